@@ -1,0 +1,43 @@
+# Everything from a bare machine with python3, make and git: `make repro` and `make test` do their own set-up.
+.DEFAULT_GOAL := help
+SHELL := /bin/bash
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+# Results are made by one-thread processes; figures are byte-stable only with a fixed date.
+export PATH := $(CURDIR)/$(BIN):$(PATH)
+export DVC_NO_ANALYTICS := 1
+export SOURCE_DATE_EPOCH := 0
+
+.PHONY: help setup repro test lint lock clean
+
+help:  ## list the targets
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+
+setup: $(VENV)/.ready  ## make .venv with the exact packages of requirements.lock and this project
+
+$(VENV)/.ready: requirements.lock pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "lumix needs Python 3.11 or newer, this is " + sys.version.split()[0] + ": set PYTHON=python3.11")'
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv
+	VIRTUAL_ENV=$(VENV) $(BIN)/uv pip sync --quiet --require-hashes --compile-bytecode requirements.lock
+	VIRTUAL_ENV=$(VENV) $(BIN)/uv pip install --quiet --no-deps --editable .
+	@touch $@
+
+repro: setup  ## train what is missing, redraw every table and figure, write the report
+	dvc repro
+	@echo "The report is $(CURDIR)/report/index.html"
+
+test: setup  ## run the tests
+	pytest
+
+lint: setup  ## linter, formatter and type checker
+	ruff check .
+	ruff format --check .
+	mypy
+
+lock:  ## resolve pyproject.toml into requirements.lock anew
+	$(BIN)/uv pip compile --quiet --generate-hashes --all-extras --universal --python-version 3.11 --no-header --no-annotate --upgrade pyproject.toml -o requirements.lock
+
+clean:  ## remove what the pipeline made; trained runs stay in DVC's cache
+	rm -rf runs report/index.html report/tables report/figures

@@ -1,0 +1,1 @@
+"""LUMix Table 1: eleven models with and without LUMix."""

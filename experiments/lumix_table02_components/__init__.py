@@ -1,0 +1,1 @@
+"""LUMix Table 2: which component of LUMix helps."""

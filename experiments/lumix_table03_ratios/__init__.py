@@ -1,0 +1,1 @@
+"""LUMix Table 3: the weights of the random and of the predicted ratio."""

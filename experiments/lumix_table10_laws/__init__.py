@@ -1,0 +1,1 @@
+"""LUMix Table 10: the law of the random ratio."""

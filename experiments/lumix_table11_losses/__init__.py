@@ -1,0 +1,1 @@
+"""LUMix Table 11: softmax cross entropy and binary cross entropy."""

@@ -1,0 +1,19 @@
+"""The one sentence for a name that does not exist: what it might have meant."""
+
+import difflib
+from collections.abc import Iterable
+
+
+def choose(kind: str, name: str, known: Iterable[str]) -> str:
+    """`name` itself if it is known.
+
+    Raises:
+        ValueError: otherwise, with near matches, or with every known name where none is near.
+    """
+    names = list(known)
+    if name in names:
+        return name
+    near = difflib.get_close_matches(name, names, n=3, cutoff=0.5) or [n for n in names if name and name in n][:3]
+    if near:
+        raise ValueError(f"unknown {kind} {name!r}: did you mean {' or '.join(near)}?")
+    raise ValueError(f"unknown {kind} {name!r}: choose from {', '.join(names)}")

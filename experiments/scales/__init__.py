@@ -1,0 +1,1 @@
+"""The scales, one file each: mini (a laptop), lab (one GPU, CIFAR-100), paper (a cluster, ImageNet)."""

@@ -1,0 +1,128 @@
+"""Lab scale: CIFAR-100 at 32 pixels, real small nets for every role, one GPU.
+
+Every role keeps its architecture and the paper's mixing, smoothing and schedule shape; width, depth and patch are cut
+down to 32 pixels and 3 to 15 million parameters, and RandAugment, erasing, repeated augmentation and EMA give way to
+flip and padded crop. Its numbers are evidence about the method on small images. They are not the paper's, and 30 epochs
+leave every net short of what it can reach on CIFAR-100: raise EPOCHS for more, which makes new runs.
+"""
+
+from typing import Any
+
+from lumix.train.config import Data, Execution, Model, Optim, Run
+
+from experiments.scale import Scale
+
+EPOCHS = 30
+CIFAR100 = Data(name="cifar100", image_size=32, flip=True, crop_padding=4)
+
+
+def _vit(width: int, depth: int, heads: int) -> dict[str, Any]:
+    return {
+        "img_size": 32,
+        "patch_size": 4,
+        "embed_dim": width,
+        "depth": depth,
+        "num_heads": heads,
+        "drop_path_rate": 0.1,
+    }
+
+
+def _swin(width: int, depths: tuple[int, ...], drop_path_rate: float) -> dict[str, Any]:
+    heads = [width // 32 * 2**stage for stage in range(len(depths))]
+    return {
+        "img_size": 32,
+        "patch_size": 2,
+        "window_size": 4,
+        "embed_dim": width,
+        "depths": list(depths),
+        "num_heads": heads,
+        "drop_path_rate": drop_path_rate,
+    }
+
+
+def _convnext(width: int, depths: tuple[int, ...], drop_path_rate: float) -> dict[str, Any]:
+    widths = [width * 2**stage for stage in range(len(depths))]
+    # A stem of stride 1 keeps the last of four stages at 4x4, as 224 pixels with stride 4 keep it at 7x7.
+    return {"patch_size": 1, "depths": list(depths), "dims": widths, "drop_path_rate": drop_path_rate}
+
+
+def _xcit(width: int, depth: int, heads: int, eta: float) -> dict[str, Any]:
+    # timm's XCiT knows patches of 8 and 16 only: 32 pixels are 4x4 tokens, coarser than the other roles.
+    return {
+        "img_size": 32,
+        "patch_size": 8,
+        "embed_dim": width,
+        "depth": depth,
+        "num_heads": heads,
+        "eta": eta,
+        "drop_path_rate": 0.05,
+    }
+
+
+MODELS: dict[str, tuple[str, dict[str, Any]]] = {
+    "deit_s": ("deit_small_patch16_224", _vit(192, 9, 3)),
+    "deit_b": ("deit_base_patch16_224", _vit(288, 9, 6)),
+    "swin_t": ("swin_tiny_patch4_window7_224", _swin(64, (2, 2, 4), 0.1)),
+    "swin_s": ("swin_small_patch4_window7_224", _swin(64, (2, 2, 8), 0.15)),
+    "swin_b": ("swin_base_patch4_window7_224", _swin(96, (2, 2, 8), 0.2)),
+    "convnext_t": ("convnext_tiny", _convnext(48, (2, 2, 4, 2), 0.05)),
+    "convnext_s": ("convnext_small", _convnext(48, (2, 2, 8, 2), 0.1)),
+    "convnext_b": ("convnext_base", _convnext(64, (2, 2, 8, 2), 0.1)),
+    "xcit_s": ("xcit_small_12_p16_224", _xcit(192, 6, 4, 1.0)),
+    "xcit_m": ("xcit_medium_24_p16_224", _xcit(192, 12, 4, 1e-5)),
+    "xcit_l": ("xcit_large_24_p16_224", _xcit(256, 12, 8, 1e-5)),
+    "resnet50": ("resnet18", {"cifar_stem": True}),
+}
+
+
+def run(role: str) -> Run:
+    """The base run of a role."""
+    name, arguments = MODELS[role]
+    convolutional = role.startswith(("convnext", "resnet"))
+    return Run(
+        data=CIFAR100,
+        model=Model(role, name, arguments),
+        optim=Optim(lr=1e-3, weight_decay=0.05, warmup_epochs=3, warmup_lr=1e-6, min_lr=1e-5, clip_grad=1.0),
+        epochs=EPOCHS,
+        batch_size=256,
+        precision="bfloat16",
+        channels_last=convolutional,
+        evaluate_every=5,
+    )
+
+
+# Assumed, not measured: training images per second of one H100-class GPU, bfloat16, not compiled.
+IMAGES_PER_SECOND = {
+    "deit_s": 30_000,
+    "deit_b": 16_000,
+    "swin_t": 8_000,
+    "swin_s": 6_000,
+    "swin_b": 4_000,
+    "convnext_t": 8_000,
+    "convnext_s": 6_000,
+    "convnext_b": 4_000,
+    "xcit_s": 25_000,
+    "xcit_m": 14_000,
+    "xcit_l": 10_000,
+    "resnet50": 25_000,
+}
+
+
+def hours(run: Run) -> float:
+    """Estimated GPU-hours of one seed: epochs over 50 000 images, 20 s for start and evaluation."""
+    return (run.epochs * 50_000 / IMAGES_PER_SECOND[run.model.role] + 20) / 3600
+
+
+SCALE = Scale(
+    name="lab",
+    setting=f"CIFAR-100 at 32 pixels, small nets of every architecture (3 to 15 M parameters), {EPOCHS} epochs, one GPU.",
+    seeds=3,
+    headline_seeds=3,
+    run=run,
+    patch=lambda role: 4,  # one token of the nets with patch 4, as 16 pixels are at 224
+    hours=hours,
+    execution=Execution(device="cuda"),
+    gpus=1,
+    processes=1,
+    dollars_per_gpu_hour=2.0,  # a round figure for a rented GPU, not a quote: put your own here
+)

@@ -1,0 +1,55 @@
+"""Paper scale: ImageNet-1k, the paper's models and recipes, 8 A100 for each run. This is the replication proper."""
+
+from lumix.train.config import Execution, Run
+
+from experiments import recipes
+from experiments.scale import Scale
+
+RUNS: dict[str, Run] = {
+    run.model.role: run
+    for run in (
+        recipes.convnext("convnext_t", "convnext_tiny", drop_path_rate=0.1),
+        recipes.convnext("convnext_s", "convnext_small", drop_path_rate=0.4),
+        recipes.convnext("convnext_b", "convnext_base", drop_path_rate=0.5),
+        recipes.swin("swin_t", "swin_tiny_patch4_window7_224", drop_path_rate=0.2),
+        recipes.swin("swin_s", "swin_small_patch4_window7_224", drop_path_rate=0.3),
+        recipes.swin("swin_b", "swin_base_patch4_window7_224", drop_path_rate=0.5),
+        recipes.deit("deit_s", "deit_small_patch16_224"),
+        recipes.deit("deit_b", "deit_base_patch16_224"),
+        recipes.xcit("xcit_s", "xcit_small_12_p16_224", drop_path_rate=0.05, eta=1.0),
+        recipes.xcit("xcit_m", "xcit_medium_24_p16_224", drop_path_rate=0.15, eta=1e-5),
+        recipes.xcit("xcit_l", "xcit_large_24_p16_224", drop_path_rate=0.25, eta=1e-5),
+        recipes.deit_recipe_resnet("resnet50", "resnet50"),
+    )
+}
+
+# A100-hours of one run: timm's published training speeds on an RTX 3090, times 2.13 for an A100, 0.9 for eight GPUs,
+# 1.25 for loading and validation. Estimates: budget up to twice as much. LUMix costs nothing on top.
+A100_HOURS = {
+    "convnext_t": 85.0,
+    "convnext_s": 142.9,
+    "convnext_b": 205.4,
+    "swin_t": 107.3,
+    "swin_s": 174.0,
+    "swin_b": 247.7,
+    "deit_s": 66.2,
+    "deit_b": 178.5,
+    "xcit_s": 144.8,
+    "xcit_m": 385.2,
+    "xcit_l": 697.9,
+    "resnet50": 57.2,
+}
+
+SCALE = Scale(
+    name="paper",
+    setting="ImageNet-1k at 224 pixels, the paper's models and recipes (300 epochs, XCiT 400), 8 A100 for each run.",
+    seeds=1,  # the paper gives no error bars; one run of every cell already costs thousands of GPU-hours
+    headline_seeds=3,
+    run=RUNS.__getitem__,
+    patch=lambda role: 16,
+    hours=lambda run: A100_HOURS[run.model.role],
+    execution=Execution(device="cuda"),
+    gpus=8,
+    processes=1,
+    dollars_per_gpu_hour=2.0,  # a round figure for a rented A100, not a quote: put your own here
+)

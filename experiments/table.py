@@ -1,0 +1,97 @@
+"""A table of the paper (or of ours): rows and columns of cells, each cell a run, beside the paper's own numbers."""
+
+import csv
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+
+from lumix.train.config import Run
+
+from experiments.claims import Claim
+from experiments.scale import Scale
+
+Reference = tuple[str, str]  # (row id, value column id)
+Method = Callable[[Run], Run]
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column: its id in files, its title on paper."""
+
+    id: str
+    title: str
+
+
+@dataclass(frozen=True)
+class Row:
+    """A row: its labels and a run for each value column, or the reason why this scale has none."""
+
+    id: str
+    labels: Mapping[str, str]
+    runs: Mapping[str, Run]
+    ours: bool = False  # without counterpart in the paper
+    note: str = ""
+    unavailable: str = ""  # why `runs` is empty at this scale
+
+
+@dataclass(frozen=True)
+class Table:
+    """Rows, columns and claims. `folder` is the package that holds paper.csv and the card."""
+
+    id: str
+    title: str
+    paper_table: str | None
+    folder: Path
+    label_columns: tuple[Column, ...]
+    value_columns: tuple[Column, ...]
+    rows: tuple[Row, ...]
+    claims: tuple[Claim, ...] = ()
+    baseline: Reference | None = None  # what every other cell is compared with; None: the row's first value column
+    metric: str = field(default="top-1 accuracy, %")
+
+    @cached_property
+    def paper(self) -> dict[Reference, float]:
+        """The paper's cells, from paper.csv."""
+        with open(self.folder / "paper.csv", newline="", encoding="utf-8") as file:
+            return {(line["row"], line["column"]): float(line["value"]) for line in csv.DictReader(file)}
+
+    @property
+    def cells(self) -> dict[Reference, Run]:
+        """Every cell that has a run at this scale."""
+        return {(row.id, column): run for row in self.rows for column, run in row.runs.items()}
+
+    @property
+    def runs(self) -> dict[str, Run]:
+        """The unique runs by key, in the order of the rows."""
+        return {run.key: run for run in self.cells.values()}
+
+    def against(self, cell: Reference) -> Reference | None:
+        """The cell that `cell` is compared with; None for the reference itself."""
+        reference = self.baseline or (cell[0], self.value_columns[0].id)
+        return None if reference == cell else reference
+
+
+def make_row(
+    scale: Scale,
+    id: str,
+    labels: Mapping[str, str],
+    methods: Mapping[str, Method],
+    role: str = "deit_s",
+    ours: bool = False,
+    note: str = "",
+) -> Row:
+    """A row whose cells are methods applied to the base run of `role`; without runs where the scale lacks the role."""
+    reason = scale.unavailable.get(role, "")
+    runs = {} if reason else {column: method(scale.run(role)) for column, method in methods.items()}
+    return Row(id, labels, runs, ours, note, reason)
+
+
+TOP1 = Column("top1", "Top-1")
+
+
+def top1_row(
+    scale: Scale, id: str, labels: Mapping[str, str], method: Method, ours: bool = False, note: str = ""
+) -> Row:
+    """A row of one cell: DeiT-S under one method."""
+    return make_row(scale, id, labels, {TOP1.id: method}, ours=ours, note=note)

@@ -1,0 +1,130 @@
+"""The equations of LUMix as functions of tensors, numbered as in the paper.
+
+Shape legend: B samples, C classes. `labels` [B] is the own class (the canvas, the paper's image B), `partner_labels`
+[B] the class of the partner (what is pasted, the paper's image A). Label weights are per sample, [B], and belong to the
+OWN label; the paper's lambda is one minus that. Every function is free of branches on data, of `.item()` and of state,
+so it runs under torch.compile and torch.func.vmap. Readings of unclear passages carry the number of the register in
+docs/deviations.md (I-1, I-2, ...).
+"""
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+
+def at_least_float32(x: Tensor) -> Tensor:
+    """Half-precision input as float32; float32 and float64 as they are."""
+    return x if x.dtype in (torch.float32, torch.float64) else x.float()
+
+
+def log_softmax(logits: Tensor) -> Tensor:
+    """Log-probabilities [B, C] of logits [B, C], in float32 even under autocast."""
+    return F.log_softmax(at_least_float32(logits), dim=-1)
+
+
+def take(values: Tensor, labels: Tensor) -> Tensor:
+    """The entry [B] of each row of `values` [B, C] that `labels` [B] names."""
+    return values.gather(-1, labels.unsqueeze(-1)).squeeze(-1)
+
+
+def mix_weights(area: Tensor, random: Tensor, predicted: Tensor, r_r: float | Tensor, r_s: float | Tensor) -> Tensor:
+    """Equation 3: the convex combination of three label weights [B] of one orientation, in [0, 1] if they are.
+
+    `area` is the weight by pasted area (lambda_0), `random` a draw (lambda_r), `predicted` what the network says
+    (lambda_s). The formula is the same for own and partner weights, as long as all three are of the same kind.
+    """
+    return (1 - r_r - r_s) * area + r_r * random + r_s * predicted
+
+
+def predicted_weight(logits: Tensor, labels: Tensor, partner_labels: Tensor, scores: str = "softmax") -> Tensor:
+    """Equations 4 and 5: own weight p[y1] / (p[y1] + p[y2]) read from the prediction, [B] in [0, 1].
+
+    For softmax probabilities the ratio is the sigmoid of a logit difference: no softmax, no 0/0, exact in float32.
+
+    Args:
+        logits: [B, C] of the mixed images.
+        labels, partner_labels: [B] int64.
+        scores: "softmax"; "double_softmax" takes equation 4 at its word, a softmax of probabilities (I-4), which
+            confines the result to (0.269, 0.731); "sigmoid" uses per-class sigmoids (I-17).
+    """
+    own = at_least_float32(take(logits, labels))
+    partner = at_least_float32(take(logits, partner_labels))
+    if scores == "softmax":
+        return torch.sigmoid(own - partner)
+    if scores == "double_softmax":
+        normaliser = torch.logsumexp(at_least_float32(logits), dim=-1)
+        return torch.sigmoid(torch.exp(own - normaliser) - torch.exp(partner - normaliser))
+    if scores == "sigmoid":
+        return torch.sigmoid(F.logsigmoid(own) - F.logsigmoid(partner))
+    raise ValueError(f"scores must be 'softmax', 'double_softmax' or 'sigmoid', not {scores!r}")
+
+
+def soft_cross_entropy(
+    log_p: Tensor, labels: Tensor, partner_labels: Tensor, own_weight: Tensor, smoothing: float = 0.0
+) -> Tensor:
+    """Cross entropy [B] against (1 - lambda) Y1 + lambda Y2, the first term of equation 6, by class index.
+
+    Smoothing both one-hots before mixing equals smoothing the mixed target, so it is one mean over the classes.
+
+    Args:
+        log_p: log-probabilities [B, C], from `log_softmax`.
+        labels, partner_labels: [B] int64.
+        own_weight: [B] weight of the own label.
+        smoothing: label smoothing in timm's convention, off-value smoothing / C.
+    """
+    pair = own_weight * take(log_p, labels) + (1 - own_weight) * take(log_p, partner_labels)
+    if not smoothing:
+        return -pair
+    return -(1 - smoothing) * pair - smoothing * log_p.mean(dim=-1)
+
+
+def pair_targets(
+    labels: Tensor, partner_labels: Tensor, own_weight: Tensor, num_classes: int, smoothing: float = 0.0
+) -> tuple[Tensor, Tensor]:
+    """The two entries ([B], [B]) of the mixed, smoothed target at the own and the partner class.
+
+    A same-class pair has one entry, 1 - smoothing + smoothing / C, returned in both places.
+    """
+    off = smoothing / num_classes
+    same = labels == partner_labels
+    own = torch.where(same, torch.ones_like(own_weight), own_weight)
+    partner = torch.where(same, torch.ones_like(own_weight), 1 - own_weight)
+    return (1 - smoothing) * own + off, (1 - smoothing) * partner + off
+
+
+def binary_cross_entropy(
+    logits: Tensor, labels: Tensor, partner_labels: Tensor, targets: tuple[Tensor, Tensor], off: Tensor
+) -> Tensor:
+    """Sigmoid cross entropy summed over classes [B]: `targets` ([B], [B]) at the two classes, `off` [B] elsewhere.
+
+    A same-class pair counts its class once. Divide by C for timm's mean over classes.
+    """
+    z = at_least_float32(logits)
+    own, partner = targets
+    second = torch.where(labels == partner_labels, torch.zeros_like(partner), partner - off)
+    positive = (own - off) * take(z, labels) + second * take(z, partner_labels) + off * z.sum(dim=-1)
+    return F.softplus(z).sum(dim=-1) - positive
+
+
+def regulariser(
+    scores: tuple[Tensor, Tensor], targets: tuple[Tensor, Tensor], same: Tensor, reading: str = "or"
+) -> Tensor:
+    """Equations 7 and 8: R = sum over the pair of y_k max(0, b_k - p_k), per sample [B] in [0, 1].
+
+    As p_k <= 1 = b_k on the pair and b_k = 0 off it, the maximum never acts (I-11): R = sum of y_k (1 - p_k).
+
+    Args:
+        scores: ([B], [B]) probabilities p of the own and the partner class.
+        targets: ([B], [B]) entries of the target, from `pair_targets`; constants for the gradient unless the
+            label weight carries one.
+        same: [B] bool, where both classes coincide; the class then counts once.
+        reading: b = y_A "or" y_B as in Algorithm 1, or "and" as printed in equation 8, which leaves R to
+            same-class pairs (I-5).
+    """
+    own = targets[0] * (1 - scores[0])
+    partner = targets[1] * (1 - scores[1])
+    if reading == "or":
+        return own + torch.where(same, torch.zeros_like(partner), partner)
+    if reading == "and":
+        return torch.where(same, own, torch.zeros_like(own))
+    raise ValueError(f"reading must be 'or' or 'and', not {reading!r}")

@@ -1,0 +1,176 @@
+"""timm's Mixup with its keywords and its call, and a target from which LUMix can still ask which classes were mixed.
+
+    mixup_fn = Mixup(mixup_alpha=0.8, cutmix_alpha=1.0, label_smoothing=0.1, num_classes=1000, seed=rank)
+    criterion = Criterion(MixLoss(LUMixRule(), smoothing=0.1, eta=1.0))
+    images, target = mixup_fn(images, target)
+    loss = criterion(model(images), target)
+
+With `AreaRule` the loss is that of timm's SoftTargetCrossEntropy, and images and `target.dense()` equal timm's bit for
+bit where the draws do (float32 images). Unlike timm, the caller's images are not overwritten and NumPy is not used.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from lumix import mixers
+from lumix.batch import MixedBatch
+from lumix.loss import MixLoss
+from lumix.mixers.plan import MixPlan, PlannedMixer, apply_plan, check_batch, check_probability, unmixed_plan
+
+
+@dataclass(frozen=True)
+class MixTarget:
+    """The target of B mixed images, without the images: stands where timm has a dense [B, C] tensor.
+
+    Attributes:
+        record: what a rule and a loss ask about the batch; its images are empty, so none are kept alive.
+        own_weight: [B] float64; in mode "batch" timm rounds both label weights from float64.
+        num_classes, smoothing: C and timm's label smoothing.
+        generator: stream for the draws of the label rule; the mixer's own.
+    """
+
+    record: MixedBatch
+    own_weight: Tensor
+    num_classes: int
+    smoothing: float
+    generator: torch.Generator
+
+    @property
+    def shape(self) -> torch.Size:
+        return torch.Size((len(self), self.num_classes))
+
+    def size(self, dim: int | None = None) -> torch.Size | int:
+        return self.shape if dim is None else self.shape[dim]
+
+    def __len__(self) -> int:
+        return len(self.record)
+
+    def __getitem__(self, index: slice | Tensor) -> "MixTarget":
+        """Some of the samples, by slice or index tensor."""
+        return replace(self, record=self.record[index], own_weight=self.own_weight[index])
+
+    def to(self, device: torch.device | str, non_blocking: bool = False) -> "MixTarget":
+        weight = self.own_weight.to(device, non_blocking=non_blocking)
+        return replace(self, record=self.record.to(device, non_blocking), own_weight=weight)
+
+    def dense(self) -> Tensor:
+        """timm's mixed and smoothed target [B, C] float32, for losses that know no other."""
+        off = self.smoothing / self.num_classes
+        base = torch.full(self.shape, off, device=self.own_weight.device)
+        own = base.scatter(1, self.record.labels.unsqueeze(1), 1.0 - self.smoothing + off)
+        partner = base.scatter(1, self.record.partner_labels.unsqueeze(1), 1.0 - self.smoothing + off)
+        weight = self.own_weight.unsqueeze(1)
+        return own * weight.float() + partner * (1 - weight).float()
+
+
+class Mixup:
+    """timm 1.0.31's Mixup: same keywords, same call, flip pairing (even batches); see there for what they mean.
+
+    Args:
+        multi_label: refused; LUMix weighs two single labels.
+        generator: source of every draw. Checkpoint its state to resume.
+        seed: of an own generator, made on the device of the first batch, if none is given. Under DDP give every rank
+            its own, as `seed=rank`: equal seeds mix and perturb equally on all ranks.
+        box_rule: "legacy", as in papers before 2026, or "full", as in timm 1.0.31.
+    """
+
+    def __init__(
+        self,
+        mixup_alpha: float = 1.0,
+        cutmix_alpha: float = 0.0,
+        cutmix_minmax: Sequence[float] | None = None,
+        prob: float = 1.0,
+        switch_prob: float = 0.5,
+        mode: str = "batch",
+        correct_lam: bool = True,
+        label_smoothing: float = 0.1,
+        num_classes: int = 1000,
+        multi_label: bool = False,
+        *,
+        generator: torch.Generator | None = None,
+        seed: int = 0,
+        box_rule: str = "legacy",
+    ) -> None:
+        if multi_label:
+            raise ValueError("multi_label=True is not supported: LUMix weighs two single labels; use timm's own Mixup")
+        check_probability("label_smoothing", label_smoothing)
+        self.label_smoothing, self.num_classes = label_smoothing, num_classes
+        self.mixup_enabled = True  # as in timm: set to False to go on without mixing
+        self.generator, self.seed = generator, seed
+        shared: dict[str, Any] = {"mode": mode, "pairing": "flip", "prob": prob}
+        mixup = mixers.Mixup(mixup_alpha, **shared) if mixup_alpha > 0 else None
+        cutmix = None
+        if cutmix_minmax is not None:
+            cutmix = mixers.CutMix(minmax=(cutmix_minmax[0], cutmix_minmax[1]), box_rule=box_rule, **shared)
+        elif cutmix_alpha > 0:
+            cutmix = mixers.CutMix(cutmix_alpha, box_rule=box_rule, correct_lam=correct_lam, **shared)
+        if mixup and cutmix:
+            self.mixer: PlannedMixer = mixers.Switch(mixup, cutmix, switch_prob, **shared)
+        elif mixup or cutmix:
+            self.mixer = mixup or cutmix
+        else:
+            raise ValueError("nothing to mix: set mixup_alpha or cutmix_alpha above 0, or give cutmix_minmax")
+
+    def __call__(self, images: Tensor, target: Tensor) -> tuple[Tensor, MixTarget]:
+        """Mix images [B, C, H, W] with target [B] int64, both left as they are.
+
+        Raises:
+            ValueError: for an odd or empty batch, for a target that is not [B] int64 or (on the CPU) out of range.
+        """
+        check_batch(images, target)
+        if not self.mixup_enabled:
+            return self.apply(images, target, unmixed_plan(len(images), images.device))
+        plan = self.mixer.plan(len(images), *images.shape[-2:], self._stream(images.device))
+        return self.apply(images, target, plan)
+
+    def apply(self, images: Tensor, target: Tensor, plan: MixPlan) -> tuple[Tensor, MixTarget]:
+        """As the call, under a given plan."""
+        check_batch(images, target)
+        if target.device.type == "cpu" and not bool(((target >= 0) & (target < self.num_classes)).all()):
+            raise ValueError(
+                f"labels must lie in 0 .. {self.num_classes - 1} for num_classes={self.num_classes}, "
+                f"not {int(target.min())} .. {int(target.max())}"
+            )
+        batch = apply_plan(images, target, plan)
+        record = replace(batch, images=images.new_empty((len(images), 0, 0, 0)))
+        weight = plan.own_weight.to(images.device, non_blocking=True)
+        stream = self._stream(images.device)
+        return batch.images, MixTarget(record, weight, self.num_classes, self.label_smoothing, stream)
+
+    def _stream(self, device: torch.device) -> torch.Generator:
+        if self.generator is None:
+            self.generator = torch.Generator(device).manual_seed(self.seed)
+        return self.generator
+
+
+class Criterion(nn.Module):
+    """A MixLoss for what `Mixup` returns; int64 labels [B], as in validation, get the plain cross entropy.
+
+    The loss takes its draws of lambda_r from the mixer's generator, so one state resumes both.
+    """
+
+    def __init__(self, loss: MixLoss) -> None:
+        super().__init__()
+        self.loss = loss
+
+    def forward(self, logits: Tensor, target: MixTarget | Tensor) -> Tensor:
+        """Mean loss of logits [B, C], a float32 scalar.
+
+        Raises:
+            ValueError: where `Mixup` and the loss differ in smoothing, or `Mixup` and the logits in classes.
+        """
+        if isinstance(target, Tensor):
+            return F.cross_entropy(logits.float(), target)
+        if target.smoothing != self.loss.smoothing:
+            raise ValueError(
+                f"Mixup has label_smoothing={target.smoothing}, MixLoss smoothing={self.loss.smoothing}: "
+                "give both the same value"
+            )
+        if logits.shape[-1] != target.num_classes:
+            raise ValueError(f"Mixup has num_classes={target.num_classes}, the logits have {logits.shape[-1]} classes")
+        return self.loss(logits, target.record, target.generator)

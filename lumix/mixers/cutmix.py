@@ -1,0 +1,97 @@
+"""CutMix (Yun et al. 2019): a rectangle of the partner pasted into the own image, weighted by what remains visible.
+
+Two rules for the edges of a box of odd side are in use, and papers before mid-2026 used the older one: "legacy" runs
+from centre - side // 2 to centre + side // 2 and so loses a pixel; "full" (timm from 1.0.31) keeps it.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from lumix.batch import Kind
+from lumix.mixers.plan import (
+    Draws,
+    PlannedMixer,
+    box_area,
+    check_choice,
+    check_positive,
+    draw_beta,
+    draw_integers,
+)
+
+BOX_RULES = ("legacy", "full")
+
+
+def box_around(own_weight: Tensor, centre: Tensor, height: int, width: int, rule: str = "legacy") -> Tensor:
+    """Boxes [D, 4] (top, bottom, left, right) of area share 1 - own_weight [D] around `centre` [D, 2], clipped.
+
+    `centre` holds int64 rows and columns.
+    """
+    ratio = torch.sqrt(1 - own_weight)
+    sides = []
+    for axis, length in enumerate((height, width)):
+        side = (length * ratio).long()
+        upper = side // 2 if rule == "legacy" else (side + 1) // 2
+        sides += [(centre[:, axis] - side // 2).clamp(0, length), (centre[:, axis] + upper).clamp(0, length)]
+    return torch.stack(sides, dim=1)
+
+
+def visible_share(box: Tensor, height: int, width: int) -> Tensor:
+    """Share [D] float64 of the own image that boxes [D, 4] leave visible."""
+    return 1 - box_area(box).double() / (height * width)
+
+
+@dataclass(frozen=True)
+class CutMix(PlannedMixer):
+    """Paste a box of the partner into each image; mode, pairing and prob as in `PlannedMixer`.
+
+    Attributes:
+        alpha: of the Beta that the box's share is drawn from, above 0; 1 is uniform.
+        minmax: instead of alpha, smallest and largest side as a share of the image's (timm's cutmix_minmax).
+        box_rule: "legacy" or "full", see the top of this file.
+        correct_lam: weight the labels by the box after clipping at the border; with False by the share drawn.
+    """
+
+    alpha: float = 1.0
+    minmax: tuple[float, float] | None = None
+    box_rule: str = "legacy"
+    correct_lam: bool = True
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_positive("alpha", self.alpha)
+        check_choice("box_rule", self.box_rule, BOX_RULES)
+        if self.minmax is not None and not (len(self.minmax) == 2 and 0 <= self.minmax[0] < self.minmax[1] <= 1):
+            raise ValueError(f"minmax must be two shares of a side, 0 <= smallest < largest <= 1, not {self.minmax!r}")
+
+    @property
+    def kinds(self) -> frozenset[Kind]:
+        return frozenset({Kind.CUTMIX})
+
+    def draw(self, count: int, height: int, width: int, generator: torch.Generator) -> Draws:
+        weight = draw_beta(self.alpha, count, generator)
+        if self.minmax is not None:
+            box = self._draw_box_between(count, height, width, generator)
+        else:
+            sides = torch.tensor([height, width], device=generator.device).repeat(count)
+            centre = draw_integers(sides, generator).view(count, 2)
+            box = box_around(weight, centre, height, width, self.box_rule)
+        if self.correct_lam or self.minmax is not None:
+            weight = visible_share(box, height, width)
+        kind = torch.full((count,), int(Kind.CUTMIX), dtype=torch.uint8, device=generator.device)
+        return Draws(weight, kind, box)
+
+    def _draw_box_between(self, count: int, height: int, width: int, generator: torch.Generator) -> Tensor:
+        assert self.minmax is not None
+        edges = []
+        for length in (height, width):
+            low, high = int(length * self.minmax[0]), int(length * self.minmax[1])
+            if high <= low:
+                raise ValueError(f"minmax {self.minmax} leaves no whole pixel for a side of {length}")
+            side = low + draw_integers(torch.full((count,), high - low, device=generator.device), generator)
+            # The legacy rule never lets a box touch the lower or right border.
+            places = length - side if self.box_rule == "legacy" else length - side + 1
+            start = draw_integers(places.clamp(min=1), generator)
+            edges += [start, start + side]
+        return torch.stack(edges, dim=1)

@@ -1,0 +1,94 @@
+"""Feeds: the batches of a run, for training by (epoch, update) and for evaluation, on the device and normalised."""
+
+from collections.abc import Iterator
+from typing import Protocol
+
+from torch import Tensor
+
+from lumix.train.config import Data, Execution, Run
+from lumix.train.data import augment, load, normalise
+from lumix.train.imageset import ImageSet
+from lumix.train.process import Process
+from lumix.train.record import RunError
+from lumix.train.streams import epoch_order, step_generator
+
+EVALUATION_BATCH = 1000
+
+Batches = Iterator[tuple[Tensor, Tensor]]
+
+
+class Feed(Protocol):
+    """What the loop needs of the data."""
+
+    num_classes: int
+    in_chans: int
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    updates_per_epoch: int
+
+    def train(self, epoch: int, start: int) -> Batches:
+        """This process's share of updates start, start + 1, ... of an epoch (both from 0): images, labels."""
+        ...
+
+    def test(self) -> Batches:
+        """This process's share of the test set, each image on one process only."""
+        ...
+
+
+class ResidentFeed:
+    """A small set that lives on the device as uint8; augmentation is batched there and there is no DataLoader."""
+
+    def __init__(self, run: Run, seed: int, process: Process) -> None:
+        train, test = load(run.data)
+        self.run, self.seed, self.process = run, seed, process
+        self.data: Data = run.data
+        self.train_set: ImageSet = train.to(process.device)
+        self.test_set: ImageSet = test.to(process.device)[process.rank :: process.world]
+        self.num_classes, self.in_chans = train.num_classes, train.images.shape[1]
+        self.mean, self.std = train.mean, train.std
+        self.updates_per_epoch = updates_per_epoch(len(train), run.batch_size)
+
+    def train(self, epoch: int, start: int) -> Batches:
+        size = self.run.batch_size
+        order = epoch_order(len(self.train_set), self.seed, epoch).to(self.process.device)
+        for update in range(start, self.updates_per_epoch):
+            chosen = order[update * size : (update + 1) * size][self.process.rank :: self.process.world]
+            step = epoch * self.updates_per_epoch + update
+            generator = step_generator(self.seed, self.process.rank, step, "augment", self.process.device)
+            images = augment(self.train_set.images[chosen], self.data, generator)
+            yield normalise(images, self.mean, self.std), self.train_set.labels[chosen]
+
+    def test(self) -> Batches:
+        for start in range(0, len(self.test_set), EVALUATION_BATCH):
+            part = self.test_set[start : start + EVALUATION_BATCH]
+            yield normalise(part.images, self.mean, self.std), part.labels
+
+
+def updates_per_epoch(images: int, batch_size: int) -> int:
+    """Whole batches in an epoch; the rest is dropped.
+
+    Raises:
+        RunError: if there is not one.
+    """
+    if batch_size > images:
+        raise RunError(f"batch_size {batch_size} is larger than the {images} training images: choose a smaller one")
+    return images // batch_size
+
+
+def share_of_batch(run: Run, process: Process) -> int:
+    """Images of one update on one process.
+
+    Raises:
+        RunError: where the batch does not divide.
+    """
+    if run.batch_size % process.world:
+        raise RunError(
+            f"batch_size {run.batch_size} does not divide over {process.world} processes: use a number of "
+            f"processes that divides it"
+        )
+    return run.batch_size // process.world
+
+
+def build_feed(run: Run, seed: int, process: Process, execution: Execution) -> Feed:
+    """The feed of a run for this process."""
+    return ResidentFeed(run, seed, process)

@@ -1,0 +1,289 @@
+"""CIFAR-100 and Tiny-ImageNet from the data root, in their standard layout on disk or as `.npz` archives.
+
+Images are put into an order that follows from their content (CIFAR-100) or file name (Tiny-ImageNet), so that both
+layouts give the same tensors and the first k images are a fixed random subset. Every complaint is a ValueError that
+names the file and the remedy.
+"""
+
+import hashlib
+import io
+import os
+import pickle
+import tempfile
+import zipfile
+import zlib
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+
+from lumix.train.imageset import ImageSet
+
+CIFAR100_MEAN, CIFAR100_STD = (0.5071, 0.4865, 0.4409), (0.2673, 0.2564, 0.2762)
+TINY_MEAN, TINY_STD = (0.4802, 0.4481, 0.3975), (0.2770, 0.2691, 0.2821)
+CIFAR100_FOLDER, TINY_FOLDER = "cifar-100-python", "tiny-imagenet-200"
+REPLACE = "replace it by a fresh copy"
+SAFE_GLOBALS = {  # what a pickled dictionary of numpy arrays is made of; nothing here runs code of the file
+    ("numpy", "ndarray"),
+    ("numpy", "dtype"),
+    ("_codecs", "encode"),
+    *((f"numpy.{core}.multiarray", "_reconstruct") for core in ("core", "_core")),
+    *((f"numpy.{core}.numeric", "_frombuffer") for core in ("core", "_core")),
+}
+
+
+def data_root() -> Path:
+    """The folder of all image sets: environment variable LUMIX_DATA, default `data`.
+
+    Raises:
+        ValueError: if LUMIX_DATA names no folder.
+    """
+    named = os.environ.get("LUMIX_DATA")
+    if named and not Path(named).is_dir():
+        raise ValueError(f"LUMIX_DATA is {named!r}, which is no folder: set it to the folder that holds the image sets")
+    return Path(named or "data")
+
+
+class _SafeUnpickler(pickle.Unpickler):
+    """Reads numpy arrays, strings and containers; refuses anything that could run code."""
+
+    def find_class(self, module: str, name: str) -> Any:
+        if (module, name) not in SAFE_GLOBALS:
+            raise pickle.UnpicklingError(f"it asks for {module}.{name}, which image data never need")
+        return super().find_class(module, name)
+
+
+def _read_pickle(path: Path) -> dict[str, Any]:
+    try:
+        with path.open("rb") as file:
+            content = _SafeUnpickler(file, encoding="latin1").load()
+    except FileNotFoundError:
+        raise ValueError(f"{path} is missing: complete the folder {path.parent}, or delete it") from None
+    except Exception as error:  # a damaged pickle raises nearly anything
+        raise ValueError(f"{path} is damaged or no pickle of images ({error}): {REPLACE}") from error
+    if not isinstance(content, dict):
+        raise ValueError(f"{path} holds {type(content).__name__}, not the dictionary of CIFAR-100: {REPLACE}")
+    return content
+
+
+def _read_npz(path: Path, keys: Sequence[str]) -> dict[str, NDArray[Any]]:
+    try:
+        with np.load(path) as archive:
+            return {key: archive[key] for key in keys}
+    except FileNotFoundError:
+        raise ValueError(f"{path} is missing: put it there, or set LUMIX_DATA to the folder that has it") from None
+    except KeyError as error:
+        raise ValueError(f"{path} has no array {error.args[0]}: {REPLACE}") from error
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+        raise ValueError(f"{path} is damaged ({error}): {REPLACE}") from error
+
+
+def _blobs(data: NDArray[np.uint8], sizes: NDArray[np.integer[Any]], path: Path) -> list[bytes]:
+    """The encoded files that lie end to end in one array."""
+    if int(sizes.sum()) != len(data):
+        raise ValueError(f"{path} holds {len(data)} bytes of images where its sizes add up to {sizes.sum()}: {REPLACE}")
+    raw, ends = data.tobytes(), np.cumsum(sizes)
+    return [raw[end - size : end] for size, end in zip(sizes, ends, strict=True)]
+
+
+def _decode(blob: bytes, path: Path, name: str, shape: tuple[int, int]) -> NDArray[np.uint8]:
+    """One encoded image as uint8 RGB [H, W, 3] of the given height and width."""
+    where = f"image {name} in {path}" if name else f"{path}"
+    try:
+        pixels = np.asarray(Image.open(io.BytesIO(blob)).convert("RGB"))
+    except (OSError, SyntaxError, ValueError) as error:
+        raise ValueError(f"{where} cannot be read as an image ({error}): {REPLACE}") from error
+    if pixels.shape[:2] != shape:
+        found = "x".join(map(str, pixels.shape[:2]))
+        raise ValueError(f"{where} has {found} pixels instead of {shape[0]}x{shape[1]}: {REPLACE}")
+    return pixels
+
+
+def _checked_labels(labels: Any, count: int, num_classes: int, path: Path) -> NDArray[np.int64]:
+    array = np.asarray(labels, dtype=np.int64)
+    if array.shape != (count,):
+        raise ValueError(f"{path} has {array.size} labels for {count} images: {REPLACE}")
+    wrong = array[(array < 0) | (array >= num_classes)]
+    if len(wrong):
+        raise ValueError(f"{path} has label {wrong[0]}, outside 0 to {num_classes - 1}: {REPLACE}")
+    return array
+
+
+def _hash_order(contents: Sequence[bytes]) -> list[int]:
+    digests = [hashlib.blake2b(content, digest_size=16).digest() for content in contents]
+    return sorted(range(len(digests)), key=digests.__getitem__)
+
+
+# CIFAR-100 ---------------------------------------------------------------------------------------------------------
+
+
+class _Part(NamedTuple):
+    images: NDArray[np.uint8]  # [N, 3, 32, 32]
+    labels: NDArray[np.int64]
+
+
+def cifar100(root: Path) -> tuple[ImageSet, ImageSet]:
+    """CIFAR-100 as (train, test): `cifar-100-python/` if there, else `cifar100/*.npz`, else torchvision's download."""
+    folder, archives = root / CIFAR100_FOLDER, root / "cifar100"
+    if not folder.is_dir() and archives.is_dir():
+        paths = sorted(archives.glob("train_*.npz"))
+        if not paths:
+            raise ValueError(f"{archives} has no train_*.npz: put the training parts there")
+        parts = [_cifar100_npz(path) for path in paths]
+        test = _cifar100_npz(archives / "test.npz")
+        names = _read_npz(archives / "test.npz", ["fine_label_names"])["fine_label_names"].tolist()
+    else:
+        if not folder.is_dir():
+            _download_cifar100(root)
+        parts, test = [_cifar100_pickle(folder / "train")], _cifar100_pickle(folder / "test")
+        names = _read_pickle(folder / "meta").get("fine_label_names", [])
+    train = _Part(np.concatenate([p.images for p in parts]), np.concatenate([p.labels for p in parts]))
+    return _cifar100_set(train, names), _cifar100_set(test, names)
+
+
+def _cifar100_set(part: _Part, names: Sequence[str]) -> ImageSet:
+    order = _hash_order([pixels.tobytes() + bytes([y]) for pixels, y in zip(part.images, part.labels, strict=True)])
+    images, labels = torch.from_numpy(part.images[order]), torch.from_numpy(part.labels[order])
+    return ImageSet(images, labels, 100, CIFAR100_MEAN, CIFAR100_STD, class_names=tuple(names))
+
+
+def _cifar100_pickle(path: Path) -> _Part:
+    entry = _read_pickle(path)
+    data = np.asarray(entry.get("data"))
+    if data.dtype != np.uint8 or data.ndim != 2 or data.shape[1] != 3072:
+        raise ValueError(f"{path} has data of {data.dtype} {list(data.shape)}, not uint8 [N, 3072]: {REPLACE}")
+    labels = _checked_labels(entry.get("fine_labels", []), len(data), 100, path)
+    return _Part(data.reshape(-1, 3, 32, 32), labels)
+
+
+def _cifar100_npz(path: Path) -> _Part:
+    entry = _read_npz(path, ["webp", "webp_sizes", "fine_labels"])
+    strips = _blobs(entry["webp"], entry["webp_sizes"], path)  # one strip holds the images of one class, top to bottom
+    height = 32 * (len(entry["fine_labels"]) // max(1, len(strips)))
+    decoded = [_decode(strip, path, f"strip {i}", (height, 32)) for i, strip in enumerate(strips)]
+    images = np.concatenate(decoded).reshape(-1, 32, 32, 3).transpose(0, 3, 1, 2)
+    return _Part(np.ascontiguousarray(images), _checked_labels(entry["fine_labels"], len(images), 100, path))
+
+
+def _download_cifar100(root: Path) -> None:
+    """torchvision's download and MD5 check, moved into place when complete, so that no half copy is ever read."""
+    from torchvision.datasets import CIFAR100
+
+    try:
+        root.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=root, prefix=".cifar100-") as folder:
+            CIFAR100(folder, download=True)
+            os.replace(Path(folder) / CIFAR100_FOLDER, root / CIFAR100_FOLDER)
+    except (OSError, RuntimeError) as error:
+        if (root / CIFAR100_FOLDER).is_dir():  # another process was faster
+            return
+        raise ValueError(
+            f"CIFAR-100 is neither in {root / CIFAR100_FOLDER} nor in {root / 'cifar100'} and cannot be downloaded "
+            f"({error}): put it there, or set LUMIX_DATA to the folder that has it"
+        ) from error
+
+
+# Tiny-ImageNet -----------------------------------------------------------------------------------------------------
+
+
+class _Picture(NamedTuple):
+    name: str
+    wnid: str
+    box: tuple[int, int, int, int]  # left, top, right, bottom, inclusive, as the files have it
+    blob: Callable[[], bytes]
+    path: Path
+
+
+def tiny_imagenet(root: Path) -> tuple[ImageSet, ImageSet]:
+    """Tiny-ImageNet as (train, val) with boxes: `tiny-imagenet-200/` if there, else `tiny_imagenet/classes_*.npz`.
+
+    The classes are those whose training images are there, numbered in the order of their WordNet ids; validation
+    images of other classes are left out.
+    """
+    folder, archives = root / TINY_FOLDER, root / "tiny_imagenet"
+    if folder.is_dir():
+        splits = _tiny_train_folder(folder), _tiny_val_folder(folder)
+    else:
+        paths = sorted(archives.glob("classes_*.npz"))
+        if not paths:
+            raise ValueError(
+                f"Tiny-ImageNet is neither in {folder} nor in {archives}/classes_*.npz: unpack tiny-imagenet-200.zip "
+                f"of Stanford's CS231n there, or set LUMIX_DATA to the folder that has it"
+            )
+        splits = tuple([p for path in paths for p in _tiny_npz(path, split)] for split in ("train", "val"))  # type: ignore[assignment]
+    wnids = sorted({picture.wnid for picture in splits[0]})
+    return _tiny_set(splits[0], wnids), _tiny_set([p for p in splits[1] if p.wnid in set(wnids)], wnids)
+
+
+def _tiny_set(pictures: Sequence[_Picture], wnids: Sequence[str]) -> ImageSet:
+    order = _hash_order([picture.name.encode() for picture in pictures])
+    images = np.empty((len(order), 3, 64, 64), dtype=np.uint8)
+    for row, index in enumerate(order):
+        picture = pictures[index]
+        name = "" if picture.path.name == picture.name else picture.name
+        images[row] = _decode(picture.blob(), picture.path, name, (64, 64)).transpose(2, 0, 1)
+    rank = {wnid: label for label, wnid in enumerate(wnids)}
+    labels = torch.tensor([rank[pictures[i].wnid] for i in order], dtype=torch.int64)
+    left, top, right, bottom = torch.tensor([pictures[i].box for i in order], dtype=torch.int64).view(-1, 4).unbind(1)
+    boxes = torch.stack((top, bottom + 1, left, right + 1), dim=1)
+    return ImageSet(
+        torch.from_numpy(images), labels, len(wnids), TINY_MEAN, TINY_STD, boxes=boxes, class_names=tuple(wnids)
+    )
+
+
+def _annotations(path: Path, columns: int) -> list[list[str]]:
+    """Rows of a tab-separated annotation file, each of `columns` fields ending in four integers."""
+    try:
+        rows = [line.split("\t") for line in path.read_text().splitlines() if line]
+    except (OSError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path} cannot be read ({error}): {REPLACE}") from error
+    for number, row in enumerate(rows, 1):
+        if len(row) != columns or not all(field.strip().isdigit() for field in row[-4:]):
+            raise ValueError(f"{path}, line {number}, is not an image name and a box of 4 integers: {REPLACE}")
+    return rows
+
+
+def _picture(row: Sequence[str], wnid: str, path: Path) -> _Picture:
+    left, top, right, bottom = map(int, row[-4:])
+    return _Picture(row[0], wnid, (left, top, right, bottom), lambda: _read_bytes(path), path)
+
+
+def _read_bytes(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise ValueError(f"{path} cannot be read ({error.strerror}): {REPLACE}") from error
+
+
+def _tiny_train_folder(folder: Path) -> list[_Picture]:
+    wnids = sorted(path.name for path in (folder / "train").glob("n*") if path.is_dir())
+    if not wnids:
+        raise ValueError(f"{folder / 'train'} has no class folders: unpack tiny-imagenet-200.zip there again")
+    pictures = []
+    for wnid in wnids:
+        here = folder / "train" / wnid
+        pictures += [
+            _picture(row, wnid, here / "images" / row[0]) for row in _annotations(here / f"{wnid}_boxes.txt", 5)
+        ]
+    return pictures
+
+
+def _tiny_val_folder(folder: Path) -> list[_Picture]:
+    rows = _annotations(folder / "val" / "val_annotations.txt", 6)
+    return [_picture(row, row[1], folder / "val" / "images" / row[0]) for row in rows]
+
+
+def _tiny_npz(path: Path, split: str) -> list[_Picture]:
+    keys = [f"{split}_{part}" for part in ("jpeg", "sizes", "labels", "boxes", "files")]
+    entry = _read_npz(path, [*keys, "wnids"])
+    data, sizes, labels, boxes, files = (entry[key] for key in keys)
+    blobs, wnids = _blobs(data, sizes, path), entry["wnids"]
+    labels = _checked_labels(labels, len(blobs), len(wnids), path)
+    return [
+        _Picture(str(name), str(wnids[label]), tuple(map(int, box)), lambda blob=blob: blob, path)  # type: ignore[misc, arg-type]
+        for blob, label, box, name in zip(blobs, labels, boxes, files, strict=True)
+    ]

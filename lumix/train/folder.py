@@ -1,0 +1,185 @@
+"""ImageNet from class folders: timm's transforms, reproducible augmentation in worker processes, resumable sampling."""
+
+import random
+import signal
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from timm.data import create_transform
+from timm.data.auto_augment import RandAugment
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, Sampler
+from torchvision.datasets import ImageFolder
+from torchvision.transforms import Compose
+
+from lumix.train.config import Data
+from lumix.train.files import data_root
+from lumix.train.streams import epoch_order, stream_seed
+
+LevelFunction = Callable[[float, dict[str, Any]], tuple[int]]
+Address = tuple[int, int, int]  # epoch, position in the epoch's order, index of the image
+
+
+class ClassFolders(ImageFolder):
+    """torchvision's ImageFolder; an unreadable image is a ValueError that names the file."""
+
+    def __init__(self, root: Path, transform: Compose) -> None:
+        try:
+            super().__init__(str(root), transform=transform, loader=read_image)
+        except OSError as error:
+            raise ValueError(
+                f"{root} is no folder of class folders with images ({error}): put the split there, or set LUMIX_DATA"
+            ) from error
+
+
+def read_image(path: str) -> Image.Image:
+    """The RGB image in a file.
+
+    Raises:
+        ValueError: naming the file, if it cannot be read to its last pixel.
+    """
+    try:
+        with Image.open(path) as image:
+            return image.convert("RGB")
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        raise ValueError(f"{path} cannot be read as an image ({error}): replace it by a fresh copy") from error
+
+
+def image_folder(data: Data, split: str) -> ClassFolders:
+    """ImageNet's `split` ("train" or "val") under the data root, as (normalised float32 [3, S, S], label).
+
+    Expects `imagenet/train/<wnid>/*.JPEG` and `imagenet/val/<wnid>/*.JPEG`. Training images go through random resized
+    crop, flip, RandAugment, normalisation and erasing as `data` says; test images through resize and centre crop.
+
+    Raises:
+        ValueError: for a missing folder or a split of another name.
+    """
+    if split not in ("train", "val"):
+        raise ValueError(f"split must be 'train' or 'val', not {split!r}")
+    transform = train_transform(data) if split == "train" else test_transform(data)
+    return ClassFolders(data_root() / "imagenet" / split, transform)
+
+
+def train_transform(data: Data) -> Compose:
+    """timm's training transform of `data`: PIL image to normalised float32 [3, S, S]."""
+    if not data.crop_scale:
+        raise ValueError("Data.crop_scale must be above 0 for images of many sizes: 0.08 is ImageNet's")
+    transform = create_transform(
+        data.image_size,
+        is_training=True,
+        scale=(data.crop_scale, 1.0),
+        hflip=0.5 if data.flip else 0.0,
+        color_jitter=0.0,  # timm leaves it out beside RandAugment, as in every recipe here
+        auto_augment=data.rand_augment or None,
+        interpolation="bicubic",
+        re_prob=data.erasing,
+        re_mode="pixel",
+    )
+    for step in transform.transforms:
+        if isinstance(step, RandAugment):
+            for operation in step.ops:
+                if operation.name.startswith("Posterize"):  # asks for 0 bits at full strength, which Pillow 13 refuses
+                    operation.level_fn = partial(_at_least_one_bit, operation.level_fn)
+    return transform
+
+
+def _at_least_one_bit(level: LevelFunction, magnitude: float, hparams: dict[str, Any]) -> tuple[int]:
+    return (max(1, level(magnitude, hparams)[0]),)
+
+
+def test_transform(data: Data) -> Compose:
+    """Bicubic resize of the shorter side to floor(size / test_crop), centre crop, normalisation."""
+    return create_transform(data.image_size, is_training=False, interpolation="bicubic", crop_pct=data.test_crop)
+
+
+class SeededDataset(Dataset[tuple[Any, Any]]):
+    """A map-style dataset whose random transforms depend on (seed, epoch, position) alone.
+
+    Neither the number of workers nor a resume changes what a position yields, and the random state of the process
+    (random, numpy, torch) is afterwards as it was. Indexed by the addresses of `EpochSampler`.
+    """
+
+    def __init__(self, dataset: Dataset[tuple[Any, Any]], seed: int) -> None:
+        self.dataset, self.seed = dataset, seed
+
+    def __getitem__(self, address: Address) -> tuple[Any, Any]:
+        epoch, position, index = address
+        value = stream_seed(self.seed, epoch, position, "sample")
+        python_state, numpy_state = random.getstate(), np.random.get_state()
+        with torch.random.fork_rng(devices=[]):
+            random.seed(value)
+            np.random.seed(value % 2**32)
+            torch.default_generator.manual_seed(value)
+            try:
+                return self.dataset[index]
+            finally:
+                random.setstate(python_state)
+                np.random.set_state(numpy_state)
+
+
+class EpochSampler(Sampler[Address]):
+    """One process's share of an epoch, as addresses (epoch, position, index), from any position on.
+
+    The order of the epoch is cut into global batches, and of each a process takes every `world`-th position. With
+    `repeats` r each image stands r times in a row before that (DeiT's sampler), and an epoch keeps its number of
+    updates, floor(n / batch_size), so it visits about n / r images. The incomplete last batch is dropped.
+    """
+
+    def __init__(self, n: int, batch_size: int, seed: int, rank: int = 0, world: int = 1, repeats: int = 1) -> None:
+        if batch_size % world or not batch_size <= n:
+            raise ValueError(
+                f"batch_size {batch_size} must be a multiple of the {world} processes and at most the {n} images"
+            )
+        self.n, self.batch_size, self.seed = n, batch_size, seed
+        self.rank, self.world, self.repeats = rank, world, repeats
+        self.epoch, self.start_position = 0, 0
+
+    @property
+    def updates(self) -> int:
+        """Updates of a whole epoch."""
+        return self.n // self.batch_size
+
+    def set_epoch(self, epoch: int, start_position: int = 0) -> None:
+        """Choose the epoch (from 0) and where in its global order to begin: updates done x batch_size."""
+        if start_position % self.batch_size:
+            raise ValueError(f"start_position {start_position} must be a multiple of batch_size {self.batch_size}")
+        self.epoch, self.start_position = epoch, start_position
+
+    def __iter__(self) -> Iterator[Address]:
+        order: Tensor = epoch_order(self.n, self.seed, self.epoch).repeat_interleave(self.repeats)
+        for position in range(self.start_position + self.rank, self.updates * self.batch_size, self.world):
+            yield self.epoch, position, int(order[position])
+
+    def __len__(self) -> int:
+        return (self.updates * self.batch_size - self.start_position) // self.world
+
+
+def ignore_signals(_worker: int = 0) -> None:
+    """For a DataLoader's `worker_init_fn`: let a worker outlive the signals that SLURM sends to every process of a job.
+
+    Otherwise a worker dies of SIGTERM, or runs the handler inherited from its parent, while the parent is writing its
+    checkpoint.
+    """
+    for name in ("SIGUSR2", "SIGTERM", "SIGCONT"):
+        if hasattr(signal, name):
+            signal.signal(getattr(signal, name), signal.SIG_IGN)
+
+
+def train_loader(dataset: Dataset[tuple[Any, Any]], sampler: EpochSampler, workers: int) -> DataLoader[Any]:
+    """Batches of a process's share of each update. Call `sampler.set_epoch` before each pass."""
+    return DataLoader(
+        SeededDataset(dataset, sampler.seed),
+        batch_size=sampler.batch_size // sampler.world,
+        sampler=sampler,
+        drop_last=True,
+        num_workers=workers,
+        worker_init_fn=ignore_signals,
+        pin_memory=torch.cuda.is_available(),
+        persistent_workers=workers > 0,
+        generator=torch.Generator().manual_seed(0),  # for seeds of workers, which nothing uses: not the global one
+    )

@@ -1,0 +1,107 @@
+"""ImageSet: a labelled set of small images that stays in memory as one uint8 tensor."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class ImageSet:
+    """N labelled images of one size. Sets are cached and shared: do not write into the tensors.
+
+    Attributes:
+        images: [N, C, H, W] uint8.
+        labels: [N] int64 in [0, num_classes).
+        num_classes: number of classes of the set, those absent from this part included.
+        mean, std: per channel, of images scaled to [0, 1].
+        masks: [N, H, W] uint8, 1 on the object, or None.
+        boxes: [N, 4] int64, half-open (top, bottom, left, right) around the object, or None.
+        class_names: one per class; () where the classes have no names.
+    """
+
+    images: Tensor
+    labels: Tensor
+    num_classes: int
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    masks: Tensor | None = None
+    boxes: Tensor | None = None
+    class_names: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        n = len(self.labels)
+        if self.images.ndim != 4 or self.images.dtype != torch.uint8 or len(self.images) != n:
+            raise ValueError(f"images must be uint8 [{n}, C, H, W], not {_describe(self.images)}")
+        if self.labels.ndim != 1 or self.labels.dtype != torch.int64:
+            raise ValueError(f"labels must be int64 [N], not {_describe(self.labels)}")
+        wrong = (self.labels < 0) | (self.labels >= self.num_classes)
+        if bool(wrong.any()):
+            raise ValueError(f"label {int(self.labels[wrong][0])} is outside the {self.num_classes} classes of the set")
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def __getitem__(self, index: slice | Tensor) -> "ImageSet":
+        """Some of the images, by slice (a view) or index tensor [M] int64 (a copy)."""
+        if isinstance(index, int):
+            raise TypeError(f"index an ImageSet with a slice or a tensor, not {index}: use [{index}:{index + 1}]")
+        return replace(
+            self,
+            images=self.images[index],
+            labels=self.labels[index],
+            masks=None if self.masks is None else self.masks[index],
+            boxes=None if self.boxes is None else self.boxes[index],
+        )
+
+    def to(self, device: torch.device | str) -> "ImageSet":
+        """The same set with every tensor on `device`."""
+        return replace(
+            self,
+            images=self.images.to(device),
+            labels=self.labels.to(device),
+            masks=None if self.masks is None else self.masks.to(device),
+            boxes=None if self.boxes is None else self.boxes.to(device),
+        )
+
+    def enlarged(self, factor: int) -> "ImageSet":
+        """Every pixel repeated to a square of `factor` x `factor`: larger, with no value invented."""
+        if factor == 1:
+            return self
+        return replace(
+            self,
+            images=self.images.repeat_interleave(factor, 2).repeat_interleave(factor, 3),
+            masks=None if self.masks is None else self.masks.repeat_interleave(factor, 1).repeat_interleave(factor, 2),
+            boxes=None if self.boxes is None else self.boxes * factor,
+        )
+
+
+def _describe(tensor: Tensor) -> str:
+    return f"{str(tensor.dtype).removeprefix('torch.')} {list(tensor.shape)}"
+
+
+def channel_statistics(images: Tensor) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Mean and standard deviation per channel of images uint8 [N, C, H, W], on the scale [0, 1].
+
+    From the exact histogram of the 256 values, so the result does not depend on the order or layout of the images.
+    """
+    values = torch.arange(256, dtype=torch.float64) / 255
+    means, deviations = [], []
+    for channel in images.unbind(1):
+        share = torch.bincount(channel.flatten(), minlength=256).double() / channel.numel()
+        mean = float((share * values).sum())
+        means.append(mean)
+        deviations.append(math.sqrt(float((share * (values - mean) ** 2).sum())))
+    return tuple(means), tuple(deviations)
+
+
+def boxes_of(masks: Tensor) -> Tensor:
+    """The tight half-open box [N, 4] int64 (top, bottom, left, right) around the ones of masks uint8 [N, H, W]."""
+    sides: Sequence[Tensor] = (masks.amax(dim=2), masks.amax(dim=1))  # which rows, which columns hold the object
+    bounds = []
+    for used in sides:
+        length = used.shape[1]
+        bounds += [used.argmax(dim=1), length - used.flip(1).argmax(dim=1)]
+    return torch.stack(bounds, dim=1)

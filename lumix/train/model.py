@@ -1,0 +1,83 @@
+"""Models: timm's entry points, shrunk or tuned by `Model.arguments`; initial weights depend on the seed alone.
+
+`build_model` neither reads nor moves the caller's random state, so runs of different methods with equal seeds start
+from equal weights, and it works on the meta device, where the models of the paper cost nothing.
+"""
+
+import difflib
+import math
+
+import timm
+import torch
+from timm.models import ResNet
+from torch import nn
+
+from lumix.train.config import Model
+
+POSITIONS = ("pos_embed", "relative_position_bias_table", "cls_token")
+
+
+def build_model(model: Model, num_classes: int, in_chans: int, image_size: int, seed: int) -> nn.Module:
+    """The network of a run, on the CPU or on the device of an enclosing `torch.device` context, in training mode.
+
+    Args:
+        model: entry point and arguments. Beside timm's own, `arguments` knows "cifar_stem": True, which gives a ResNet
+            the stem of the CIFAR variants (3x3, stride 1, no pooling).
+        num_classes, in_chans, image_size: of the data set. The size goes only to models that fix it.
+        seed: decides the initial weights, which do not depend on the caller's random state and leave it as it is.
+
+    Raises:
+        ValueError: for a model that timm does not know (naming near ones) or for arguments it does not take.
+    """
+    entry_point = model.name.split(".")[0]
+    if not timm.is_model(entry_point):
+        near = difflib.get_close_matches(entry_point, timm.list_models(), n=3, cutoff=0.5)
+        hint = f"did you mean {', '.join(near)}?" if near else "timm.list_models() names all of them"
+        raise ValueError(f"timm {timm.__version__} has no model {model.name!r}; {hint}")
+    arguments = {name: tuple(v) if isinstance(v, list) else v for name, v in model.arguments.items()}
+    cifar_stem = arguments.pop("cifar_stem", False)
+    configuration = timm.get_pretrained_cfg(entry_point)
+    if configuration is not None and configuration.fixed_input_size:
+        arguments.setdefault("img_size", image_size)
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(seed)
+        try:
+            network = timm.create_model(
+                model.name, pretrained=False, num_classes=num_classes, in_chans=in_chans, **arguments
+            )
+        except (TypeError, AssertionError, IndexError) as error:
+            raise ValueError(f"timm's {model.name} does not accept Model.arguments {arguments}: {error}") from error
+        if cifar_stem:
+            _cifar_stem(network, model.name)
+        if model.init == "small":
+            _small_init(network)
+    return network
+
+
+def _cifar_stem(network: nn.Module, name: str) -> None:
+    """Replace the 7x7 stem and its pooling, which would shrink a 32-pixel image to 8, by a 3x3 convolution."""
+    if not isinstance(network, ResNet):
+        raise ValueError(f"Model.arguments cifar_stem needs a ResNet of timm, not {name!r}: leave it out")
+    old: nn.Conv2d = network.get_submodule("conv1")  # type: ignore[assignment]
+    stem = nn.Conv2d(old.in_channels, old.out_channels, kernel_size=3, stride=1, padding=1, bias=False)
+    nn.init.kaiming_normal_(stem.weight, mode="fan_out", nonlinearity="relu")
+    network.add_module("conv1", stem)
+    network.add_module("maxpool", nn.Identity())
+
+
+@torch.no_grad()
+def _small_init(network: nn.Module) -> None:
+    """Xavier for every matrix and kernel, 0.2 for position tables and class tokens.
+
+    timm draws both with standard deviation 0.02, which suits widths of several hundred; at width 32 the signal then
+    fades from layer to layer, and digits lose nine points.
+    """
+    for name, parameter in network.named_parameters():
+        if name.rsplit(".", 1)[-1] in POSITIONS:
+            nn.init.normal_(parameter, std=0.2)
+        elif parameter.ndim == 2:
+            nn.init.xavier_uniform_(parameter)
+        elif parameter.ndim == 4:
+            fan_out, fan_in = parameter.shape[0], math.prod(parameter.shape[1:])  # the kernel as one matrix
+            bound = math.sqrt(6 / (fan_in + fan_out))
+            nn.init.uniform_(parameter, -bound, bound)

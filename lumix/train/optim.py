@@ -1,0 +1,57 @@
+"""Optimizer and schedule of a run, built by timm."""
+
+from typing import Any
+
+from timm.optim import create_optimizer_v2, param_groups_weight_decay
+from timm.scheduler import CosineLRScheduler
+from torch import nn
+from torch.optim import Optimizer
+
+from lumix.train.config import Optim
+
+
+def undecayed_names(model: nn.Module) -> set[str]:
+    """Parameters that the model or one of its blocks asks to keep from weight decay, as patterns of full names.
+
+    timm asks the outermost module only, which misses for instance the attention temperature of XCiT.
+    """
+    names = set()
+    for prefix, module in model.named_modules():
+        if hasattr(module, "no_weight_decay"):
+            names |= {f"{prefix}.{name}" if prefix else name for name in module.no_weight_decay()}
+    return names
+
+
+def build_optimizer(optim: Optim, model: nn.Module) -> Optimizer:
+    """timm's optimizer; no weight decay on biases, norms, other 1-D parameters and `undecayed_names`."""
+    skip = undecayed_names(model)
+    options: dict[str, Any] = {}
+    if optim.name == "adamw":
+        # One kernel for all parameters where torch has it: most of a tiny model's step is launching.
+        options = {"fused": next(model.parameters()).device.type in ("cpu", "cuda")}
+    return create_optimizer_v2(
+        model,
+        opt=optim.name,
+        lr=optim.lr,
+        weight_decay=optim.weight_decay,
+        momentum=optim.momentum,
+        param_group_fn=lambda m: param_groups_weight_decay(m, optim.weight_decay, no_weight_decay_list=skip),
+        **options,
+    )
+
+
+def build_schedule(optim: Optim, optimizer: Optimizer, epochs: int, updates_per_epoch: int) -> CosineLRScheduler:
+    """Cosine per update after a linear warm-up: full rate at the first update after it, the floor at the last update.
+
+    Call `step_update(u)` before update u = 0, 1, ...; the rate is a function of u alone.
+    """
+    warmup, total = optim.warmup_epochs * updates_per_epoch, epochs * updates_per_epoch
+    return CosineLRScheduler(
+        optimizer,
+        t_initial=max(total - warmup - 1, 2),
+        lr_min=optim.min_lr,
+        warmup_t=warmup,
+        warmup_lr_init=optim.warmup_lr,
+        warmup_prefix=True,
+        t_in_epochs=False,
+    )

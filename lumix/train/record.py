@@ -1,0 +1,263 @@
+"""What a run directory holds, how it is written and who may write it. Imports no torch.
+
+    config.json         the resolved run, its seed and key          model.safetensors   final weights
+    environment.json    commit, code fingerprint, versions          model.json          their card
+    metrics.jsonl       one line per epoch                          result.json         the outcome; there when done
+    checkpoint.pt       everything to resume                        log.txt             plain lines
+    lock                host and pid of the process at work         eval/               later evaluations
+
+Every file is written to a temporary name and renamed, so it is safe to read at any moment.
+"""
+
+import errno
+import hashlib
+import importlib.metadata
+import json
+import os
+import platform
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import cache
+from pathlib import Path
+from typing import Any, BinaryIO
+
+PACKAGE = Path(__file__).resolve().parents[1]
+LOCK_STALE_SECONDS = 900  # a lock of another host that was not touched for so long is taken for dead
+
+
+class RunError(RuntimeError):
+    """A run cannot go on; the message is one sentence for the user, with the remedy."""
+
+
+# ------------------------------------------------------------------------------------------------- files
+
+
+def write_atomically(path: Path, write: Callable[[BinaryIO], Any]) -> None:
+    """Let `write` fill a temporary file beside `path`, then rename it: readers see the old file or the new one.
+
+    Raises:
+        RunError: when the disk is full or may not be written to, naming the path and the remedy.
+    """
+    temporary = None
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        with os.fdopen(handle, "wb") as file:
+            write(file)
+            file.flush()
+            os.fsync(file.fileno())
+        os.chmod(temporary, 0o644)
+        os.replace(temporary, path)
+    except OSError as error:
+        if temporary is not None and os.path.exists(temporary):
+            os.unlink(temporary)
+        raise RunError(_explain(error, path)) from error
+
+
+def _explain(error: OSError, path: Path) -> str:
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return f"no space left on the disk while writing {path}: free some and run the same command to continue"
+    if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+        return f"no permission to write {path}: make its folder writable and run the same command to continue"
+    return f"cannot write {path} ({error.strerror or error}): mend it and run the same command to continue"
+
+
+def write_text(path: Path, text: str) -> None:
+    write_atomically(path, lambda file: file.write(text.encode()))
+
+
+def write_json(path: Path, value: Any) -> None:
+    write_text(path, json.dumps(value, indent=1, allow_nan=False) + "\n")
+
+
+def read_json(path: Path) -> Any:
+    """The value in a JSON file.
+
+    Raises:
+        RunError: for a damaged file, naming it and the remedy.
+    """
+    try:
+        return json.loads(path.read_text())
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise RunError(f"{path} is damaged ({error}): delete it and run the same command again") from error
+
+
+def read_metrics(directory: Path) -> list[dict[str, Any]]:
+    """The epochs recorded in metrics.jsonl, none if there is no such file."""
+    path = directory / "metrics.jsonl"
+    if not path.exists():
+        return []
+    try:
+        return [json.loads(line) for line in path.read_text().splitlines()]
+    except json.JSONDecodeError as error:
+        raise RunError(f"{path} is damaged ({error}): delete its folder and run the same command again") from error
+
+
+def write_metrics(directory: Path, epochs: list[dict[str, Any]]) -> None:
+    write_text(directory / "metrics.jsonl", "".join(json.dumps(epoch, allow_nan=False) + "\n" for epoch in epochs))
+
+
+def read_result(directory: Path) -> dict[str, Any] | None:
+    """result.json of a run directory, or None if the run is not finished.
+
+    Raises:
+        RunError: for a damaged file.
+    """
+    path = directory / "result.json"
+    if not path.exists():
+        return None
+    result = read_json(path)
+    if not isinstance(result, dict) or "key" not in result:
+        raise RunError(f"{path} is no result of a run: delete it and run the same command again")
+    return result
+
+
+def sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+# ------------------------------------------------------------------------------------------------- environment
+
+
+@cache
+def code_fingerprint() -> str:
+    """16 hexadecimal digits over the sources of the method and the engine, whatever the commit."""
+    digest = hashlib.sha256()
+    for path in sorted(PACKAGE.rglob("*.py")):
+        name = path.relative_to(PACKAGE).as_posix()
+        if not name.startswith(("evaluate/", "integrations/")):
+            digest.update(name.encode() + b"\0" + path.read_bytes() + b"\0")
+    return digest.hexdigest()[:16]
+
+
+def _git(*arguments: str) -> str | None:
+    try:
+        answer = subprocess.run(
+            ["git", "-C", str(PACKAGE), *arguments], capture_output=True, text=True, timeout=10, check=True
+        )
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return answer.stdout.strip()
+
+
+@cache
+def commit() -> dict[str, Any]:
+    """{"commit", "dirty"} of the checkout this package lies in, None for both outside one.
+
+    Results and reports are written by the pipeline itself, so only sources count as dirt.
+    """
+    head = _git("rev-parse", "HEAD")
+    changes = _git("status", "--porcelain", "--", "*.py", "*.toml")
+    return {"commit": head, "dirty": None if head is None else bool(changes)}
+
+
+def _processor() -> str:
+    try:
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                return line.split(":", 1)[1].strip()
+    except OSError:
+        pass
+    return platform.processor() or platform.machine()
+
+
+@cache
+def hardware(device: str) -> dict[str, Any]:
+    """What a number was made on; `device` is "cpu" or the name of the accelerator."""
+    versions = {}
+    for name in ("torch", "timm", "torchvision"):
+        try:
+            versions[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            versions[name] = None
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    python = ".".join(str(part) for part in sys.version_info[:3])
+    return {"device": device, "cpu": _processor(), "cores": cores, **versions, "python": python}
+
+
+# ------------------------------------------------------------------------------------------------- lock
+
+
+@contextmanager
+def locked(directory: Path) -> Iterator[Path]:
+    """Hold `directory` for this process; yields the lock file, which the holder touches from time to time.
+
+    Raises:
+        RunError: while another living process holds it.
+    """
+    path = directory / "lock"
+    token = json.dumps({"host": socket.gethostname(), "pid": os.getpid(), "born": _birth(os.getpid())})
+    for _ in range(3):
+        try:
+            directory.mkdir(parents=True, exist_ok=True)
+            handle = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o644)
+        except FileExistsError:
+            _remove_stale(path)
+            continue
+        except OSError as error:
+            raise RunError(_explain(error, path)) from error
+        with os.fdopen(handle, "w") as file:
+            file.write(token)
+        break
+    else:
+        raise RunError(f"{path} changes hands all the time: another process wants the same run; try again later")
+    try:
+        yield path
+    finally:
+        path.unlink(missing_ok=True)
+
+
+def _remove_stale(path: Path) -> None:
+    """Remove the lock of a dead process; RunError if its owner lives."""
+    try:
+        text, age = path.read_text(), time.time() - path.stat().st_mtime
+    except FileNotFoundError:
+        return
+    try:
+        owner = json.loads(text)
+        host, pid, born = owner["host"], int(owner["pid"]), owner.get("born")
+    except (ValueError, KeyError, TypeError):
+        # Created but not yet written, or cut by a crash.
+        host, pid, born = None, -1, None
+    if host == socket.gethostname():
+        alive = _birth(pid) is not None and _birth(pid) == born
+    else:
+        alive = age < (10 if host is None else LOCK_STALE_SECONDS)
+    if alive:
+        raise RunError(
+            f"{path.parent} is in use by process {pid} on {host or 'an unknown host'}: wait for it, or end it and "
+            f"run the same command again"
+        )
+    # Of two processes that find the same stale lock only one can rename it.
+    grave = path.with_name(f".lock.{os.getpid()}.{time.monotonic_ns()}")
+    try:
+        os.rename(path, grave)
+    except FileNotFoundError:
+        return
+    if grave.read_text() != text:
+        os.rename(grave, path)
+    else:
+        grave.unlink()
+
+
+def _birth(pid: int) -> str | None:
+    """When a process of this host started, None if there is none: tells a living owner from a reused pid."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[19]
+    except (OSError, IndexError):
+        pass
+    if Path("/proc/self/stat").exists():
+        return None
+    try:
+        os.kill(pid, 0)
+    except (ProcessLookupError, ValueError, OverflowError):
+        return None
+    except PermissionError:
+        pass
+    return "alive"

@@ -1,0 +1,276 @@
+"""Training: a run under way, update by update, with its checkpoints and evaluations."""
+
+import math
+import time
+from contextlib import nullcontext
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from timm.utils import ModelEmaV3
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from lumix.batch import Kind, MixedBatch
+from lumix.train import record
+from lumix.train.checkpoint import load_checkpoint, save_checkpoint
+from lumix.train.config import Execution, Run
+from lumix.train.feed import Feed, build_feed, share_of_batch
+from lumix.train.model import build_model
+from lumix.train.optim import build_optimizer, build_schedule
+from lumix.train.process import Process
+from lumix.train.progress import Progress
+from lumix.train.record import RunError
+from lumix.train.streams import step_generator, stream_seed
+from lumix.train.task import MixTask, build_loss, build_mixer
+
+CHECK_EVERY = 20  # updates between looks at the loss; each look waits for the device
+NEVER = 2**62  # larger than any update: "no bad loss so far"
+STATISTICS = ("loss", "lam_0", "lam", "perturbation", "perturbed", "cutmix", "samples")
+
+
+@dataclass
+class Training:
+    """A run under way: everything that an update changes, and everything that a checkpoint must hold."""
+
+    run: Run
+    seed: int
+    directory: Path
+    execution: Execution
+    process: Process
+    feed: Feed
+    task: MixTask
+    optimizer: torch.optim.Optimizer
+    schedule: Any
+    scaler: torch.amp.GradScaler
+    progress: Progress
+    update: int = 0  # updates done, over all epochs
+    metrics: list[dict[str, Any]] = field(default_factory=list)
+    sums: Tensor = field(default_factory=lambda: torch.zeros(len(STATISTICS), dtype=torch.float64))
+    bad: Tensor = field(default_factory=lambda: torch.tensor(NEVER))
+    train_seconds: float = 0.0
+    epoch_seconds: float = 0.0
+    saved_at: float = field(default_factory=time.monotonic)
+
+    @classmethod
+    def begin(cls, run: Run, seed: int, directory: Path, execution: Execution, process: Process) -> "Training":
+        """A run at its first update."""
+        share_of_batch(run, process)
+        device = process.device
+        feed = build_feed(run, seed, process, execution)
+        network = build_model(run.model, feed.num_classes, feed.in_chans, run.data.image_size, seed).to(device)
+        if run.channels_last:
+            network = network.to(memory_format=torch.channels_last)
+        task = MixTask(model=network, mixer=build_mixer(run.mix), loss=build_loss(run.loss), device=device)
+        optimizer = build_optimizer(run.optim, network)
+        if run.optim.ema_decay:
+            task.setup_ema(decay=run.optim.ema_decay)
+        if run.compile:
+            task.compile()
+        if process.distributed:
+            task.prepare_distributed(device_ids=[device] if device.type == "cuda" else None)
+        return cls(
+            run=run,
+            seed=seed,
+            directory=directory,
+            execution=execution,
+            process=process,
+            feed=feed,
+            task=task,
+            optimizer=optimizer,
+            schedule=build_schedule(run.optim, optimizer, run.epochs, feed.updates_per_epoch),
+            scaler=torch.amp.GradScaler(device.type, enabled=run.precision == "float16"),
+            progress=Progress(directory / "log.txt", run.epochs, execution.progress and process.rank == 0),
+            sums=torch.zeros(len(STATISTICS), dtype=torch.float64, device=device),
+            bad=torch.tensor(NEVER, device=device),
+        )
+
+    # --------------------------------------------------------------------------------------------- checkpoints
+
+    def state(self) -> dict[str, Any]:
+        """What a checkpoint holds."""
+        return {
+            "key": self.run.key,
+            "seed": self.seed,
+            "update": self.update,
+            **self.task.get_checkpoint_state(),
+            **(self.task.get_checkpoint_state(ema=True) if self.task.has_ema() else {}),
+            "optimizer": self.optimizer.state_dict(),
+            "scaler": self.scaler.state_dict(),
+            "sums": self.process.sum(self.sums).cpu(),
+            "metrics": self.metrics,
+            "train_seconds": self.train_seconds,
+            "epoch_seconds": self.epoch_seconds,
+        }
+
+    def resume(self) -> None:
+        """Continue from the checkpoint in the directory, if there is one."""
+        state = self.process.agree(lambda: load_checkpoint(self.directory, self.run.key, self.seed))
+        if state is None:
+            return
+        self.task.load_checkpoint_state(state["state_dict"])
+        if self.task.has_ema():
+            self.task.load_checkpoint_state(state["state_dict_ema"], ema=True)
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.scaler.load_state_dict(state["scaler"])
+        self.update, self.metrics = state["update"], state["metrics"]
+        self.train_seconds, self.epoch_seconds = state["train_seconds"], state["epoch_seconds"]
+        # The sums are over all processes; one of them carries them on.
+        self.sums += state["sums"].to(self.sums.device) * (self.process.rank == 0)
+        self.progress.line(f"resumed at update {self.update}")
+
+    def stop_if_bad(self) -> None:
+        """Raise RunError, naming the update, if a loss was no number; the last good checkpoint stays."""
+        bad = int(self.process.minimum(self.bad))
+        if bad < NEVER:
+            raise RunError(
+                f"the loss of {self.run.key} seed {self.seed} is not finite at update {bad} (epoch "
+                f"{bad // self.feed.updates_per_epoch + 1}): lower the learning rate or clip the gradient; the last "
+                f"good checkpoint, if there is one, is kept in {self.directory}"
+            )
+
+    def save_if_due(self) -> None:
+        """Save a checkpoint if the last one is long enough ago; touch the lock."""
+        due = time.monotonic() - self.saved_at >= self.execution.checkpoint_seconds
+        if self.process.agree(lambda: due):
+            state = self.state()
+            self.process.agree(lambda: save_checkpoint(self.directory, state))
+            self.saved_at = time.monotonic()
+        if self.process.rank == 0:
+            (self.directory / "lock").touch()
+
+    # --------------------------------------------------------------------------------------------- training
+
+    def train(self) -> None:
+        """Train to the last epoch from wherever this run is."""
+        per_epoch = self.feed.updates_per_epoch
+        with self.progress:
+            for epoch in range(self.update // per_epoch, self.run.epochs):
+                self._train_epoch(epoch)
+                self._close_epoch(epoch)
+
+    def _train_epoch(self, epoch: int) -> None:
+        self.task.train()
+        per_epoch = self.feed.updates_per_epoch
+        # Half an epoch may be done already; the end of an epoch is only passed by _close_epoch.
+        start = self.update - epoch * per_epoch
+        clock = time.perf_counter()
+        for images, labels in self.feed.train(epoch, start):
+            self._step(images, labels)
+            self.update += 1
+            if self.update % CHECK_EVERY == 0 and self.update % per_epoch:
+                now = time.perf_counter()
+                self.epoch_seconds += now - clock
+                self.stop_if_bad()
+                self.save_if_due()
+                clock = time.perf_counter()
+                self.progress.within(epoch, self.update - epoch * per_epoch, per_epoch)
+        if self.process.device.type == "cuda":
+            torch.cuda.synchronize(self.process.device)
+        self.epoch_seconds += time.perf_counter() - clock
+
+    def _step(self, images: Tensor, labels: Tensor) -> None:
+        """One update of the weights."""
+        rank, step, device = self.process.rank, self.update, self.process.device
+        torch.manual_seed(stream_seed(self.seed, rank, step, "model"))  # dropout and stochastic depth
+        self.schedule.step_update(step)
+        if self.run.channels_last:
+            images = images.contiguous(memory_format=torch.channels_last)
+        batch = self.task.mix(images, labels, generator=step_generator(self.seed, rank, step, "mix"))
+        generator = step_generator(self.seed, rank, step, "rule")
+        size = self.execution.microbatch or len(batch)
+        precision = getattr(torch, self.run.precision)
+        for start in range(0, len(batch), size):
+            part = batch[start : start + size]
+            last = start + size >= len(batch)
+            with nullcontext() if last else self.task.no_sync():
+                with torch.autocast(device.type, precision, enabled=self.run.precision != "float32"):
+                    out = self.task(part.images, part, generator=generator)
+                self.scaler.scale(out["loss"] * (len(part) / len(batch))).backward()
+            self._count(part, out)
+        if self.run.optim.clip_grad:
+            self.scaler.unscale_(self.optimizer)
+            torch.nn.utils.clip_grad_norm_(self.task.get_clip_parameters(), self.run.optim.clip_grad)
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+        self.optimizer.zero_grad(set_to_none=True)
+        self.task.update_ema(step)
+
+    def _count(self, batch: MixedBatch, out: dict[str, Tensor]) -> None:
+        """Add to the epoch's statistics, without waiting for the device; lambda in the paper's sense, the partner's."""
+        loss, weight = out["loss"].detach(), out["own_weight"]
+        perturbed = self.task.criterion.rule.perturbs(batch)
+        sums = (
+            loss * len(batch),
+            (1 - batch.own_weight).sum(),
+            (1 - weight).sum(),
+            ((weight - batch.own_weight).abs() * perturbed).sum(),
+            perturbed.sum(),
+            (batch.kind == Kind.CUTMIX).sum(),
+            loss.new_tensor(len(batch)),
+        )
+        self.sums += torch.stack([value.double() for value in sums])
+        self.bad = torch.minimum(self.bad, torch.where(loss.isfinite(), NEVER, self.update))
+
+    def _close_epoch(self, epoch: int) -> None:
+        """Statistics, evaluation, checkpoint."""
+        last_ones = epoch >= self.run.epochs - self.run.median_last
+        evaluates = last_ones or (epoch + 1) % self.run.evaluate_every == 0
+        sums = dict(zip(STATISTICS, self.process.sum(self.sums).tolist(), strict=True))
+        samples = sums["samples"]
+        self.stop_if_bad()
+        line = {
+            "epoch": epoch + 1,
+            "step": self.update,
+            "lr": self.optimizer.param_groups[0]["lr"],
+            "loss": sums["loss"] / samples,
+            "lam_0": sums["lam_0"] / samples,
+            "lam": sums["lam"] / samples,
+            "perturbation": sums["perturbation"] / sums["perturbed"] if sums["perturbed"] else None,
+            "share_cutmix": sums["cutmix"] / samples,
+            "images_per_second": self.feed.updates_per_epoch * self.run.batch_size / self.epoch_seconds,
+            "seconds": self.epoch_seconds,
+            **(self.evaluate() if evaluates else {}),
+        }
+        self.metrics.append(line)
+        self.train_seconds += self.epoch_seconds
+        self.epoch_seconds = 0.0
+        self.sums.zero_()
+        if self.process.rank == 0:
+            record.write_metrics(self.directory, self.metrics)
+        self.progress.epoch(line)
+        self.save_if_due()
+
+    @torch.no_grad()
+    def evaluate(self) -> dict[str, Any]:
+        """Loss, top-1 and top-5 on the clean test images, each counted once over all processes."""
+        model = self.reported_model().eval()
+        device = self.process.device
+        evaluator = self.task.create_evaluator()
+        precision = getattr(torch, self.run.precision)
+        for images, labels in self.feed.test():
+            with torch.autocast(device.type, precision, enabled=self.run.precision != "float32"):
+                evaluator.update(model(images), labels)
+        summary = evaluator.compute(distributed=self.process.distributed)
+        if not math.isfinite(summary["loss"]):
+            raise RunError(
+                f"the test loss of {self.run.key} seed {self.seed} is not finite after update {self.update}: lower "
+                f"the learning rate; the last good checkpoint, if there is one, is kept in {self.directory}"
+            )
+        samples = int(self.process.sum(evaluator.counts)[0])
+        return {
+            "top1": summary["top1"],
+            "top5": summary["top5"],
+            "eval_loss": summary["loss"],
+            "test_samples": samples,
+        }
+
+    def reported_model(self) -> nn.Module:
+        """The network whose accuracy counts: the raw weights or their moving average, without DDP around it.
+
+        DDP would synchronise buffers in forward, and processes may have different numbers of test batches.
+        """
+        model = self.task.get_eval_model(ema=self.run.optim.ema_reported)
+        assert model is not None
+        return model.module if isinstance(model, ModelEmaV3 | DistributedDataParallel) else model

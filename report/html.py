@@ -1,0 +1,43 @@
+"""HTML by Jinja2 templates with autoescape on: environment, and the part of the page that shows one table."""
+
+from typing import Any
+
+import jinja2
+
+from report import words
+
+
+def environment() -> jinja2.Environment:
+    """Templates of report/templates; an undefined name is an error, every value is escaped."""
+    found = jinja2.Environment(
+        loader=jinja2.PackageLoader("report"),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    found.globals["words"] = words
+    return found
+
+
+def shown_columns(record: dict[str, Any]) -> list[dict[str, Any]]:
+    """The value columns, each with what is worth a column of its own: differences only where a cell has one."""
+    columns = []
+    for column in record["value_columns"]:
+        found = [row["cells"][column["id"]] for row in record["rows"] if column["id"] in row["cells"]]
+        columns.append(
+            {
+                **column,
+                "difference": any(words.difference(cell) for cell in found),
+                "paper_difference": any(words.paper_difference(cell) for cell in found),
+            }
+        )
+    return columns
+
+
+def fragment(table: str, record: dict[str, Any] | None, scale: str) -> str:
+    """One table with badge, setting, claims and notes as an HTML section; without a record it says "not run"."""
+    columns = shown_columns(record) if record else []
+    template = environment().get_template("table.html.j2")
+    return template.render(table=table, record=record, scale=scale, columns=columns)

@@ -1,0 +1,143 @@
+"""report/index.html: one static page from the results, the register of contradictions and the figures."""
+
+import re
+from pathlib import Path
+from typing import Any
+
+from report import headline, words
+from report.html import environment, fragment
+from report.load import Results, all_results, cells
+
+FIGURES = {
+    "figure1_label_error": (
+        "Figure 1 of the paper, made quantitative",
+        "CutMix images of the shapes set, which has exact masks: the pasted share of the area (λ0), what a small "
+        "network predicts (λs), the label weight of LUMix (λ), and the true visible share of the pasted object; below, "
+        "how far each is from the truth over many pairs. The network is trained inside the notebook.",
+    ),
+    "gain_per_model": (
+        "Gain of LUMix per model (Table 1)",
+        "Our gain of LUMix over CutMix with its 95 % interval at this scale, and the paper’s gain on ImageNet as a "
+        "hollow mark. Both axes are points of top-1, but on different data.",
+    ),
+    "lambda_laws": (
+        "The laws of λr and what they do (Table 10)",
+        "Left: the laws that λr is drawn from. Right: the difference of each to CutMix with its 95 % interval, and the "
+        "paper’s difference on ImageNet as a hollow mark.",
+    ),
+    "training_curves": (
+        "Training curves of the headline runs",
+        "Top-1 on clean test images per epoch and mean perturbation |λ − λ0| of the labels for CutMix, LUMix and the "
+        "constant control: mean and standard deviation over seeds.",
+    ),
+}
+LATER = {
+    "Table 4 (segmentation), Table 5 (weakly supervised segmentation and localisation)": "not yet implemented",
+    "Table 6 (comparison of mixing methods and their speed)": "not yet implemented",
+    "Tables 7 and 9 (patch shuffling, patch dropping), Table 8 (ImageNet-A and -O)": "not yet implemented",
+}
+REGISTER_LINE = re.compile(r"^\| (I-\d+b?) \|(.*)\|\s*$")
+
+
+def read_register(path: Path) -> list[dict[str, Any]]:
+    """The numbered lines of docs/deviations.md: number, and (heading, text) of each of its columns."""
+    entries: list[dict[str, Any]] = []
+    titles: list[str] = []
+    for line in path.read_text(encoding="utf-8").splitlines():
+        if line.startswith("| # |"):
+            titles = [part.strip() for part in line.strip("| ").split("|")][1:]
+        elif match := REGISTER_LINE.match(line):
+            texts = [part.strip().replace("**", "").replace("`", "") for part in match[2].split(" | ")]
+            entries.append({"number": match[1], "fields": list(zip(titles, texts, strict=True))})
+    return entries
+
+
+def provenance(results: Results) -> list[dict[str, Any]]:
+    """One line per run: what it was, who owns it, what it cost, where, and the checksums of its weights."""
+    lines = []
+    for key, run in results.runs.items():
+        seeds = run["seeds"]
+        done = list(seeds.values())
+        rates = [seed["images_per_second"] for seed in done]
+        hardware = [
+            f"{seed['hardware']['device']}: {seed['hardware']['cpu']}, {seed['hardware']['cores']} cores, "
+            f"torch {seed['hardware']['torch']}, timm {seed['hardware']['timm']}"
+            for seed in done
+        ]
+        lines.append(
+            {
+                "key": key,
+                "summary": words.summary(run["config"]),
+                "owner": run["owner"],
+                "seeds": words.joined([f"{int(seed):2d}" for seed in seeds]).replace("  ", " ").strip(),
+                "seconds": sum(seed["seconds"] for seed in done),
+                "rate": sum(rates) / len(rates) if rates else None,
+                "commits": words.joined(
+                    [f"{(s['commit'] or 'no commit')[:9]}{' + changes' if s['dirty'] else ''}" for s in done]
+                ),
+                "hardware": words.joined(hardware),
+                "checksums": ", ".join(f"{seed}: {result['checksum'][:8]}" for seed, result in seeds.items()),
+            }
+        )
+    return lines
+
+
+def not_run(results: Results) -> list[tuple[str, str]]:
+    """(what, why) for every table and cell of this scale without a number."""
+    found = [(table, "no results file") for table in results.missing]
+    for table, record in results.records.items():
+        reasons: dict[str, int] = {}
+        for _, _, cell in cells(record):
+            if cell["status"] != "done":
+                why = f"{cell['status']}{': ' + cell['reason'] if cell.get('reason') else ''}"
+                reasons[why] = reasons.get(why, 0) + 1
+        found += [(f"{table}: {count} cells", why) for why, count in sorted(reasons.items())]
+    return found
+
+
+def verdicts(results: Results) -> dict[str, int]:
+    """How many claims got each verdict, in the order of words.VERDICTS."""
+    found = [claim["verdict"] for record in results.records.values() for claim in record["claims"]]
+    return {verdict: found.count(verdict) for verdict in words.VERDICTS}
+
+
+def figure_files(folder: Path) -> list[dict[str, Any]]:
+    """Every figure of the page, and whether its PNG is there."""
+    return [
+        {"name": name, "title": title, "caption": caption, "exists": (folder / f"{name}.png").exists()}
+        for name, (title, caption) in FIGURES.items()
+    ]
+
+
+def scale_view(results: Results) -> dict[str, Any]:
+    """All that the template shows of one scale."""
+    found = headline.find(results)
+    used = {key: results.runs[key]["config"] for key in (found.cutmix, found.lumix, found.constant) if key}
+    return {
+        "scale": results.scale,
+        "headline": found,
+        "headline_badge": words.badge(results.scale, {"runs": {key: {"config": c} for key, c in used.items()}}),
+        "reading": headline.reading(found.gain),
+        "verdicts": verdicts(results),
+        "records": results.records,
+        "tables": results.tables,
+        "fragments": [fragment(table, results.records.get(table), results.scale) for table in results.tables],
+        "provenance": provenance(results),
+        "seconds": sum(record.get("seconds") or 0 for record in results.records.values()),
+        "not_run": not_run(results),
+    }
+
+
+def render(root: Path) -> str:
+    """The whole page as text; depends on nothing but the files it reads, so that equal results give equal bytes."""
+    views = [scale_view(results) for results in all_results(root)]
+    shown = {view["scale"] for view in views if view["records"]}
+    template = environment().get_template("page.html.j2")
+    return template.render(
+        views=views,
+        figures=figure_files(root / "report" / "figures"),
+        register=read_register(root / "docs" / "deviations.md"),
+        later=LATER,
+        scales_without_results=[scale for scale in ("mini", "lab", "paper") if scale not in shown],
+        paper_gain=headline.PAPER_GAIN,
+    )

@@ -1,0 +1,95 @@
+"""Each table as CSV (one line per cell, every digit), Markdown and LaTeX (one line per row) and an HTML fragment."""
+
+import os
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from report import words
+from report.html import fragment
+from report.load import Results, cells
+from report.words import DASH, MINUS
+
+PAPER = "paper (ImageNet)"
+LATEX_SYMBOLS = {MINUS: "$-$", "±": r"$\pm$", "×": r"$\times$", "λ": r"$\lambda$", "η": r"$\eta$", DASH: "--"}
+LATEX_SYMBOLS |= {"α": r"$\alpha$", "σ": r"$\sigma$", "₀": "$_0$", "ᵣ": "$_r$", "ₛ": "$_s$"}
+
+
+def long_frame(record: dict[str, Any]) -> pd.DataFrame:
+    """One line per cell with all numbers unrounded; what does not exist is empty."""
+    lines = []
+    for row, column, cell in cells(record):
+        gap = cell.get("difference") or {}
+        line = {"table": record["table"], "scale": record["scale"], "row": row["id"], "column": column["id"]}
+        line |= {label["id"]: row["labels"].get(label["id"], "") for label in record["label_columns"]}
+        line |= {"ours_only": row["ours"], "status": cell["status"], "reason": cell.get("reason", "")}
+        line |= {name: cell.get(name) for name in ("paper", "mean", "std", "n", "n_samples", "run", "older_code")}
+        line |= {"difference_to": " / ".join(str(part) for part in gap.get("to") or [])}
+        line |= {f"difference_{name}": gap.get(name) for name in ("mean", "low", "high", "n", "paper")}
+        lines.append(line)
+    return pd.DataFrame(lines)
+
+
+def wide_frame(record: dict[str, Any]) -> pd.DataFrame:
+    """One line per row as people read it: the paper's columns under their own heading, beside ours."""
+    ours = f"ours ({record['scale']}, mean ± std)"
+    lines = []
+    for row in record["rows"]:
+        line = {label["title"]: row["labels"].get(label["id"], "") for label in record["label_columns"]}
+        for column in record["value_columns"]:
+            cell = row["cells"].get(column["id"])
+            prefix = f"{column['title']}, " if len(record["value_columns"]) > 1 else ""
+            line[f"{prefix}{PAPER}"] = words.number(cell["paper"]) if cell else ""
+            line[f"{prefix}{ours}"] = words.measured(cell) if cell else ""
+            line[f"{prefix}our difference [95 %]"] = words.difference(cell) if cell else ""
+            line[f"{prefix}paper's difference"] = words.paper_difference(cell) if cell else ""
+        line["row of"] = "ours" if row["ours"] else "paper"
+        lines.append(line)
+    frame = pd.DataFrame(lines)
+    kept = [name for name in frame.columns if "difference" not in name or (frame[name] != "").any()]
+    return frame[kept]
+
+
+def markdown(record: dict[str, Any]) -> str:
+    """Heading, badge and setting above a GitHub table."""
+    table = wide_frame(record).map(lambda text: str(text).replace("|", "\\|")).to_markdown(index=False)
+    head = f"# {record['title']}\n\n**{words.badge(record['scale'], record)}**\n\n{record['setting']}\n"
+    return f"{head}\n{table}\n"
+
+
+def latex(record: dict[str, Any]) -> str:
+    """A table environment for booktabs whose caption names scale and data; symbols as mathematics."""
+    frame = wide_frame(record)
+    caption = f"{record['title']}. {words.badge(record['scale'], record)}. {record['setting']}"
+    for character in ("\\", "&", "%", "$", "#", "_", "{", "}", "~", "^"):
+        caption = caption.replace(character, r"\textbackslash " if character == "\\" else f"\\{character}")
+    text = frame.to_latex(index=False, escape=True, caption=caption, label=f"tab:{record['scale']}:{record['table']}")
+    for symbol, command in LATEX_SYMBOLS.items():
+        text = text.replace(symbol, command)
+    return str(text)
+
+
+def write(path: Path, text: str) -> None:
+    """Whole file or none: written beside, then renamed."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    temporary.write_text(text, encoding="utf-8", newline="\n")
+    os.replace(temporary, path)
+
+
+def write_tables(results: Results, folder: Path) -> list[Path]:
+    """Four files per table that has results, in <folder>/<scale>/; returns their paths."""
+    written = []
+    for table, record in results.records.items():
+        texts = {
+            "csv": long_frame(record).to_csv(index=False, lineterminator="\n"),
+            "md": markdown(record),
+            "tex": latex(record),
+            "html": fragment(table, record, results.scale),
+        }
+        for suffix, text in texts.items():
+            path = folder / results.scale / f"{table}.{suffix}"
+            write(path, text)
+            written.append(path)
+    return written

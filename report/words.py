@@ -1,0 +1,94 @@
+"""Numbers and configurations as people read them. A missing number is a dash, never a zero."""
+
+from collections.abc import Mapping
+from typing import Any
+
+MINUS = "\N{MINUS SIGN}"
+DASH = "\N{EN DASH}"
+VERDICTS = {"supported": "✓", "contradicted": "✗", "inconclusive": "?", "not run": DASH}
+DATA_NAMES = {
+    "digits": "digits 8×8",
+    "shapes": "shapes 16×16",
+    "cifar100": "CIFAR-100",
+    "tiny_imagenet": "Tiny-ImageNet",
+    "imagenet": "ImageNet-1k",
+}
+FAMILIES = {"deit": "DeiT", "swin": "Swin", "xcit": "XCiT", "convnext": "ConvNeXt", "resnet": "ResNet"}
+
+
+def number(value: float | None, digits: int = 1) -> str:
+    """80.6; a dash for nothing."""
+    return DASH if value is None else f"{value:.{digits}f}".replace("-", MINUS)
+
+
+def signed(value: float | None, digits: int = 2) -> str:
+    """+0.80 or −0.35; a dash for nothing."""
+    return DASH if value is None else f"{value:+.{digits}f}".replace("-", MINUS)
+
+
+def interval(low: float | None, high: float | None) -> str:
+    """[−0.70, +0.01]; nothing where there is no interval (fewer than two seeds)."""
+    return "" if low is None or high is None else f"[{signed(low)}, {signed(high)}]"
+
+
+def measured(cell: Mapping[str, Any]) -> str:
+    """92.1 ± 0.8 (n = 8), or why there is no number."""
+    if cell["status"] != "done" or cell["mean"] is None:
+        return str(cell["status"])
+    spread = "" if cell["std"] is None else f" ± {number(cell['std'])}"
+    return f"{number(cell['mean'])}{spread} (n = {cell['n']})"
+
+
+def difference(cell: Mapping[str, Any]) -> str:
+    """+0.42 [−0.10, +0.94] to the table's baseline, paired by seed; empty where the cell has none."""
+    found = cell.get("difference")
+    if not found or found.get("mean") is None:
+        return ""
+    return f"{signed(found['mean'])} {interval(found['low'], found['high']) or '(n = 1, no interval)'}"
+
+
+def paper_difference(cell: Mapping[str, Any]) -> str:
+    """The difference between the paper's own two cells; empty where the cell has none."""
+    found = cell.get("difference")
+    return signed(found["paper"], 1) if found and found.get("paper") is not None else ""
+
+
+def joined(names: list[str]) -> str:
+    """Sorted, each once, with commas."""
+    return ", ".join(sorted(set(names)))
+
+
+def badge(scale: str, record: Mapping[str, Any] | None) -> str:
+    """What has to stand above every table, so that no number is taken for the paper's: scale, data, models."""
+    configs = [run["config"] for run in record["runs"].values()] if record else []
+    if not configs:
+        return f"{scale} scale: not run"
+    sets = {config["data"]["name"] for config in configs}
+    what = joined([DATA_NAMES.get(name, name) for name in sets])
+    if sets == {"imagenet"}:
+        return f"{scale} scale: {what}"
+    size = "tiny " if scale == "mini" else "small "
+    roles = [config["model"]["role"].rstrip("0123456789").split("_")[0] for config in configs]
+    models = joined([FAMILIES.get(role, role) for role in roles])
+    return f"{scale} scale: {what}, {size}{models}: NOT ImageNet"
+
+
+def summary(config: Mapping[str, Any]) -> str:
+    """A run in one line; what equals the usual is left out."""
+    data, loss, mix = config["data"], config["loss"], config["mix"]
+    parts = [
+        DATA_NAMES.get(data["name"], data["name"]) + (f" ({data['train_size']} images)" if data["train_size"] else ""),
+        config["model"]["role"],
+        f"{config['epochs']} epochs of batch {config['batch_size']}",
+        f"{config['optim']['name']} lr {config['optim']['lr']:g}",
+        f"Mixup {mix['mixup_alpha']:g}, CutMix {mix['cutmix_alpha']:g}",
+    ]
+    parts += [f"{name} {mix[name]}" for name in ("shuffle_patch", "random_lambda_patch") if mix[name]]
+    parts.append(loss["kind"] if loss["kind"] == "ce" else f"bce {loss['bce_target']}")
+    if loss["r_r"] or loss["r_s"] or loss["eta"]:
+        parts.append(f"r_r {loss['r_r']:g}, r_s {loss['r_s']:g}, η {loss['eta']:g}")
+        usual = {"scores": "softmax", "regulariser": "or", "apply_to": "cutmix", "detach": True}
+        parts += [f"{name} {loss[name]}" for name, value in usual.items() if loss[name] != value]
+    if loss["r_r"]:
+        parts.append(f"λr {loss['law']} {loss['law_parameter']:g}")
+    return "; ".join(parts)
