@@ -1,12 +1,13 @@
 """Claims and the tests that judge them: paired over seeds, 95 % t intervals from scipy, verdicts with estimate and n.
 
-Two cells are compared seed by seed: seed k of both has the same initial weights and data order, so the differences of the
-common seeds are one sample, and its mean gets a two-sided 95 % t interval. Each claim is judged by itself; nothing is
-corrected for the number of claims on the page. A claim about several comparisons at once is *supported* only if every
-one holds (an intersection-union test, which needs no correction) and *contradicted* if one of them fails with its interval
-widened for the number of comparisons (Bonferroni).
+Two cells are compared seed by seed: seed k of both has the same initial weights and data order, so the differences of
+the common seeds are one sample, and its mean gets a two-sided 95 % t interval. Each claim is judged by itself; nothing
+is corrected for the number of claims on the page. A claim about several comparisons at once is *supported* only if
+every one holds (an intersection-union test, which needs no correction) and *contradicted* if one of them fails with its
+interval widened for the number of comparisons (Bonferroni).
 """
 
+import itertools
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -19,7 +20,7 @@ PAIRED = "paired t over seeds, two-sided 95 % interval"
 
 @dataclass(frozen=True)
 class Evidence:
-    """What a predicate may look at: accuracies by cell and seed, the paper's cells, and whether this is its own scale."""
+    """What a predicate may look at: accuracies by cell and seed, the paper's cells, and the scale."""
 
     values: Mapping[Cell, Mapping[int, float]]
     paper: Mapping[Cell, float]
@@ -103,7 +104,11 @@ def _missing(evidence: Evidence, cells: Iterable[Cell]) -> Outcome | None:
 def _too_little(interval: Interval, test: str) -> Outcome | None:
     if interval.low is not None:
         return None
-    why = "at least 2 common seeds are needed for an interval" if interval.n < 2 else "all differences are equal, so their spread cannot be estimated"
+    why = (
+        "at least 2 common seeds are needed for an interval"
+        if interval.n < 2
+        else "all differences are equal, so their spread cannot be estimated"
+    )
     return Outcome(
         INCONCLUSIVE, f"n = {interval.n}: {why}", interval.mean if interval.n else None, None, None, interval.n, test
     )
@@ -117,7 +122,7 @@ def _compare(evidence: Evidence, above: Sequence[Cell], below: Sequence[Cell], c
 
 @dataclass(frozen=True)
 class Greater:
-    """The cells `above` exceed the cells `below` by more than `margin` points; several cells are averaged seed by seed."""
+    """The cells `above` exceed the cells `below` by more than `margin` points; several are averaged seed by seed."""
 
     above: tuple[Cell, ...]
     below: tuple[Cell, ...]
@@ -215,7 +220,7 @@ class WithinPaper:
 
 def ordered(*cells: Cell) -> EachGreater:
     """The cells grow from first to last."""
-    return EachGreater(tuple((above, below) for below, above in zip(cells, cells[1:], strict=False)))
+    return EachGreater(tuple((above, below) for below, above in itertools.pairwise(cells)))
 
 
 def _inside(interval: Interval, limit: float) -> bool:

@@ -1,17 +1,16 @@
-"""Run directories -> results/<scale>/<table>.json, the committed record that tables, figures and report are drawn from."""
+"""Run directories -> results/<scale>/<table>.json, the committed record behind tables, figures and report."""
 
 import json
 import statistics
 from pathlib import Path
 from typing import Any
 
-from lumix.train import record
-
 from experiments.claims import Claim, Evidence, paired_differences, t_interval
 from experiments.registry import owners
 from experiments.runs import is_older, items_of, read_item
 from experiments.scale import Scale
 from experiments.table import Reference, Row, Table
+from lumix.train import record
 
 SCHEMA = 1
 CURVE = ("epoch", "loss", "top1", "lam_0", "lam", "perturbation")

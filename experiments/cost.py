@@ -2,11 +2,10 @@
 
 from dataclasses import dataclass
 
-from lumix.train import record
-
 from experiments.registry import TABLES, get_table, owners
 from experiments.runs import Item, items_of, read_item
 from experiments.scale import Scale
+from lumix.train import record
 
 
 @dataclass(frozen=True)

@@ -1,8 +1,7 @@
-"""The methods of the tables as functions from a base run to a run. Equal methods give equal runs, whichever table asks."""
-
-from lumix.train.config import Run
+"""The methods of the tables as functions from a base run to a run: equal methods, equal runs, whichever table asks."""
 
 from experiments.scale import Scale
+from lumix.train.config import Run
 
 HEADLINE_ROLE = "deit_s"
 
@@ -22,14 +21,14 @@ def same(run: Run) -> Run:
     return run
 
 
-def components(run: Run, r_r: float, r_s: float, eta: float = 0.0, **changes: object) -> Run:
+def components(run: Run, r_r: float, r_s: float, eta: float = 0.0) -> Run:
     """Parts of LUMix: weights of the random and of the predicted ratio, R only where eta is above 0."""
-    return with_loss(run, r_r=r_r, r_s=r_s, eta=eta, **changes)
+    return with_loss(run, r_r=r_r, r_s=r_s, eta=eta)
 
 
 def lumix(run: Run, **changes: object) -> Run:
-    """LUMix in full: 0.4 of a Beta(2, 2) draw, 0.1 of the predicted ratio, R with factor 1 (best rows of Tables 3 and 10)."""
-    return components(run, **{"r_r": 0.4, "r_s": 0.1, "eta": 1.0, **changes})  # type: ignore[arg-type]
+    """LUMix in full: 0.4 of a Beta(2, 2) draw, 0.1 of the predicted ratio, R (best rows of Tables 3 and 10)."""
+    return with_loss(run, **{"r_r": 0.4, "r_s": 0.1, "eta": 1.0, **changes})
 
 
 def constant_control(run: Run) -> Run:

@@ -35,7 +35,8 @@ def read_params(path: Path = FILE) -> Params:
     except OSError as error:
         raise ValueError(f"{path} cannot be read ({error.strerror}): run this in the root of the project") from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        where = f" near line {error.problem_mark.line + 1}" if getattr(error, "problem_mark", None) else ""
+        mark = getattr(error, "problem_mark", None)
+        where = f" near line {mark.line + 1}" if mark else ""
         raise ValueError(f"{path} is not YAML{where}: mend it, or get it back with git checkout {path}") from error
     wanted = {"scale", "seeds", "launcher", "tables"}
     if not isinstance(values, dict) or set(values) != wanted:

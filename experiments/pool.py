@@ -1,25 +1,23 @@
 """A pool of processes that train runs side by side, one torch thread each and one start of Python per worker.
 
-Each worker has a pipe of its own, so a worker that dies (out of memory, a crash in native code) costs the one run it was
-at, and is replaced. Workers end when the call ends, however it ends: also when this process is killed outright.
+Each worker has a pipe of its own, so a worker that dies (out of memory, a crash in native code) costs the one run it
+was at, and is replaced. Workers end when the call ends, however it ends: also when this process is killed outright.
 """
 
 import multiprocessing
 import os
 import signal
-import sys
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import Any
 
+from experiments.runs import Item
 from lumix.train import record
 from lumix.train.config import Execution
-
-from experiments.runs import Item
 
 STOP_SECONDS = 5.0  # grace of a worker before it is killed
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
@@ -52,15 +50,18 @@ def usable_cores() -> int:
 
 def train(item: Item, execution: Execution, fresh_code: bool) -> dict[str, Any]:
     """Train one item in this process; with `fresh_code` what other code left there is thrown away first."""
+    import torch
+
     from lumix.train.loop import fit
 
+    torch.set_num_threads(1)
     if fresh_code:
         discard_older(item.directory)
     return fit(item.run, item.seed, item.directory, execution)
 
 
 def discard_older(directory: Path) -> None:
-    """Empty a run directory that another version of `lumix` wrote, finished or not, unless a process is at work there."""
+    """Empty a run directory that other code of `lumix` wrote, finished or not, unless a process is at work there."""
     source = directory / "result.json"
     if not source.exists():
         source = directory / "environment.json"
@@ -89,7 +90,7 @@ def run_pool(
     processes: int,
     fresh_code: bool = False,
     train: Train = train,
-) -> Iterator[Answer]:
+) -> Generator[Answer]:
     """Train all items, the first ones first; yields an answer as each one ends.
 
     Raises:
@@ -123,6 +124,8 @@ def _signals() -> Iterator[None]:
     """Turn SIGINT and SIGTERM into `Interrupted` while the pool works."""
 
     def interrupt(number: int, frame: object) -> None:
+        for each in (signal.SIGINT, signal.SIGTERM):  # once is enough: a second one must not cut the stopping short
+            signal.signal(each, signal.SIG_IGN)
         raise Interrupted(number)
 
     if threading.current_thread() is not threading.main_thread():
@@ -183,10 +186,6 @@ def _work(pipe: Connection, train: Train, execution: Execution, fresh_code: bool
         os.environ[variable] = "1"
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent decides
     threading.Thread(target=_die_with_parent, daemon=True).start()
-    if "torch" not in sys.modules:
-        import torch
-    torch = sys.modules["torch"]
-    torch.set_num_threads(1)
     while (item := pipe.recv()) is not None:
         try:
             pipe.send((train(item, execution, fresh_code), ""))

@@ -1,8 +1,8 @@
 """The ImageNet recipes of LUMix Tables 1 to 12 as functions that return a base run.
 
-Stated by the paper: ImageNet-1k at 224 pixels, learning rate 1e-3, linear warm-up from 1e-6 over 20 epochs (DeiT: 5), 300
-epochs (XCiT: 400), Mixup 0.8, CutMix, RandAugment, drop path, 8 A100. All else is what the named original recipe does; the
-total batch of 1024 is our choice, at which each original scales its learning rate to 1e-3.
+Stated by the paper: ImageNet-1k at 224 pixels, learning rate 1e-3, linear warm-up from 1e-6 over 20 epochs (DeiT: 5),
+300 epochs (XCiT: 400), Mixup 0.8, CutMix, RandAugment, drop path, 8 A100. All else is what the named original recipe
+does; the total batch of 1024 is our choice, at which each original scales its learning rate to 1e-3.
 """
 
 from typing import Any
@@ -13,7 +13,7 @@ RAND_AUGMENT = "rand-m9-mstd0.5-inc1"
 
 
 def imagenet(test_crop: float = 0.875, repeats: int = 1) -> Data:
-    """Random resized crop, flip, RandAugment, erasing. Colour jitter is listed by all but inactive beside RandAugment."""
+    """Random resized crop, flip, RandAugment, erasing. RandAugment switches colour jitter off."""
     return Data(
         name="imagenet",
         image_size=224,

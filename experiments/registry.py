@@ -4,12 +4,11 @@ import importlib
 from functools import cache
 from pathlib import Path
 
-from lumix.train.config import Run
-
 from experiments.methods import headline
 from experiments.near import choose
 from experiments.scale import Scale
 from experiments.table import Table
+from lumix.train.config import Run
 
 TABLES = (
     "lumix_table01_models",

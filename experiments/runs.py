@@ -1,16 +1,15 @@
-"""What the run directories of a scale hold: which runs are finished, with which code, and what is still to be trained."""
+"""What the run directories of a scale hold: which runs are finished, with which code, and what is still to do."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lumix.train import record
-from lumix.train.config import Run
-
 from experiments.registry import run_directory, seeds_of
 from experiments.scale import Scale
 from experiments.table import Table
+from lumix.train import record
+from lumix.train.config import Run
 
 FINISHED, OLDER, STARTED, ABSENT, DAMAGED = "finished", "older code", "started", "not started", "damaged"
 
@@ -30,12 +29,12 @@ class Item:
 
 def items_of(scale: Scale, runs: Iterable[Run], seeds: int | None = None) -> list[Item]:
     """Every (run, seed), in the order of the runs."""
-    return [
-        Item(run, seed, run_directory(scale, run, seed)) for run in runs for seed in seeds_of(scale, run, seeds)
-    ]
+    return [Item(run, seed, run_directory(scale, run, seed)) for run in runs for seed in seeds_of(scale, run, seeds)]
 
 
-def items_of_table(scale: Scale, table: Table, rows: Iterable[str] | None = None, seeds: int | None = None) -> list[Item]:
+def items_of_table(
+    scale: Scale, table: Table, rows: Iterable[str] | None = None, seeds: int | None = None
+) -> list[Item]:
     """Every (run, seed) that a table, or some of its rows, shows; runs that another table owns included."""
     chosen = None if rows is None else set(rows)
     runs = {run.key: run for (row, _), run in table.cells.items() if chosen is None or row in chosen}

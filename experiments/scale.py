@@ -4,11 +4,15 @@ import importlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
+from experiments.near import choose
 from lumix.train.config import Execution, Run
 
-from experiments.near import choose
-
-NAMES = ("mini", "lab", "paper")
+HOMES = {
+    "mini": "experiments.scales.mini_scale",
+    "lab": "experiments.scales.lab",
+    "paper": "experiments.scales.paper",
+}
+NAMES = tuple(HOMES)
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,6 +61,6 @@ def get_scale(name: str) -> Scale:
         ValueError: for any other name, with those there are.
     """
     choose("scale", name, NAMES)
-    scale = importlib.import_module(f"experiments.scales.{name}").SCALE
+    scale = importlib.import_module(HOMES[name]).SCALE
     assert isinstance(scale, Scale)
     return scale

@@ -6,10 +6,9 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
-from lumix.train.config import Run
-
 from experiments.claims import Claim
 from experiments.scale import Scale
+from lumix.train.config import Run
 
 Reference = tuple[str, str]  # (row id, value column id)
 Method = Callable[[Run], Run]

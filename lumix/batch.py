@@ -50,7 +50,8 @@ class MixedBatch:
 
     def _map(self, function: Any) -> "MixedBatch":
         values = {f.name: getattr(self, f.name) for f in fields(self)}
-        return MixedBatch(**{name: None if value is None else function(value) for name, value in values.items()})
+        mapped: dict[str, Any] = {name: None if value is None else function(value) for name, value in values.items()}
+        return MixedBatch(**mapped)
 
     def to(self, device: torch.device | str, non_blocking: bool = False) -> "MixedBatch":
         """The same batch with every tensor on `device`."""
@@ -62,12 +63,22 @@ class MixedBatch:
             raise TypeError(f"index a MixedBatch with a slice or a tensor, not {index}: use [{index}:{index + 1}]")
         return self._map(lambda t: t[index])
 
+    def is_kind(self, kind: Kind) -> Tensor:
+        """[B] bool, which samples were mixed in this way."""
+        return is_kind(self.kind, kind)
+
     def own_mask(self) -> Tensor:
-        """[B, 1, H, W] float32, the share of the own image at each pixel: 1 or 0 when cut, its weight when blended."""
+        """[B, 1, H, W] float32, the share of the own image at each pixel: 1 or 0 when cut, its weight when blended.
+
+        Raises:
+            ValueError: where the record no longer knows the place of the cut, as after RandomShuffle.
+        """
         if self.mask is not None:
             return self.mask.float()
+        if self.box is None and bool((self.is_kind(Kind.CUTMIX) | self.is_kind(Kind.MASK)).any()):
+            raise ValueError("this batch was cut but holds neither box nor mask: ask before patches are shuffled")
         height, width = self.images.shape[-2:]
-        share = torch.where(self.kind == Kind.MIXUP, self.own_weight, torch.ones_like(self.own_weight))
+        share = torch.where(self.is_kind(Kind.MIXUP), self.own_weight, torch.ones_like(self.own_weight))
         shares = share.view(-1, 1, 1, 1).expand(-1, 1, height, width)
         if self.box is None:
             return shares
@@ -79,9 +90,15 @@ class MixedBatch:
         Raises:
             ValueError: for a batch with blended samples, whose pixels belong to two objects at once.
         """
-        if bool((self.kind == Kind.MIXUP).any()):
+        if bool(self.is_kind(Kind.MIXUP).any()):
             raise ValueError("a blended (Mixup) sample has no mask of one object per pixel: cut masks of CutMix only")
         return torch.where(self.own_mask().squeeze(1) > 0.5, masks, masks[self.partner])
+
+
+def is_kind(kinds: Tensor, kind: Kind) -> Tensor:
+    """Where `kinds` uint8 is `kind`, bool of the same shape."""
+    # torch.compile takes the comparison of a tensor with an enum for a constant; with an int it compares.
+    return kinds == int(kind)
 
 
 def inside_box(box: Tensor, height: int, width: int) -> Tensor:

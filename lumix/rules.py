@@ -131,8 +131,8 @@ class LUMixRule:
 
     def perturbs(self, batch: MixedBatch) -> Tensor:
         if self.apply_to == "cutmix":
-            return (batch.kind == Kind.CUTMIX) | (batch.kind == Kind.MASK)
-        return batch.kind != Kind.NONE
+            return batch.is_kind(Kind.CUTMIX) | batch.is_kind(Kind.MASK)
+        return ~batch.is_kind(Kind.NONE)
 
     def __call__(self, logits: Tensor, batch: MixedBatch, generator: torch.Generator | None = None) -> Tensor:
         """Own weights [B] float32; `generator` supplies lambda_r."""

@@ -8,6 +8,7 @@ import numpy as np
 import style
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 from scipy import stats
 
 from report import headline, words
@@ -24,7 +25,9 @@ def gains(record: dict[str, Any] | None, column: str | None = None) -> list[Gain
         label = next(iter(row["labels"].values()))
         for name, cell in row["cells"].items():
             if cell.get("difference") and column in (None, name):
-                found.append((label + (" (our row)" if row["ours"] else ""), cell["difference"]))
+                # Rows of ours may share the paper's label; their note tells them apart.
+                detail = "\n" + row["note"].split(";")[0] + " (our row)" if row["ours"] else ""
+                found.append((label + detail, cell["difference"]))
     return found
 
 
@@ -68,7 +71,7 @@ def draw_densities(axes: Axes) -> None:
         "Beta(2, 2)": stats.beta(2, 2),
         "Beta(3, 3)": stats.beta(3, 3),
         "N(0, 1)": stats.norm(0, 1),
-        "N(0, 5), variance 5": stats.norm(0, 5**0.5),
+        "N(0, 5), σ = 5": stats.norm(0, 5),
     }
     for (label, law), colour, line in zip(laws.items(), style.LAWS, style.LINES, strict=False):
         density = law.pdf(x)
@@ -77,14 +80,14 @@ def draw_densities(axes: Axes) -> None:
     axes.axvspan(0, 1, color=style.PAPER, alpha=0.08, linewidth=0)
     axes.set(xlim=(-1, 2), ylim=(0, 2.2), xlabel="λr (shaded: valid label weights)", ylabel="density")
     axes.set_title("Laws of λr")
-    axes.legend(loc="upper right", fontsize=8)
+    axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.13), ncols=3, frameon=False, fontsize=8)
 
 
 def lambda_laws(results: Results) -> Figure:
     """Table 10: the laws of λr, and the difference that each makes."""
     record = results.records.get(LAWS)
     found = gains(record)
-    figure, (left, right) = plt.subplots(1, 2, figsize=(11, 4.8), width_ratios=(1, 1.15))
+    figure, (left, right) = plt.subplots(1, 2, figsize=(11, 5.4), width_ratios=(1, 1.15))
     draw_densities(left)
     if any(gap.get("mean") is not None for _, gap in found):
         draw_gains(right, found, results.scale, "LUMix with this law minus CutMix, points of top-1")
@@ -124,10 +127,11 @@ def training_curves(results: Results) -> Figure:
             run = results.runs[key]
             epochs, means, spreads = curve(run, metric)
             if len(epochs):
-                axes.plot(epochs, means, color=colour, linestyle=line, label=f"{name}, n = {len(run['seeds'])}")
+                axes.plot(epochs, means, color=colour, linestyle=line, marker=".", label=f"{name}, n = {len(run['seeds'])}")
                 axes.fill_between(epochs, means - spreads, means + spreads, color=colour, alpha=0.18, linewidth=0)
         if axes.lines:
             axes.set(xlabel="epoch", ylabel=label)
+            axes.xaxis.set_major_locator(MaxNLocator(integer=True))
             axes.legend()
         else:
             style.say_not_run(axes, f"no headline runs at {results.scale} scale")

@@ -163,7 +163,8 @@ def label_error(train_images: int = TRAIN_IMAGES, test_images: int = TEST_IMAGES
     finally:
         torch.set_num_threads(threads)
     figure = plt.figure(figsize=(11, 6.8))
-    upper, lower = np.ravel(figure.subfigures(2, 1, height_ratios=(1, 1.05)))
+    grid = figure.add_gridspec(2, 1, height_ratios=(1, 1.05))
+    upper, lower = (figure.add_subfigure(grid[row, 0]) for row in range(2))
     examples = chosen(pairs, 6)
     for axes, index in zip(upper.subplots(1, len(examples)), examples, strict=True):
         draw_example(axes, pairs, index)

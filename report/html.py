@@ -22,13 +22,14 @@ def environment() -> jinja2.Environment:
 
 
 def shown_columns(record: dict[str, Any]) -> list[dict[str, Any]]:
-    """The value columns, each with what is worth a column of its own: differences only where a cell has one."""
+    """The value columns, each with what is worth a column of its own: the rest only where a cell has it."""
     columns = []
     for column in record["value_columns"]:
         found = [row["cells"][column["id"]] for row in record["rows"] if column["id"] in row["cells"]]
         columns.append(
             {
                 **column,
+                "paper": any(cell["paper"] is not None for cell in found),
                 "difference": any(words.difference(cell) for cell in found),
                 "paper_difference": any(words.paper_difference(cell) for cell in found),
             }

@@ -36,32 +36,34 @@ def wide_frame(record: dict[str, Any]) -> pd.DataFrame:
     ours = f"ours ({record['scale']}, mean ± std)"
     lines = []
     for row in record["rows"]:
-        line = {label["title"]: row["labels"].get(label["id"], "") for label in record["label_columns"]}
+        line = {label["title"]: row["labels"].get(label["id"]) or DASH for label in record["label_columns"]}
         for column in record["value_columns"]:
             cell = row["cells"].get(column["id"])
             prefix = f"{column['title']}, " if len(record["value_columns"]) > 1 else ""
-            line[f"{prefix}{PAPER}"] = words.number(cell["paper"]) if cell else ""
             line[f"{prefix}{ours}"] = words.measured(cell) if cell else ""
+            line[f"{prefix}{PAPER}"] = words.number(cell["paper"]) if cell else ""
             line[f"{prefix}our difference [95 %]"] = words.difference(cell) if cell else ""
             line[f"{prefix}paper's difference"] = words.paper_difference(cell) if cell else ""
         line["row of"] = "ours" if row["ours"] else "paper"
+        line["note"] = row["note"]
         lines.append(line)
     frame = pd.DataFrame(lines)
-    kept = [name for name in frame.columns if "difference" not in name or (frame[name] != "").any()]
+    optional = [name for name in frame.columns if "difference" in name or PAPER in name or name == "note"]
+    kept = [name for name in frame.columns if name not in optional or not frame[name].isin(["", DASH]).all()]
     return frame[kept]
 
 
 def markdown(record: dict[str, Any]) -> str:
     """Heading, badge and setting above a GitHub table."""
     table = wide_frame(record).map(lambda text: str(text).replace("|", "\\|")).to_markdown(index=False)
-    head = f"# {record['title']}\n\n**{words.badge(record['scale'], record)}**\n\n{record['setting']}\n"
+    head = f"# {words.heading(record)}\n\n**{words.badge(record['scale'], record)}**\n\n{record['setting']}\n"
     return f"{head}\n{table}\n"
 
 
 def latex(record: dict[str, Any]) -> str:
     """A table environment for booktabs whose caption names scale and data; symbols as mathematics."""
     frame = wide_frame(record)
-    caption = f"{record['title']}. {words.badge(record['scale'], record)}. {record['setting']}"
+    caption = f"{words.heading(record)}. {words.badge(record['scale'], record)}. {record['setting']}"
     for character in ("\\", "&", "%", "$", "#", "_", "{", "}", "~", "^"):
         caption = caption.replace(character, r"\textbackslash " if character == "\\" else f"\\{character}")
     text = frame.to_latex(index=False, escape=True, caption=caption, label=f"tab:{record['scale']}:{record['table']}")

@@ -58,6 +58,11 @@ def joined(names: list[str]) -> str:
     return ", ".join(sorted(set(names)))
 
 
+def heading(record: Mapping[str, Any]) -> str:
+    """Table 2: Components of LUMix; a table of ours says so."""
+    return f"{record.get('paper_table') or 'Our own table'}: {record['title']}"
+
+
 def badge(scale: str, record: Mapping[str, Any] | None) -> str:
     """What has to stand above every table, so that no number is taken for the paper's: scale, data, models."""
     configs = [run["config"] for run in record["runs"].values()] if record else []

@@ -1,8 +1,10 @@
 """Batches and oracles shared by the tests of the method: plain, dense and slow, as one would write them first."""
 
 import torch
-from lumix.batch import Kind, MixedBatch
 from torch import Tensor
+
+from lumix import CutMix, Mixup, RandomLambda, RandomShuffle, Switch
+from lumix.batch import Kind, MixedBatch
 
 
 def stream(seed: int = 0) -> torch.Generator:
@@ -64,3 +66,33 @@ def algorithm_1(
     b[second > second.min()] = 1
     cross_entropy = -(target * logits.log_softmax(1)).sum(1)
     return cross_entropy + eta * (target * (b - scores).clamp(min=0)).sum(1)
+
+
+# ------------------------------------------------------------------------------------------------- images
+
+MIX_CLASSES = 10
+MODES = ["batch", "pair", "elem"]
+PLANNED = {
+    "mixup": lambda **options: Mixup(0.8, **options),
+    "cutmix": lambda **options: CutMix(1.0, **options),
+    "full": lambda **options: CutMix(1.0, box_rule="full", **options),
+    "minmax": lambda **options: CutMix(minmax=(0.3, 0.8), **options),
+    "switch": lambda **options: Switch(Mixup(0.8), CutMix(1.0), 0.5, **options),
+}
+
+
+def images_of(size, dtype=torch.float32, height=12, width=8, seed=0):
+    values = torch.rand(size, 3, height, width, generator=stream(seed))
+    return (values * 255).to(dtype) if dtype == torch.uint8 else (2 * values - 1).to(dtype)
+
+
+def labels_of(size, seed=1):
+    return torch.randint(MIX_CLASSES, (size,), generator=stream(seed))
+
+
+def mix(mixer, size=6, seed=0, **keywords):
+    images, labels = images_of(size, seed=seed, **keywords), labels_of(size)
+    return images, labels, mixer(images, labels, stream(seed))
+
+
+ALL_MIXERS = [*PLANNED.values(), lambda: RandomShuffle(Switch(), 4), lambda: RandomLambda(patch=4)]

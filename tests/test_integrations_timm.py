@@ -9,16 +9,17 @@ import pytest
 import timm.data.mixup as timm_mixup
 import torch
 from batches import stream
+from timm.loss import SoftTargetCrossEntropy
+
 from lumix import AreaRule, BetaLaw, Kind, LUMixRule, MixLoss
 from lumix.integrations.timm import Criterion, Mixup
 from lumix.mixers.cutmix import box_around, visible_share
 from lumix.mixers.plan import Draws, deal, draw_partners
-from timm.loss import SoftTargetCrossEntropy
 
 CLASSES = 7
 HEIGHT, WIDTH = 13, 9
 
-# ------------------------------------------------------------------------------------------------- timm's draws, replayed
+# ------------------------------------------------------------------------------------------------- replay
 
 
 @pytest.fixture
@@ -125,7 +126,7 @@ def test_images_and_dense_targets_equal_timms_bit_for_bit(recorded, box_rule, ca
     assert kinds - {Kind.NONE} == expected.get(case, {Kind.CUTMIX})  # the comparison has seen what it is about
 
 
-@pytest.mark.parametrize(("smoothing", "mode"), itertools.product([0.0, 0.1], ["batch", "elem"]))
+@pytest.mark.parametrize(("smoothing", "mode"), list(itertools.product([0.0, 0.1], ["batch", "elem"])))
 def test_criterion_without_lumix_is_timms_soft_target_cross_entropy(smoothing, mode):
     mixup = Mixup(0.8, 1.0, mode=mode, num_classes=CLASSES, label_smoothing=smoothing, seed=3)
     criterion = Criterion(MixLoss(AreaRule(), smoothing=smoothing))
@@ -250,7 +251,7 @@ def test_bad_batches_are_refused():
         mixup(images, torch.tensor([0, 1, 7, 2, 3, 4]))
     with pytest.raises(ValueError, match="not -1"):
         mixup(images, labels - labels.min() - 1)
-    with pytest.raises(ValueError, match="dtype int64, not torch.int32"):
+    with pytest.raises(ValueError, match=r"dtype int64, not torch\.int32"):
         mixup(images, labels.int())
     with pytest.raises(ValueError, match="even batch, not 5 images"):
         mixup(images[:5], labels[:5])

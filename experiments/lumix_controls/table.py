@@ -54,8 +54,8 @@ CLAIMS = (
     ),
     Claim(
         "controls-noise",
-        "A random λr beats its own mean: label noise helps, not only softer labels (the paper's explanation; the control "
-        "is ours, and cross entropy is linear in the label, so the expected gradients are equal)",
+        "A random λr beats its own mean: label noise helps, not only softer labels (the paper's explanation; the "
+        "control is ours, and cross entropy is linear in the label, so the expected gradients are equal)",
         "ours",
         (),
         Greater((LUMIX,), (CONSTANT,)),
@@ -76,8 +76,8 @@ CLAIMS = (
     ),
     Claim(
         "controls-readings",
-        "LUMix beats the baseline under each reading of its open points: both kinds of batches, double softmax, gradient "
-        "through λs, equation 8 as AND",
+        "LUMix beats the baseline under each reading of its open points: both kinds of batches, double softmax, "
+        "gradient through λs, equation 8 as AND",
         "ours",
         ("I-4", "I-5", "I-12", "I-13"),
         EachGreater(tuple(((row, "top1"), NONE) for row in ("both", "double_softmax", "attached", "and"))),

@@ -53,8 +53,8 @@ CLAIMS = (
     ),
     Claim(
         "ratios-flat",
-        "Changing r1 and r2 matters by 0.1 points at most (said without a limit; Table 3's own cells show it only among the "
-        "pairs with r1 + r2 = 0.5, while (1, 0) and (0.5, 0) are 0.6 apart)",
+        "Changing r1 and r2 matters by 0.1 points at most (said without a limit; Table 3's own cells show it only "
+        "among the pairs with r1 + r2 = 0.5, while (1, 0) and (0.5, 0) are 0.6 apart)",
         "Table 3 and its text",
         ("I-14b",),
         Close(tuple(HALVES), 0.1),

@@ -1,4 +1,4 @@
-"""LUMix Table 10: DeiT-S with LUMix in full, the random ratio drawn from five laws; and three other readings of ours."""
+"""LUMix Table 10: DeiT-S with LUMix in full, the random ratio drawn from five laws, and three readings of ours."""
 
 from functools import partial
 from pathlib import Path
@@ -59,7 +59,8 @@ CLAIMS = (
     ),
     Claim(
         "laws-best",
-        "Beta(2, 2) is the best law (80.6; which weights and whether R Table 10 uses is not said, its caption is Table 3's)",
+        "Beta(2, 2) is the best law (80.6; which weights Table 10 uses, and whether R, is not said: its caption is "
+        "Table 3's)",
         "Table 10",
         ("I-9", "I-24"),
         EachGreater(tuple((BETA_2, cell) for cell in (NONE, NORMAL_1, NORMAL_5, BETA_08, BETA_3))),

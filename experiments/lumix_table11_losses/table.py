@@ -3,12 +3,11 @@
 from functools import partial
 from pathlib import Path
 
-from lumix.train.config import Run
-
 from experiments.claims import Claim, Greater
 from experiments.methods import lumix, same, with_loss
 from experiments.scale import Scale
 from experiments.table import TOP1, Column, Method, Table, top1_row
+from lumix.train.config import Run
 
 
 def _bce(run: Run, **changes: object) -> Run:

@@ -1,16 +1,15 @@
 """Lab scale: CIFAR-100 at 32 pixels, real small nets for every role, one GPU.
 
 Every role keeps its architecture and the paper's mixing, smoothing and schedule shape; width, depth and patch are cut
-down to 32 pixels and 3 to 15 million parameters, and RandAugment, erasing, repeated augmentation and EMA give way to
+down to 32 pixels and 4 to 16 million parameters, and RandAugment, erasing, repeated augmentation and EMA give way to
 flip and padded crop. Its numbers are evidence about the method on small images. They are not the paper's, and 30 epochs
 leave every net short of what it can reach on CIFAR-100: raise EPOCHS for more, which makes new runs.
 """
 
 from typing import Any
 
-from lumix.train.config import Data, Execution, Model, Optim, Run
-
 from experiments.scale import Scale
+from lumix.train.config import Data, Execution, Model, Optim, Run
 
 EPOCHS = 30
 CIFAR100 = Data(name="cifar100", image_size=32, flip=True, crop_padding=4)
@@ -115,7 +114,7 @@ def hours(run: Run) -> float:
 
 SCALE = Scale(
     name="lab",
-    setting=f"CIFAR-100 at 32 pixels, small nets of every architecture (3 to 15 M parameters), {EPOCHS} epochs, one GPU.",
+    setting=f"CIFAR-100 at 32 pixels, nets of 4 to 16 M parameters for every role, {EPOCHS} epochs, one GPU.",
     seeds=3,
     headline_seeds=3,
     run=run,

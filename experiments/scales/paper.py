@@ -1,9 +1,8 @@
 """Paper scale: ImageNet-1k, the paper's models and recipes, 8 A100 for each run. This is the replication proper."""
 
-from lumix.train.config import Execution, Run
-
 from experiments import recipes
 from experiments.scale import Scale
+from lumix.train.config import Execution, Run
 
 RUNS: dict[str, Run] = {
     run.model.role: run

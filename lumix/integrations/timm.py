@@ -103,16 +103,18 @@ class Mixup:
         self.mixup_enabled = True  # as in timm: set to False to go on without mixing
         self.generator, self.seed = generator, seed
         shared: dict[str, Any] = {"mode": mode, "pairing": "flip", "prob": prob}
-        mixup = mixers.Mixup(mixup_alpha, **shared) if mixup_alpha > 0 else None
-        cutmix = None
-        if cutmix_minmax is not None:
-            cutmix = mixers.CutMix(minmax=(cutmix_minmax[0], cutmix_minmax[1]), box_rule=box_rule, **shared)
-        elif cutmix_alpha > 0:
-            cutmix = mixers.CutMix(cutmix_alpha, box_rule=box_rule, correct_lam=correct_lam, **shared)
-        if mixup and cutmix:
-            self.mixer: PlannedMixer = mixers.Switch(mixup, cutmix, switch_prob, **shared)
-        elif mixup or cutmix:
-            self.mixer = mixup or cutmix
+        minmax = None if cutmix_minmax is None else (cutmix_minmax[0], cutmix_minmax[1])
+        cut: dict[str, Any] = {"minmax": minmax, "box_rule": box_rule, "correct_lam": correct_lam}
+        cuts = cutmix_alpha > 0 or minmax is not None
+        cutmix_alpha = cutmix_alpha if minmax is None else 1.0  # unused, but must be above 0
+        self.mixer: PlannedMixer
+        if mixup_alpha > 0 and cuts:
+            parts = mixers.Mixup(mixup_alpha), mixers.CutMix(cutmix_alpha, **cut)
+            self.mixer = mixers.Switch(*parts, switch_prob, **shared)
+        elif cuts:
+            self.mixer = mixers.CutMix(cutmix_alpha, **cut, **shared)
+        elif mixup_alpha > 0:
+            self.mixer = mixers.Mixup(mixup_alpha, **shared)
         else:
             raise ValueError("nothing to mix: set mixup_alpha or cutmix_alpha above 0, or give cutmix_minmax")
 
@@ -125,7 +127,8 @@ class Mixup:
         check_batch(images, target)
         if not self.mixup_enabled:
             return self.apply(images, target, unmixed_plan(len(images), images.device))
-        plan = self.mixer.plan(len(images), *images.shape[-2:], self._stream(images.device))
+        height, width = images.shape[-2:]
+        plan = self.mixer.plan(len(images), height, width, self._stream(images.device))
         return self.apply(images, target, plan)
 
     def apply(self, images: Tensor, target: Tensor, plan: MixPlan) -> tuple[Tensor, MixTarget]:

@@ -13,7 +13,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from lumix.batch import Kind, MixedBatch, inside_box
+from lumix.batch import Kind, MixedBatch, inside_box, is_kind
 
 MODES = ("batch", "pair", "elem")
 PAIRINGS = ("flip", "permutation")
@@ -247,10 +247,10 @@ def mix_images(images: Tensor, plan: MixPlan) -> Tensor:
 
 def mix_by_selecting(images: Tensor, plan: MixPlan) -> Tensor:
     """For devices: whole tensors, no question about their values, hence no synchronisation."""
-    other = images.index_select(0, plan.partner)
+    other = images[plan.partner]  # unlike index_select it keeps channels_last
     mixed = images
     if Kind.MIXUP in plan.kinds:
-        mixed = blend(images, other, torch.where(plan.kind == Kind.MIXUP, plan.own_weight, 1.0))
+        mixed = blend(images, other, torch.where(is_kind(plan.kind, Kind.MIXUP), plan.own_weight, 1.0))
     if Kind.CUTMIX in plan.kinds:
         mixed = torch.where(inside_box(plan.box, *images.shape[-2:]), other, mixed)
     return mixed.clone() if mixed is images else mixed
@@ -259,7 +259,7 @@ def mix_by_selecting(images: Tensor, plan: MixPlan) -> Tensor:
 def mix_by_writing(images: Tensor, plan: MixPlan) -> Tensor:
     """For the CPU, where memory traffic, not arithmetic, is the cost: writes only what changes."""
     if Kind.MIXUP in plan.kinds:
-        blended = (plan.kind == Kind.MIXUP).nonzero().squeeze(1)
+        blended = is_kind(plan.kind, Kind.MIXUP).nonzero().squeeze(1)
         if len(blended) == len(images):
             return blend(images, images.index_select(0, plan.partner), plan.own_weight)
         mixed = images.clone()

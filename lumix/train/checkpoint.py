@@ -46,7 +46,8 @@ def load_checkpoint(directory: Path, key: str, seed: int) -> dict[str, Any] | No
 def export_model(directory: Path, network: nn.Module, card: dict[str, Any]) -> None:
     """Write model.safetensors and its card model.json, from which `load_model` rebuilds the network."""
     weights = {name: value.detach().cpu().contiguous() for name, value in network.state_dict().items()}
-    content = safetensors.torch.save(weights, metadata={"key": card["key"], "seed": str(card["seed"])})
+    # One entry only: safetensors writes several in random order, and equal weights should have equal checksums.
+    content = safetensors.torch.save(weights, metadata={"run": f"{card['key']} seed {card['seed']}"})
     write_atomically(directory / "model.safetensors", lambda file: file.write(content))
     write_json(directory / "model.json", card)
 

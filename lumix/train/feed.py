@@ -1,12 +1,16 @@
 """Feeds: the batches of a run, for training by (epoch, update) and for evaluation, on the device and normalised."""
 
 from collections.abc import Iterator
-from typing import Protocol
+from typing import Any, Protocol
 
+import torch
+from timm.data.constants import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from torch import Tensor
+from torch.utils.data import DataLoader, Subset
 
 from lumix.train.config import Data, Execution, Run
-from lumix.train.data import augment, load, normalise
+from lumix.train.data import augment, is_resident, load, normalise
+from lumix.train.folder import EpochSampler, ignore_signals, image_folder, train_loader
 from lumix.train.imageset import ImageSet
 from lumix.train.process import Process
 from lumix.train.record import RunError
@@ -89,6 +93,51 @@ def share_of_batch(run: Run, process: Process) -> int:
     return run.batch_size // process.world
 
 
+class FolderFeed:
+    """ImageNet from class folders: decoded and augmented by worker processes, each image by its own seed."""
+
+    in_chans = 3
+    mean: tuple[float, ...] = IMAGENET_DEFAULT_MEAN
+    std: tuple[float, ...] = IMAGENET_DEFAULT_STD
+
+    def __init__(self, run: Run, seed: int, process: Process, execution: Execution) -> None:
+        train, test = image_folder(run.data, "train"), image_folder(run.data, "val")
+        if train.classes != test.classes:
+            raise RunError(
+                f"the train and val folders of imagenet do not hold the same classes ({len(train.classes)} and "
+                f"{len(test.classes)}): give both one folder per class"
+            )
+        self.num_classes = len(train.classes)
+        self.updates_per_epoch = updates_per_epoch(len(train), run.batch_size)
+        self.sampler = EpochSampler(
+            len(train), run.batch_size, seed, process.rank, process.world, repeats=run.data.repeats
+        )
+        self.device = process.device
+        self.loader = train_loader(train, self.sampler, execution.workers)
+        own: Subset[Any] = Subset(test, range(process.rank, len(test), process.world))
+        self.test_loader: DataLoader[Any] = DataLoader(
+            own,
+            batch_size=2 * run.batch_size // process.world,
+            num_workers=execution.workers,
+            worker_init_fn=ignore_signals,
+            pin_memory=process.device.type == "cuda",
+            generator=torch.Generator().manual_seed(0),
+        )
+
+    def train(self, epoch: int, start: int) -> Batches:
+        self.sampler.set_epoch(epoch, start * self.sampler.batch_size)
+        yield from self._on_device(self.loader)
+
+    def test(self) -> Batches:
+        yield from self._on_device(self.test_loader)
+
+    def _on_device(self, loader: DataLoader[Any]) -> Batches:
+        for images, labels in loader:
+            yield images.to(self.device, non_blocking=True), labels.to(self.device, non_blocking=True)
+
+
 def build_feed(run: Run, seed: int, process: Process, execution: Execution) -> Feed:
     """The feed of a run for this process."""
-    return ResidentFeed(run, seed, process)
+    if is_resident(run.data.name):
+        return ResidentFeed(run, seed, process)
+    return FolderFeed(run, seed, process, execution)

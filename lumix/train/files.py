@@ -72,14 +72,15 @@ def _read_pickle(path: Path) -> dict[str, Any]:
 
 def _read_npz(path: Path, keys: Sequence[str]) -> dict[str, NDArray[Any]]:
     try:
-        with np.load(path) as archive:
-            return {key: archive[key] for key in keys}
+        with path.open("rb") as file, np.load(file) as archive:  # np.load leaves a damaged file open
+            missing = [key for key in keys if key not in archive.files]
+            if not missing:
+                return {key: archive[key] for key in keys}
     except FileNotFoundError:
         raise ValueError(f"{path} is missing: put it there, or set LUMIX_DATA to the folder that has it") from None
-    except KeyError as error:
-        raise ValueError(f"{path} has no array {error.args[0]}: {REPLACE}") from error
     except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
         raise ValueError(f"{path} is damaged ({error}): {REPLACE}") from error
+    raise ValueError(f"{path} has no array {missing[0]}: {REPLACE}")
 
 
 def _blobs(data: NDArray[np.uint8], sizes: NDArray[np.integer[Any]], path: Path) -> list[bytes]:

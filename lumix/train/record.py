@@ -170,7 +170,7 @@ def _processor() -> str:
 @cache
 def hardware(device: str) -> dict[str, Any]:
     """What a number was made on; `device` is "cpu" or the name of the accelerator."""
-    versions = {}
+    versions: dict[str, str | None] = {}
     for name in ("torch", "timm", "torchvision"):
         try:
             versions[name] = importlib.metadata.version(name)

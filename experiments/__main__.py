@@ -1,0 +1,176 @@
+"""`python -m experiments list | show | run | status | cost | collect`: the tables of the papers from the command line.
+
+Everything but training works without importing torch, and --help without importing anything of weight.
+"""
+
+import argparse
+import sys
+import time
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from experiments.params import Params
+    from experiments.runs import Item
+    from experiments.scale import Scale
+    from experiments.table import Table
+
+USAGE, FAILURE, NOT_READY = 2, 1, 75  # 75 is EX_TEMPFAIL: come back later
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line. The choices of scale and table are checked later, with near matches."""
+    top = argparse.ArgumentParser(
+        prog="python -m experiments",
+        description="The tables of the papers: what they hold, how far they are, and the command that makes them.",
+        epilog="Scale, seeds and launcher default to params.yaml.",
+    )
+    commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    common = argparse.ArgumentParser(add_help=False)
+    common.add_argument("--scale", metavar="S", help="mini (a laptop), lab (one GPU) or paper (a cluster)")
+    common.add_argument("--seeds", metavar="N", type=int, help="seeds 0 to N-1 for every run")
+
+    def command(name: str, text: str, table: str | None = None) -> argparse.ArgumentParser:
+        sub = commands.add_parser(name, help=text, description=text[0].upper() + text[1:] + ".", parents=[common])
+        if table is not None:
+            sub.add_argument("table", metavar="TABLE", nargs=table or None, help="a table, as `list` names it")
+        return sub
+
+    command("list", "list the tables")
+    command("show", "show rows, recipe, the paper's cells, run keys and states of a table", table="")
+    run = command(
+        "run", "train what a table misses, collect it and print it; repeat it after an interruption", table=""
+    )
+    run.add_argument("--only", metavar="ROW", action="append", help="train this row only; may be repeated")
+    run.add_argument("--dry-run", action="store_true", help="print what would be trained, train nothing")
+    command("status", "say how many runs of each table are finished", table="?")
+    command("cost", "print unique runs, estimated hours and price, and the seconds measured so far")
+    command("collect", "write results/<scale>/<table>.json from the runs that are finished", table="")
+    return top
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; returns the exit code."""
+    options = parser().parse_args(arguments)
+    from experiments.params import check_seeds, read_params
+    from experiments.registry import TABLES, get_table
+    from experiments.scale import get_scale
+    from lumix.train.record import RunError
+
+    try:
+        params = read_params()
+        scale = get_scale(options.scale or params.scale)
+        seeds = params.seeds if options.seeds is None else check_seeds(options.seeds)
+        chosen = getattr(options, "table", None)
+        tables = [get_table(name, scale) for name in ([chosen] if chosen else TABLES)]
+        rows = _rows(tables[0], options.only) if options.command == "run" else None
+    except ValueError as error:
+        return _fail(error, USAGE)
+    try:
+        return _dispatch(options, params, scale, tables, rows, seeds)
+    except (RunError, ValueError, OSError) as error:
+        return _fail(error, FAILURE)
+
+
+def _dispatch(
+    options: argparse.Namespace,
+    params: "Params",
+    scale: "Scale",
+    tables: "list[Table]",
+    rows: list[str] | None,
+    seeds: int | None,
+) -> int:
+    from experiments import text
+
+    if options.command == "list":
+        print(text.listing(scale, tables))
+    elif options.command == "show":
+        print(text.showing(scale, tables[0], seeds))
+    elif options.command == "status":
+        print(text.statuses(scale, tables, seeds))
+    elif options.command == "cost":
+        from experiments.cost import costs
+
+        print(text.cost_table(scale, costs(scale, seeds)))
+    elif options.command == "collect":
+        _collect(scale, tables[0], seeds)
+    else:
+        return _run(scale, tables[0], rows, seeds, params.launcher, options.dry_run)
+    return 0
+
+
+def _run(
+    scale: "Scale", table: "Table", rows: list[str] | None, seeds: int | None, launcher: str, dry_run: bool
+) -> int:
+    """Train, collect and print; with the slurm launcher collect only, or say what is not finished."""
+    from experiments.runs import is_open, items_of_table
+
+    items = items_of_table(scale, table, rows, seeds)
+    missing = [item for item in items if is_open(scale, item)]
+    if dry_run:
+        return _plan(items, missing)
+    if launcher == "slurm" and missing:
+        command = f"python -m slurm submit {table.id}"
+        print(f"{len(missing)} of {len(items)} runs of {table.id} are not finished: {command}", file=sys.stderr)
+        return NOT_READY
+    start = time.monotonic()
+    failed = _train(scale, missing) if missing else 0
+    if failed < 0:
+        return -failed
+    _collect(scale, table, seeds)
+    seconds = time.monotonic() - start
+    print(f"\n{table.id}: {len(missing) - failed} runs trained, {len(items) - len(missing)} found, {seconds:.1f} s")
+    if failed:
+        print(f"{failed} of {len(missing)} runs failed, see the lines above", file=sys.stderr)
+    return FAILURE if failed else 0
+
+
+def _train(scale: "Scale", items: "list[Item]") -> int:
+    """How many failed; the exit code with a minus sign where it was interrupted."""
+    from experiments.pool import Interrupted
+    from experiments.train_table import train_items
+
+    try:
+        return len(train_items(scale, items))
+    except Interrupted as stop:
+        return -stop.code
+
+
+def _plan(items: "list[Item]", missing: "list[Item]") -> int:
+    from experiments.runs import state
+
+    for item in missing:
+        print(f"{item.directory}  {state(item)}")
+    print(f"{len(missing)} of {len(items)} runs would be trained")
+    return 0
+
+
+def _collect(scale: "Scale", table: "Table", seeds: int | None) -> None:
+    from experiments.collect import collect, write
+    from experiments.text import results_table
+
+    values = collect(scale, table, seeds)
+    path = write(scale, values)
+    print(results_table(values))
+    print(f"\nwritten: {path}")
+
+
+def _rows(table: "Table", only: list[str] | None) -> list[str] | None:
+    """The rows asked for.
+
+    Raises:
+        ValueError: for an unknown row, with near matches.
+    """
+    from experiments.near import choose
+
+    known = [row.id for row in table.rows]
+    return None if only is None else [choose(f"row of {table.id}", row, known) for row in only]
+
+
+def _fail(error: Exception, code: int) -> int:
+    print(f"error: {error}", file=sys.stderr)
+    return code
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,60 @@
+"""Trains what a table misses on this machine, longest runs first, with one line or a bar for each run that ends."""
+
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing, contextmanager
+
+from experiments.pool import Answer, Interrupted, run_pool, usable_cores
+from experiments.runs import Item
+from experiments.scale import Scale
+
+
+def train_items(scale: Scale, items: Sequence[Item]) -> list[Answer]:
+    """Train the items and return the answers of those that failed.
+
+    Raises:
+        Interrupted: at Ctrl-C or SIGTERM, after the workers were stopped; the message says how many are left.
+    """
+    ordered = sorted(items, key=lambda item: -scale.hours(item.run))
+    processes = min(scale.processes or usable_cores(), max(1, len(ordered)))
+    failed: list[Answer] = []
+    done = 0
+    answers = run_pool(ordered, scale.execution, processes, scale.retrain_on_code_change)
+    with _lines(len(ordered)) as write, closing(answers):
+        try:
+            for answer in answers:
+                done += 1
+                write(f"[{done}/{len(ordered)}] {answer.item.name}  {_outcome(answer)}")
+                if answer.result is None:
+                    failed.append(answer)
+        except Interrupted as stop:
+            write(f"interrupted: {done} of {len(ordered)} runs are finished, the same command goes on from there")
+            raise stop
+    return failed
+
+
+def _outcome(answer: Answer) -> str:
+    if answer.result is None:
+        return f"failed: {answer.error}"
+    return f"top-1 {answer.result['top1']['last']:.2f}  {answer.result['seconds']:.1f} s"
+
+
+@contextmanager
+def _lines(total: int) -> Iterator[Callable[[str], None]]:
+    """A function that writes a line: below a bar on a terminal, plainly elsewhere."""
+    if not sys.stderr.isatty():
+        start = time.monotonic()
+        yield lambda text: print(f"{time.monotonic() - start:6.0f} s  {text}", file=sys.stderr, flush=True)
+        return
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeElapsedColumn, TimeRemainingColumn
+
+    columns = (BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn())
+    with Progress(*columns, transient=True) as progress:
+        task = progress.add_task("runs", total=total)
+
+        def write(text: str) -> None:
+            progress.console.print(text, markup=False, highlight=False)
+            progress.advance(task)
+
+        yield write

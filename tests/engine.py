@@ -1,0 +1,21 @@
+"""A small run for the tests of the engine: CutMix + LUMix, stochastic depth, a moving average, a few seconds."""
+
+from typing import Any
+
+from lumix.train.config import Data, Loss, Model, Optim, Run
+
+VIT = {"patch_size": 2, "embed_dim": 16, "depth": 1, "num_heads": 2, "mlp_ratio": 2.0, "drop_path_rate": 0.2}
+
+
+def small_run(**changes: Any) -> Run:
+    """A run of 6 updates an epoch on 100 digits; keyword arguments replace fields of `Run`."""
+    run = Run(
+        data=Data(name="digits", image_size=8, train_size=100, crop_padding=1),
+        model=Model(role="deit_s", name="deit_small_patch16_224", arguments=VIT, init="small"),
+        optim=Optim(lr=5e-3, warmup_epochs=1, ema_decay=0.9, clip_grad=1.0),
+        loss=Loss(r_r=0.4, r_s=0.1, eta=1.0),
+        epochs=4,
+        batch_size=16,
+        median_last=2,
+    )
+    return run.replace(**changes)

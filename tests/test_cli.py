@@ -1,0 +1,154 @@
+"""The command line: exit codes, one-sentence errors, no torch before training, and help as it was reviewed."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from experiments.registry import TABLES
+
+ROOT = Path(__file__).resolve().parents[1]
+HELP = ROOT / "docs" / "help" / "experiments.txt"
+COMMANDS = ("list", "show", "run", "status", "cost", "collect")
+PARAMS = "scale: paper\nseeds: null\nlauncher: local\ntables: [lumix_controls]\n"
+
+
+@pytest.fixture
+def root(tmp_path) -> Path:
+    (tmp_path / "params.yaml").write_text(PARAMS)
+    return tmp_path
+
+
+def call(root: Path, *arguments: str, code: str = "") -> subprocess.CompletedProcess[str]:
+    start = ["-c", code] if code else ["-m", "experiments"]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "COLUMNS": "100", "NO_COLOR": "1"}
+    return subprocess.run(
+        [sys.executable, *start, *arguments], cwd=root, env=environment, capture_output=True, text=True, timeout=60
+    )
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["list"],
+        ["show", "lumix_table10_laws"],
+        ["status"],
+        ["cost"],
+        ["run", "lumix_controls", "--dry-run"],
+        ["collect", "lumix_table01_models"],
+        ["--help"],
+    ],
+)
+def test_nothing_but_training_imports_torch(root, arguments):
+    code = (
+        "import sys\nfrom experiments.__main__ import main\n"
+        "try:\n    code = main(sys.argv[1:])\nexcept SystemExit as stop:\n    code = stop.code\n"
+        "heavy = {'torch', 'timm', 'torchvision', 'pandas'} & set(sys.modules)\n"
+        "assert not heavy, heavy\nsys.exit(code)"
+    )
+    answer = call(root, *arguments, code=code)
+    assert answer.returncode == 0, answer.stderr
+    assert answer.stdout
+
+
+def test_help_loads_nothing_of_weight(root):
+    code = (
+        "import sys\nfrom experiments.__main__ import parser\nparser().format_help()\n"
+        "print(*({'yaml', 'scipy', 'numpy', 'rich', 'lumix'} & set(sys.modules)))"
+    )
+    assert call(root, code=code).stdout.strip() == ""
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["show", "lumix_table10_law"], "unknown table 'lumix_table10_law': did you mean lumix_table10_laws"),
+        (
+            ["run", "lumix_controls", "--only", "constnt"],
+            "unknown row of lumix_controls 'constnt': did you mean constant",
+        ),
+        (["list", "--scale", "papr"], "unknown scale 'papr': did you mean paper"),
+        (["cost", "--seeds", "0"], "--seeds must be a whole number of at least 1, not 0"),
+        (["show", "zzz"], "unknown table 'zzz': choose from"),
+    ],
+)
+def test_wrong_usage_is_one_sentence_and_exit_code_2(root, arguments, sentence):
+    answer = call(root, *arguments)
+    assert answer.returncode == 2
+    assert answer.stderr.startswith(f"error: {sentence}")
+    assert answer.stderr.count("\n") == 1
+
+
+def test_elsewhere_than_in_the_root_is_said(tmp_path):
+    answer = call(tmp_path, "list")
+    assert answer.returncode == 2
+    assert "params.yaml cannot be read" in answer.stderr
+    assert "root of the project" in answer.stderr
+
+
+def test_slurm_launcher_never_trains(root):
+    (root / "params.yaml").write_text(PARAMS.replace("local", "slurm"))
+    answer = call(root, "run", "lumix_table02_components")
+    assert answer.returncode == 75
+    assert answer.stderr == (
+        "9 of 9 runs of lumix_table02_components are not finished: python -m slurm submit lumix_table02_components\n"
+    )
+    assert not (root / "runs").exists()
+
+
+def test_show_prints_paper_cells_keys_and_states(root):
+    text = call(root, "show", "lumix_table02_components").stdout
+    assert "80.5" in text
+    assert "imagenet-deit_s-cutmix-lumix-0.4-0.1-eta1-" in text
+    assert "3 not started" in text
+    assert "300 epochs, batch 1024" in text
+
+
+def test_dry_run_counts_and_only_narrows(root):
+    assert "9 of 9 runs would be trained" in call(root, "run", "lumix_table02_components", "--dry-run").stdout
+    one = call(root, "run", "lumix_table02_components", "--dry-run", "--only", "lam_s", "--seeds", "2").stdout
+    assert "2 of 2 runs would be trained" in one
+    assert "seed1  not started" in one
+
+
+def test_cost_prints_runs_hours_and_price(root):
+    total = next(line for line in call(root, "cost").stdout.splitlines() if line.startswith("all "))
+    assert total.split()[1] == "52"
+
+
+def test_collect_writes_a_record_and_a_damaged_run_exits_1(root):
+    answer = call(root, "collect", "lumix_table02_components")
+    assert answer.returncode == 0, answer.stderr
+    path = root / "results" / "paper" / "lumix_table02_components.json"
+    assert json.loads(path.read_text())["schema"] == 1
+    listed = call(root, "run", "lumix_table02_components", "--dry-run", "--only", "none").stdout
+    directory = root / listed.split()[0]
+    directory.mkdir(parents=True)
+    (directory / "result.json").write_text("{")
+    answer = call(root, "collect", "lumix_table02_components")
+    assert answer.returncode == 1
+    assert "result.json is damaged" in answer.stderr
+    assert answer.stderr.count("\n") == 1
+    assert json.loads(path.read_text())["schema"] == 1
+    assert "1 damaged" in call(root, "status", "lumix_table02_components").stdout
+
+
+def test_list_names_every_table(root):
+    text = call(root, "list").stdout
+    assert all(table in text for table in TABLES)
+
+
+def test_help_is_as_reviewed(root):
+    """After a wanted change: `python tests/test_cli.py > docs/help/experiments.txt`."""
+    assert help_text(root) == HELP.read_text()
+
+
+def help_text(root: Path) -> str:
+    return "\n".join(call(root, *command, "--help").stdout for command in ([], *([name] for name in COMMANDS)))
+
+
+if __name__ == "__main__":
+    print(help_text(ROOT), end="")

@@ -1,0 +1,106 @@
+"""Laws of the run configuration: it survives its own JSON, refuses unknown keys, and equal runs have equal keys."""
+
+import dataclasses
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from lumix.train.config import DATA_SETS, Data, Loss, Mix, Model, Optim, Run
+
+share = st.floats(0, 1)
+positive = st.floats(0, 10)
+names = st.text(st.characters(codec="utf-8"), max_size=12)
+
+data = st.builds(
+    Data,
+    name=st.sampled_from(DATA_SETS),
+    image_size=st.integers(1, 512),
+    train_size=st.integers(0, 10**6),
+    flip=st.booleans(),
+    crop_scale=share,
+    erasing=share,
+    repeats=st.integers(1, 5),
+    test_crop=st.floats(0.1, 1),
+)
+models = st.builds(
+    Model,
+    role=names,
+    name=names,
+    arguments=st.dictionaries(
+        names, st.one_of(st.integers(-(2**53), 2**53), share, st.booleans(), names, st.lists(st.integers(0, 9)))
+    ),
+    init=st.sampled_from(["timm", "small"]),
+)
+optims = st.builds(Optim, lr=positive, weight_decay=positive, clip_grad=positive, ema_decay=share)
+mixes = st.builds(Mix, mixup_alpha=positive, cutmix_alpha=positive, prob=share, switch_prob=share)
+losses = st.builds(
+    Loss,
+    kind=st.sampled_from(["ce", "bce"]),
+    smoothing=share,
+    r_r=st.floats(0, 0.5),
+    r_s=st.floats(0, 0.5),
+    eta=positive,
+    law=st.sampled_from(["beta", "normal", "constant"]),
+    detach=st.booleans(),
+)
+runs = st.builds(
+    Run,
+    data=data,
+    model=models,
+    optim=optims,
+    mix=mixes,
+    loss=losses,
+    epochs=st.integers(1, 1000),
+    batch_size=st.integers(1, 4096),
+)
+
+
+@given(runs)
+def test_a_run_survives_its_json(run):
+    again = Run.from_dict(json.loads(run.canonical_json))
+    assert again == run
+    assert again.canonical_json == run.canonical_json
+    assert again.key == run.key
+
+
+@given(runs, runs)
+def test_keys_are_equal_exactly_where_runs_are(first, second):
+    assert (first.key == second.key) == (first == second)
+    assert first.key == first.replace().key
+
+
+@given(runs, st.sampled_from(["epochs", "batch_size", "median_last", "evaluate_every"]))
+def test_every_change_gives_another_key(run, name):
+    assert run.replace(**{name: getattr(run, name) + 1}).key != run.key
+
+
+@given(runs, names)
+def test_unknown_keys_are_refused_at_every_depth(run, name):
+    for record in (run, run.data, run.optim, run.mix, run.loss):
+        if name not in {field.name for field in dataclasses.fields(record)}:
+            with pytest.raises(ValueError, match="has no field"):
+                type(record).from_dict({**record.to_dict(), name: 1})
+    if name not in {field.name for field in dataclasses.fields(run.loss)}:
+        nested = run.to_dict()
+        nested["loss"][name] = 1
+        with pytest.raises(ValueError, match="Loss has no field"):
+            Run.from_dict(nested)
+
+
+@given(st.floats(0, 2), st.floats(0, 2))
+def test_weights_above_one_are_refused(r_r, r_s):
+    if r_r + r_s > 1 + 1e-9:
+        with pytest.raises(ValueError, match="at most 1"):
+            Loss(r_r=r_r, r_s=r_s)
+    else:
+        assert Loss(r_r=r_r, r_s=r_s).perturbs == (r_r > 0 or r_s > 0)
+
+
+@given(runs, st.sampled_from([float("nan"), "1", None, [1]]))
+def test_values_of_the_wrong_kind_are_refused(run, value):
+    with pytest.raises(ValueError, match="epochs"):
+        run.replace(epochs=value)
+    with pytest.raises(ValueError, match="lr"):
+        run.optim.replace(lr=value)

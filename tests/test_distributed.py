@@ -1,0 +1,128 @@
+"""Two gloo processes on the CPU: same evaluation as one process, same weights on both, errors reach both."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from engine import small_run
+
+from lumix.train import record, training
+from lumix.train.checkpoint import load_checkpoint
+from lumix.train.config import Execution
+from lumix.train.loop import fit
+
+ROOT = Path(__file__).resolve().parents[1]
+
+WORKER = """
+import json, sys
+from datetime import timedelta
+from pathlib import Path
+import torch, torch.distributed as dist
+sys.path.insert(0, {tests!r})
+from engine import small_run
+from lumix.train import training
+from lumix.train.config import Execution, Run
+from lumix.train.loop import fit
+from lumix.train.process import Process
+from lumix.train.record import RunError
+torch.set_num_threads(1)
+training.CHECK_EVERY = 4
+rank, job = int(sys.argv[1]), json.loads(sys.argv[2])
+dist.init_process_group(
+    "gloo", init_method="file://" + job["store"], rank=rank, world_size=2, timeout=timedelta(seconds=90)
+)
+if job["stop_at"]:
+    step = training.Training._step
+    def stopping(self, *batch):
+        step(self, *batch)
+        if self.update == job["stop_at"]:
+            dist.destroy_process_group()
+            sys.exit(0)
+    training.Training._step = stopping
+try:
+    run, directory = Run.from_dict(job["run"]), Path(job["directory"])
+    if job["evaluate"]:
+        both = training.Training.begin(run, 0, directory, Execution(), Process.current("cpu"))
+        both.resume()
+        print(json.dumps(both.evaluate()))
+    else:
+        print(json.dumps(fit(run, 0, directory, Execution(checkpoint_seconds=0))))
+except RunError as error:
+    print(json.dumps({{"error": str(error)}}))
+dist.destroy_process_group()
+"""
+
+
+def two_processes(
+    tmp_path: Path, directory: Path, *, stop_at: int = 0, evaluate: bool = False, **changes: Any
+) -> list[Any]:
+    """What each of two processes printed after fitting, or only evaluating, a small run together."""
+    job = {
+        "store": str(tmp_path / f"store-{directory.name}-{stop_at}"),
+        "directory": str(directory),
+        "stop_at": stop_at,
+        "evaluate": evaluate,
+        "run": small_run(**changes).to_dict(),
+    }
+    script = WORKER.format(tests=str(ROOT / "tests"))
+    processes = [
+        subprocess.Popen(
+            [sys.executable, "-c", script, str(rank), json.dumps(job)],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            cwd=ROOT,
+        )
+        for rank in range(2)
+    ]
+    outputs = []
+    for process in processes:
+        out, err = process.communicate(timeout=240)
+        assert process.returncode == 0, err
+        lines = [line for line in out.splitlines() if line.startswith("{")]
+        outputs.append(json.loads(lines[-1]) if lines else None)
+    return outputs
+
+
+def test_two_processes_train_evaluate_and_resume(tmp_path: Path) -> None:
+    results = two_processes(tmp_path, tmp_path / "whole")
+    assert results[0] == results[1]
+    # 797 test images do not divide by two: each counts once, none twice.
+    assert results[0]["n_samples"] == 797
+    assert results[0]["processes"] == 2
+    two_processes(tmp_path, tmp_path / "stopped", stop_at=14)
+    assert record.read_result(tmp_path / "stopped") is None
+    resumed = two_processes(tmp_path, tmp_path / "stopped")
+    assert "resumed" in (tmp_path / "stopped" / "log.txt").read_text()
+    assert resumed[0]["checksum"] == results[0]["checksum"]
+
+
+def test_two_processes_evaluate_as_one_does(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same weights, evaluated by the one process that trained them and by two that take over."""
+
+    class Enough(BaseException):
+        pass
+
+    close = training.Training._close_epoch
+
+    def then_stop(self: training.Training, epoch: int) -> None:
+        close(self, epoch)
+        raise Enough
+
+    monkeypatch.setattr(training.Training, "_close_epoch", then_stop)
+    with pytest.raises(Enough):
+        fit(small_run(), 0, tmp_path / "r", Execution(checkpoint_seconds=0))
+    state = load_checkpoint(tmp_path / "r", small_run().key, 0)
+    assert state is not None
+    one = state["metrics"][-1]
+    for both in two_processes(tmp_path, tmp_path / "r", evaluate=True):
+        assert (both["top1"], both["top5"], both["test_samples"]) == (one["top1"], one["top5"], 797)
+        assert both["eval_loss"] == pytest.approx(one["eval_loss"], rel=1e-6)
+
+
+def test_an_error_reaches_both_processes(tmp_path: Path) -> None:
+    results = two_processes(tmp_path, tmp_path / "r", batch_size=15)
+    assert all("does not divide over 2 processes" in result["error"] for result in results)

@@ -1,0 +1,321 @@
+"""Tables, scales, ownership and collection: every cell has its run, every run one owner, every record its evidence."""
+
+import importlib
+import json
+from pathlib import Path
+
+import pytest
+
+from experiments import recipes
+from experiments.collect import collect, results_path, write
+from experiments.cost import costs
+from experiments.methods import constant_control, lumix
+from experiments.params import read_params
+from experiments.registry import TABLES, get_table, owners, run_directory, seeds_of
+from experiments.runs import ABSENT, DAMAGED, FINISHED, OLDER, STARTED, Item, is_open, items_of_table, state
+from experiments.scale import NAMES, Scale, get_scale
+from lumix.train import record
+from lumix.train.config import Data, Model, Optim, Run
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def stand_in(role: str) -> Run:
+    return Run(data=Data("digits", 8), model=Model(role, "a_net"), optim=Optim(lr=1e-3), epochs=2, batch_size=32)
+
+
+@pytest.fixture
+def scale(tmp_path, monkeypatch) -> Scale:
+    """A scale without XCiT, in an empty project root."""
+    monkeypatch.chdir(tmp_path)
+    return Scale(
+        name="bench",
+        setting="no data, no training",
+        seeds=2,
+        headline_seeds=3,
+        run=stand_in,
+        patch=lambda role: 2,
+        hours=lambda run: 1.0,
+        unavailable={"xcit_l": "needs more pixels"},
+        retrain_on_code_change=True,
+    )
+
+
+def finish(item: Item, top1: float, **changes: object) -> None:
+    """A run directory as `fit` leaves it behind."""
+    result = {
+        "key": item.run.key,
+        "seed": item.seed,
+        "top1": {"last": top1, "best": top1, "best_epoch": 2, "median_last": top1},
+        "n_samples": 297,
+        "seconds": 1.5,
+        "fingerprint": record.code_fingerprint(),
+        "lambda": {"long": "statistics"},
+        **changes,
+    }
+    record.write_json(item.directory / "result.json", result)
+    epoch = {"epoch": 1, "step": 9, "lr": 1e-3, "loss": 2.123456789, "lam_0": 0.5, "lam": None}
+    record.write_metrics(item.directory, [epoch, {**epoch, "epoch": 2, "top1": top1}])
+
+
+# ------------------------------------------------------------------------------------------------- tables
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("table", TABLES)
+def test_every_scale_builds_every_table(name, table):
+    scale = get_scale(name)
+    built = get_table(table, scale)
+    assert built.id == table
+    assert built.folder.name == table
+    for row in built.rows:
+        assert row.runs.keys() == {column.id for column in built.value_columns} or row.unavailable
+        assert row.labels.keys() == {column.id for column in built.label_columns}
+        assert all(Run.from_dict(json.loads(run.canonical_json)) == run for run in row.runs.values())
+    assert len({row.id for row in built.rows}) == len(built.rows)
+    assert len({claim.id for claim in built.claims}) == len(built.claims)
+
+
+@pytest.mark.parametrize("table", TABLES)
+def test_every_paper_cell_has_a_row_and_every_row_of_the_paper_its_cells(table):
+    built = get_table(table, get_scale("paper"))
+    ours = {row.id for row in built.rows if row.ours}
+    assert built.paper.keys() == {cell for cell in built.cells if cell[0] not in ours}
+    assert all(70 < value < 90 for value in built.paper.values())
+    assert (built.paper_table is None) == (not built.paper)
+
+
+def test_the_papers_cells_add_up():
+    paper = {table: get_table(table, get_scale("paper")).paper for table in TABLES}
+    gains = [
+        paper["lumix_table01_models"][row, "lumix"] - value
+        for (row, column), value in paper["lumix_table01_models"].items()
+        if column == "base"
+    ]
+    assert sum(gains) / 11 == pytest.approx(0.38, abs=0.005)  # recomputed in methods.md 6.2
+    assert min(gains) == pytest.approx(0.1)
+    assert [len(paper[table]) for table in TABLES] == [22, 5, 6, 6, 4, 4, 0]
+
+
+@pytest.mark.parametrize("table", TABLES)
+def test_claims_speak_of_cells_of_their_table(table):
+    built = get_table(table, get_scale("paper"))
+    cells = {repr(cell) for cell in built.cells}
+    for claim in built.claims:
+        assert claim.text
+        assert claim.source
+        mentioned = {cell for cell in cells if cell in repr(claim.predicate)}
+        assert (
+            repr(claim.predicate).count("'top1')")
+            + repr(claim.predicate).count("'base')")
+            + repr(claim.predicate).count("'lumix')")
+            >= len(mentioned)
+            > 0
+        )
+
+
+def test_claims_cover_the_register():
+    named = {
+        entry for table in TABLES for claim in get_table(table, get_scale("paper")).claims for entry in claim.register
+    }
+    assert {"I-19", "I-20", "I-21", "I-22", "I-23", "I-24", "I-32"} <= named
+
+
+@pytest.mark.parametrize("table", TABLES)
+def test_every_table_has_its_card(table):
+    card = (ROOT / "experiments" / table / "README.md").read_text()
+    for part in ("Claim under test", "Commands", f"python -m experiments run {table}", "Outcome"):
+        assert part in card
+    assert importlib.import_module(f"experiments.{table}").__doc__
+
+
+# ------------------------------------------------------------------------------------------------- sharing
+
+
+def test_training_runs_of_the_paper_are_those_of_the_inventory():
+    scale = get_scale("paper")
+    papers: dict[str, set[str]] = {}
+    for table in TABLES:
+        for row in get_table(table, scale).rows:
+            if not row.ours:
+                papers.setdefault(table, set()).update(run.key for run in row.runs.values())
+    every = set().union(*papers.values())
+    assert len(every) == 36
+    runs = {key: run for table in TABLES for key, run in get_table(table, scale).runs.items()}
+    assert sum(scale.gpu_hours(runs[key]) for key in every) == pytest.approx(5796.6, abs=0.01)
+
+    def tables_with(run: Run) -> set[str]:
+        return {table.split("_")[1][5:] for table, keys in papers.items() if run.key in keys}
+
+    base = scale.run("deit_s")
+    assert tables_with(base) == {"01", "02", "03", "10", "11"}
+    assert tables_with(lumix(base)) == {"01", "02", "10", "11", "12"}
+
+
+def test_the_first_table_owns_a_run_and_seeds_are_paired(scale):
+    base = scale.run("deit_s")
+    assert owners(scale)[base.key] == "lumix_table01_models"
+    assert owners(scale)[constant_control(base).key] == "lumix_controls"
+    assert run_directory(scale, base, 4) == Path("runs", "bench", "lumix_table01_models", base.key, "seed4")
+    assert list(seeds_of(scale, base)) == list(seeds_of(scale, lumix(base))) == [0, 1, 2]
+    assert list(seeds_of(scale, constant_control(base))) == [0, 1, 2]
+    assert list(seeds_of(scale, scale.run("swin_t"))) == [0, 1]
+    assert list(seeds_of(scale, base, 1)) == [0]
+
+
+def test_costs_count_every_run_once(scale):
+    every = costs(scale)
+    unique = {key for table in TABLES for key in get_table(table, scale).runs}
+    assert sum(cost.runs for cost in every) == len(unique) == 50  # 52 less the two runs of XCiT-L
+    assert every[0].trainings == 20 * 2 + 2  # DeiT-S and its LUMix run have a third seed
+
+
+# ------------------------------------------------------------------------------------------------- recipes
+
+
+def test_recipes_are_those_of_the_recipe_document():
+    runs = {role: get_scale("paper").run(role) for role in ("deit_s", "swin_b", "convnext_s", "xcit_m", "resnet50")}
+    for run in runs.values():
+        assert (run.optim.lr, run.optim.warmup_lr, run.optim.weight_decay, run.batch_size) == (1e-3, 1e-6, 0.05, 1024)
+        assert (run.data.image_size, run.data.crop_scale, run.data.erasing) == (224, 0.08, 0.25)
+        assert run.data.rand_augment == recipes.RAND_AUGMENT == "rand-m9-mstd0.5-inc1"
+        assert (run.mix.mixup_alpha, run.mix.cutmix_alpha, run.mix.switch_prob, run.loss.smoothing) == (
+            0.8,
+            1,
+            0.5,
+            0.1,
+        )
+    deit, swin, convnext, xcit, resnet = runs.values()
+    assert [run.epochs for run in runs.values()] == [300, 300, 300, 400, 300]
+    assert [run.optim.warmup_epochs for run in runs.values()] == [5, 20, 20, 20, 5]
+    assert [run.optim.min_lr for run in runs.values()] == [1e-5, 1e-5, 1e-6, 1e-5, 1e-5]
+    assert [run.optim.clip_grad for run in runs.values()] == [1, 5, 0, 0, 1]
+    assert [run.optim.ema_decay for run in runs.values()] == [0.99996, 0, 0.9999, 0.99996, 0.99996]
+    assert [run.optim.ema_reported for run in runs.values()] == [False, False, True, False, False]
+    assert [run.data.repeats for run in runs.values()] == [3, 1, 1, 3, 3]
+    assert [run.data.test_crop for run in runs.values()] == [0.875, 0.875, 0.875, 1.0, 0.875]
+    assert [run.model.arguments["drop_path_rate"] for run in runs.values()] == [0.1, 0.5, 0.4, 0.15, 0]
+    assert convnext.model.arguments["ls_init_value"] == 1e-6
+    assert xcit.model.arguments["eta"] == 1e-5
+    assert deit.model.name == "deit_small_patch16_224"
+    assert swin.model.role == "swin_b"
+    assert resnet.model.name == "resnet50"
+
+
+# ------------------------------------------------------------------------------------------------- states and records
+
+
+def test_states_of_a_run(scale):
+    (item, *_) = items_of_table(scale, get_table("lumix_table02_components", scale))
+    assert (state(item), is_open(scale, item)) == (ABSENT, True)
+    record.write_json(item.directory / "environment.json", {})
+    assert (state(item), is_open(scale, item)) == (STARTED, True)
+    finish(item, 90.0)
+    assert (state(item), is_open(scale, item)) == (FINISHED, False)
+    finish(item, 90.0, fingerprint="of other code")
+    assert (state(item), is_open(scale, item)) == (OLDER, True)
+    assert not is_open(get_scale("lab"), item)
+    (item.directory / "result.json").write_text('{"key": "cut')
+    assert (state(item), is_open(scale, item)) == (DAMAGED, True)
+
+
+def test_a_record_of_nothing_says_so(scale):
+    values = collect(scale, get_table("lumix_table01_models", scale))
+    cells = {row["id"]: row["cells"]["base"] for row in values["rows"]}
+    assert cells["deit_s"]["status"] == "not run"
+    assert cells["xcit_l"] == {**cells["xcit_l"], "status": "not at this scale", "reason": "needs more pixels"}
+    assert {claim["verdict"] for claim in values["claims"]} == {"not run"}
+    assert values["seconds"] == 0
+
+
+def test_a_record_holds_cells_differences_claims_and_runs(scale):
+    table = get_table("lumix_table02_components", scale)
+    top1 = {
+        ("none", 0): 90.0,
+        ("none", 1): 91.0,
+        ("none", 2): 89.5,
+        ("full", 0): 91.0,
+        ("full", 1): 92.5,
+        ("full", 2): 90.5,
+    }
+    for (row, seed), value in top1.items():
+        run = table.cells[row, "top1"]
+        finish(Item(run, seed, run_directory(scale, run, seed)), value)
+    path = write(scale, collect(scale, table))
+    assert path == results_path(scale, table.id)
+    values = json.loads(path.read_text())
+    none, *_, full = [row["cells"]["top1"] for row in values["rows"]]
+    assert (full["mean"], full["n"], full["values"]) == (91.333333, 3, {"0": 91.0, "1": 92.5, "2": 90.5})
+    assert full["std"] == pytest.approx(1.040833)
+    assert (full["paper"], full["status"], full["n_samples"], full["older_code"]) == (80.5, "done", 297, False)
+    assert none["difference"] is None
+    difference = full["difference"]
+    assert (difference["to"], difference["n"], difference["paper"]) == (["none", "top1"], 3, 0.7)
+    # Differences 1, 1.5, 1: mean 7/6, deviation sqrt(1/12), Student's t 4.302653 with 2 degrees of freedom.
+    assert difference["mean"] == pytest.approx(7 / 6)
+    assert difference["high"] == pytest.approx(7 / 6 + 4.302653 * (1 / 12) ** 0.5 / 3**0.5, abs=1e-5)
+    claims = {claim["id"]: claim for claim in values["claims"]}
+    assert claims["components-full"]["verdict"] == "supported"
+    assert claims["components-lam_s"]["verdict"] == "not run"
+    run = values["runs"][table.cells["full", "top1"].key]
+    assert run["owner"] == "lumix_table01_models"
+    assert run["config"]["loss"]["eta"] == 1.0
+    assert "lambda" not in run["seeds"]["0"]
+    assert run["seeds"]["0"]["curve"][1] == {"epoch": 2, "loss": 2.1235, "lam_0": 0.5, "lam": None, "top1": 91.0}
+    assert values["seconds"] == 0  # Table 1 owns both
+    assert collect(scale, get_table("lumix_table01_models", scale))["seconds"] == 9.0
+
+
+def test_fewer_seeds_and_older_code_are_flagged(scale):
+    table = get_table("lumix_table02_components", scale)
+    (item, *_) = items_of_table(scale, table)
+    finish(item, 90.0, fingerprint="of other code")
+    cell = collect(scale, table)["rows"][0]["cells"]["top1"]
+    assert (cell["n"], cell["std"], cell["older_code"]) == (1, None, True)
+    assert cell["reason"] == "1 of 3 seeds are finished"
+    assert collect(scale, table, seeds=1)["rows"][0]["cells"]["top1"]["reason"] == ""
+
+
+def test_damaged_and_foreign_results_are_named(scale):
+    table = get_table("lumix_table02_components", scale)
+    (item, *_) = items_of_table(scale, table)
+    finish(item, 90.0, seed=7)
+    with pytest.raises(record.RunError, match="seed 7, not of"):
+        collect(scale, table)
+    (item.directory / "result.json").write_text('{"key": "dig')
+    with pytest.raises(record.RunError, match=r"result\.json is damaged .* delete it and run"):
+        collect(scale, table)
+
+
+# ------------------------------------------------------------------------------------------------- parameters
+
+GOOD = "scale: lab\nseeds: null\nlauncher: local\ntables: [lumix_controls]\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("scale: [", "is not YAML near line"),
+        ("", "must hold the keys"),
+        ("scale: lab\n", "must hold the keys"),
+        (GOOD + "more: 1\n", "must hold the keys"),
+        (GOOD.replace("lab", "labb"), "unknown scale 'labb': did you mean lab"),
+        (GOOD.replace("null", "0"), "at least 1, not 0"),
+        (GOOD.replace("null", "'3'"), "at least 1, not '3'"),
+        (GOOD.replace("local", "slum"), "did you mean slurm"),
+        (GOOD.replace("lumix_controls", "lumix_control"), "did you mean lumix_controls"),
+        (GOOD.replace("[lumix_controls]", "lumix_controls"), "must be a list"),
+    ],
+)
+def test_malformed_parameters_give_one_sentence(tmp_path, text, message):
+    (tmp_path / "params.yaml").write_text(text)
+    with pytest.raises(ValueError, match=message) as error:
+        read_params(tmp_path / "params.yaml")
+    assert "params.yaml" in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_parameters_of_the_project():
+    params = read_params(ROOT / "params.yaml")
+    assert params.tables == TABLES
+    assert params.scale in NAMES

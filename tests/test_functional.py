@@ -1,0 +1,291 @@
+"""The equations against dense, brute-force versions, and the identities of methods.md 2.3."""
+
+import pytest
+import torch
+from batches import dense_target, label_batch, one_hot, random_logits, stream
+from torch.nn import functional as F
+
+from lumix import BetaLaw, Kind
+from lumix import functional as equations
+
+CLASSES = 5
+BATCH = label_batch(kind=Kind.CUTMIX)  # the first pair is of one class
+PAIR = (BATCH.labels, BATCH.partner_labels)
+SAME = BATCH.labels == BATCH.partner_labels
+WEIGHT = BATCH.own_weight.double()
+SMOOTHINGS = [0.0, 0.1]
+
+
+def gradient(loss, logits):
+    """d loss / d logits [B, C] of a loss [B], whose samples are independent."""
+    return torch.autograd.grad(loss.sum(), logits)[0]
+
+
+def leaf(seed=1):
+    return random_logits(seed=seed).requires_grad_()
+
+
+# ------------------------------------------------------------------------------------------------- label weights
+
+
+def test_mix_weights_is_a_convex_combination_in_the_unit_interval():
+    """Law 2, and equation 3 term by term."""
+    generator = stream()
+    area, random, predicted = torch.rand(3, 1000, generator=generator, dtype=torch.float64)
+    for r_r, r_s in [(0.0, 0.0), (0.4, 0.1), (1.0, 0.0), (0.0, 1.0), (0.5, 0.5)]:
+        mixed = equations.mix_weights(area, random, predicted, r_r, r_s)
+        assert mixed.min() >= 0
+        assert mixed.max() <= 1
+        torch.testing.assert_close(mixed, area + r_r * (random - area) + r_s * (predicted - area))
+
+
+def test_mix_weights_commutes_with_a_change_of_orientation():
+    """Own and partner weights sum to one, whichever of the two equation 3 is applied to (identity e)."""
+    own = torch.rand(3, 100, generator=stream(), dtype=torch.float64)
+    together = equations.mix_weights(*own, 0.4, 0.1) + equations.mix_weights(*(1 - own), 0.4, 0.1)
+    torch.testing.assert_close(together, torch.ones(100, dtype=torch.float64))
+
+
+def test_predicted_weight_is_the_ratio_of_softmax_probabilities():
+    """Law 3, equations 4 and 5."""
+    logits = random_logits()
+    own, partner = (logits.softmax(1).gather(1, labels[:, None])[:, 0] for labels in PAIR)
+    torch.testing.assert_close(equations.predicted_weight(logits, *PAIR), own / (own + partner))
+    assert equations.predicted_weight(logits, *PAIR)[0] == 0.5  # one class
+
+
+def test_predicted_weight_reads_double_softmax_and_sigmoid_scores():
+    logits = random_logits(scale=5.0)
+    twice, sigmoids = logits.softmax(1).softmax(1), logits.sigmoid()
+    for scores, name in [(twice, "double_softmax"), (sigmoids, "sigmoid")]:
+        own, partner = (scores.gather(1, labels[:, None])[:, 0] for labels in PAIR)
+        torch.testing.assert_close(equations.predicted_weight(logits, *PAIR, name), own / (own + partner))
+
+
+def test_double_softmax_confines_the_predicted_weight():
+    """I-4: to (0.269, 0.731), whatever the network says."""
+    logits = 1e4 * one_hot(BATCH.labels, CLASSES)
+    weight = equations.predicted_weight(logits, *PAIR, "double_softmax")[~SAME]
+    torch.testing.assert_close(weight, torch.full_like(weight, 1 / (1 + torch.e**-1)))
+
+
+@pytest.mark.parametrize("scores", ["softmax", "double_softmax", "sigmoid"])
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
+def test_predicted_weight_of_huge_logits_is_finite_with_finite_gradients(scores, dtype):
+    """Law 3: +-1e4 in any precision; half precision is computed in float32."""
+    logits = torch.tensor([[1e4, -1e4, 0.0], [-1e4, 1e4, 0.0], [-1e4, -1e4, 0.0]], dtype=dtype, requires_grad=True)
+    labels = torch.zeros(3, dtype=torch.int64)
+    weight = equations.predicted_weight(logits, labels, labels + 1, scores)
+    assert weight.dtype == (torch.float64 if dtype == torch.float64 else torch.float32)
+    assert ((weight >= 0) & (weight <= 1)).all()
+    assert gradient(weight, logits).isfinite().all()
+    if scores == "softmax":
+        assert weight.tolist() == [1.0, 0.0, 0.5]  # a ratio of probabilities would be 0/0 in the third
+
+
+# ------------------------------------------------------------------------------------------------- losses
+
+
+@pytest.mark.parametrize("smoothing", SMOOTHINGS)
+def test_soft_cross_entropy_is_that_of_the_dense_target(smoothing):
+    logits = random_logits()
+    dense = dense_target(BATCH, WEIGHT, CLASSES, smoothing)
+    loss = equations.soft_cross_entropy(equations.log_softmax(logits), *PAIR, WEIGHT, smoothing)
+    torch.testing.assert_close(loss, F.cross_entropy(logits, dense, reduction="none"))
+
+
+@pytest.mark.parametrize("smoothing", SMOOTHINGS)
+def test_soft_cross_entropy_of_one_class_is_the_ordinary_one(smoothing):
+    """Law 7: a same-class pair, whatever its weight, and any pair at weight 1."""
+    logits = random_logits()
+    ordinary = F.cross_entropy(logits, BATCH.labels, reduction="none", label_smoothing=smoothing)
+    log_p = equations.log_softmax(logits)
+    same = equations.soft_cross_entropy(log_p, BATCH.labels, BATCH.labels, WEIGHT, smoothing)
+    alone = equations.soft_cross_entropy(log_p, *PAIR, torch.ones_like(WEIGHT), smoothing)
+    torch.testing.assert_close(same, ordinary)
+    torch.testing.assert_close(alone, ordinary)
+
+
+@pytest.mark.parametrize("smoothing", SMOOTHINGS)
+def test_pair_targets_are_the_entries_of_a_dense_target_that_sums_to_one(smoothing):
+    """Law 2."""
+    dense = dense_target(BATCH, WEIGHT, CLASSES, smoothing)
+    own, partner = equations.pair_targets(*PAIR, WEIGHT, CLASSES, smoothing)
+    torch.testing.assert_close(own, dense.gather(1, PAIR[0][:, None])[:, 0])
+    torch.testing.assert_close(partner, dense.gather(1, PAIR[1][:, None])[:, 0])
+    rest = torch.where(SAME, CLASSES - 1, CLASSES - 2) * smoothing / CLASSES
+    total = own + torch.where(SAME, 0.0, partner) + rest
+    torch.testing.assert_close(total, torch.ones_like(total))
+
+
+def test_binary_cross_entropy_is_that_of_the_dense_target():
+    logits = random_logits()
+    generator = stream(8)
+    own, partner, off = torch.rand(3, len(BATCH), generator=generator, dtype=torch.float64)
+    partner = torch.where(SAME, own, partner)
+    dense = off[:, None].expand_as(logits).clone()
+    dense.scatter_(1, PAIR[0][:, None], own[:, None]).scatter_(1, PAIR[1][:, None], partner[:, None])
+    expected = F.binary_cross_entropy_with_logits(logits, dense, reduction="none").sum(1)
+    torch.testing.assert_close(equations.binary_cross_entropy(logits, *PAIR, (own, partner), off), expected)
+
+
+# ------------------------------------------------------------------------------------------------- regulariser
+
+
+def pair_scores(logits):
+    return tuple(logits.softmax(1).gather(1, labels[:, None])[:, 0] for labels in PAIR)
+
+
+@pytest.mark.parametrize("smoothing", SMOOTHINGS)
+@pytest.mark.parametrize("reading", ["or", "and"])
+def test_regulariser_is_equation_7_summed_over_all_classes(reading, smoothing):
+    logits = random_logits()
+    own, partner = (one_hot(labels, CLASSES) for labels in PAIR)
+    indicator = torch.maximum(own, partner) if reading == "or" else own * partner
+    dense = dense_target(BATCH, WEIGHT, CLASSES, smoothing)
+    expected = (dense * (indicator - logits.softmax(1)).clamp(min=0)).sum(1)
+    targets = equations.pair_targets(*PAIR, WEIGHT, CLASSES, smoothing)
+    torch.testing.assert_close(equations.regulariser(pair_scores(logits), targets, SAME, reading), expected)
+
+
+def test_regulariser_stays_in_the_unit_interval_and_and_spares_distinct_pairs():
+    """Laws 10 and 7."""
+    logits = random_logits(scale=30.0)
+    targets = equations.pair_targets(*PAIR, WEIGHT, CLASSES, 0.1)
+    either = equations.regulariser(pair_scores(logits), targets, SAME, "or")
+    both = equations.regulariser(pair_scores(logits), targets, SAME, "and")
+    assert either.min() >= 0
+    assert either.max() <= 1
+    assert (both[~SAME] == 0).all()
+    on = 1 - 0.1 + 0.1 / CLASSES
+    torch.testing.assert_close(either[SAME], on * (1 - pair_scores(logits)[0][SAME]))
+    torch.testing.assert_close(both[SAME], either[SAME])
+
+
+def test_gradient_of_the_regulariser_has_its_closed_form():
+    """dR/dz_j = p_j (m - y_j [j in pair]) with m = sum over the pair of y_k p_k (methods.md 2.1)."""
+    logits = leaf()
+    targets = equations.pair_targets(*PAIR, WEIGHT, CLASSES)
+    actual = gradient(equations.regulariser(pair_scores(logits), targets, SAME), logits)
+    y, p = dense_target(BATCH, WEIGHT, CLASSES), logits.detach().softmax(1)  # unsmoothed: zero off the pair
+    torch.testing.assert_close(actual, p * ((y * p).sum(1, keepdim=True) - y))
+
+
+# ------------------------------------------------------------------------------------------------- identities of 2.3
+
+
+def lumix_cross_entropy(logits, lam_r, r_r, r_s, smoothing=0.0, detach=True):
+    predicted = equations.predicted_weight(logits, *PAIR)
+    weight = equations.mix_weights(WEIGHT, 1 - lam_r, predicted.detach() if detach else predicted, r_r, r_s)
+    return equations.soft_cross_entropy(equations.log_softmax(logits), *PAIR, weight, smoothing)
+
+
+def cross_entropy(logits, own_weight):
+    return equations.soft_cross_entropy(equations.log_softmax(logits), *PAIR, own_weight)
+
+
+@pytest.mark.parametrize("smoothing", SMOOTHINGS)
+def test_gradient_splits_into_area_random_and_either_class_parts(smoothing):
+    """Law 4, identity (a): the lambda_s part is the negative log-likelihood of "either class"."""
+    logits, r_r, r_s = leaf(), 0.4, 0.1
+    lam_r = torch.rand(len(BATCH), generator=stream(3), dtype=torch.float64)
+    actual = gradient(lumix_cross_entropy(logits, lam_r, r_r, r_s, smoothing), logits)
+    own, partner = (log_p.gather(1, labels[:, None])[:, 0] for labels in PAIR for log_p in [logits.log_softmax(1)])
+    either = -torch.logaddexp(own, partner)
+    parts = (
+        (1 - r_r - r_s) * gradient(cross_entropy(logits, WEIGHT), logits)
+        + r_r * gradient(cross_entropy(logits, 1 - lam_r), logits)
+        + r_s * gradient(either, logits)
+    )
+    uniform = gradient(-logits.log_softmax(1).mean(1), logits)
+    expected = (1 - smoothing) * parts + smoothing * uniform
+    torch.testing.assert_close(actual[~SAME], expected[~SAME])
+
+
+def test_expected_gradient_over_lambda_r_is_that_of_its_mean():
+    """Identity (b), Law 5: exact in expectation because the loss is linear in lambda_r; here by Monte Carlo."""
+    draws, logits = 4000, leaf()
+    lam_r = BetaLaw(2.0).draw(draws * len(BATCH), stream(3)).double().view(draws, len(BATCH))
+    gradients = torch.stack([gradient(lumix_cross_entropy(logits, lam, 0.4, 0.1), logits) for lam in lam_r])
+    mean = gradient(lumix_cross_entropy(logits, torch.full_like(WEIGHT, 0.5), 0.4, 0.1), logits)
+    error = gradients.std(0) / draws**0.5
+    assert ((gradients.mean(0) - mean).abs() <= 4.5 * error + 1e-12).all()
+    assert (gradients.std(0)[~SAME].amax(1) > 0.01).all()  # there was noise to average
+
+
+def test_stationary_ratio_is_that_of_the_parts_without_lambda_s():
+    """Identity (c): on the pair, r_s rescales the force along z[y2] - z[y1] but does not move its zero."""
+    r_r, r_s, mean = 0.3, 0.2, torch.full_like(WEIGHT, 0.5)
+    lam = ((1 - r_r - r_s) * (1 - WEIGHT) + r_r * mean) / (1 - r_s)  # partner weight at the fixed point
+    logits = torch.zeros(len(BATCH), CLASSES, dtype=torch.float64)
+    logits.scatter_(1, PAIR[1][:, None], torch.logit(lam)[:, None]).requires_grad_()
+    force = gradient(lumix_cross_entropy(logits, mean, r_r, r_s), logits)
+    own, partner = (force.gather(1, labels[:, None])[:, 0] for labels in PAIR)
+    # with third classes in the softmax both logits of the pair still rise, in proportion to their probability
+    p_own, p_partner = pair_scores(logits.detach())
+    torch.testing.assert_close((own * p_partner)[~SAME], (partner * p_own)[~SAME])
+
+
+def test_without_detach_the_class_ahead_is_raised_further():
+    """Identity (d): the extra gradient is r_s lam_s (1 - lam_s) dL/dlam along e[y2] - e[y1]."""
+    logits, r_s, eta, smoothing = leaf(), 0.3, 0.7, 0.1
+
+    def loss(detach):
+        predicted = equations.predicted_weight(logits, *PAIR)
+        predicted = predicted.detach() if detach else predicted
+        weight = equations.mix_weights(WEIGHT, WEIGHT, predicted, 0.0, r_s)
+        targets = equations.pair_targets(*PAIR, weight, CLASSES, smoothing)
+        base = equations.soft_cross_entropy(equations.log_softmax(logits), *PAIR, weight, smoothing)
+        return base + eta * equations.regulariser(pair_scores(logits), targets, SAME)
+
+    extra = gradient(loss(False), logits) - gradient(loss(True), logits)
+    own, partner = (p.detach() for p in pair_scores(logits))
+    lam_s = partner / (own + partner)
+    slope = (1 - smoothing) * (own.log() - partner.log() + eta * (own - partner))
+    direction = one_hot(PAIR[1], CLASSES) - one_hot(PAIR[0], CLASSES)
+    expected = (r_s * lam_s * (1 - lam_s) * slope)[:, None] * direction
+    torch.testing.assert_close(extra[~SAME], expected[~SAME])
+
+
+def test_orientation_of_area_and_prediction_agree():
+    """Identity (e), by hand: own area 3/4, network sure of the partner, r_s = 1/2."""
+    logits = torch.tensor([[0.0, 1e4, 0.0]])
+    labels = torch.tensor([0])
+    predicted = equations.predicted_weight(logits, labels, labels + 1)
+    weight = equations.mix_weights(torch.tensor([0.75]), torch.tensor([0.0]), predicted, 0.0, 0.5)
+    assert weight.item() == 0.375
+
+
+# ------------------------------------------------------------------------------------------------- transforms, errors
+
+
+def whole_loss(logits, lam_r, r_r, r_s, eta):
+    predicted = equations.predicted_weight(logits, *PAIR).detach()
+    weight = equations.mix_weights(WEIGHT, 1 - lam_r, predicted, r_r, r_s)
+    targets = equations.pair_targets(*PAIR, weight, CLASSES, 0.1)
+    log_p = equations.log_softmax(logits)
+    scores = tuple(equations.take(log_p, labels).exp() for labels in PAIR)
+    base = equations.soft_cross_entropy(log_p, *PAIR, weight, 0.1)
+    return (base + eta * equations.regulariser(scores, targets, SAME)).mean()
+
+
+def test_equations_compile_as_one_graph():
+    arguments = random_logits(), WEIGHT.flip(0), 0.4, 0.1, 1.0
+    compiled = torch.compile(whole_loss, fullgraph=True, backend="eager")
+    torch.testing.assert_close(compiled(*arguments), whole_loss(*arguments))
+
+
+def test_equations_vmap_over_an_ensemble_with_hyper_parameters_as_tensors():
+    logits = torch.stack([random_logits(seed=s) for s in range(3)])
+    r_r, r_s, eta = torch.tensor([[0.0, 0.0, 0.0], [0.4, 0.1, 1.0], [0.0, 0.5, 2.0]]).double().unbind(1)
+    one = torch.func.grad(whole_loss)
+    many = torch.func.vmap(one, in_dims=(0, None, 0, 0, 0))(logits, WEIGHT, r_r, r_s, eta)
+    for i in range(3):
+        torch.testing.assert_close(many[i], one(logits[i], WEIGHT, r_r[i], r_s[i], eta[i]))
+
+
+def test_unknown_readings_are_named():
+    with pytest.raises(ValueError, match="scores must be 'softmax', 'double_softmax' or 'sigmoid', not 'logits'"):
+        equations.predicted_weight(random_logits(), *PAIR, "logits")
+    with pytest.raises(ValueError, match="reading must be 'or' or 'and', not 'xor'"):
+        equations.regulariser((WEIGHT, WEIGHT), (WEIGHT, WEIGHT), SAME, "xor")

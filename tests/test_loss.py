@@ -1,0 +1,320 @@
+"""MixLoss against Algorithm 1 as printed, dense targets, timm's losses and finite differences."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+from batches import algorithm_1, dense_target, label_batch, one_hot, random_logits, stream
+from timm.data.mixup import mixup_target
+from timm.loss import BinaryCrossEntropy, SoftTargetCrossEntropy
+from torch.nn import functional as F
+
+from lumix import AreaRule, BetaLaw, ConstantLaw, Kind, LUMixRule, MixLoss
+
+CLASSES = 5
+BATCH = label_batch()
+CUT = label_batch(kind=Kind.CUTMIX)
+LOGITS = random_logits()
+LAM_R = torch.rand(12, generator=stream(7), dtype=torch.float64)
+FULL = {"smoothing": 0.1, "eta": 1.0}
+
+
+def exact(batch):
+    """Float64 weights, so that nothing but the formula decides the digits."""
+    return replace(batch, own_weight=batch.own_weight.double())
+
+
+def value(loss, logits=LOGITS, batch=CUT, lam_r=LAM_R):
+    """Loss [B] with given draws of lambda_r."""
+    return loss.per_sample(logits, batch, loss.rule.weigh(logits, batch, lam_r))
+
+
+def gradient(loss, logits=LOGITS, batch=CUT, lam_r=LAM_R):
+    logits = logits.detach().clone().requires_grad_()
+    return torch.autograd.grad(value(loss, logits, batch, lam_r).sum(), logits)[0]
+
+
+# ----------------------------------------------------------------------------------------------- the printed algorithm
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+@pytest.mark.parametrize("eta", [0.0, 0.5, 1.0, 2.0])
+@pytest.mark.parametrize(("r_r", "r_s"), [(0.4, 0.1), (0.5, 0.0), (0.0, 0.5), (1.0, 0.0), (0.0, 1.0)])
+def test_value_and_gradient_are_those_of_algorithm_1(r_r, r_s, eta, smoothing):
+    loss, batch = MixLoss(LUMixRule(r_r, r_s), smoothing=smoothing, eta=eta), exact(CUT)
+    logits = LOGITS.clone().requires_grad_()
+    printed = algorithm_1(logits, batch, LAM_R, r_r, r_s, eta, smoothing)
+    torch.testing.assert_close(value(loss, logits, batch), printed)
+    torch.testing.assert_close(gradient(loss, batch=batch), torch.autograd.grad(printed.sum(), logits)[0])
+
+
+# ------------------------------------------------------------------------------------------------- LUMix off
+
+
+@pytest.mark.parametrize("kind", ["ce", "bce"])
+@pytest.mark.parametrize("apply_to", ["cutmix", "both"])
+def test_without_shares_and_regulariser_lumix_is_the_baseline_bit_for_bit(kind, apply_to):
+    """Law 1."""
+    logits = LOGITS.float()
+    plain = MixLoss(AreaRule(), kind=kind, bce_target="soft", smoothing=0.1)
+    lumix = MixLoss(LUMixRule(0.0, 0.0, apply_to=apply_to), kind=kind, bce_target="soft", smoothing=0.1, eta=0.0)
+    assert torch.equal(lumix(logits, BATCH, stream()), plain(logits, BATCH))
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+def test_baseline_is_timms_soft_target_cross_entropy(smoothing):
+    batch, logits = label_batch(), LOGITS.float()
+    batch = replace(batch, partner_labels=batch.labels.flip(0))  # timm's pairing
+    dense = mixup_target(batch.labels, CLASSES, batch.own_weight[:, None], smoothing)
+    torch.testing.assert_close(MixLoss(smoothing=smoothing)(logits, batch), SoftTargetCrossEntropy()(logits, dense))
+
+
+@pytest.mark.parametrize("threshold", [None, 0.2])
+@pytest.mark.parametrize("reduction", ["mean", "class_sum"])
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+def test_bce_is_timms_binary_cross_entropy(threshold, reduction, smoothing):
+    batch, logits = label_batch(), LOGITS.float()
+    batch = replace(batch, partner_labels=batch.labels.flip(0))
+    dense = mixup_target(batch.labels, CLASSES, batch.own_weight[:, None], smoothing)
+    theirs = BinaryCrossEntropy(smoothing, threshold, sum_classes=reduction == "class_sum")
+    target = "soft" if threshold is None else "threshold"
+    ours = MixLoss(kind="bce", smoothing=smoothing, bce_target=target, bce_reduction=reduction)
+    torch.testing.assert_close(ours(logits, batch), theirs(logits, dense))
+
+
+# ------------------------------------------------------------------------------------------------- BCE targets
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+@pytest.mark.parametrize("bce_target", ["twohot", "threshold", "soft"])
+@pytest.mark.parametrize("rule", [AreaRule(), LUMixRule(0.4, 0.1), LUMixRule(0.4, 0.1, apply_to="both")])
+def test_bce_targets_are_those_of_brute_force(rule, bce_target, smoothing):
+    """I-17: perturbed samples keep soft targets; the others get 1 for what is visible, a threshold, or the mix."""
+    batch = exact(label_batch(kind=None))
+    weight = rule.weigh(LOGITS, batch, LAM_R) if isinstance(rule, LUMixRule) else batch.own_weight
+    dense = dense_target(batch, weight, CLASSES, smoothing)
+    own, partner = (one_hot(labels, CLASSES) for labels in (batch.labels, batch.partner_labels))
+    if bce_target == "twohot":
+        visible = torch.maximum(own, partner * (batch.own_weight[:, None] < 1))
+        other = visible * (1 - smoothing) + smoothing / CLASSES
+    else:
+        other = (dense > 0.2).double() if bce_target == "threshold" else dense
+    target = torch.where(rule.perturbs(batch)[:, None], dense, other)
+    loss = MixLoss(rule, kind="bce", bce_target=bce_target, smoothing=smoothing)
+    expected = F.binary_cross_entropy_with_logits(LOGITS, target, reduction="none").mean(1)
+    torch.testing.assert_close(loss.per_sample(LOGITS, batch, weight), expected, rtol=1e-6, atol=1e-8)
+
+
+def test_threshold_is_strict_and_applies_to_the_smoothed_target():
+    batch = replace(label_batch(2, kind=Kind.CUTMIX), labels=torch.tensor([0, 0]), partner_labels=torch.tensor([1, 1]))
+    loss = MixLoss(kind="bce", bce_target="threshold", bce_threshold=0.25, bce_reduction="class_sum")
+    logits = torch.full((2, 3), 3.0)
+    values = loss.per_sample(logits, batch, torch.tensor([0.75, 0.7]))
+    on, off = (F.binary_cross_entropy_with_logits(logits[0, 0], torch.tensor(t)) for t in (1.0, 0.0))
+    torch.testing.assert_close(values, torch.stack([on + 2 * off, 2 * on + off]))  # 0.25 is not above 0.25
+
+
+@pytest.mark.parametrize("score", ["softmax", "sigmoid"])
+def test_regulariser_of_bce_reads_the_chosen_score(score):
+    batch, rule = exact(CUT), LUMixRule(0.4, 0.1, scores=score)
+    p = LOGITS.softmax(1) if score == "softmax" else LOGITS.sigmoid()
+    dense = dense_target(batch, rule.weigh(LOGITS, batch, LAM_R), CLASSES)
+    pair = torch.maximum(*(one_hot(labels, CLASSES) for labels in (batch.labels, batch.partner_labels)))
+    settings = {"kind": "bce", "score": score}
+    extra = value(MixLoss(rule, eta=2.0, **settings), batch=batch) - value(MixLoss(rule, **settings), batch=batch)
+    torch.testing.assert_close(extra, 2 * (dense * pair * (1 - p)).sum(1))
+
+
+# ------------------------------------------------------------------------------------------------- gradients
+
+
+@pytest.mark.parametrize("detach", [True, False])
+@pytest.mark.parametrize("settings", [FULL, {"kind": "bce", **FULL}, {"kind": "bce", "score": "sigmoid", **FULL}])
+@pytest.mark.parametrize("scores", ["softmax", "double_softmax", "sigmoid"])
+def test_gradient_equals_finite_differences(scores, settings, detach):
+    """Law 6: of the loss at fixed weights when detached, of the whole loss otherwise (I-12)."""
+    batch = exact(CUT)
+    loss = MixLoss(LUMixRule(0.3, 0.3, detach=detach, scores=scores), **settings)
+    fixed = loss.rule.weigh(LOGITS, batch, LAM_R)
+
+    def total(logits):
+        weight = fixed if detach else loss.rule.weigh(logits, batch, LAM_R)
+        return loss.per_sample(logits, batch, weight).sum()
+
+    step, numeric = 1e-5, torch.empty_like(LOGITS)
+    for i in range(LOGITS.numel()):
+        shift = torch.zeros(LOGITS.numel(), dtype=torch.float64).index_fill_(0, torch.tensor([i]), step)
+        shift = shift.view_as(LOGITS)
+        numeric.view(-1)[i] = (total(LOGITS + shift) - total(LOGITS - shift)) / (2 * step)
+    torch.testing.assert_close(gradient(loss, batch=batch), numeric, rtol=1e-6, atol=1e-8)
+
+
+def test_expected_loss_and_gradient_are_those_of_the_mean_draw():
+    """Law 5, identity (b), for the whole loss with R: the constant law is the exact expectation of the Beta."""
+    loss, constant = (MixLoss(LUMixRule(law=law), **FULL) for law in (BetaLaw(2.0), ConstantLaw(0.5)))
+    draws = BetaLaw(2.0).draw(3000 * 12, stream(2)).view(3000, 12)
+    gradients = torch.stack([gradient(loss, lam_r=lam_r) for lam_r in draws])
+    values = torch.stack([value(loss, lam_r=lam_r) for lam_r in draws])
+    half = torch.full((12,), 0.5)
+    for sample, expected in [(gradients, gradient(constant, lam_r=half)), (values, value(constant, lam_r=half))]:
+        error = sample.std(0) / len(draws) ** 0.5
+        assert ((sample.mean(0) - expected).abs() <= 4.5 * error + 1e-7).all()
+
+
+@pytest.mark.parametrize("kind", ["ce", "bce"])
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32])
+def test_huge_logits_give_finite_losses_and_gradients(kind, dtype):
+    """Law 3."""
+    logits = (1e4 * LOGITS.sign()).to(dtype)
+    for batch in (BATCH, CUT):
+        loss = MixLoss(LUMixRule(apply_to="both"), kind=kind, **FULL)
+        assert value(loss, logits, batch).isfinite().all()
+        assert gradient(loss, logits, batch).isfinite().all()
+
+
+@pytest.mark.parametrize("kind", ["ce", "bce"])
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_half_precision_is_computed_in_float32_also_under_autocast(kind, dtype):
+    loss, half = MixLoss(LUMixRule(), kind=kind, **FULL), LOGITS.to(dtype)
+    expected = loss(half.float(), BATCH, stream())
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        actual = loss(half.requires_grad_(), BATCH, stream())
+    assert actual.dtype == torch.float32
+    torch.testing.assert_close(actual, expected)
+    actual.backward()
+    assert half.grad.dtype == dtype
+
+
+# ------------------------------------------------------------------------------------------------- symmetries
+
+
+@pytest.mark.parametrize("kind", ["ce", "bce"])
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+def test_a_same_class_pair_is_one_class(kind, smoothing):
+    """Law 7: L0 is the loss of the class and R = on (1 - p), whatever the weights."""
+    batch = exact(replace(CUT, partner_labels=CUT.labels))
+    loss = MixLoss(LUMixRule(0.4, 0.1), kind=kind, smoothing=smoothing, eta=0.7)
+    on, p = 1 - smoothing + smoothing / CLASSES, LOGITS.softmax(1).gather(1, CUT.labels[:, None])[:, 0]
+    target = one_hot(CUT.labels, CLASSES, smoothing)
+    base = F.cross_entropy(LOGITS, target, reduction="none")
+    if kind == "bce":
+        base = F.binary_cross_entropy_with_logits(LOGITS, target, reduction="none").mean(1)
+    torch.testing.assert_close(value(loss, batch=batch), base + 0.7 * on * (1 - p), rtol=1e-6, atol=1e-8)
+
+
+@pytest.mark.parametrize("kind", ["ce", "bce"])
+def test_renaming_classes_permutes_the_gradient(kind):
+    """Law 8."""
+    loss, order = MixLoss(LUMixRule(), kind=kind, **FULL), torch.tensor([3, 0, 4, 1, 2])
+    new_name = order.argsort()
+    renamed = replace(CUT, labels=new_name[CUT.labels], partner_labels=new_name[CUT.partner_labels])
+    torch.testing.assert_close(gradient(loss, LOGITS[:, order], renamed), gradient(loss)[:, order])
+
+
+@pytest.mark.parametrize("kind", ["ce", "bce"])
+def test_swapping_own_and_partner_leaves_the_loss(kind):
+    """Law 8 and identity (e): with lambda_0 and lambda_r swapped too."""
+    loss = MixLoss(LUMixRule(), kind=kind, **FULL)
+    weight = 1 - CUT.own_weight
+    swapped = replace(CUT, labels=CUT.partner_labels, partner_labels=CUT.labels, own_weight=weight)
+    torch.testing.assert_close(value(loss, batch=swapped, lam_r=1 - LAM_R), value(loss), rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize("kind", ["ce", "bce"])
+def test_only_perturbed_samples_differ_from_the_baseline(kind):
+    """Law 9: Mixup samples under apply_to="cutmix", and unmixed ones always, have the ordinary loss and no R."""
+    plain = MixLoss(kind=kind, smoothing=0.1)
+    baseline = plain.per_sample(LOGITS, BATCH, BATCH.own_weight)
+    for apply_to, untouched in [("cutmix", BATCH.kind != Kind.CUTMIX), ("both", BATCH.kind == Kind.NONE)]:
+        values = value(MixLoss(LUMixRule(apply_to=apply_to), kind=kind, **FULL), batch=BATCH)
+        torch.testing.assert_close(values[untouched], baseline[untouched], rtol=1e-7, atol=0)
+        assert (values[~untouched] != baseline[~untouched]).all()
+
+
+def test_and_reading_leaves_the_regulariser_to_same_class_pairs():
+    """Law 10, I-5."""
+    rule = LUMixRule()
+    without, literal, either = (
+        value(MixLoss(rule, eta=eta, regulariser=reading)) for eta, reading in [(0.0, "or"), (1.0, "and"), (1.0, "or")]
+    )
+    assert torch.equal(literal[1:], without[1:])
+    assert literal[0] > without[0]
+    assert (either > without).all()
+    assert ((either - without) <= 1).all()
+
+
+# ------------------------------------------------------------------------------------------------- use
+
+
+def test_forward_is_the_mean_over_samples_with_the_rules_draws():
+    loss = MixLoss(LUMixRule(), **FULL)
+    weight = loss.weights(LOGITS, BATCH, stream(3))
+    expected = loss.per_sample(LOGITS, BATCH, weight).mean()
+    assert torch.equal(loss(LOGITS, BATCH, stream(3)), expected)
+    assert not torch.equal(loss(LOGITS, BATCH, stream(4)), expected)
+
+
+def test_slices_of_a_batch_average_to_the_whole():
+    loss = MixLoss(smoothing=0.1)
+    parts = torch.stack([loss(LOGITS[i : i + 4], BATCH[i : i + 4]) for i in (0, 4, 8)])
+    torch.testing.assert_close(parts.mean(), loss(LOGITS, BATCH))
+
+
+@pytest.mark.parametrize("apply_to", ["cutmix", "both"])
+@pytest.mark.parametrize("kind", ["ce", "bce"])
+def test_rule_and_loss_compile_as_one_graph(kind, apply_to):
+    loss = MixLoss(LUMixRule(apply_to=apply_to), kind=kind, **FULL)
+    compiled = torch.compile(lambda logits: value(loss, logits, BATCH), fullgraph=True, backend="eager")
+    torch.testing.assert_close(compiled(LOGITS), value(loss, batch=BATCH))
+
+
+@pytest.mark.parametrize("kind", ["ce", "bce"])
+def test_loss_vmaps_over_an_ensemble_with_hyper_parameters_as_tensors(kind):
+    logits = torch.stack([random_logits(seed=s) for s in range(3)])
+    hyper = torch.tensor([[0.0, 0.0, 0.0], [0.4, 0.1, 1.0], [0.0, 0.5, 2.0]]).double().unbind(1)
+
+    def one(logits, r_r, r_s, eta):
+        loss = MixLoss(LUMixRule(r_r, r_s), kind=kind, smoothing=0.1, eta=eta)
+        return loss.per_sample(logits, CUT, loss.rule.weigh(logits, CUT, LAM_R)).mean()
+
+    many = torch.func.vmap(torch.func.grad(one))(logits, *hyper)
+    for i, (r_r, r_s, eta) in enumerate(zip(*(h.tolist() for h in hyper), strict=True)):
+        expected = gradient(MixLoss(LUMixRule(r_r, r_s), kind=kind, smoothing=0.1, eta=eta), logits[i]) / 12
+        torch.testing.assert_close(many[i], expected)
+
+
+# ------------------------------------------------------------------------------------------------- errors
+
+
+@pytest.mark.parametrize("kind", ["ce", "bce"])
+@pytest.mark.parametrize("field", ["labels", "partner_labels"])
+def test_labels_out_of_range_are_named(kind, field):
+    labels = torch.where(torch.arange(12) == 3, 9, BATCH.labels)
+    batch = replace(BATCH, **{field: labels})
+    for rule in (AreaRule(), LUMixRule()):
+        with pytest.raises(ValueError, match=r"labels must lie in 0 \.\. 4 for logits of 5 classes, not \d \.\. 9"):
+            MixLoss(rule, kind=kind)(LOGITS, batch, stream())
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"eta": -1.0}, r"eta must be at least 0, not -1\.0"),
+        ({"smoothing": 1.5}, "smoothing must lie between 0 and 1"),
+        ({"kind": "mse"}, "kind must be one of ce, bce, not 'mse'"),
+        ({"regulariser": "none"}, "regulariser must be one of or, and"),
+        ({"bce_target": "onehot"}, "bce_target must be one of twohot, threshold, soft"),
+        ({"bce_reduction": "sum"}, "bce_reduction must be one of mean, class_sum"),
+        ({"score": "logits"}, "score must be one of softmax, sigmoid"),
+    ],
+)
+def test_bad_settings_are_refused(settings, message):
+    with pytest.raises(ValueError, match=message):
+        MixLoss(**settings)
+
+
+def test_logits_of_another_batch_are_refused():
+    with pytest.raises(ValueError, match=r"logits must be \[B, C\] with B = 12, not of shape \[3, 5\]"):
+        MixLoss()(LOGITS[:3], BATCH)
+    with pytest.raises(ValueError, match=r"pass a torch\.Generator"):
+        MixLoss(LUMixRule())(LOGITS, BATCH)

@@ -1,0 +1,197 @@
+"""Every mixer against slow per-sample arithmetic, over sizes, dtypes, layouts, modes and pairings; its errors."""
+
+import pytest
+import torch
+from batches import ALL_MIXERS, MODES, PLANNED, images_of, labels_of, mix, stream
+
+from lumix import CutMix, Kind, Mixup, RandomLambda, RandomShuffle, Switch
+from lumix.batch import inside_box
+from lumix.mixers.plan import apply_plan, blend, mix_by_selecting, mix_by_writing
+
+LAYOUTS = {
+    "contiguous": lambda x: x,
+    "channels_last": lambda x: x.contiguous(memory_format=torch.channels_last),
+    "transposed": lambda x: x.transpose(2, 3),
+    "strided": lambda x: x.repeat_interleave(2, dim=3)[..., ::2],
+}
+DTYPES = [torch.float32, torch.float64, torch.float16, torch.bfloat16, torch.uint8]
+
+
+def slowly(images, plan):
+    """The mixed images of a plan, one sample after the other, from the definitions."""
+    mixed = []
+    for i, j in enumerate(plan.partner.tolist()):
+        own, other = images[i].clone(), images[j]
+        if plan.kind[i] == Kind.MIXUP:
+            weight = plan.own_weight[i].item()
+            own = blended = own.to(torch.float64) * weight + other.to(torch.float64) * (1 - weight)
+            own = (blended if images.is_floating_point() else blended.round()).to(images.dtype)
+        top, bottom, left, right = plan.box[i].tolist()
+        own[:, top:bottom, left:right] = other[:, top:bottom, left:right]
+        mixed.append(own)
+    return torch.stack(mixed)
+
+
+# ------------------------------------------------------------------------------------------------- all mixers, all inputs
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("pairing", ["flip", "permutation"])
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("name", PLANNED)
+def test_images_are_what_the_plan_says_on_both_paths(name, mode, pairing, dtype, layout):
+    """The CPU path, the device path and per-sample arithmetic; the first two bit for bit. Memory format is kept."""
+    mixer = PLANNED[name](mode=mode, pairing=pairing, prob=0.8)
+    for size in (6, 2) if pairing == "flip" else (1, 7):
+        images, labels = LAYOUTS[layout](images_of(size, dtype)), labels_of(size)
+        before = images.clone(), labels.clone()
+        plan = mixer.plan(size, *images.shape[-2:], stream(size))
+        batch = apply_plan(images, labels, plan)
+        assert torch.equal(batch.images, mixer(images, labels, stream(size)).images)
+        assert torch.equal(mix_by_selecting(images, plan), mix_by_writing(images, plan))
+        # half an ulp of the sum, and for uint8 a tie rounded the other way
+        tolerance = {torch.uint8: 1.0, torch.float16: 1e-3, torch.bfloat16: 8e-3}.get(dtype, 1e-6)
+        torch.testing.assert_close(batch.images, slowly(images, plan), rtol=0, atol=tolerance)
+        assert batch.images.dtype == dtype
+        assert torch.equal(images, before[0])
+        assert torch.equal(labels, before[1])
+        if layout == "channels_last":
+            for result in (batch.images, mix_by_selecting(images, plan)):
+                assert result.is_contiguous(memory_format=torch.channels_last)
+        if layout == "contiguous":
+            assert batch.images.is_contiguous()
+
+
+@pytest.mark.parametrize("layout", ["contiguous", "channels_last", "strided"])
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("size", [1, 5, 6])
+@pytest.mark.parametrize("name", ["shuffle", "random_lambda"])
+def test_patch_mixers_take_every_size_dtype_and_layout(name, size, dtype, layout):
+    mixer = RandomShuffle(CutMix(), patch=4) if name == "shuffle" else RandomLambda(patch=4)
+    images, labels = LAYOUTS[layout](images_of(size, dtype)), labels_of(size)
+    before = images.clone()
+    batch = mixer(images, labels, stream())
+    assert (batch.images.dtype, batch.images.shape) == (images.dtype, images.shape)
+    assert torch.equal(images, before)
+    if layout == "channels_last":
+        assert batch.images.is_contiguous(memory_format=torch.channels_last)
+    for other in (images.float(), images.double()):
+        close = mixer(other, labels, stream()).images
+        torch.testing.assert_close(
+            batch.images.double(), close.double(), rtol=0, atol=0.6 if size and dtype == torch.uint8 else 8e-3
+        )
+
+
+@pytest.mark.parametrize("make", ALL_MIXERS)
+def test_a_record_is_complete_and_consistent(make):
+    images, labels, batch = mix(make())
+    assert len(batch) == 6
+    assert torch.equal(batch.labels, labels)
+    assert torch.equal(batch.partner_labels, labels[batch.partner])
+    assert (batch.own_weight.dtype, batch.own_weight.shape) == (torch.float32, (6,))
+    assert ((batch.own_weight >= 0) & (batch.own_weight <= 1)).all()
+    assert (batch.kind.dtype, batch.partner.dtype) == (torch.uint8, torch.int64)
+    assert batch.images.untyped_storage().data_ptr() != images.untyped_storage().data_ptr()
+
+
+@pytest.mark.parametrize("make", ALL_MIXERS)
+def test_the_generator_decides_everything_and_nothing_else_is_touched(make):
+    before = torch.get_rng_state()
+    first, second, other = (
+        mix(make(), seed=0)[2],
+        mix(make(), seed=0)[2],
+        make()(images_of(6), labels_of(6), stream(1)),
+    )
+    assert torch.equal(first.images, second.images)
+    assert torch.equal(first.own_weight, second.own_weight)
+    assert not torch.equal(first.images, other.images)
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("name", PLANNED)
+def test_a_plan_gives_the_same_images_on_the_gpu(name, mode):
+    images, labels, batch = mix(PLANNED[name](mode=mode))
+    on_gpu = PLANNED[name](mode=mode)(images.to("cuda"), labels.to("cuda"), stream())
+    torch.testing.assert_close(on_gpu.images.cpu(), batch.images, rtol=0, atol=1e-6)
+    assert torch.equal(on_gpu.own_weight.cpu(), batch.own_weight)
+
+
+# ------------------------------------------------------------------------------------------------- records
+
+
+def test_slices_and_moves_of_a_batch():
+    batch = mix(Switch(mode="elem"))[2]
+    part = batch[torch.tensor([4, 1])]
+    assert torch.equal(part.images, batch.images[[4, 1]])
+    assert torch.equal(part.own_weight, batch.own_weight[[4, 1]])
+    assert len(batch[2:5]) == 3
+    assert batch.to("meta").partner_labels.device.type == "meta"
+    with pytest.raises(TypeError, match=r"not 3: use \[3:4\]"):
+        batch[3]
+
+
+def test_inside_box_counts_the_pixels_of_the_box():
+    box = torch.tensor([[1, 4, 2, 7], [0, 0, 0, 0], [0, 12, 0, 8]])
+    assert inside_box(box, 12, 8).sum((1, 2, 3)).tolist() == [15, 0, 96]
+
+
+def test_blended_samples_have_no_mask_of_one_object_per_pixel():
+    with pytest.raises(ValueError, match="cut masks of CutMix only"):
+        mix(Mixup())[2].cut_masks(torch.zeros(6, 12, 8))
+
+
+def test_device_path_compiles_as_one_graph():
+    images, plan = images_of(6), Switch(mode="elem").plan(6, 12, 8, stream())
+    compiled = torch.compile(lambda x: mix_by_selecting(x, plan), fullgraph=True, backend="eager")
+    assert torch.equal(compiled(images), mix_by_selecting(images, plan))
+
+
+def test_blend_rounds_integers_to_the_nearest():
+    own, other = torch.full((1, 1, 1, 1), 10, dtype=torch.uint8), torch.full((1, 1, 1, 1), 20, dtype=torch.uint8)
+    assert blend(own, other, torch.tensor([0.24], dtype=torch.float64)).item() == 18
+
+
+# ------------------------------------------------------------------------------------------------- errors
+
+
+@pytest.mark.parametrize("make", ALL_MIXERS)
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (lambda x, y: (x, y.float()), r"labels must be class indices of dtype int64, not torch\.float32: use labels"),
+        (lambda x, y: (x, y.int()), r"not torch\.int32"),
+        (lambda x, y: (x, y[:3]), r"labels must be \[B\] with B = 6 images, not of shape \[3\]"),
+        (lambda x, y: (x[0], y), r"images must be \[B, C, H, W\], not of shape"),
+        (lambda x, y: (x[:0], y[:0]), "the batch is empty"),
+    ],
+)
+def test_bad_batches_are_refused_in_one_sentence(make, spoil, message):
+    with pytest.raises(ValueError, match=message):
+        make()(*spoil(images_of(6), labels_of(6)), stream())
+
+
+@pytest.mark.parametrize(
+    ("build", "message"),
+    [
+        (lambda: mix(Mixup(pairing="flip"), 5), "flip pairing needs an even batch, not 5 images: use drop_last=True"),
+        (lambda: mix(RandomLambda(patch=4, pairing="flip"), 5), "even batch"),
+        (lambda: Mixup(mode="half"), "mode must be one of batch, pair, elem, not 'half'"),
+        (lambda: CutMix(pairing="roll"), "pairing must be one of flip, permutation, not 'roll'"),
+        (lambda: Mixup(0.0), r"alpha must be above 0, not 0\.0"),
+        (lambda: CutMix(-1.0), "alpha must be above 0"),
+        (lambda: Mixup(prob=1.1), r"prob must lie between 0 and 1, not 1\.1"),
+        (lambda: Switch(switch_prob=-0.5), "switch_prob must lie between 0 and 1"),
+        (lambda: CutMix(box_rule="odd"), "box_rule must be one of legacy, full"),
+        (lambda: CutMix(minmax=(0.8, 0.2)), "minmax must be two shares of a side"),
+        (lambda: mix(CutMix(minmax=(0.1, 0.11))), "leaves no whole pixel for a side of 12"),
+        (lambda: mix(RandomLambda(patch=5)), "patches of side 5 do not tile an image of 12 x 8"),
+        (lambda: mix(RandomShuffle(Mixup(), patch=16)), "patches of side 16 do not tile"),
+        (lambda: apply_plan(images_of(4), labels_of(4), Mixup().plan(6, 12, 8, stream())), "plan is for 6 images, the"),
+    ],
+)
+def test_bad_settings_are_refused_in_one_sentence(build, message):
+    with pytest.raises(ValueError, match=message):
+        build()

@@ -1,0 +1,129 @@
+"""Models: seeds decide the weights and nothing else does, all models of the paper have their size, small ones learn."""
+
+import random
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from lumix.train.config import Data, Model
+from lumix.train.data import epoch_order, load, normalise
+from lumix.train.model import build_model
+
+TINY = {"patch_size": 2, "embed_dim": 32, "depth": 2, "num_heads": 2, "mlp_ratio": 2}
+DEIT = Model("deit_s", "deit_small_patch16_224", TINY, init="small")
+
+
+def weights(model: nn.Module) -> torch.Tensor:
+    return torch.cat([parameter.detach().flatten() for parameter in model.parameters()])
+
+
+def count(model: nn.Module) -> int:
+    return sum(parameter.numel() for parameter in model.parameters())
+
+
+@pytest.mark.parametrize("init", ["timm", "small"])
+def test_weights_depend_on_the_seed_alone_and_global_state_stays(init: str) -> None:
+    model = DEIT.replace(init=init)
+    torch.manual_seed(1)
+    before = random.getstate(), np.random.get_state()[1].tolist(), torch.get_rng_state()  # type: ignore[index]
+    first = weights(build_model(model, 10, 1, 8, seed=5))
+    assert random.getstate() == before[0]
+    assert np.random.get_state()[1].tolist() == before[1]  # type: ignore[index]
+    assert torch.equal(torch.get_rng_state(), before[2])
+    torch.manual_seed(2)
+    assert torch.equal(first, weights(build_model(model, 10, 1, 8, seed=5)))
+    assert not torch.equal(first, weights(build_model(model, 10, 1, 8, seed=6)))
+
+
+# Names, millions of parameters and arguments of design/recipes.md, section 1
+PAPER = [
+    ("convnext_tiny", 28.59),
+    ("convnext_small", 50.22),
+    ("convnext_base", 88.59),
+    ("swin_tiny_patch4_window7_224", 28.29),
+    ("swin_small_patch4_window7_224", 49.61),
+    ("swin_base_patch4_window7_224", 87.77),
+    ("deit_small_patch16_224", 22.05),
+    ("deit_base_patch16_224", 86.57),
+    ("xcit_small_12_p16_224", 26.25),
+    ("xcit_medium_24_p16_224", 84.40),
+    ("xcit_large_24_p16_224", 189.10),
+    ("resnet50", 25.56),
+]
+
+
+@pytest.mark.parametrize(("name", "millions"), PAPER)
+def test_models_of_the_paper_have_their_size_on_the_meta_device(name: str, millions: float) -> None:
+    arguments = {} if name == "resnet50" else {"drop_path_rate": 0.1}
+    with torch.device("meta"):
+        model = build_model(Model("role", name, arguments), 1000, 3, 224, seed=0)
+    assert {parameter.device.type for parameter in model.parameters()} == {"meta"}
+    assert count(model) / 1e6 == pytest.approx(millions, abs=0.006)
+
+
+def test_small_init_gives_matrices_the_scale_of_xavier_and_positions_that_of_tokens() -> None:
+    model = build_model(DEIT, 10, 1, 8, seed=0)
+    for name, parameter in model.named_parameters():
+        if parameter.ndim == 2:
+            fans = parameter.shape[0] + parameter.shape[1]
+            assert parameter.std().item() == pytest.approx((2 / fans) ** 0.5, rel=0.15), name
+    assert model.get_parameter("pos_embed").std().item() == pytest.approx(0.2, rel=0.15)
+    assert (model.get_parameter("blocks.0.attn.qkv.bias") == 0).all()
+    assert (model.get_parameter("blocks.0.norm1.weight") == 1).all()
+    assert build_model(DEIT.replace(init="timm"), 10, 1, 8, seed=0).get_parameter("pos_embed").std().item() < 0.03
+
+
+def test_the_cifar_resnet_keeps_its_resolution() -> None:
+    model = build_model(Model("resnet18", "resnet18", {"cifar_stem": True}), 100, 3, 32, seed=0)
+    assert count(model) / 1e6 == pytest.approx(11.2, abs=0.05)  # design/recipes.md, section 1
+    stem = model.get_submodule("conv1")
+    assert (stem.kernel_size, stem.stride) == ((3, 3), (1, 1))
+    assert model.get_parameter("conv1.weight").std().item() == pytest.approx((2 / (9 * 64)) ** 0.5, rel=0.05)
+    features = model.forward_features(torch.zeros(1, 3, 32, 32))  # type: ignore[operator]
+    assert features.shape == (1, 512, 4, 4)
+    assert torch.equal(
+        weights(model), weights(build_model(Model("r", "resnet18", {"cifar_stem": True}), 100, 3, 32, 0))
+    )
+
+
+@pytest.mark.parametrize(
+    ("model", "message"),
+    [
+        (Model("r", "deit_smal_patch16_224"), "has no model 'deit_smal_patch16_224'; did you mean deit_small_patch16"),
+        (Model("r", "zzzz"), "has no model 'zzzz'; timm.list_models"),
+        (Model("r", "resnet50", {"heads": 3}), r"resnet50 does not accept Model.arguments \{'heads': 3\}: .*heads"),
+        (Model("r", "convnext_tiny", {"cifar_stem": True}), "cifar_stem needs a ResNet of timm, not 'convnext_tiny'"),
+    ],
+)
+def test_bad_models_are_refused(model: Model, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        build_model(model, 10, 3, 32, seed=0)
+
+
+def test_lists_from_json_are_as_good_as_tuples() -> None:
+    lists = Model("r", "resnet50", {"channels": [4, 8, 16, 32], "layers": [1, 1, 1, 1]})
+    assert count(build_model(lists, 10, 1, 8, seed=0)) == 38154
+
+
+def accuracy_after(model: Model, steps: int, seed: int) -> float:
+    train, test = load(Data("digits", 8, train_size=500))
+    network = build_model(model, 10, 1, 8, seed)
+    optimizer = torch.optim.AdamW(network.parameters(), lr=5e-3)
+    order = torch.cat([epoch_order(500, seed, epoch) for epoch in range(steps // 10)]).view(-1, 50)
+    for chosen in order:
+        logits = network(normalise(train.images[chosen], train.mean, train.std))
+        optimizer.zero_grad()
+        nn.functional.cross_entropy(logits, train.labels[chosen]).backward()
+        optimizer.step()
+    network.eval()
+    with torch.inference_mode():
+        predicted = network(normalise(test.images, test.mean, test.std)).argmax(1)
+    return (predicted == test.labels).float().mean().item()
+
+
+def test_a_tiny_transformer_learns_digits_and_faster_with_the_small_init() -> None:
+    small = accuracy_after(DEIT, steps=100, seed=0)
+    assert small > 0.75
+    assert small > accuracy_after(DEIT.replace(init="timm"), steps=100, seed=0) + 0.1

@@ -1,0 +1,130 @@
+"""Figures draw what the results hold, say "not run" where there is nothing, and notebooks equal their text twins."""
+
+import json
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import matplotlib as mpl
+import pytest
+
+mpl.use("Agg")
+import matplotlib.pyplot as plt
+import torch
+from report_fixture import ROOT, fake_record
+
+from report import page
+from report.load import Results
+
+sys.path.insert(0, str(ROOT / "paper_figures"))  # notebooks import these modules as neighbours
+import figures
+import label_error
+import pair
+import style
+
+from lumix.train.embedded import shapes
+
+NOTHING = Results("mini", ("lumix_table01_models",), {})
+
+
+@pytest.fixture(autouse=True)
+def closed_figures() -> Iterator[None]:
+    style.use()
+    yield
+    plt.close("all")
+
+
+@pytest.fixture
+def results() -> Results:
+    records = {table: fake_record(table, 3) for table in (figures.MODELS, figures.LAWS)}
+    for row in records[figures.MODELS]["rows"]:
+        row["cells"] = {"lumix": row["cells"]["top1"]}
+    return Results("mini", tuple(records), records)
+
+
+def texts(figure: Any) -> str:
+    return " ".join(text.get_text() for text in figure.findobj(mpl.text.Text))
+
+
+@pytest.mark.parametrize("name", ["gain_per_model", "lambda_laws", "training_curves"])
+def test_figures_without_results_say_so(name: str) -> None:
+    assert "not run" in texts(getattr(figures, name)(NOTHING))
+
+
+@pytest.mark.parametrize("name", ["gain_per_model", "lambda_laws", "training_curves"])
+def test_figures_name_their_data_and_are_byte_stable(name: str, results: Results, tmp_path: Path) -> None:
+    files = []
+    for folder in ("first", "second"):
+        figure = getattr(figures, name)(results)
+        assert "NOT ImageNet" in texts(figure)
+        assert "not run" not in texts(figure)
+        files.append([path.read_bytes() for path in style.save(figure, name, tmp_path / folder)])
+    assert files[0] == files[1]
+
+
+def test_gains_draw_our_interval_and_the_papers_value(results: Results) -> None:
+    axes = figures.gain_per_model(results).axes[0]
+    wanted = results.records[figures.MODELS]["rows"][1]["cells"]["lumix"]["difference"]
+    drawn = [[float(x) for x in line.get_xdata()] for line in axes.lines]
+    assert [wanted["low"], wanted["high"]] in drawn
+    assert [wanted["mean"]] in drawn
+    assert [wanted["paper"]] in drawn
+
+
+def test_curve_is_the_mean_over_seeds(results: Results) -> None:
+    run = next(iter(results.runs.values()))
+    epochs, means, spreads = figures.curve(run, "top1")
+    values = [seed["curve"][0]["top1"] for seed in run["seeds"].values()]
+    assert list(epochs) == [1, 2, 3, 4]
+    assert means[0] == pytest.approx(sum(values) / len(values))
+    assert (spreads > 0).all()
+
+
+def test_label_truth_is_the_visible_share_counted_by_hand() -> None:
+    test = shapes(60, seed=3)
+    network = label_error.small_network(test.num_classes).eval()
+    pairs = label_error.mixed_pairs(network, test)
+    assert 30 < len(pairs.truth) <= 60
+    for i in range(5):
+        # The canvas and the partner are found again by their pixels, then counted one by one.
+        top, bottom, left, right = (int(side) for side in pairs.boxes[i])
+        inside = torch.zeros(16, 16, dtype=torch.bool)
+        inside[top:bottom, left:right] = True
+        own, partner = (
+            next(n for n in range(60) if bool((test.images[n] == pairs.images[i])[:, region].all()))
+            for region in (~inside, inside)
+        )
+        assert test.masks is not None
+        pasted = sum(int(test.masks[partner, y, x]) for y in range(top, bottom) for x in range(left, right))
+        kept = int(test.masks[own].sum()) - sum(
+            int(test.masks[own, y, x]) for y in range(top, bottom) for x in range(left, right)
+        )
+        assert float(pairs.truth[i]) == pytest.approx(pasted / (pasted + kept))
+        assert float(pairs.weights["λ0"][i]) == pytest.approx((bottom - top) * (right - left) / 256)
+
+
+def test_label_error_training_is_reproducible_and_leaves_the_global_generator_alone() -> None:
+    data = shapes(100, seed=0)
+    before = torch.get_rng_state()
+    first, second = label_error.train(data), label_error.train(data)
+    assert torch.equal(before, torch.get_rng_state())
+    for mine, other in zip(first.state_dict().values(), second.state_dict().values(), strict=True):
+        assert torch.equal(mine, other)
+
+
+def test_label_error_figure_shows_all_four_numbers() -> None:
+    shown = texts(label_error.label_error(train_images=100, test_images=120))
+    for word in ("true = ", "λ0 = ", "λs = ", "λ = ", "NOT ImageNet", "mean error"):
+        assert word in shown
+
+
+def test_every_figure_has_a_notebook_equal_to_its_text_and_without_outputs() -> None:
+    assert {path.stem for path in pair.texts()} == set(page.FIGURES)
+    for text in pair.texts():
+        committed = text.with_suffix(".ipynb").read_text(encoding="utf-8")
+        assert committed == pair.notebook(text), f"run python paper_figures/pair.py after editing {text.name}"
+        for cell in json.loads(committed)["cells"]:
+            assert not cell.get("outputs")
+            assert cell.get("execution_count") is None
+        assert f'"{text.stem}"' in text.read_text(encoding="utf-8")

@@ -1,0 +1,170 @@
+"""Label rules: the laws of lambda_r against scipy, equation 3 on records, and which samples are perturbed."""
+
+import pytest
+import torch
+from batches import label_batch, random_logits, stream
+from scipy import stats
+
+from lumix import AreaRule, BetaLaw, ConstantLaw, Kind, LUMixRule, NormalLaw, functional
+
+BATCH = label_batch(size=30)
+LOGITS = random_logits(size=30)
+PAIR = (BATCH.labels, BATCH.partner_labels)
+LAM_R = torch.rand(30, generator=stream(7))
+
+# About 25 tests of distribution share this level, so all of them together raise a false alarm once in 400 seeds. With
+# 100 000 draws a distribution function that is off by 0.01 anywhere is still found.
+LEVEL, DRAWS = 1e-4, 100_000
+
+# ------------------------------------------------------------------------------------------------- laws of lambda_r
+
+
+@pytest.mark.parametrize("alpha", [0.1, 0.2, 0.8, 1.0, 2.0, 20.0])
+def test_beta_law_is_a_beta(alpha):
+    """Both halves by themselves: near 1, where numbers are sparse, small alphas pile up on the last of them."""
+    draws, law = BetaLaw(alpha).draw(DRAWS, stream(2)), stats.beta(alpha, alpha)
+    low = draws[draws < 0.5].double().numpy()
+    assert draws.dtype == torch.float32
+    assert stats.binomtest(len(low), len(draws)).pvalue > LEVEL
+    assert stats.kstest(low, lambda x: 2 * law.cdf(x)).pvalue > LEVEL
+    high = draws[draws >= 0.5].double().clamp(max=1 - 1e-5).numpy()
+    below = high[high < 1 - 1e-5]
+    assert stats.kstest(below, lambda x: (law.cdf(x) - 0.5) / (law.cdf(1 - 1e-5) - 0.5)).pvalue > LEVEL
+    assert stats.binomtest(len(below), len(high), 2 * law.cdf(1 - 1e-5) - 1).pvalue > LEVEL
+
+
+def test_normal_law_in_its_three_readings():
+    """I-14."""
+    scale = 5**0.5
+    draws = {name: NormalLaw(scale, name).draw(DRAWS, stream()) for name in ("clamp_final", "clamp_draw", "sigmoid")}
+    assert stats.kstest(draws["clamp_final"].numpy(), stats.norm(scale=scale).cdf).pvalue > LEVEL
+    assert torch.equal(draws["clamp_draw"], draws["clamp_final"].clamp(0, 1))
+    assert draws["clamp_draw"].mean().item() == pytest.approx(0.412, abs=0.01)  # methods.md 2.6
+    assert torch.equal(draws["sigmoid"], draws["clamp_final"].sigmoid())
+
+
+def test_constant_law_is_constant_and_takes_nothing_from_the_stream():
+    generator = stream()
+    state = generator.get_state()
+    assert ConstantLaw(0.25).draw(3, generator).tolist() == [0.25] * 3
+    assert torch.equal(generator.get_state(), state)
+
+
+@pytest.mark.parametrize("law", [BetaLaw(), NormalLaw(), ConstantLaw()])
+def test_laws_follow_their_generator_alone(law):
+    before = torch.get_rng_state()
+    assert torch.equal(law.draw(50, stream(1)), law.draw(50, stream(1)))
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+# ------------------------------------------------------------------------------------------------- rules
+
+
+def test_area_rule_returns_the_area_and_perturbs_nothing():
+    assert torch.equal(AreaRule()(LOGITS, BATCH), BATCH.own_weight)
+    assert not AreaRule().perturbs(BATCH).any()
+
+
+@pytest.mark.parametrize("scores", ["softmax", "double_softmax", "sigmoid"])
+def test_lumix_rule_is_equation_3_on_the_partners_weight(scores):
+    rule = LUMixRule(0.4, 0.1, apply_to="both", scores=scores)
+    lam_0, lam_s = 1 - BATCH.own_weight, 1 - functional.predicted_weight(LOGITS, *PAIR, scores)
+    expected = 1 - (0.5 * lam_0 + 0.4 * LAM_R + 0.1 * lam_s)
+    mixed = BATCH.kind != Kind.NONE
+    weight = rule.weigh(LOGITS, BATCH, LAM_R)
+    torch.testing.assert_close(weight[mixed], expected[mixed], check_dtype=False)
+    assert (weight[~mixed] == 1).all()
+
+
+def test_calling_a_rule_is_drawing_and_weighing():
+    rule = LUMixRule(law=BetaLaw(0.8))
+    lam_r = BetaLaw(0.8).draw(len(BATCH), stream(4))
+    assert torch.equal(rule(LOGITS, BATCH, stream(4)), rule.weigh(LOGITS, BATCH, lam_r))
+    assert len(set(lam_r.tolist())) == len(BATCH)  # one draw per sample, also where lambda_0 is shared
+
+
+def test_without_shares_the_weight_is_the_area_bit_for_bit():
+    """Law 1."""
+    assert torch.equal(LUMixRule(0.0, 0.0, apply_to="both").weigh(LOGITS, BATCH, LAM_R), BATCH.own_weight.double())
+
+
+@pytest.mark.parametrize("logits", [LOGITS, 1e4 * LOGITS.sign()])
+@pytest.mark.parametrize(("r_r", "r_s"), [(0.4, 0.1), (1.0, 0.0), (0.0, 1.0), (0.3, 0.7)])
+def test_weights_stay_in_the_unit_interval(r_r, r_s, logits):
+    """Law 2."""
+    for law in (BetaLaw(0.2), NormalLaw(5.0)):
+        weight = LUMixRule(r_r, r_s, law, apply_to="both")(logits, BATCH, stream())
+        assert ((weight >= 0) & (weight <= 1)).all()
+
+
+def test_the_final_clamp_acts_on_normal_draws_only_after_mixing():
+    """I-14, the default reading: 0.5 x 0.6 + 0.5 x 1.2 = 0.9 is legal although the draw was not."""
+    batch = label_batch(3, kind=Kind.CUTMIX)
+    object.__setattr__(batch, "own_weight", torch.full((3,), 0.4))
+    lam_r = torch.tensor([1.2, 3.0, -3.0])
+    weight = LUMixRule(0.5, 0.0, NormalLaw()).weigh(random_logits(3), batch, lam_r)
+    torch.testing.assert_close(1 - weight, torch.tensor([0.9, 1.0, 0.0], dtype=weight.dtype))
+
+
+def test_apply_to_chooses_the_perturbed_samples():
+    """Law 9 and I-13: CutMix and mask methods, or every mixed sample; never an unmixed one."""
+    kinds = torch.tensor([Kind.NONE, Kind.MIXUP, Kind.CUTMIX, Kind.MASK], dtype=torch.uint8)
+    batch = label_batch(4)
+    object.__setattr__(batch, "kind", kinds)
+    assert LUMixRule(apply_to="cutmix").perturbs(batch).tolist() == [False, False, True, True]
+    assert LUMixRule(apply_to="both").perturbs(batch).tolist() == [False, True, True, True]
+    weight = LUMixRule(apply_to="cutmix")(random_logits(4), batch, stream())
+    assert torch.equal(weight[:2].float(), batch.own_weight[:2])
+    assert (weight[2:].float() != batch.own_weight[2:]).all()
+
+
+@pytest.mark.parametrize("detach", [True, False])
+def test_detach_decides_whether_the_weight_carries_a_gradient(detach):
+    """I-12."""
+    logits = LOGITS.clone().requires_grad_()
+    assert LUMixRule(0.0, 0.5, detach=detach).weigh(logits, BATCH, LAM_R).requires_grad is not detach
+
+
+def test_mean_weight_over_draws_is_the_weight_at_their_mean():
+    """Identity (b): in expectation Beta draws are the constant 1/2, the control that the paper omits."""
+    draws = 4000
+    random = torch.stack([LUMixRule()(LOGITS, BATCH, generator) for generator in [stream(9)] for _ in range(draws)])
+    constant = LUMixRule(law=ConstantLaw())(LOGITS, BATCH, stream())
+    error = random.std(0) / draws**0.5
+    assert ((random.mean(0) - constant).abs() <= 4.5 * error + 1e-6).all()
+
+
+def test_half_precision_logits_give_float32_weights():
+    for dtype in (torch.float16, torch.bfloat16):
+        logits = LOGITS.to(dtype)
+        weight = LUMixRule().weigh(logits, BATCH, LAM_R)
+        assert weight.dtype == torch.float32
+        assert torch.equal(weight, LUMixRule().weigh(logits.float(), BATCH, LAM_R))
+
+
+@pytest.mark.gpu
+def test_a_generator_on_the_cpu_serves_logits_on_the_gpu():
+    weight = LUMixRule()(LOGITS.to("cuda"), BATCH.to("cuda"), stream())
+    torch.testing.assert_close(weight.cpu(), LUMixRule()(LOGITS, BATCH, stream()))
+
+
+# ------------------------------------------------------------------------------------------------- errors
+
+
+@pytest.mark.parametrize(
+    ("build", "message"),
+    [
+        (lambda: LUMixRule(0.6, 0.5), r"sum to at most 1.*not 0\.6 and 0\.5"),
+        (lambda: LUMixRule(-0.1, 0.5), "at least 0"),
+        (lambda: LUMixRule(apply_to="mixup"), "apply_to must be one of cutmix, both, not 'mixup'"),
+        (lambda: LUMixRule(scores="logits"), "scores must be one of"),
+        (lambda: BetaLaw(0.0), "alpha must be above 0, not 0"),
+        (lambda: NormalLaw(-1.0), "scale must be above 0"),
+        (lambda: NormalLaw(1.0, "none"), "reading must be one of"),
+        (lambda: ConstantLaw(1.5), r"value must lie between 0 and 1, not 1\.5"),
+        (lambda: LUMixRule()(LOGITS, BATCH), "pass a torch.Generator"),
+    ],
+)
+def test_bad_values_are_refused_in_one_sentence(build, message):
+    with pytest.raises(ValueError, match=message):
+        build()
