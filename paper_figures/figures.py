@@ -1,5 +1,6 @@
 """The figures that show results: they read results/<scale>/*.json through report.load, and nothing else."""
 
+import textwrap
 from collections.abc import Sequence
 from typing import Any
 
@@ -26,7 +27,8 @@ def gains(record: dict[str, Any] | None, column: str | None = None) -> list[Gain
         for name, cell in row["cells"].items():
             if cell.get("difference") and column in (None, name):
                 # Rows of ours may share the paper's label; their note tells them apart.
-                detail = "\n" + row["note"].split(";")[0] + " (our row)" if row["ours"] else ""
+                note = textwrap.fill(row["note"].split(";")[0] + " (our row)", 26)
+                detail = "\n" + note if row["ours"] else ""
                 found.append((label + detail, cell["difference"]))
     return found
 
@@ -46,7 +48,7 @@ def draw_gains(axes: Axes, found: Sequence[Gain], scale: str, what: str) -> None
     axes.set_xlabel(what)
     axes.grid(axis="y", visible=False)
     entries = dict(zip(*reversed(axes.get_legend_handles_labels()), strict=True))
-    place: dict[str, Any] = {"loc": "upper center", "bbox_to_anchor": (0.5, -0.13), "ncols": 2, "frameon": False}
+    place: dict[str, Any] = {"loc": "upper center", "bbox_to_anchor": (0.5, -0.13), "ncols": 1, "frameon": False}
     axes.legend(list(entries.values()), list(entries.keys()), **place)
 
 
@@ -120,17 +122,18 @@ def training_curves(results: Results) -> Figure:
     )
     panels = (("top1", "top-1 on clean test images, %"), ("perturbation", "mean |λ − λ0| of perturbed samples"))
     figure, both = plt.subplots(1, 2, figsize=(11, 4.4))
-    for axes, (metric, label) in zip(both, panels, strict=True):
+    for axes, (metric, what) in zip(both, panels, strict=True):
         for name, key, colour, line in methods:
             if key is None:
                 continue
             run = results.runs[key]
             epochs, means, spreads = curve(run, metric)
             if len(epochs):
-                axes.plot(epochs, means, color=colour, linestyle=line, marker=".", label=f"{name}, n = {len(run['seeds'])}")
+                label = f"{name}, n = {len(run['seeds'])}"
+                axes.plot(epochs, means, color=colour, linestyle=line, marker=".", label=label)
                 axes.fill_between(epochs, means - spreads, means + spreads, color=colour, alpha=0.18, linewidth=0)
         if axes.lines:
-            axes.set(xlabel="epoch", ylabel=label)
+            axes.set(xlabel="epoch", ylabel=what)
             axes.xaxis.set_major_locator(MaxNLocator(integer=True))
             axes.legend()
         else:

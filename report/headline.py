@@ -80,6 +80,6 @@ def reading(gain: Interval | None) -> str:
     enough = "fine enough" if half_width <= PAPER_GAIN / 2 else "too wide"
     inside = "contains" if gain.low <= PAPER_GAIN <= gain.high else "excludes"
     return (
-        f"{sign} Its half-width of {half_width:.2f} is {enough} to show an effect of the paper's +{PAPER_GAIN} reliably; "
-        f"on this data it {inside} that value."
+        f"{sign} Its half-width of {half_width:.2f} is {enough} to show an effect of the paper's +{PAPER_GAIN} "
+        f"reliably; on this data it {inside} that value."
     )

@@ -28,7 +28,8 @@ def long_frame(record: dict[str, Any]) -> pd.DataFrame:
         line |= {"difference_to": " / ".join(str(part) for part in gap.get("to") or [])}
         line |= {f"difference_{name}": gap.get(name) for name in ("mean", "low", "high", "n", "paper")}
         lines.append(line)
-    return pd.DataFrame(lines)
+    whole = {"n": "Int64", "n_samples": "Int64", "difference_n": "Int64"}  # integers even where some are missing
+    return pd.DataFrame(lines).astype(whole)
 
 
 def wide_frame(record: dict[str, Any]) -> pd.DataFrame:
@@ -55,7 +56,11 @@ def wide_frame(record: dict[str, Any]) -> pd.DataFrame:
 
 def markdown(record: dict[str, Any]) -> str:
     """Heading, badge and setting above a GitHub table."""
-    table = wide_frame(record).map(lambda text: str(text).replace("|", "\\|")).to_markdown(index=False)
+    table = (
+        wide_frame(record)
+        .map(lambda text: str(text).replace("|", "\\|"))
+        .to_markdown(index=False, disable_numparse=True)
+    )
     head = f"# {words.heading(record)}\n\n**{words.badge(record['scale'], record)}**\n\n{record['setting']}\n"
     return f"{head}\n{table}\n"
 

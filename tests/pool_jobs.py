@@ -15,7 +15,9 @@ from lumix.train.config import Data, Execution, Model, Optim, Run
 
 RUN = Run(
     data=Data(name="digits", image_size=8, train_size=64),
-    model=Model("deit_s", "vit_tiny_patch16_224", {"img_size": 8, "patch_size": 4, "embed_dim": 8, "depth": 1, "num_heads": 2}),
+    model=Model(
+        "deit_s", "vit_tiny_patch16_224", {"img_size": 8, "patch_size": 4, "embed_dim": 8, "depth": 1, "num_heads": 2}
+    ),
     optim=Optim(lr=1e-3),
     epochs=1,
     batch_size=32,

@@ -32,7 +32,7 @@ def slowly(images, plan):
     return torch.stack(mixed)
 
 
-# ------------------------------------------------------------------------------------------------- all mixers, all inputs
+# ------------------------------------------------------------------------------------------ all mixers, all inputs
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)

@@ -1,6 +1,7 @@
 """The two image sets that need no download: digits (scikit-learn's real 8x8 scans) and shapes (procedural scenes)."""
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import torch
@@ -9,7 +10,7 @@ from numpy.typing import NDArray
 from lumix.train.imageset import ImageSet, boxes_of, channel_statistics
 from lumix.train.streams import stream_seed
 
-Array = NDArray[np.float32]
+Array = NDArray[np.floating[Any]]
 
 DIGITS_TRAIN = 1000  # the pool; the other 797 images are the test set
 SHAPES_SIZE = 16

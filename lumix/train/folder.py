@@ -74,7 +74,7 @@ def train_transform(data: Data) -> Compose:
         is_training=True,
         scale=(data.crop_scale, 1.0),
         hflip=0.5 if data.flip else 0.0,
-        color_jitter=None,  # the recipes list it, but timm leaves it out beside RandAugment
+        color_jitter=None,  # type: ignore[arg-type]  # listed by recipes, but timm skips it beside RandAugment
         auto_augment=data.rand_augment or None,
         interpolation="bicubic",
         re_prob=data.erasing,

@@ -6,6 +6,7 @@ from equal weights, and it works on the meta device, where the models of the pap
 
 import difflib
 import math
+from typing import Any
 
 import timm
 import torch
@@ -34,7 +35,7 @@ def build_model(model: Model, num_classes: int, in_chans: int, image_size: int, 
         near = difflib.get_close_matches(entry_point, timm.list_models(), n=3, cutoff=0.5)
         hint = f"did you mean {', '.join(near)}?" if near else "timm.list_models() names all of them"
         raise ValueError(f"timm {timm.__version__} has no model {model.name!r}; {hint}")
-    arguments = {name: tuple(v) if isinstance(v, list) else v for name, v in model.arguments.items()}
+    arguments: dict[str, Any] = {name: tuple(v) if isinstance(v, list) else v for name, v in model.arguments.items()}
     cifar_stem = arguments.pop("cifar_stem", False)
     configuration = timm.get_pretrained_cfg(entry_point)
     if configuration is not None and configuration.fixed_input_size:

@@ -6,7 +6,7 @@
     checkpoint.pt       everything to resume                        log.txt             plain lines
     lock                host and pid of the process at work         eval/               later evaluations
 
-Every file is written to a temporary name and renamed, so it is safe to read at any moment.
+Files are written to a temporary name and renamed, logs grow by whole lines: all are safe to read at any moment.
 """
 
 import errno
@@ -88,18 +88,29 @@ def read_json(path: Path) -> Any:
 
 
 def read_metrics(directory: Path) -> list[dict[str, Any]]:
-    """The epochs recorded in metrics.jsonl, none if there is no such file."""
+    """The epochs recorded in metrics.jsonl, none if there is no such file. A line still being written is left out."""
     path = directory / "metrics.jsonl"
     if not path.exists():
         return []
     try:
-        return [json.loads(line) for line in path.read_text().splitlines()]
+        return [json.loads(line) for line in path.read_text().split("\n")[:-1]]
     except json.JSONDecodeError as error:
         raise RunError(f"{path} is damaged ({error}): delete its folder and run the same command again") from error
 
 
 def write_metrics(directory: Path, epochs: list[dict[str, Any]]) -> None:
+    """Replace metrics.jsonl."""
     write_text(directory / "metrics.jsonl", "".join(json.dumps(epoch, allow_nan=False) + "\n" for epoch in epochs))
+
+
+def append_metrics(directory: Path, epoch: dict[str, Any]) -> None:
+    """Add a line to metrics.jsonl in one write; a rename an epoch would make short runs wait for the disk."""
+    path = directory / "metrics.jsonl"
+    try:
+        with path.open("ab", buffering=0) as file:
+            file.write((json.dumps(epoch, allow_nan=False) + "\n").encode())
+    except OSError as error:
+        raise RunError(_explain(error, path)) from error
 
 
 def read_result(directory: Path) -> dict[str, Any] | None:

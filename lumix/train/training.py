@@ -107,6 +107,8 @@ class Training:
     def resume(self) -> None:
         """Continue from the checkpoint in the directory, if there is one."""
         state = self.process.agree(lambda: load_checkpoint(self.directory, self.run.key, self.seed))
+        if self.process.rank == 0:  # what was recorded after the checkpoint is done again
+            record.write_metrics(self.directory, [] if state is None else state["metrics"])
         if state is None:
             return
         self.task.load_checkpoint_state(state["state_dict"])
@@ -173,7 +175,7 @@ class Training:
     def _step(self, images: Tensor, labels: Tensor) -> None:
         """One update of the weights."""
         rank, step, device = self.process.rank, self.update, self.process.device
-        torch.manual_seed(stream_seed(self.seed, rank, step, "model"))  # dropout and stochastic depth
+        seed_global_state(device, stream_seed(self.seed, rank, step, "model"))
         self.schedule.step_update(step)
         if self.run.channels_last:
             images = images.contiguous(memory_format=torch.channels_last)
@@ -238,7 +240,7 @@ class Training:
         self.epoch_seconds = 0.0
         self.sums.zero_()
         if self.process.rank == 0:
-            record.write_metrics(self.directory, self.metrics)
+            record.append_metrics(self.directory, line)
         self.progress.epoch(line)
         self.save_if_due()
 
@@ -274,3 +276,14 @@ class Training:
         model = self.task.get_eval_model(ema=self.run.optim.ema_reported)
         assert model is not None
         return model.module if isinstance(model, ModelEmaV3 | DistributedDataParallel) else model
+
+
+def seed_global_state(device: torch.device, seed: int) -> None:
+    """Seed what dropout and stochastic depth draw from on `device`; they know no generator.
+
+    torch.manual_seed would also remember a traceback for every kind of accelerator that is not in use.
+    """
+    if device.type == "cuda":
+        torch.cuda.manual_seed(seed)
+    else:
+        torch.default_generator.manual_seed(seed)

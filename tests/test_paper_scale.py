@@ -1,0 +1,91 @@
+"""Every paper-scale run can be expressed: its network, optimizer and schedule are built on the meta device."""
+
+from functools import cache
+
+import pytest
+import torch
+from torch import nn
+
+from experiments.registry import TABLES, get_table, owners
+from experiments.scale import get_scale
+from lumix.train.config import Run
+from lumix.train.feed import updates_per_epoch
+from lumix.train.model import build_model
+from lumix.train.optim import build_optimizer, build_schedule, undecayed_names
+from lumix.train.task import MixTask, build_loss, build_mixer
+
+IMAGENET = 1_281_167
+
+
+@cache
+def unique_runs() -> dict[str, Run]:
+    scale = get_scale("paper")
+    tables = [get_table(name, scale) for name in TABLES]
+    runs = {run.key: run for table in tables for row in table.rows for run in row.runs.values()}
+    assert set(runs) == set(owners(scale))
+    return runs
+
+
+@cache
+def network(model_json: str) -> nn.Module:
+    run = next(run for run in unique_runs().values() if str(run.model) == model_json)
+    with torch.device("meta"):
+        return build_model(run.model, 1000, 3, run.data.image_size, seed=0)
+
+
+def lr_at(run: Run, optimizer: torch.optim.Optimizer, update: int, updates: int) -> float:
+    build_schedule(run.optim, optimizer, run.epochs, updates).step_update(update)
+    rates = {group["lr"] for group in optimizer.param_groups}
+    assert len(rates) == 1
+    return rates.pop()
+
+
+@pytest.mark.parametrize("key", sorted(unique_runs()))
+def test_a_paper_run_builds_with_its_schedule(key: str) -> None:
+    run = unique_runs()[key]
+    model = network(str(run.model))
+    optimizer = build_optimizer(run.optim, model)
+    updates = updates_per_epoch(IMAGENET, run.batch_size)
+    assert updates == 1251
+    warmup, total = run.optim.warmup_epochs * updates, run.epochs * updates
+    assert lr_at(run, optimizer, 0, updates) == pytest.approx(1e-6)
+    assert lr_at(run, optimizer, warmup, updates) == pytest.approx(1e-3)
+    assert lr_at(run, optimizer, total - 1, updates) == pytest.approx(run.optim.min_lr)
+    assert lr_at(run, optimizer, warmup // 2, updates) == pytest.approx((1e-6 + 1e-3) / 2, rel=1e-3)
+    task = MixTask(model=model, mixer=build_mixer(run.mix), loss=build_loss(run.loss), device=torch.device("meta"))
+    assert task.criterion.smoothing == 0.1
+
+
+@pytest.mark.parametrize("key", sorted({str(run.model): key for key, run in unique_runs().items()}.values()))
+def test_weight_decay_spares_what_the_recipe_spares(key: str) -> None:
+    run = unique_runs()[key]
+    model = network(str(run.model))
+    optimizer = build_optimizer(run.optim, model)
+    decayed = {id(p): group["weight_decay"] for group in optimizer.param_groups for p in group["params"]}
+    names = {name: decayed[id(parameter)] for name, parameter in model.named_parameters()}
+    assert set(names.values()) == {0.0, run.optim.weight_decay}
+    spared = ("bias", "norm", "cls_token", "pos_embed", "relative_position_bias_table", "temperature", "gamma")
+    for name, parameter in model.named_parameters():
+        expected_spared = parameter.ndim <= 1 or any(word in name for word in spared)
+        assert (names[name] == 0.0) == expected_spared, name
+
+
+def test_nested_exclusions_are_found() -> None:
+    run = get_scale("paper").run("xcit_s")
+    assert any("temperature" in name for name in undecayed_names(network(str(run.model))))
+
+
+@pytest.mark.parametrize("role", ["deit_s", "swin_t", "convnext_t", "xcit_s"])
+def test_the_stochastic_depth_and_layer_scale_of_the_recipe_reach_the_network(role: str) -> None:
+    run = get_scale("paper").run(role)
+    model = network(str(run.model))
+    rates = [module.drop_prob for module in model.modules() if type(module).__name__ == "DropPath"]
+    assert max(rates) == pytest.approx(run.model.arguments["drop_path_rate"])
+
+
+def test_every_role_of_a_family_at_every_scale_is_the_same_architecture() -> None:
+    for role in ("deit_s", "swin_t", "convnext_t", "xcit_s", "resnet50"):
+        names = {
+            get_scale(scale).run(role).model.name.split("_")[0].rstrip("0123456789") for scale in ("mini", "paper")
+        }
+        assert len(names) == 1, role

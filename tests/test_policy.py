@@ -1,0 +1,221 @@
+"""The house rules that a reviewer would otherwise have to watch: who imports whom, sizes, seeds, pins."""
+
+import ast
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+import yaml
+from packaging.requirements import Requirement
+
+ROOT = Path(__file__).resolve().parents[1]
+PACKAGES = ("lumix", "experiments", "slurm", "report", "paper_figures")
+OURS = {*PACKAGES, "tests", "benchmarks"}
+MAX_FILE, MAX_FUNCTION = 300, 40
+
+
+def sources(*packages):
+    return sorted(p for package in packages for p in (ROOT / package).rglob("*.py") if "__pycache__" not in p.parts)
+
+
+def name_of(path):
+    return path.relative_to(ROOT).as_posix()
+
+
+def room_of(path):
+    """The room of architecture.md that a file belongs to."""
+    parts = path.relative_to(ROOT).with_suffix("").parts
+    if parts[0] != "lumix":
+        return parts[0]
+    return f"lumix.{parts[1]}" if parts[1] in ("train", "evaluate", "integrations") else "lumix"
+
+
+def imports_of(path):
+    """Dotted names that a file imports anywhere in it, those for type checkers included."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{name_of(path)} imports relatively; write the full name"
+            found |= {node.module} | {f"{node.module}.{alias.name}" for alias in node.names}
+    return found
+
+
+def tops(names):
+    return {name.split(".")[0] for name in names}
+
+
+SOURCES = sources(*PACKAGES)
+
+# ------------------------------------------------------------------------------------------------- imports
+
+
+def test_there_is_something_to_check():
+    assert {"lumix", "lumix.train", "lumix.integrations", "experiments", "report"} <= {room_of(p) for p in SOURCES}
+
+
+@pytest.mark.parametrize("path", [p for p in SOURCES if room_of(p) == "lumix"], ids=name_of)
+def test_the_method_imports_torch_and_itself_alone(path):
+    names = imports_of(path)
+    assert tops(names) - sys.stdlib_module_names <= {"torch", "lumix"}
+    assert not [n for n in names if n.startswith(("lumix.train", "lumix.evaluate", "lumix.integrations"))]
+
+
+FORBIDDEN = {
+    "lumix.integrations": {"experiments", "slurm", "report", "paper_figures"},
+    "lumix.train": {"experiments", "slurm", "report", "paper_figures"},
+    "lumix.evaluate": {"experiments", "slurm", "report", "paper_figures"},
+    "experiments": {"slurm", "report", "paper_figures"},
+    "slurm": {"report", "paper_figures"},
+    "report": {"slurm", "paper_figures"},
+}
+
+
+@pytest.mark.parametrize("path", [p for p in SOURCES if room_of(p) in FORBIDDEN], ids=name_of)
+def test_imports_run_one_way(path):
+    assert not tops(imports_of(path)) & FORBIDDEN[room_of(path)]
+    assert "tests" not in tops(imports_of(path))
+
+
+def python(code):
+    """Run code in a fresh interpreter, from the project's folder, and return what it prints."""
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    return done.stdout.split()
+
+
+@pytest.mark.parametrize("module", ["lumix", "lumix.train.config", "lumix.integrations"])
+def test_importing_the_package_loads_neither_torch_nor_numpy(module):
+    loaded = python(f"import sys, {module}; print(*sys.modules)")
+    assert module in loaded
+    assert not {"torch", "numpy", "timm", "torchvision"} & set(loaded)
+
+
+def test_every_public_name_works_with_torch_alone():
+    code = (
+        "import sys, lumix; print(*[getattr(lumix, n) and n for n in lumix.__all__]); print('--'); print(*sys.modules)"
+    )
+    output = python(code)
+    names, loaded = output[: output.index("--")], set(output[output.index("--") :])
+    assert {"Mixup", "CutMix", "LUMixRule", "MixLoss", "functional"} <= set(names)
+    assert "torch" in loaded
+    assert not {"timm", "torchvision", "scipy", "pandas", "sklearn"} & loaded
+
+
+def test_an_unknown_public_name_is_an_attribute_error():
+    import lumix
+
+    with pytest.raises(AttributeError, match="module 'lumix' has no attribute 'Mixxup'"):
+        _ = lumix.Mixxup
+    assert set(lumix.__all__) <= set(dir(lumix))
+
+
+# ------------------------------------------------------------------------------------------------- style
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=name_of)
+def test_files_and_functions_stay_small(path):
+    text = path.read_text()
+    assert len(text.splitlines()) <= MAX_FILE
+    functions = [n for n in ast.walk(ast.parse(text)) if isinstance(n, ast.FunctionDef | ast.AsyncFunctionDef)]
+    long = {f.name: f.end_lineno - f.lineno + 1 for f in functions if f.end_lineno - f.lineno + 1 > MAX_FUNCTION}
+    assert not long
+
+
+@pytest.mark.parametrize("path", [p for p in SOURCES if p.stat().st_size], ids=name_of)
+def test_every_file_says_first_what_it_is_for(path):
+    text = path.read_text()
+    notebook = text.startswith("# ---\n# jupyter:")  # says it in its title, the first cell
+    assert "\n# %% [markdown]\n# # " in text if notebook else ast.get_docstring(ast.parse(text))
+
+
+def calls_of(path):
+    """Calls of methods and of functions of modules: as written, and the last name behind its dot (".cuda")."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):
+            found |= {ast.unparse(node.func), f".{node.func.attr}"}
+    return found
+
+
+@pytest.mark.parametrize("path", [p for p in SOURCES if p.parts[len(ROOT.parts)] == "lumix"], ids=name_of)
+def test_no_hidden_device_and_no_global_seed(path):
+    calls = calls_of(path)
+    assert ".cuda" not in calls
+    if room_of(path) != "lumix.train":  # where files are decoded, transforms know nothing but the global state
+        assert not {"torch.manual_seed", "torch.seed", "torch.cuda.manual_seed_all"} & calls
+        assert not [c for c in calls if c.startswith(("np.random.", "numpy.random.", "random."))]
+
+
+# ------------------------------------------------------------------------------------------------- pins
+
+
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+LOCK = (ROOT / "requirements.lock").read_text()
+
+
+def canonical(name):
+    return name.lower().replace("_", "-").replace(".", "-")
+
+
+PINS = [
+    Requirement(line.rstrip("\\").strip()) for line in LOCK.splitlines() if line and not line.startswith((" ", "#"))
+]
+# The lock is universal: numpy and some others have one pin for Python 3.11 and one for what is newer.
+INTERPRETERS = ["3.11.7", "3.12.1", "3.13.1"]
+
+
+def locked(python_version):
+    """Name -> version of every pin for an interpreter on this system; a name may occur once."""
+    environment = {"python_full_version": python_version, "python_version": python_version.rpartition(".")[0]}
+    pins = {}
+    for pin in PINS:
+        if pin.marker is None or pin.marker.evaluate(environment):
+            (specifier,) = pin.specifier
+            assert specifier.operator == "=="
+            assert canonical(pin.name) not in pins, f"{pin.name} is pinned twice"
+            pins[canonical(pin.name)] = specifier.version
+    return pins
+
+
+def wanted():
+    """Every requirement of pyproject.toml outside the project itself."""
+    texts = [*PROJECT["dependencies"], *(r for extra in PROJECT["optional-dependencies"].values() for r in extra)]
+    return [r for r in map(Requirement, texts) if r.name != PROJECT["name"]]
+
+
+@pytest.mark.parametrize("interpreter", INTERPRETERS)
+def test_the_lock_pins_everything_once_within_the_ranges(interpreter):
+    pins = locked(interpreter)
+    assert len(wanted()) > 15
+    for requirement in wanted():
+        assert requirement.specifier.contains(pins[canonical(requirement.name)]), requirement
+
+
+def test_the_lock_is_hashed_and_holds_no_address():
+    assert "://" not in LOCK
+    assert LOCK.count("--hash=sha256:") >= len(PINS) > 50
+
+
+def test_the_method_needs_torch_alone():
+    assert [Requirement(r).name for r in PROJECT["dependencies"]] == ["torch"]
+
+
+def test_the_conda_environment_carries_the_same_versions():
+    """conda gives the interpreter, the lock the rest; what is pinned beside it must agree with it."""
+    environment = yaml.safe_load((ROOT / "environment.yml").read_text())
+    (pip,) = [entry["pip"] for entry in environment["dependencies"] if isinstance(entry, dict)]
+    names = [entry for entry in environment["dependencies"] if isinstance(entry, str)]
+    conda = dict(name.split("=", 1) for name in names if "=" in name)
+    python_version = conda.pop("python").strip("=")
+    assert Requirement(f"python{PROJECT['requires-python']}").specifier.contains(python_version)
+    pins = locked(f"{python_version}.1")
+    assert ["-r", "requirements.lock"] in [line.split() for line in pip]
+    listed = [Requirement(line) for line in pip if not line.startswith(("-", "."))]
+    versions = conda | {r.name: str(r.specifier).removeprefix("==") for r in listed}
+    assert {name: version.strip("=") for name, version in versions.items()} == {
+        name: pins[canonical(name)] for name in versions
+    }
