@@ -4,6 +4,12 @@ import difflib
 from collections.abc import Iterable
 
 
+def _likeness(name: str, known: str) -> float:
+    """Of a misspelt or cut name to a known one, 0 to 1; the start of a long name counts as much as the whole."""
+    matcher = difflib.SequenceMatcher
+    return max(matcher(None, name, known).ratio(), matcher(None, name, known[: len(name)]).ratio())
+
+
 def choose(kind: str, name: str, known: Iterable[str]) -> str:
     """`name` itself if it is known.
 
@@ -13,7 +19,7 @@ def choose(kind: str, name: str, known: Iterable[str]) -> str:
     names = list(known)
     if name in names:
         return name
-    near = difflib.get_close_matches(name, names, n=3, cutoff=0.5) or [n for n in names if name and name in n][:3]
+    near = [n for n in sorted(names, key=lambda n: -_likeness(name, n)) if _likeness(name, n) >= 0.6][:3]
     if near:
         raise ValueError(f"unknown {kind} {name!r}: did you mean {' or '.join(near)}?")
     raise ValueError(f"unknown {kind} {name!r}: choose from {', '.join(names)}")

@@ -142,6 +142,20 @@ def test_stopped_and_resumed_equals_undisturbed(
     assert without_times(record.read_metrics(finished)) == without_times(record.read_metrics(tmp_path / "r"))
 
 
+def test_a_run_that_is_asked_to_stop_saves_and_goes_on_later(
+    finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(training, "CHECK_EVERY", 4)
+    asked = iter([False, False, True])
+    with pytest.raises(record.Stopped, match="update 8"):
+        fit(small_run(), 0, tmp_path / "r", stop=lambda: next(asked))
+    assert load_checkpoint(tmp_path / "r", small_run().key, 0) is not None
+    assert not (tmp_path / "r" / "lock").exists()
+    fit(small_run(), 0, tmp_path / "r")
+    assert "resumed at update 8" in (tmp_path / "r" / "log.txt").read_text()
+    assert_same_weights(finished, tmp_path / "r")
+
+
 # Imports once, then forks a child for each attempt and kills it at a random moment until one comes through.
 KILLER = """
 import os, random, signal, sys, time

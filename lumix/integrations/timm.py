@@ -103,7 +103,7 @@ class Mixup:
         self.mixup_enabled = True  # as in timm: set to False to go on without mixing
         self.generator, self.seed = generator, seed
         shared: dict[str, Any] = {"mode": mode, "pairing": "flip", "prob": prob}
-        minmax = None if cutmix_minmax is None else (cutmix_minmax[0], cutmix_minmax[1])
+        minmax = None if cutmix_minmax is None else tuple(cutmix_minmax)
         cut: dict[str, Any] = {"minmax": minmax, "box_rule": box_rule, "correct_lam": correct_lam}
         cuts = cutmix_alpha > 0 or minmax is not None
         cutmix_alpha = cutmix_alpha if minmax is None else 1.0  # unused, but must be above 0

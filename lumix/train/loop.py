@@ -4,7 +4,7 @@ Killed at any instant and called again, it gives the weights of an uninterrupted
 (on a GPU with Execution.deterministic): all randomness of an update derives from (seed, rank, update).
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
@@ -16,15 +16,23 @@ from lumix.train.config import Execution, Run
 from lumix.train.outcome import write_result
 from lumix.train.process import Process
 from lumix.train.record import RunError
-from lumix.train.training import Training
+from lumix.train.training import Training, never
 
 
-def fit(run: Run, seed: int, directory: Path, execution: Execution | None = None) -> dict[str, Any]:
+def fit(
+    run: Run,
+    seed: int,
+    directory: Path,
+    execution: Execution | None = None,
+    stop: Callable[[], bool] = never,
+) -> dict[str, Any]:
     """Train `run` with `seed` in `directory` and return the content of result.json.
 
-    Under torch.distributed, call it on every process; rank 0 writes.
+    Under torch.distributed, call it on every process; rank 0 writes. `stop` is asked every few updates, for instance
+    whether a signal has come; when it says yes on any process, a checkpoint is saved and `Stopped` raised on all.
 
     Raises:
+        Stopped: as `stop` asked for; the same call goes on from there.
         RunError: one sentence on what is wrong and what to do; nothing already computed is lost.
     """
     execution = execution or Execution()
@@ -34,7 +42,7 @@ def fit(run: Run, seed: int, directory: Path, execution: Execution | None = None
         finished = process.agree(lambda: _open(run, seed, directory, process))
         if finished is not None:
             return finished
-        training = Training.begin(run, seed, directory, execution, process)
+        training = Training.begin(run, seed, directory, execution, process, stop)
         training.resume()
         training.train()
         result = process.agree(lambda: write_result(training))

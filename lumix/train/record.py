@@ -34,6 +34,10 @@ class RunError(RuntimeError):
     """A run cannot go on; the message is one sentence for the user, with the remedy."""
 
 
+class Stopped(Exception):  # noqa: N818 - nothing is wrong
+    """A run was asked to stop and has saved its checkpoint: the same call continues it."""
+
+
 # ------------------------------------------------------------------------------------------------- files
 
 

@@ -2,6 +2,7 @@
 
 import math
 import time
+from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,13 +22,18 @@ from lumix.train.model import build_model
 from lumix.train.optim import build_optimizer, build_schedule
 from lumix.train.process import Process
 from lumix.train.progress import Progress
-from lumix.train.record import RunError
+from lumix.train.record import RunError, Stopped
 from lumix.train.streams import step_generator, stream_seed
 from lumix.train.task import MixTask, build_loss, build_mixer
 
 CHECK_EVERY = 20  # updates between looks at the loss; each look waits for the device
 NEVER = 2**62  # larger than any update: "no bad loss so far"
 STATISTICS = ("loss", "lam_0", "lam", "perturbation", "perturbed", "cutmix", "samples")
+
+
+def never() -> bool:
+    """The default of `stop`."""
+    return False
 
 
 @dataclass
@@ -39,6 +45,7 @@ class Training:
     directory: Path
     execution: Execution
     process: Process
+    stop: Callable[[], bool]
     feed: Feed
     task: MixTask
     optimizer: torch.optim.Optimizer
@@ -54,7 +61,15 @@ class Training:
     saved_at: float = field(default_factory=time.monotonic)
 
     @classmethod
-    def begin(cls, run: Run, seed: int, directory: Path, execution: Execution, process: Process) -> "Training":
+    def begin(
+        cls,
+        run: Run,
+        seed: int,
+        directory: Path,
+        execution: Execution,
+        process: Process,
+        stop: Callable[[], bool] = never,
+    ) -> "Training":
         """A run at its first update."""
         share_of_batch(run, process)
         device = process.device
@@ -76,6 +91,7 @@ class Training:
             directory=directory,
             execution=execution,
             process=process,
+            stop=stop,
             feed=feed,
             task=task,
             optimizer=optimizer,
@@ -133,14 +149,23 @@ class Training:
             )
 
     def save_if_due(self) -> None:
-        """Save a checkpoint if the last one is long enough ago; touch the lock."""
+        """Save a checkpoint if the last one is long enough ago or the run is to stop; touch the lock.
+
+        Raises:
+            Stopped: if any process was asked to stop.
+        """
         due = time.monotonic() - self.saved_at >= self.execution.checkpoint_seconds
-        if self.process.agree(lambda: due):
+        flags = torch.tensor([self.stop(), due and self.process.rank == 0], device=self.process.device)
+        stops, due = (bool(flag) for flag in self.process.sum(flags.long()))
+        if stops or due:
             state = self.state()
             self.process.agree(lambda: save_checkpoint(self.directory, state))
             self.saved_at = time.monotonic()
         if self.process.rank == 0:
             (self.directory / "lock").touch()
+        if stops:
+            self.progress.line(f"stopped at update {self.update}")
+            raise Stopped(f"{self.run.key} seed {self.seed} stopped at update {self.update} and can be continued")
 
     # --------------------------------------------------------------------------------------------- training
 
