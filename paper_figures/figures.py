@@ -61,6 +61,7 @@ def gain_per_model(results: Results) -> Figure:
         draw_gains(axes, found, results.scale, "LUMix minus CutMix, points of top-1")
         axes.set_title(f"Gain per model. {words.badge(results.scale, record)}", fontsize=10, wrap=True)
     else:
+        figure.set_size_inches(8, 2)
         style.say_not_run(axes, f"no results of {MODELS} at {results.scale} scale")
     return figure
 

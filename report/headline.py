@@ -68,7 +68,7 @@ def reading(gain: Interval | None) -> str:
     if gain is None:
         return "CutMix and LUMix have no common finished seed here, so there is nothing to read yet."
     if gain.low is None or gain.high is None:
-        return f"There is no spread over {gain.n} seed(s), hence no interval: chance cannot be excluded."
+        return f"With n = {gain.n} there is no interval here, so chance cannot be excluded."
     half_width = (gain.high - gain.low) / 2
     if gain.low > 0:
         sign = "LUMix is ahead of CutMix here: the interval lies above zero."
