@@ -13,7 +13,6 @@ from timm.utils import ModelEmaV3
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from lumix.batch import Kind, MixedBatch
 from lumix.train import record
 from lumix.train.checkpoint import load_checkpoint, save_checkpoint
 from lumix.train.config import Execution, Run
@@ -24,11 +23,11 @@ from lumix.train.process import Process
 from lumix.train.progress import Progress
 from lumix.train.record import RunError, Stopped
 from lumix.train.streams import step_generator, stream_seed
+from lumix.train.tally import SIZE, summary, tally
 from lumix.train.task import MixTask, build_loss, build_mixer
 
 CHECK_EVERY = 20  # updates between looks at the loss; each look waits for the device
 NEVER = 2**62  # larger than any update: "no bad loss so far"
-STATISTICS = ("loss", "lam_0", "lam", "perturbation", "perturbed", "cutmix", "samples")
 
 
 def never() -> bool:
@@ -54,7 +53,7 @@ class Training:
     progress: Progress
     update: int = 0  # updates done, over all epochs
     metrics: list[dict[str, Any]] = field(default_factory=list)
-    sums: Tensor = field(default_factory=lambda: torch.zeros(len(STATISTICS), dtype=torch.float64))
+    sums: Tensor = field(default_factory=lambda: torch.zeros(SIZE, dtype=torch.float64))
     bad: Tensor = field(default_factory=lambda: torch.tensor(NEVER))
     train_seconds: float = 0.0
     epoch_seconds: float = 0.0
@@ -98,7 +97,7 @@ class Training:
             schedule=build_schedule(run.optim, optimizer, run.epochs, feed.updates_per_epoch),
             scaler=torch.amp.GradScaler(device.type, enabled=run.precision == "float16"),
             progress=Progress(directory / "log.txt", run.epochs, execution.progress and process.rank == 0),
-            sums=torch.zeros(len(STATISTICS), dtype=torch.float64, device=device),
+            sums=torch.zeros(SIZE, dtype=torch.float64, device=device),
             bad=torch.tensor(NEVER, device=device),
         )
 
@@ -215,7 +214,9 @@ class Training:
                 with torch.autocast(device.type, precision, enabled=self.run.precision != "float32"):
                     out = self.task(part.images, part, generator=generator)
                 self.scaler.scale(out["loss"] * (len(part) / len(batch))).backward()
-            self._count(part, out)
+            loss, perturbed = out["loss"].detach(), self.task.criterion.rule.perturbs(part)
+            self.sums += tally(part, loss, out["own_weight"], perturbed)
+            self.bad = torch.minimum(self.bad, torch.where(loss.isfinite(), NEVER, step))
         if self.run.optim.clip_grad:
             self.scaler.unscale_(self.optimizer)
             torch.nn.utils.clip_grad_norm_(self.task.get_clip_parameters(), self.run.optim.clip_grad)
@@ -224,38 +225,16 @@ class Training:
         self.optimizer.zero_grad(set_to_none=True)
         self.task.update_ema(step)
 
-    def _count(self, batch: MixedBatch, out: dict[str, Tensor]) -> None:
-        """Add to the epoch's statistics, without waiting for the device; lambda in the paper's sense, the partner's."""
-        loss, weight = out["loss"].detach(), out["own_weight"]
-        perturbed = self.task.criterion.rule.perturbs(batch)
-        sums = (
-            loss * len(batch),
-            (1 - batch.own_weight).sum(),
-            (1 - weight).sum(),
-            ((weight - batch.own_weight).abs() * perturbed).sum(),
-            perturbed.sum(),
-            (batch.kind == Kind.CUTMIX).sum(),
-            loss.new_tensor(len(batch)),
-        )
-        self.sums += torch.stack([value.double() for value in sums])
-        self.bad = torch.minimum(self.bad, torch.where(loss.isfinite(), NEVER, self.update))
-
     def _close_epoch(self, epoch: int) -> None:
         """Statistics, evaluation, checkpoint."""
         last_ones = epoch >= self.run.epochs - self.run.median_last
         evaluates = last_ones or (epoch + 1) % self.run.evaluate_every == 0
-        sums = dict(zip(STATISTICS, self.process.sum(self.sums).tolist(), strict=True))
-        samples = sums["samples"]
         self.stop_if_bad()
         line = {
             "epoch": epoch + 1,
             "step": self.update,
             "lr": self.optimizer.param_groups[0]["lr"],
-            "loss": sums["loss"] / samples,
-            "lam_0": sums["lam_0"] / samples,
-            "lam": sums["lam"] / samples,
-            "perturbation": sums["perturbation"] / sums["perturbed"] if sums["perturbed"] else None,
-            "share_cutmix": sums["cutmix"] / samples,
+            **summary(self.process.sum(self.sums)),
             "images_per_second": self.feed.updates_per_epoch * self.run.batch_size / self.epoch_seconds,
             "seconds": self.epoch_seconds,
             **(self.evaluate() if evaluates else {}),
@@ -279,17 +258,17 @@ class Training:
         for images, labels in self.feed.test():
             with torch.autocast(device.type, precision, enabled=self.run.precision != "float32"):
                 evaluator.update(model(images), labels)
-        summary = evaluator.compute(distributed=self.process.distributed)
-        if not math.isfinite(summary["loss"]):
+        scores = evaluator.compute(distributed=self.process.distributed)
+        if not math.isfinite(scores["loss"]):
             raise RunError(
                 f"the test loss of {self.run.key} seed {self.seed} is not finite after update {self.update}: lower "
                 f"the learning rate; the last good checkpoint, if there is one, is kept in {self.directory}"
             )
         samples = int(self.process.sum(evaluator.counts)[0])
         return {
-            "top1": summary["top1"],
-            "top5": summary["top5"],
-            "eval_loss": summary["loss"],
+            "top1": scores["top1"],
+            "top5": scores["top5"],
+            "eval_loss": scores["loss"],
             "test_samples": samples,
         }
 
