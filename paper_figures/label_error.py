@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 import lumix
 from lumix.functional import predicted_weight
+from lumix.train.data import normalise
 from lumix.train.embedded import shapes
 from lumix.train.imageset import ImageSet
 
@@ -35,12 +36,6 @@ class Pairs:
     truth: Tensor
     weights: dict[str, Tensor]  # "λ0", "λs", "λ"
     names: list[str]
-
-
-def normalised(images: Tensor, data: ImageSet) -> Tensor:
-    """float32 [N, 3, H, W] with the mean and deviation of the set."""
-    mean, std = (torch.tensor(values).view(1, -1, 1, 1) for values in (data.mean, data.std))
-    return (images.float() / 255 - mean) / std
 
 
 def small_network(num_classes: int) -> nn.Module:
@@ -63,7 +58,7 @@ def train(data: ImageSet, seed: int = 0) -> nn.Module:
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 3e-3, total_steps=EPOCHS * (len(data) // BATCH))
     for _ in range(EPOCHS):
         for rows in torch.randperm(len(data), generator=generator).split(BATCH):
-            batch = mixer(normalised(data.images[rows], data), data.labels[rows], generator)
+            batch = mixer(normalise(data.images[rows], data.mean, data.std), data.labels[rows], generator)
             loss = loss_of(network(batch.images), batch, generator)
             optimizer.zero_grad()
             loss.backward()
@@ -75,7 +70,7 @@ def train(data: ImageSet, seed: int = 0) -> nn.Module:
 @torch.no_grad()
 def accuracy(network: nn.Module, data: ImageSet) -> float:
     """Top-1 in per cent on clean images."""
-    return 100 * float((network(normalised(data.images, data)).argmax(1) == data.labels).float().mean())
+    return 100 * float((network(normalise(data.images, data.mean, data.std)).argmax(1) == data.labels).float().mean())
 
 
 @torch.no_grad()
@@ -88,7 +83,7 @@ def mixed_pairs(network: nn.Module, data: ImageSet, seed: int = 1) -> Pairs:
     shows_own = batch.own_mask().squeeze(1) > 0.5
     own = (data.masks.bool() & shows_own).sum((1, 2))
     pasted = (data.masks[batch.partner].bool() & ~shows_own).sum((1, 2))
-    logits = network(normalised(batch.images, data))
+    logits = network(normalise(batch.images, data.mean, data.std))
     own_weights = {
         "λ0": batch.own_weight,
         "λs": predicted_weight(logits, batch.labels, batch.partner_labels),

@@ -4,9 +4,9 @@ from dataclasses import replace
 
 import pytest
 import torch
-from batches import algorithm_1, dense_target, label_batch, one_hot, random_logits, stream
+from batches import algorithm_1, label_batch, one_hot, random_logits, stream
 from timm.data.mixup import mixup_target
-from timm.loss import BinaryCrossEntropy, SoftTargetCrossEntropy
+from timm.loss import SoftTargetCrossEntropy
 from torch.nn import functional as F
 
 from lumix import AreaRule, BetaLaw, ConstantLaw, Kind, LUMixRule, MixLoss
@@ -67,62 +67,6 @@ def test_baseline_is_timms_soft_target_cross_entropy(smoothing):
     batch = replace(batch, partner_labels=batch.labels.flip(0))  # timm's pairing
     dense = mixup_target(batch.labels, CLASSES, batch.own_weight[:, None], smoothing)
     torch.testing.assert_close(MixLoss(smoothing=smoothing)(logits, batch), SoftTargetCrossEntropy()(logits, dense))
-
-
-@pytest.mark.parametrize("threshold", [None, 0.2])
-@pytest.mark.parametrize("reduction", ["mean", "class_sum"])
-@pytest.mark.parametrize("smoothing", [0.0, 0.1])
-def test_bce_is_timms_binary_cross_entropy(threshold, reduction, smoothing):
-    batch, logits = label_batch(), LOGITS.float()
-    batch = replace(batch, partner_labels=batch.labels.flip(0))
-    dense = mixup_target(batch.labels, CLASSES, batch.own_weight[:, None], smoothing)
-    theirs = BinaryCrossEntropy(smoothing, threshold, sum_classes=reduction == "class_sum")
-    target = "soft" if threshold is None else "threshold"
-    ours = MixLoss(kind="bce", smoothing=smoothing, bce_target=target, bce_reduction=reduction)
-    torch.testing.assert_close(ours(logits, batch), theirs(logits, dense))
-
-
-# ------------------------------------------------------------------------------------------------- BCE targets
-
-
-@pytest.mark.parametrize("smoothing", [0.0, 0.1])
-@pytest.mark.parametrize("bce_target", ["twohot", "threshold", "soft"])
-@pytest.mark.parametrize("rule", [AreaRule(), LUMixRule(0.4, 0.1), LUMixRule(0.4, 0.1, apply_to="both")])
-def test_bce_targets_are_those_of_brute_force(rule, bce_target, smoothing):
-    """I-17: perturbed samples keep soft targets; the others get 1 for what is visible, a threshold, or the mix."""
-    batch = exact(label_batch(kind=None))
-    weight = rule.weigh(LOGITS, batch, LAM_R) if isinstance(rule, LUMixRule) else batch.own_weight
-    dense = dense_target(batch, weight, CLASSES, smoothing)
-    own, partner = (one_hot(labels, CLASSES) for labels in (batch.labels, batch.partner_labels))
-    if bce_target == "twohot":
-        visible = torch.maximum(own, partner * (batch.own_weight[:, None] < 1))
-        other = visible * (1 - smoothing) + smoothing / CLASSES
-    else:
-        other = (dense > 0.2).double() if bce_target == "threshold" else dense
-    target = torch.where(rule.perturbs(batch)[:, None], dense, other)
-    loss = MixLoss(rule, kind="bce", bce_target=bce_target, smoothing=smoothing)
-    expected = F.binary_cross_entropy_with_logits(LOGITS, target, reduction="none").mean(1)
-    torch.testing.assert_close(loss.per_sample(LOGITS, batch, weight), expected, rtol=1e-6, atol=1e-8)
-
-
-def test_threshold_is_strict_and_applies_to_the_smoothed_target():
-    batch = replace(label_batch(2, kind=Kind.CUTMIX), labels=torch.tensor([0, 0]), partner_labels=torch.tensor([1, 1]))
-    loss = MixLoss(kind="bce", bce_target="threshold", bce_threshold=0.25, bce_reduction="class_sum")
-    logits = torch.full((2, 3), 3.0)
-    values = loss.per_sample(logits, batch, torch.tensor([0.75, 0.7]))
-    on, off = (F.binary_cross_entropy_with_logits(logits[0, 0], torch.tensor(t)) for t in (1.0, 0.0))
-    torch.testing.assert_close(values, torch.stack([on + 2 * off, 2 * on + off]))  # 0.25 is not above 0.25
-
-
-@pytest.mark.parametrize("score", ["softmax", "sigmoid"])
-def test_regulariser_of_bce_reads_the_chosen_score(score):
-    batch, rule = exact(CUT), LUMixRule(0.4, 0.1, scores=score)
-    p = LOGITS.softmax(1) if score == "softmax" else LOGITS.sigmoid()
-    dense = dense_target(batch, rule.weigh(LOGITS, batch, LAM_R), CLASSES)
-    pair = torch.maximum(*(one_hot(labels, CLASSES) for labels in (batch.labels, batch.partner_labels)))
-    settings = {"kind": "bce", "score": score}
-    extra = value(MixLoss(rule, eta=2.0, **settings), batch=batch) - value(MixLoss(rule, **settings), batch=batch)
-    torch.testing.assert_close(extra, 2 * (dense * pair * (1 - p)).sum(1))
 
 
 # ------------------------------------------------------------------------------------------------- gradients

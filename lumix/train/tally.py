@@ -1,4 +1,4 @@
-"""Statistics of an epoch, added up on the device without waiting for it; lambda is the partner's weight, the paper's."""
+"""Statistics of an epoch, summed on the device without waiting for it; lambda is the partner's weight, the paper's."""
 
 from typing import Any
 
@@ -20,7 +20,7 @@ def tally(batch: MixedBatch, loss: Tensor, own_weight: Tensor, perturbed: Tensor
         (1 - own_weight).sum(),
         change.sum(),
         perturbed.sum(),
-        (batch.kind == Kind.CUTMIX).sum(),
+        batch.is_kind(Kind.CUTMIX).sum(),
     )
     return torch.stack([value.double() for value in sums])
 

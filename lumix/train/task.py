@@ -6,10 +6,10 @@ import torch
 from timm.task import ClassificationTask
 from torch import Tensor, nn
 
-from lumix.batch import Kind, MixedBatch
+from lumix.batch import MixedBatch
 from lumix.loss import MixLoss
 from lumix.mixers import CutMix, Mixer, Mixup, RandomLambda, RandomShuffle, Switch
-from lumix.mixers.plan import MixPlan, apply_plan
+from lumix.mixers.plan import apply_plan, unmixed_plan
 from lumix.rules import AreaRule, BetaLaw, ConstantLaw, Law, LUMixRule, NormalLaw, Rule
 from lumix.train.config import Loss, Mix
 
@@ -18,12 +18,7 @@ class NoMix:
     """The mixer that leaves every sample as it is."""
 
     def __call__(self, images: Tensor, labels: Tensor, generator: torch.Generator, model: Any = None) -> MixedBatch:
-        size, device = len(images), images.device
-        zeros = torch.zeros(size, dtype=torch.uint8, device=device)
-        box = torch.zeros((size, 4), dtype=torch.int64, device=device)
-        index = torch.arange(size, device=device)
-        ones = torch.ones(size, dtype=torch.float64, device=device)
-        return apply_plan(images, labels, MixPlan(ones, index, zeros, box, frozenset({Kind.NONE})))
+        return apply_plan(images, labels, unmixed_plan(len(images), images.device))
 
 
 def build_mixer(mix: Mix) -> Mixer:

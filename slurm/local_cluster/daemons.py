@@ -40,7 +40,7 @@ def daemons(layout: Layout, settings: Settings) -> list[Daemon]:
                 _mariadbd(layout, settings),
                 lambda: ask(layout, "mariadb-admin", "--no-defaults", socket, "ping") is not None,
             ),
-            Daemon("slurmdbd", ("slurmdbd", "-D"), lambda: bool(ask(layout, "sacctmgr", "-n", "show", "config"))),
+            Daemon("slurmdbd", ("slurmdbd", "-D"), lambda: bool(ask(layout, "sacctmgr", "-n", "show", "tres"))),
         ]
     return [
         *start,

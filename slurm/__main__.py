@@ -1,0 +1,143 @@
+"""`python -m slurm submit | status | cancel | logs | cost-page`: the tables of the papers on a SLURM cluster.
+
+Nothing here imports torch, except the debug executor, which trains in this process.
+"""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from experiments.params import Params
+    from experiments.runs import Item
+    from experiments.scale import Scale
+
+USAGE, FAILURE = 2, 1
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line. Names of scales, tables, rows, runs and clusters are checked later, with near matches."""
+    top = argparse.ArgumentParser(
+        prog="python -m slurm",
+        description="The tables of the papers on a SLURM cluster: submit what is missing, watch it, cancel it.",
+        epilog="Scale and seeds default to params.yaml, the cluster to LUMIX_CLUSTER, else a100. See docs/slurm.md.",
+    )
+    commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    common = argparse.ArgumentParser(add_help=False)
+    common.add_argument("--scale", metavar="S", help="mini (a laptop), lab (one GPU) or paper (a cluster)")
+    common.add_argument("--seeds", metavar="N", type=int, help="seeds 0 to N-1 for every run")
+
+    def command(name: str, text: str) -> argparse.ArgumentParser:
+        return commands.add_parser(name, help=text, description=text[0].upper() + text[1:] + ".", parents=[common])
+
+    submit = command(
+        "submit", "submit the missing runs of tables as job arrays; runs with a job already are left alone"
+    )
+    submit.add_argument("tables", metavar="TABLE", nargs="+", help="a table, or `all`")
+    submit.add_argument("--only", metavar="ROW", action="append", help="this row only; may be repeated")
+    submit.add_argument("--cluster", metavar="NAME", help="a file of slurm/clusters, or the path of your own .toml")
+    submit.add_argument("--dry-run", action="store_true", help="print the plan, write and submit nothing")
+    submit.add_argument("--resume", action="store_true", help="submit failed, cancelled and lost runs again")
+    status = command("status", "say of every run whether it is queued, running, done, failed or lost")
+    status.add_argument("table", metavar="TABLE", nargs="?", help="a table; without one, every run that has a job")
+    cancel = command("cancel", "cancel the jobs of a table or a run; what they have trained stays")
+    cancel.add_argument("name", metavar="TABLE|RUN", help="a table, a run's key, or KEY/seed0")
+    logs = command("logs", "print the ends of a run's logs")
+    logs.add_argument("name", metavar="RUN", help="a run's key, or KEY/seed0")
+    command("cost-page", "print docs/cost.md: runs, GPU-hours, price, disk and wall time of every table")
+    return top
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; returns the exit code."""
+    options = parser().parse_args(arguments)
+    from experiments.params import check_seeds, read_params
+    from experiments.scale import get_scale
+    from lumix.train.record import RunError
+    from slurm.scheduler import SchedulerError
+
+    try:
+        params = read_params()
+        name = options.scale or ("paper" if options.command == "cost-page" else params.scale)
+        scale = get_scale(name)
+        seeds = params.seeds if options.seeds is None else check_seeds(options.seeds)
+        return _dispatch(options, params, scale, seeds)
+    except ValueError as error:
+        return _fail(error, USAGE)
+    except (RunError, SchedulerError, OSError) as error:
+        return _fail(error, FAILURE)
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return 130
+
+
+def _dispatch(options: argparse.Namespace, params: "Params", scale: "Scale", seeds: int | None) -> int:
+    if options.command == "submit":
+        from slurm.cluster import load_cluster
+        from slurm.submit import submit
+
+        cluster = load_cluster(options.cluster)
+        items = _items(scale, options.tables, params.tables, options.only, seeds)
+        submit(scale, items, cluster, options.dry_run, options.resume)
+    elif options.command == "status":
+        _status(scale, options.table, params.tables, seeds)
+    elif options.command == "cancel":
+        from slurm.control import cancel, items_named
+
+        jobs = cancel(scale, items_named(scale, options.name, seeds))
+        print(f"cancelled: job {', '.join(jobs)}" if jobs else f"{options.name} has no job that is queued or running")
+    elif options.command == "logs":
+        from slurm.control import items_named, logs
+
+        print(logs(scale, items_named(scale, options.name, seeds)) or f"{options.name} has no logs yet")
+    else:
+        from slurm.cost_page import cost_page
+
+        print(cost_page(scale, seeds), end="")
+    return 0
+
+
+def _items(
+    scale: "Scale", names: Sequence[str], every: Sequence[str], only: list[str] | None, seeds: int | None
+) -> "list[Item]":
+    """The trainings of some tables.
+
+    Raises:
+        ValueError: for an unknown table or row, with near matches.
+    """
+    from experiments.near import choose
+    from experiments.registry import get_table
+    from experiments.runs import items_of_table
+
+    tables = [get_table(name, scale) for name in (every if list(names) == ["all"] else names)]
+    rows = {row.id for table in tables for row in table.rows}
+    kind = f"row of {tables[0].id}" if len(tables) == 1 else "row"
+    chosen = None if only is None else [choose(kind, row, rows) for row in only]
+    return [item for table in tables for item in items_of_table(scale, table, chosen, seeds)]
+
+
+def _status(scale: "Scale", name: str | None, every: Sequence[str], seeds: int | None) -> None:
+    from slurm import book
+    from slurm.status import ABSENT, print_table, statuses, summary
+
+    items = _items(scale, [name] if name else every, every, None, seeds)
+    unique = list({item.directory: item for item in items}.values())
+    found, warning = statuses(scale, unique, book.ROOT)
+    # A table shows all it has; of everything only what has been touched.
+    shown = found if name else [status for status in found if status.state != ABSENT]
+    if warning:
+        print(warning, file=sys.stderr)
+    if shown:
+        print_table(shown)
+        print()
+    print(f"{name or 'all tables'} at scale {scale.name}: {summary(found)}")
+
+
+def _fail(error: Exception, code: int) -> int:
+    print(f"error: {error}", file=sys.stderr)
+    return code
+
+
+if __name__ == "__main__":
+    sys.exit(main())

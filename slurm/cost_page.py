@@ -1,0 +1,160 @@
+"""docs/cost.md: what every table costs on A100s, from the estimates of the scale, corrected by what was measured."""
+
+import heapq
+import statistics
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from experiments.collect import results_path
+from experiments.cost import owned_items
+from experiments.registry import TABLES
+from experiments.runs import Item
+from experiments.scale import Scale
+from lumix.train import record
+from lumix.train.config import Run
+from slurm.disk import checkpoint_bytes, readable, weight_bytes
+
+NODES = (1, 4, 16)
+GPUS_PER_NODE = 8
+DEVICE = "A100"  # the device whose hours the estimates are
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """GPU-hours of one finished training on some GPU."""
+
+    role: str
+    device: str
+    gpus: int
+    images_per_second: float
+    gpu_hours: float
+
+
+def measurements(scale: Scale) -> list[Measurement]:
+    """Every training on a GPU in the collected results of this scale."""
+    found = {}
+    for table in TABLES:
+        path = results_path(scale, table)
+        for key, entry in (record.read_json(path)["runs"] if path.exists() else {}).items():
+            for seed, result in entry["seeds"].items():
+                device, gpus = str(result["hardware"]["device"]), int(result.get("processes", 1))
+                if device != "cpu":
+                    found[key, seed] = Measurement(
+                        role=entry["config"]["model"]["role"],
+                        device=device,
+                        gpus=gpus,
+                        images_per_second=float(result["images_per_second"]),
+                        gpu_hours=float(result["seconds"]) * gpus / 3600,
+                    )
+    return list(found.values())
+
+
+def corrected_hours(scale: Scale, run: Run, measured: Sequence[Measurement]) -> float:
+    """GPU-hours of one training: the mean of those measured with the same model on the same GPU, else the estimate."""
+    same = [one.gpu_hours for one in measured if one.role == run.model.role and DEVICE in one.device]
+    return statistics.fmean(same) if same else scale.gpu_hours(run)
+
+
+def wall_hours(jobs: Sequence[float], nodes: int) -> float:
+    """Hours until all jobs are done on so many nodes, one job on a node at a time, the longest first."""
+    free = [0.0] * nodes
+    for job in sorted(jobs, reverse=True):
+        heapq.heapreplace(free, free[0] + job)
+    return max(free)
+
+
+def cost_page(scale: Scale, seeds: int | None = None) -> str:
+    """The page as Markdown.
+
+    Raises:
+        ValueError: for a scale without GPUs.
+    """
+    if not scale.gpus:
+        raise ValueError(f"scale {scale.name} needs no GPU, hence costs nothing: choose --scale paper or lab")
+    measured = measurements(scale)
+    per_table = {table: owned_items(scale, table, seeds) for table in TABLES}
+    lines = [_line(scale, table, items, measured) for table, items in per_table.items()]
+    every = [item for items in per_table.values() for item in items]
+    total = _line(scale, "**all**", every, measured)
+    nodes = " | ".join(f"on {number} node{'s' if number > 1 else ''}" for number in NODES)
+    gpus = f"{scale.gpus} GPU{'s' if scale.gpus > 1 else ''}"
+    return "\n".join(
+        [
+            "<!-- Generated: python -m slurm cost-page > docs/cost.md -->",
+            "# What the tables cost",
+            "",
+            f"Scale `{scale.name}`: {scale.setting} A run that several tables show is trained once and counted for the "
+            f"first of them. One training takes {gpus}; wall time is on nodes of {GPUS_PER_NODE} GPUs, longest runs "
+            "first, without waiting in the queue. A dash means that the table owns no run of its own.",
+            "",
+            f"| table | runs | trainings | {DEVICE}-hours | dollars | weights on disk | {nodes} |",
+            "|---|--:|--:|--:|--:|--:|" + "--:|" * len(NODES),
+            *lines,
+            total,
+            "",
+            _basis(scale, every, measured),
+            "",
+            f"Price: {scale.dollars_per_gpu_hour:.2f} dollars per GPU-hour, a round figure and no quote. While a run "
+            f"trains, its checkpoint takes up to {_largest(scale, every)} more, twice that for the moment in which one "
+            "replaces another.",
+            *_measured_table(measured),
+            "",
+        ]
+    )
+
+
+def _line(scale: Scale, name: str, items: Sequence[Item], measured: Sequence[Measurement]) -> str:
+    hours = [corrected_hours(scale, item.run, measured) for item in items]
+    if not items:
+        return f"| {name} |" + " – |" * (5 + len(NODES))
+    side_by_side = max(1, GPUS_PER_NODE // scale.gpus)
+    walls = [wall_hours([one / scale.gpus for one in hours], nodes * side_by_side) for nodes in NODES]
+    sizes = [weight_bytes(scale, item.run) for item in items]
+    known = [size for size in sizes if size is not None]
+    cells = [
+        str(len({item.run.key for item in items})),
+        str(len(items)),
+        f"{sum(hours):,.0f}",
+        f"{sum(hours) * scale.dollars_per_gpu_hour:,.0f}",
+        readable(sum(known)) if len(known) == len(sizes) else "not known",
+        *(_time(wall) for wall in walls),
+    ]
+    return f"| {name} | " + " | ".join(cells) + " |"
+
+
+def _time(hours: float) -> str:
+    return f"{hours / 24:.1f} days" if hours >= 48 else f"{hours:.0f} h"
+
+
+def _basis(scale: Scale, items: Sequence[Item], measured: Sequence[Measurement]) -> str:
+    roles = dict.fromkeys(item.run.model.role for item in items)
+    known = {one.role for one in measured if DEVICE in one.device}
+    corrected = [role for role in roles if role in known]
+    source = f"see `experiments/scales/{scale.name}.py`"
+    if not corrected:
+        return f"All hours are estimates ({source}), none is measured yet: budget up to twice as much."
+    rest = len(roles) - len(corrected)
+    return (
+        f"Hours of {', '.join(corrected)} are measured; those of the other {rest} models are estimates ({source}): "
+        "budget up to twice as much for them."
+    )
+
+
+def _largest(scale: Scale, items: Sequence[Item]) -> str:
+    sizes = [size for item in items if (size := checkpoint_bytes(scale, item.run)) is not None]
+    return readable(max(sizes)) if sizes else "an unknown amount"
+
+
+def _measured_table(measured: Sequence[Measurement]) -> list[str]:
+    """What was measured on any GPU, as mean and number of trainings."""
+    groups: dict[tuple[str, str, int], list[Measurement]] = {}
+    for one in measured:
+        groups.setdefault((one.role, one.device, one.gpus), []).append(one)
+    if not groups:
+        return []
+    lines = [
+        f"| {role} | {gpus} x {device} | {len(ones)} | {statistics.fmean(one.images_per_second for one in ones):,.0f} | "
+        f"{statistics.fmean(one.gpu_hours for one in ones):.2f} |"
+        for (role, device, gpus), ones in sorted(groups.items())
+    ]
+    return ["", "## Measured", "", "| model | hardware | n | images/s | GPU-hours |", "|---|---|--:|--:|--:|", *lines]

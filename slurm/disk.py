@@ -1,0 +1,62 @@
+"""What a run takes of the disk: its checkpoint while it trains, its weights for good."""
+
+from experiments.collect import results_path
+from experiments.registry import TABLES
+from experiments.scale import Scale
+from lumix.train import record
+from lumix.train.config import Run
+
+# Parameters of the paper's models with 1000 classes; a test counts them in timm.
+PAPER_PARAMETERS = {
+    "convnext_t": 28589128,
+    "convnext_s": 50223688,
+    "convnext_b": 88591464,
+    "swin_t": 28288354,
+    "swin_s": 49606258,
+    "swin_b": 87768224,
+    "deit_s": 22050664,
+    "deit_b": 86567656,
+    "xcit_s": 26253304,
+    "xcit_m": 84395752,
+    "xcit_l": 189096136,
+    "resnet50": 25557032,
+}
+
+
+def parameters_of(scale: Scale, run: Run) -> int | None:
+    """Parameters of a run's model: known at paper scale, else read from a collected result of the same model."""
+    if scale.name == "paper":
+        return PAPER_PARAMETERS.get(run.model.role)
+    return _measured(scale).get(run.model.role)
+
+
+def _measured(scale: Scale) -> dict[str, int]:
+    found: dict[str, int] = {}
+    for table in TABLES:
+        path = results_path(scale, table)
+        for entry in record.read_json(path)["runs"].values() if path.exists() else ():
+            for result in entry["seeds"].values():
+                found[entry["config"]["model"]["role"]] = int(result["parameters"])
+    return found
+
+
+def checkpoint_bytes(scale: Scale, run: Run) -> int | None:
+    """Weights, two moments of the optimizer and, if kept, the moving average, in four bytes each."""
+    parameters = parameters_of(scale, run)
+    copies = 4 if run.optim.ema_decay else 3
+    return None if parameters is None else 4 * copies * parameters
+
+
+def weight_bytes(scale: Scale, run: Run) -> int | None:
+    """The exported weights."""
+    parameters = parameters_of(scale, run)
+    return None if parameters is None else 4 * parameters
+
+
+def readable(size: float) -> str:
+    """Bytes in a unit that suits them."""
+    for unit in ("bytes", "kB", "MB", "GB"):
+        if size < 1000:
+            return f"{size:.3g} {unit}"
+        size /= 1000
+    return f"{size:.3g} TB"

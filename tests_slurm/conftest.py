@@ -1,0 +1,100 @@
+"""One real SLURM for all tests of this folder, copies of the project for each of them, and the record of faults."""
+
+import json
+import os
+import shutil
+import subprocess
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from faults import RECORD
+from workspace import TABLE, Run, Workspace, copy_project
+
+from slurm.local_cluster import INSTALL, LocalCluster, missing
+
+
+@pytest.fixture(scope="session")
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalCluster]:
+    """A running cluster with accounting."""
+    if absent := missing():
+        pytest.skip(f"SLURM IS NOT TESTED: {', '.join(absent)} missing; as root: {INSTALL}")
+    with LocalCluster(tmp_path_factory.mktemp("slurm")) as cluster:
+        yield cluster
+
+
+@pytest.fixture(scope="session")
+def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A pristine copy of the project, made once."""
+    copy = tmp_path_factory.mktemp("project") / "lumix"
+    copy_project(copy)
+    return copy
+
+
+@pytest.fixture(scope="module")
+def make(cluster: LocalCluster, project: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[], Workspace]]:
+    """A fresh workspace at every call; what is left of its jobs is cancelled at the end of the file."""
+    made: list[Workspace] = []
+
+    def build() -> Workspace:
+        root = tmp_path_factory.mktemp("work") / "lumix"
+        shutil.copytree(project, root, symlinks=True)
+        made.append(Workspace(root, cluster.environment()))
+        return made[-1]
+
+    yield build
+    for workspace in made:
+        workspace.cancel_all()
+
+
+@pytest.fixture
+def workspace(make: Callable[[], Workspace]) -> Iterator[Workspace]:
+    """A workspace of one test; what is left of its jobs is cancelled after it."""
+    made = make()
+    yield made
+    made.cancel_all()
+
+
+@pytest.fixture(scope="session")
+def local(project: Path, tmp_path_factory: pytest.TempPathFactory) -> Workspace:
+    """The same table trained undisturbed by the local launcher, without SLURM: what every test must arrive at."""
+    root = tmp_path_factory.mktemp("local") / "lumix"
+    shutil.copytree(project, root, symlinks=True)
+    params = root / "params.yaml"
+    params.write_text(params.read_text().replace("launcher: slurm", "launcher: local"))
+    workspace = Workspace(root, {})
+    code, output = workspace.python("experiments", "run", TABLE)
+    assert code == 0, output
+    return workspace
+
+
+@pytest.fixture(scope="session")
+def faults() -> Iterator[list[dict[str, Any]]]:
+    """The record of faults; written at the end of a session."""
+    found: list[dict[str, Any]] = []
+    yield found
+    if not found:
+        return
+    version = subprocess.run(["squeue", "--version"], capture_output=True, text=True, check=False).stdout.strip()
+    machine = (
+        f"{version} with one node, {os.cpu_count()} CPU cores, n = 1 for each fault. Recovery runs from the fault until "
+        "the run was past the epoch at which it was hit, and includes a start of Python and torch. SLURM holds a requeued "
+        "job for 6 s here, because the test cluster sets cred_expire=5, and for 2 minutes by default."
+    )
+    RECORD.parent.mkdir(parents=True, exist_ok=True)
+    RECORD.write_text(json.dumps({"machine": machine, "faults": found}, indent=1) + "\n")
+
+
+@pytest.fixture
+def recorded(faults: list[dict[str, Any]], local: Workspace) -> Callable[..., None]:
+    """Enter a fault and what became of the run, whose weights must be those of the undisturbed one."""
+
+    def enter(fault: str, seen: str, seconds: float | None, run: Run, expected: str | None = None) -> None:
+        checksum = run.finished()
+        place = str(run.directory.relative_to(run.workspace.root))
+        assert checksum == (expected or local.checksums()[place]), f"other weights than undisturbed\n{run.story()}"
+        attempts = len(run.attempts)
+        faults.append({"fault": fault, "seen": seen, "seconds": seconds, "attempts": attempts, "weights": "the same"})
+
+    return enter

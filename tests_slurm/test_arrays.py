@@ -1,0 +1,99 @@
+"""Whole tables on a real SLURM: submitted twice at once, collected by DVC, cut by a time limit, on two tasks."""
+
+import json
+import sys
+import time
+from collections.abc import Callable
+
+import pytest
+from workspace import TABLE, Run, Workspace, await_that
+
+STAGE = f"results@{TABLE}"
+TWO_TASKS = """
+import sys
+from pathlib import Path
+import torch, torch.distributed as dist
+from experiments.registry import get_table
+from experiments.scale import get_scale
+from lumix.train.config import Execution
+from lumix.train.loop import fit
+torch.set_num_threads(1)
+dist.init_process_group("gloo", init_method="file://" + sys.argv[2], rank=int(sys.argv[1]), world_size=2)
+run = get_table("lumix_table02_components", get_scale("mini")).cells["none", "top1"]
+fit(run, 0, Path(sys.argv[3]), Execution())
+dist.destroy_process_group()
+"""
+
+
+@pytest.fixture(scope="module")
+def slow_run(make: Callable[[], Workspace]) -> Run:
+    """A run of about 50 seconds under a time limit of one minute. SLURM asks it to stop 10 to 40 seconds after its start."""
+    workspace = make()
+    return workspace.submit(cluster=workspace.cluster(minutes=1, slowly=0.15))
+
+
+def test_two_people_submit_a_table_at_once_and_it_is_trained_once(
+    slow_run: Run, workspace: Workspace, local: Workspace
+) -> None:
+    """Both submissions end well; each run has one job; DVC collects what the local launcher would have made."""
+    command = (sys.executable, "-m", "slurm", "submit", TABLE, "--cluster", workspace.cluster(slowly=0.0))
+    both = [workspace.start(*command) for _ in range(2)]
+    outputs = [process.communicate(timeout=240)[0] for process in both]
+    assert [process.returncode for process in both] == [0, 0], outputs
+    entries = workspace.entries()
+    assert len(entries) == 5
+    assert len({entry["job"].split("_")[0] for entry in entries}) == 1, outputs
+
+    code, output = workspace.python("dvc", "repro", STAGE)
+    assert code != 0
+    assert f"runs of {TABLE} are not finished" in output
+    assert f"python -m slurm submit {TABLE}" in output
+
+    await_that(lambda: all(entry["ended"] == "finished" for entry in workspace.entries()), None, "is finished")
+    assert workspace.checksums() == local.checksums()
+    assert [len(entry["attempts"]) for entry in workspace.entries()] == [1] * 5
+    start = time.monotonic()
+    code, output = workspace.python("dvc", "repro", STAGE)
+    assert code == 0, output
+    assert "0 runs trained, 5 found" in output
+    assert time.monotonic() - start < 60
+    assert rows(workspace) == rows(local)
+    before = workspace.entries()
+    workspace.slurm("submit", TABLE, "--cluster", "test.toml")
+    assert workspace.entries() == before  # a third time there is nothing to do
+
+
+def rows(workspace: Workspace) -> object:
+    """What the report shows of the table."""
+    return json.loads((workspace.root / "results" / "mini" / f"{TABLE}.json").read_text())["rows"]
+
+
+def test_two_tasks_train_one_run_and_go_on_after_a_requeue(
+    workspace: Workspace, recorded: Callable[..., None]
+) -> None:
+    """gloo between two tasks of a job, as between the GPUs of a node; the weights are those of two local processes."""
+    run = workspace.submit(cluster=workspace.cluster(tasks=2))
+    epoch, start = run.training(), time.monotonic()
+    workspace.call("scontrol", "requeue", run.job)
+    seconds = run.recovered(epoch, attempts=2, since=start)
+    run.finished()
+    assert json.loads((run.directory / "environment.json").read_text())["processes"] == 2
+    store, directory = workspace.root / "store", workspace.root / "two"
+    processes = [
+        workspace.start(sys.executable, "-c", TWO_TASKS, str(rank), str(store), str(directory)) for rank in range(2)
+    ]
+    outputs = [process.communicate(timeout=240)[0] for process in processes]
+    assert [process.returncode for process in processes] == [0, 0], outputs
+    expected = json.loads((directory / "result.json").read_text())["checksum"]
+    recorded("scontrol requeue of a job of two tasks", "both tasks stopped and went on", seconds, run, expected)
+
+
+def test_the_time_limit_is_a_pause(slow_run: Run, recorded: Callable[..., None]) -> None:
+    first = slow_run.ended(1)
+    assert first["outcome"] == "stopped", slow_run.story()
+    epoch = slow_run.epoch
+    await_that(lambda: len(slow_run.attempts) >= 2 and slow_run.epoch > epoch, slow_run, "goes on")
+    assert "resumed at update" in slow_run.log
+    later = slow_run.directory / "metrics.jsonl"
+    seconds = later.stat().st_mtime - first["ended"]
+    recorded("time limit of 1 minute reached", "SIGUSR2, checkpoint, requeued by itself", seconds, slow_run)

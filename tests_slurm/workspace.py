@@ -1,0 +1,237 @@
+"""A copy of the project in which training can be slowed down, whose commands talk to the test cluster."""
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+PROJECT = Path(__file__).resolve().parents[1]
+TABLE, ROW = "lumix_table02_components", "none"
+PATIENCE = 240.0  # an import of torch takes seconds, and minutes on a machine that is busy with other things
+CLUSTER = """
+executor = "slurm"
+device = "cpu"
+partition = "{partition}"
+time_limit_minutes = {minutes}
+signal_delay_seconds = 20
+tasks_per_node = {tasks}
+max_parallel_jobs = 2
+setup = ["export SLOWLY={slowly}"]
+"""
+
+
+def copy_project(target: Path) -> None:
+    """Clone the project with its uncommitted files into `target`, for one seed of one table with many checkpoints.
+
+    An update there sleeps for as many seconds as the variable SLOWLY says: it lasts as long on any machine, so that a
+    fault can hit it, and costs no CPU. Nothing that decides the weights is changed.
+    """
+    subprocess.run(["git", "clone", "--quiet", str(PROJECT), str(target)], check=True)
+    listed = subprocess.run(
+        ["git", "-C", str(PROJECT), "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
+        check=True,
+        capture_output=True,
+        text=True,
+    ).stdout
+    for name in filter(None, listed.split("\0")):
+        source, copy = PROJECT / name, target / name
+        if source.is_file():
+            copy.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(source, copy)
+    _substitute(
+        target / "lumix" / "train" / "training.py",
+        r"^( +)rank, step, device = .*$",
+        r"\1time.sleep(float(__import__('os').environ.get('SLOWLY', 0)))\n\g<0>",
+    )
+    mini = target / "experiments" / "scales" / "mini_scale.py"
+    execution = "execution=Execution(checkpoint_seconds=1.0),"
+    _substitute(mini, r"^    retrain_on_code_change=True,$", rf"\g<0>\n    {execution}")
+    _substitute(mini, r"import Run$", "import Execution, Run")
+    params = target / "params.yaml"
+    _substitute(params, r"^launcher: .*$", "launcher: slurm")
+    _substitute(params, r"^seeds: .*$", "seeds: 1")
+    _substitute(params, r"^tables:\n(  - .*\n)+", f"tables:\n  - {TABLE}\n")
+    shutil.rmtree(target / "results", ignore_errors=True)
+
+
+def _substitute(path: Path, pattern: str, text: str) -> None:
+    changed, count = re.subn(pattern, text, path.read_text(), flags=re.MULTILINE)
+    assert count == 1, f"{path.name} has {count} places like {pattern}: mend copy_project"
+    path.write_text(changed)
+
+
+@dataclass(frozen=True)
+class Workspace:
+    """A copied project and the environment in which its commands reach the cluster."""
+
+    root: Path
+    environment: dict[str, str]
+
+    def cluster(
+        self, name: str = "test", partition: str = "debug", minutes: int = 30, tasks: int = 1, slowly: float = 0.03
+    ) -> str:
+        """Write a cluster file, as a user does; returns what to give --cluster."""
+        path = self.root / f"{name}.toml"
+        path.write_text(CLUSTER.format(partition=partition, minutes=minutes, tasks=tasks, slowly=slowly))
+        return path.name
+
+    def start(self, *command: str) -> "subprocess.Popen[str]":
+        path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+        ours = {"PATH": path, "PYTHONPATH": str(self.root), "OMP_NUM_THREADS": "1", "DVC_NO_ANALYTICS": "1"}
+        return subprocess.Popen(
+            command,
+            cwd=self.root,
+            env=os.environ | ours | self.environment,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+
+    def call(self, *command: str) -> tuple[int, str]:
+        """Exit code and output of a command."""
+        process = self.start(*command)
+        try:
+            output, _ = process.communicate(timeout=PATIENCE)
+        finally:
+            process.kill()
+        return process.returncode, output
+
+    def python(self, *arguments: str) -> tuple[int, str]:
+        return self.call(sys.executable, "-m", *arguments)
+
+    def slurm(self, *arguments: str) -> str:
+        """What `python -m slurm ...` prints; it must succeed."""
+        code, output = self.python("slurm", *arguments)
+        assert code == 0, output
+        return output
+
+    def submit(self, *options: str, cluster: str | None = None) -> "Run":
+        """Submit the one run of a fault test; returns its handle."""
+        self.slurm("submit", TABLE, "--only", ROW, "--cluster", cluster or self.cluster(), *options)
+        return self.run()
+
+    def run(self) -> "Run":
+        """The run that was submitted; there must be one alone."""
+        (entry,) = self.entries()
+        return Run(self, Path(entry["directory"]))
+
+    def entries(self) -> list[dict[str, Any]]:
+        """The job book."""
+        folder = self.root / "runs" / ".jobs" / "entries"
+        return [json.loads(path.read_text()) for path in sorted(folder.glob("*.json"))]
+
+    def checksums(self) -> dict[str, str]:
+        """Run directory -> checksum of its weights, of every finished run."""
+        found = {}
+        for path in sorted((self.root / "runs").glob("*/*/*/seed*/result.json")):
+            found[str(path.parent.relative_to(self.root))] = json.loads(path.read_text())["checksum"]
+        return found
+
+    def cancel_all(self) -> None:
+        """Cancel what is left of its jobs and wait until SLURM has forgotten them."""
+        jobs = {str(entry["job"]).split("_")[0] for entry in self.entries() if entry["job"]}
+        if jobs:
+            self.call("scancel", *jobs)
+            listed = ("squeue", "--noheader", f"--jobs={','.join(jobs)}")
+            await_that(lambda: not self.call(*listed)[1].strip().replace("Invalid job id", ""), None, "is cancelled", 60)
+
+
+@dataclass(frozen=True)
+class Run:
+    """One run directory in a workspace, and its job."""
+
+    workspace: Workspace
+    place: Path
+
+    @property
+    def directory(self) -> Path:
+        return self.workspace.root / self.place
+
+    @property
+    def entry(self) -> dict[str, Any]:
+        (entry,) = [entry for entry in self.workspace.entries() if Path(entry["directory"]) == self.place]
+        return entry
+
+    @property
+    def job(self) -> str:
+        return str(self.entry["job"])
+
+    @property
+    def attempts(self) -> list[dict[str, Any]]:
+        return list(self.entry["attempts"])
+
+    @property
+    def log(self) -> str:
+        path = self.directory / "log.txt"
+        return path.read_text() if path.exists() else ""
+
+    @property
+    def epoch(self) -> int:
+        """Epochs recorded."""
+        path = self.directory / "metrics.jsonl"
+        return path.read_text().count("\n") if path.exists() else 0
+
+    @property
+    def worker(self) -> int:
+        """Process id of the training, from the lock that it holds."""
+        return int(json.loads((self.directory / "lock").read_text())["pid"])
+
+    @property
+    def checksum(self) -> str | None:
+        path = self.directory / "result.json"
+        return json.loads(path.read_text())["checksum"] if path.exists() else None
+
+    @property
+    def status(self) -> str:
+        return self.workspace.slurm("status", TABLE)
+
+    def training(self, epochs: int = 3) -> int:
+        """Wait until a checkpoint and some epochs are there; returns the epoch then."""
+        await_that(lambda: self.epoch >= epochs and (self.directory / "checkpoint.pt").exists(), self, "trains")
+        assert self.checksum is None, "the run ended before the fault: raise `slowly`"
+        return self.epoch
+
+    def recovered(self, epoch: int, attempts: int, since: float) -> float:
+        """Wait until the run is past `epoch` in at least its `attempts`-th attempt; seconds since then."""
+        await_that(lambda: len(self.attempts) >= attempts and self.epoch > epoch, self, f"is past epoch {epoch}")
+        return time.monotonic() - since
+
+    def ended(self, attempt: int) -> dict[str, Any]:
+        """Wait until that attempt has an outcome; returns it."""
+        await_that(
+            lambda: len(self.attempts) >= attempt and bool(self.attempts[attempt - 1]["outcome"]),
+            self,
+            f"has ended attempt {attempt}",
+        )
+        return dict(self.attempts[attempt - 1])
+
+    def finished(self) -> str:
+        """Wait for the end; returns the checksum of the weights."""
+        await_that(lambda: self.checksum is not None and self.entry["ended"] == "finished", self, "is finished")
+        assert self.checksum is not None
+        return self.checksum
+
+    def story(self) -> str:
+        """Everything a person would look at, for the message of a failed test."""
+        _, status = self.workspace.python("slurm", "status", TABLE)
+        _, queue = self.workspace.call("squeue", "--states=all")
+        _, logs = self.workspace.python("slurm", "logs", self.place.parent.name)
+        return f"{status}\n{queue}\n{self.attempts}\n--- log\n{self.log}\n--- output\n{logs[-3000:]}"
+
+
+def await_that(condition: Callable[[], bool], run: Run | None, what: str, seconds: float = PATIENCE) -> float:
+    """Wait until the condition holds; returns the seconds it took. Fails with the run's story after `seconds`."""
+    start = time.monotonic()
+    while not condition():
+        if time.monotonic() - start > seconds:
+            raise AssertionError(f"after {seconds:.0f} s it is not so that it {what}\n{run.story() if run else ''}")
+        time.sleep(0.1)
+    return time.monotonic() - start
