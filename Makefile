@@ -9,7 +9,7 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 export DVC_NO_ANALYTICS := 1
 export SOURCE_DATE_EPOCH := 0
 
-.PHONY: help setup repro test lint lock clean
+.PHONY: help setup repro test test-slurm slurm-packages lint lock clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -25,11 +25,18 @@ $(VENV)/.ready: requirements.lock pyproject.toml
 	@touch $@
 
 repro: setup  ## train what is missing, redraw every table and figure, write the report
-	dvc repro
+	@dvc repro --keep-going || { code=$$?; python -m report tables && python -m report page; \
+	    echo "Not everything is finished, see above; $(CURDIR)/report/index.html holds what is"; exit $$code; }
 	@echo "The report is $(CURDIR)/report/index.html"
 
 test: setup  ## run the tests
 	pytest
+
+test-slurm: setup  ## the same experiments on a real one-node SLURM: faults, preemption, requeues; about 6 minutes
+	pytest tests_slurm -n 0 -rs --durations=0
+
+slurm-packages:  ## install Debian's SLURM for test-slurm, as root; a loud sentence where that cannot be done
+	@.ci/slurm-packages
 
 lint: setup  ## linter, formatter and type checker
 	ruff check .

@@ -4,6 +4,7 @@ Nothing here imports torch, except the debug executor, which trains in this proc
 """
 
 import argparse
+import os
 import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
@@ -65,6 +66,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _dispatch(options, params, scale, seeds)
     except ValueError as error:
         return _fail(error, USAGE)
+    except BrokenPipeError:  # the reader, head for one, has seen enough
+        sys.stdout = open(os.devnull, "w")  # noqa: SIM115 - else Python complains when it flushes at its end
+        return 0
     except (RunError, SchedulerError, OSError) as error:
         return _fail(error, FAILURE)
     except KeyboardInterrupt:
@@ -94,7 +98,7 @@ def _dispatch(options: argparse.Namespace, params: "Params", scale: "Scale", see
     else:
         from slurm.cost_page import cost_page
 
-        print(cost_page(scale, seeds), end="")
+        print(cost_page(scale, options.seeds), end="")
     return 0
 
 
@@ -119,7 +123,7 @@ def _items(
 
 def _status(scale: "Scale", name: str | None, every: Sequence[str], seeds: int | None) -> None:
     from slurm import book
-    from slurm.status import ABSENT, print_table, statuses, summary
+    from slurm.status import ABSENT, ENDED, print_table, statuses, summary
 
     items = _items(scale, [name] if name else every, every, None, seeds)
     unique = list({item.directory: item for item in items}.values())
@@ -132,6 +136,9 @@ def _status(scale: "Scale", name: str | None, every: Sequence[str], seeds: int |
         print_table(shown)
         print()
     print(f"{name or 'all tables'} at scale {scale.name}: {summary(found)}")
+    ended = sum(status.state in ENDED for status in found)
+    if ended:
+        print(f"once the cause is mended, submit {ended} again: python -m slurm submit {name or 'all'} --resume")
 
 
 def _fail(error: Exception, code: int) -> int:

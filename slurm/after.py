@@ -73,7 +73,7 @@ def _verdict(entry: book.Entry, attempt: book.Attempt, decided: str | None, stat
         return DONE
     if decided:
         if state == "CANCELLED":
-            entry.ended = entry.ended or "cancelled"
+            entry.ended = entry.ended or book.CANCELLED
         return GIVE_UP
     if entry.failures >= book.MOST_FAILURES:
         entry.ended = f"gave up after {entry.failures} failures, the last one: {attempt.reason}"

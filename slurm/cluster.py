@@ -34,6 +34,7 @@ class Cluster(Config):
     memory_gb: int = 0  # of one node
     time_limit_minutes: int = 60  # of one attempt: a run that needs longer is requeued and goes on
     signal_delay_seconds: int = 120  # before the limit SLURM sends SIGUSR2, at which a run saves its checkpoint
+    checkpoint_seconds: float = 600.0  # between two checkpoints; this much is lost when a job is killed outright
     max_parallel_jobs: int = 8  # of one submission
     images_per_gpu: int = 0  # most images of one forward pass; a larger share is accumulated. 0 is no limit
     modules: tuple[str, ...] = ()
@@ -48,8 +49,9 @@ class Cluster(Config):
                 raise ValueError(f"Cluster.{name} must be {' or '.join(known)}, not {getattr(self, name)!r}")
         for name in ("nodes", "cpus_per_task", "time_limit_minutes", "max_parallel_jobs"):
             self._at_least(name, 1)
-        for name in ("gpus_per_node", "tasks_per_node", "memory_gb", "images_per_gpu", "dollars_per_gpu_hour"):
+        for name in ("gpus_per_node", "tasks_per_node", "memory_gb", "images_per_gpu", "checkpoint_seconds"):
             self._at_least(name, 0)
+        self._at_least("dollars_per_gpu_hour", 0)
         self._at_least("signal_delay_seconds", 10)
         if self.signal_delay_seconds >= 60 * self.time_limit_minutes:
             raise ValueError(

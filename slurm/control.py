@@ -48,7 +48,7 @@ def cancel(scale: Scale, items: Sequence[Item], root: Path = book.ROOT) -> list[
             path = book.entry_path(root, scale.name, item.run.key, item.seed)
             entry = book.read_entry(path)  # anew: the job may have written since
             if entry is not None and not entry.ended:
-                entry.ended = "cancelled"
+                entry.ended = book.CANCELLED
                 book.write_entry(path, entry)
     return [entry.job for _, entry in living]
 

@@ -152,9 +152,10 @@ def _measured_table(measured: Sequence[Measurement]) -> list[str]:
         groups.setdefault((one.role, one.device, one.gpus), []).append(one)
     if not groups:
         return []
-    lines = [
-        f"| {role} | {gpus} x {device} | {len(ones)} | {statistics.fmean(one.images_per_second for one in ones):,.0f} | "
-        f"{statistics.fmean(one.gpu_hours for one in ones):.2f} |"
-        for (role, device, gpus), ones in sorted(groups.items())
-    ]
+    lines = []
+    for (role, device, gpus), ones in sorted(groups.items()):
+        speed, hours = (
+            statistics.fmean(getattr(one, name) for one in ones) for name in ("images_per_second", "gpu_hours")
+        )
+        lines.append(f"| {role} | {gpus} x {device} | {len(ones)} | {speed:,.0f} | {hours:.2f} |")
     return ["", "## Measured", "", "| model | hardware | n | images/s | GPU-hours |", "|---|---|--:|--:|--:|", *lines]

@@ -4,6 +4,7 @@ A signal only sets a flag: the engine saves a checkpoint at the next update and 
 end or a requeue, is decided afterwards by the job's batch script (slurm/after.py), also for jobs that died.
 """
 
+import json
 import os
 import signal
 import socket
@@ -23,6 +24,7 @@ from slurm.layout import microbatch
 
 SIGNALS = (signal.SIGUSR2, signal.SIGTERM)
 QUIET_SECONDS = 120.0  # a living run touches its lock more often: every 20 updates, and around an evaluation
+ENDED = {book.STOPPED: "stopped", book.FAILED: "failed", book.KILLED: "was killed", book.LEFT: "was ended"}
 WHY = {
     "SIGUSR2": "SIGUSR2: the time limit is near, or a job of higher priority needs the nodes",
     "SIGTERM": "SIGTERM: cancelled, requeued by an administrator, or preempted",
@@ -64,7 +66,8 @@ class Job:
                     self._announce()
                 result = self._train(caught)
             except record.Stopped:
-                self._end(book.STOPPED, WHY[caught.name] if caught else "another task was asked to stop")
+                if _rank() == 0:
+                    self._end(book.STOPPED, WHY[caught.name] if caught else "another task was asked to stop")
                 raise SystemExit(0) from None
             except Exception as error:
                 self._end(book.FAILED, ("" if _rank() == 0 else f"task {_rank()}: ") + _one_line(error))
@@ -87,10 +90,15 @@ class Job:
         attempt = book.begin_attempt(Path(self.entry), job, restart, socket.gethostname(), os.getpid())
         entry = book.read_entry(Path(self.entry))
         before = entry.attempts[-2] if entry is not None and len(entry.attempts) > 1 else None
-        why = f" after attempt {before.number} was {before.outcome} ({before.reason})" if before else ""
-        directory.mkdir(parents=True, exist_ok=True)
-        with (directory / "log.txt").open("a") as file:
-            file.write(f"attempt {attempt.number} of job {job} on {attempt.host}{why}\n")
+        why = f" after attempt {before.number} {ENDED.get(before.outcome, 'ended')} ({before.reason})" if before else ""
+        try:
+            directory.mkdir(parents=True, exist_ok=True)
+            with (directory / "log.txt").open("a") as file:
+                file.write(f"attempt {attempt.number} of job {job} on {attempt.host}{why}\n")
+        except OSError as error:
+            raise record.RunError(
+                f"{directory} cannot be written ({error.strerror}): mend that, then python -m slurm submit --resume"
+            ) from error
         if entry is not None:
             release_lock(directory, entry, job, self.quiet_seconds)
 
@@ -144,7 +152,7 @@ def release_lock(directory: Path, entry: book.Entry, job: str, quiet: float = QU
         if not mine or host == socket.gethostname():
             return
         if age >= quiet:
-            _bury(path, text)
+            record.bury(path, text)
             return
         time.sleep(min(5.0, quiet - age))
 
@@ -153,23 +161,10 @@ def _lock(path: Path) -> tuple[str, int, float, str] | None:
     """Host and pid of the owner, age in seconds and text of a lock; None where there is none that can be read."""
     try:
         text, age = path.read_text(), time.time() - path.stat().st_mtime
-        owner = record.json.loads(text)
+        owner = json.loads(text)
         return str(owner["host"]), int(owner["pid"]), age, text
     except (OSError, ValueError, KeyError, TypeError):
         return None
-
-
-def _bury(path: Path, text: str) -> None:
-    """Remove the lock only if it is still the one that was judged: a rename succeeds for one process alone."""
-    grave = path.with_name(f".lock.{os.getpid()}.{time.monotonic_ns()}")
-    try:
-        os.rename(path, grave)
-    except FileNotFoundError:
-        return
-    if grave.read_text() == text:
-        grave.unlink()
-    else:
-        os.rename(grave, path)
 
 
 def _rank() -> int:

@@ -60,10 +60,20 @@ def microbatch(run: Run, tasks: int, images_per_gpu: int) -> int:
             f"a number of GPUs, or of tasks_per_node, that divides {run.batch_size}"
         )
     share = run.batch_size // tasks
+    if share % 2 and run.mix.pairing == "flip":
+        raise RunError(
+            f"{run.key} mixes pairs within the share of a task, and {run.batch_size} images on {tasks} tasks are an "
+            f"odd {share} each: choose a number of tasks that leaves an even share"
+        )
     limit = images_per_gpu or share
     return next(size for size in range(min(limit, share), 0, -1) if share % size == 0)
 
 
 def execution_of(cluster: Cluster, scale: Scale, layout: Layout) -> Execution:
     """How a job carries out its runs, but for the microbatch, which the job derives from its real allocation."""
-    return scale.execution.replace(device=layout.device, workers=max(1, cluster.cpus_per_task - 1), progress=False)
+    return scale.execution.replace(
+        device=layout.device,
+        workers=max(1, cluster.cpus_per_task - 1),
+        checkpoint_seconds=cluster.checkpoint_seconds,
+        progress=False,
+    )

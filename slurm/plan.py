@@ -1,5 +1,6 @@
 """The plan of a submission: which runs, in which layout, at what price; made and printed before anything is done."""
 
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +16,7 @@ from slurm.layout import Layout, layout_of, microbatch
 from slurm.scheduler import JobState, job_states, jobs_named
 
 SHOWN = 20  # lines of the plan
+FAILURES = ("FAILED", "OUT_OF_MEMORY", "BOOT_FAIL", "DEADLINE", "TIMEOUT")
 
 
 @dataclass(frozen=True)
@@ -120,9 +122,23 @@ def why_ended(entry: book.Entry, found: JobState | None) -> str:
         return "cancelled"
     if last is not None and last.outcome in (book.FAILED, book.KILLED):
         return f"failed: {last.reason}"
-    if found is not None and not found.alive and found.state not in ("COMPLETED",):
+    if found is not None and found.state in FAILURES:
+        return f"failed: {last_error(entry) or f'SLURM says {found.state}'}"
+    if found is not None and found.state != "COMPLETED":
         return f"lost: SLURM ended job {entry.job} as {found.state}"
     return f"lost: job {entry.job or 'of ' + job_name(entry.submission)} is gone"
+
+
+def last_error(entry: book.Entry) -> str:
+    """The last line that names an error in the output of a job, for one that could not write it into the book."""
+    lines = []
+    for path in sorted(Path(entry.submission, "log").glob(f"{entry.job}_*_log.err")):
+        try:
+            lines += [line.strip() for line in path.read_text(errors="replace").splitlines() if line.strip()]
+        except OSError:
+            continue
+    named = [line for line in lines if re.match(r"[\w.]*(Error|Exception)\b", line)]
+    return (named or lines or [""])[-1]
 
 
 def plan_text(plan: Plan) -> str:
@@ -135,12 +151,12 @@ def plan_text(plan: Plan) -> str:
         lines.append(f"not submitted: {item.name} is {why}")
     runs = len({item.run.key for item in plan.items})
     lines += [
-        f"runs:      {len(plan.items)} to submit ({runs} configurations), {len(plan.skipped)} with a job already, "
+        f"runs:      {len(plan.items)} to submit ({runs} configurations), {len(plan.skipped)} left alone, "
         f"{plan.finished} finished",
         f"jobs:      {len(plan.items)}, at most {cluster.max_parallel_jobs} at a time, {layout.nodes} node"
         f"{'s' if layout.nodes > 1 else ''} with {layout.tasks_per_node} task{'s' if layout.tasks_per_node > 1 else ''}"
         f"{f' and {layout.gpus_per_node} GPUs' if layout.gpus_per_node else ''} each, "
-        f"requeued every {cluster.time_limit_minutes} minutes until done",
+        f"up to {cluster.time_limit_minutes} minutes an attempt, requeued until done",
         *_money(plan),
         _disk(plan),
     ]

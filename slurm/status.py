@@ -16,6 +16,7 @@ from slurm.plan import entry_of, states_of, why_ended
 from slurm.scheduler import JobState, SchedulerError
 
 ABSENT = "not submitted"
+ENDED = ("failed", "cancelled", "lost")  # nothing follows by itself
 HEADER = ("run", "seed", "state", "job", "requeued", "epoch", "images/s", "left", "note")
 
 
@@ -66,11 +67,13 @@ def status_of(item: Item, entry: book.Entry | None, states: dict[str, JobState] 
         return _from_directory(item, entry)
     if alive:
         assert found is not None
+        if entry.ended == book.CANCELLED:
+            return _with(item, entry, book.CANCELLED, "its job is ending")
         running = found.running and bool(entry.attempts)
         return _with(item, entry, "running" if running else "queued", _waiting(entry, found, running))
     reason = why_ended(entry, found)
     word = next((word for word in ("cancelled", "lost") if reason.startswith(word)), "failed")
-    return _with(item, entry, word, reason.removeprefix(f"{word}: "))
+    return _with(item, entry, word, reason.removeprefix(word).removeprefix(": "))
 
 
 def _waiting(entry: book.Entry, found: JobState, running: bool) -> str:
@@ -137,7 +140,7 @@ def cells(status: Status) -> list[str]:
         str(item.seed),
         status.state,
         status.job,
-        f"{status.requeues} times" if status.requeues else "",
+        {0: "", 1: "once"}.get(status.requeues, f"{status.requeues} times"),
         f"{status.epoch}/{item.run.epochs}" if status.epoch else "",
         f"{status.images_per_second:.0f}" if status.images_per_second else "",
         "" if status.left is None else duration(status.left),

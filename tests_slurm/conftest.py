@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+import signal
 import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -13,6 +14,12 @@ from faults import RECORD
 from workspace import TABLE, Run, Workspace, copy_project
 
 from slurm.local_cluster import INSTALL, LocalCluster, missing
+from slurm.local_cluster.packages import program
+
+
+def pytest_configure() -> None:
+    """A test session that is told to end stops its cluster too."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")
@@ -33,7 +40,9 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def make(cluster: LocalCluster, project: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[], Workspace]]:
+def make(
+    cluster: LocalCluster, project: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Callable[[], Workspace]]:
     """A fresh workspace at every call; what is left of its jobs is cancelled at the end of the file."""
     made: list[Workspace] = []
 
@@ -76,11 +85,11 @@ def faults() -> Iterator[list[dict[str, Any]]]:
     yield found
     if not found:
         return
-    version = subprocess.run(["squeue", "--version"], capture_output=True, text=True, check=False).stdout.strip()
+    version = subprocess.run([program("slurmctld"), "-V"], capture_output=True, text=True, check=False).stdout.strip()
     machine = (
-        f"{version} with one node, {os.cpu_count()} CPU cores, n = 1 for each fault. Recovery runs from the fault until "
-        "the run was past the epoch at which it was hit, and includes a start of Python and torch. SLURM holds a requeued "
-        "job for 6 s here, because the test cluster sets cred_expire=5, and for 2 minutes by default."
+        f"{version} with one node, {os.cpu_count()} CPU cores, n = 1 for each fault. Recovery runs from the fault "
+        "until the run was past the epoch at which it was hit, and includes a start of Python and torch. SLURM holds "
+        "a requeued job for 6 s here, as the test cluster sets cred_expire=5, and for 2 minutes by default."
     )
     RECORD.parent.mkdir(parents=True, exist_ok=True)
     RECORD.write_text(json.dumps({"machine": machine, "faults": found}, indent=1) + "\n")
@@ -88,13 +97,16 @@ def faults() -> Iterator[list[dict[str, Any]]]:
 
 @pytest.fixture
 def recorded(faults: list[dict[str, Any]], local: Workspace) -> Callable[..., None]:
-    """Enter a fault and what became of the run, whose weights must be those of the undisturbed one."""
+    """Wait for the end of a run, whose weights must be the undisturbed ones, and enter the faults that hit it.
 
-    def enter(fault: str, seen: str, seconds: float | None, run: Run, expected: str | None = None) -> None:
+    A fault is what was injected, what was seen, and the seconds of recovery, None where nothing had to recover.
+    """
+
+    def enter(run: Run, *hit: tuple[str, str, float | None], expected: str | None = None) -> None:
         checksum = run.finished()
         place = str(run.directory.relative_to(run.workspace.root))
         assert checksum == (expected or local.checksums()[place]), f"other weights than undisturbed\n{run.story()}"
-        attempts = len(run.attempts)
-        faults.append({"fault": fault, "seen": seen, "seconds": seconds, "attempts": attempts, "weights": "the same"})
+        for fault, seen, seconds in hit:
+            faults.append({"fault": fault, "seen": seen, "seconds": seconds, "weights": "the same"})
 
     return enter

@@ -13,7 +13,7 @@ from typing import Any
 PROJECT = Path(__file__).resolve().parents[1]
 RECORD = PROJECT / "build" / "slurm" / "faults.json"
 PAGE = PROJECT / "docs" / "slurm.md"
-COLUMNS = {"fault": "Injected", "seen": "Seen", "seconds": "Recovery, s", "attempts": "Attempts", "weights": "Weights"}
+COLUMNS = {"fault": "Injected", "seen": "Seen", "seconds": "Recovery, s", "weights": "Weights"}
 MARKERS = re.compile(r"(<!-- faults -->\n).*?(<!-- /faults -->)", re.DOTALL)
 
 

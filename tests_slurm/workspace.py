@@ -22,13 +22,14 @@ partition = "{partition}"
 time_limit_minutes = {minutes}
 signal_delay_seconds = 20
 tasks_per_node = {tasks}
+checkpoint_seconds = 1
 max_parallel_jobs = 2
 setup = ["export SLOWLY={slowly}"]
 """
 
 
 def copy_project(target: Path) -> None:
-    """Clone the project with its uncommitted files into `target`, for one seed of one table with many checkpoints.
+    """Clone the project with its uncommitted files into `target`, for one seed of one table.
 
     An update there sleeps for as many seconds as the variable SLOWLY says: it lasts as long on any machine, so that a
     fault can hit it, and costs no CPU. Nothing that decides the weights is changed.
@@ -50,10 +51,7 @@ def copy_project(target: Path) -> None:
         r"^( +)rank, step, device = .*$",
         r"\1time.sleep(float(__import__('os').environ.get('SLOWLY', 0)))\n\g<0>",
     )
-    mini = target / "experiments" / "scales" / "mini_scale.py"
-    execution = "execution=Execution(checkpoint_seconds=1.0),"
-    _substitute(mini, r"^    retrain_on_code_change=True,$", rf"\g<0>\n    {execution}")
-    _substitute(mini, r"import Run$", "import Execution, Run")
+    _substitute(target / "experiments" / "scales" / "mini.py", r"^BATCH_SIZE = .*$", "BATCH_SIZE = 60")
     params = target / "params.yaml"
     _substitute(params, r"^launcher: .*$", "launcher: slurm")
     _substitute(params, r"^seeds: .*$", "seeds: 1")
@@ -141,7 +139,9 @@ class Workspace:
         if jobs:
             self.call("scancel", *jobs)
             listed = ("squeue", "--noheader", f"--jobs={','.join(jobs)}")
-            await_that(lambda: not self.call(*listed)[1].strip().replace("Invalid job id", ""), None, "is cancelled", 60)
+            await_that(
+                lambda: not self.call(*listed)[1].strip().replace("Invalid job id", ""), None, "is cancelled", 60
+            )
 
 
 @dataclass(frozen=True)
@@ -195,14 +195,21 @@ class Run:
 
     def training(self, epochs: int = 3) -> int:
         """Wait until a checkpoint and some epochs are there; returns the epoch then."""
-        await_that(lambda: self.epoch >= epochs and (self.directory / "checkpoint.pt").exists(), self, "trains")
+        saved = self.directory / "checkpoint.pt"
+        await_that(lambda: bool(self.checksum or (self.epoch >= epochs and saved.exists())), self, "trains")
         assert self.checksum is None, "the run ended before the fault: raise `slowly`"
         return self.epoch
 
-    def recovered(self, epoch: int, attempts: int, since: float) -> float:
-        """Wait until the run is past `epoch` in at least its `attempts`-th attempt; seconds since then."""
-        await_that(lambda: len(self.attempts) >= attempts and self.epoch > epoch, self, f"is past epoch {epoch}")
+    def recovered(self, attempt: int, since: float) -> float:
+        """Wait until the `attempt`-th start, over all jobs, has passed the epoch of the last; seconds since then."""
+        await_that(lambda: self._is_past(attempt), self, f"got further in attempt {attempt}")
         return time.monotonic() - since
+
+    def _is_past(self, attempt: int) -> bool:
+        *before, latest = re.split(r"^attempt \d+ of job .*$", self.log, flags=re.MULTILINE)
+        epochs = [max(map(int, re.findall(r"^epoch (\d+)/", text, flags=re.MULTILINE)), default=0) for text in before]
+        now = re.findall(r"^epoch (\d+)/", latest, flags=re.MULTILINE)
+        return len(before) >= attempt and bool(now) and int(now[-1]) > max(epochs)
 
     def ended(self, attempt: int) -> dict[str, Any]:
         """Wait until that attempt has an outcome; returns it."""

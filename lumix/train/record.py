@@ -249,16 +249,20 @@ def _remove_stale(path: Path) -> None:
             f"{path.parent} is in use by process {pid} on {host or 'an unknown host'}: wait for it, or end it and "
             f"run the same command again"
         )
-    # Of two processes that find the same stale lock only one can rename it.
+    bury(path, text)
+
+
+def bury(path: Path, text: str) -> None:
+    """Remove a lock that was judged dead, unless it is by now another's: of several judges one can rename it."""
     grave = path.with_name(f".lock.{os.getpid()}.{time.monotonic_ns()}")
     try:
         os.rename(path, grave)
     except FileNotFoundError:
         return
-    if grave.read_text() != text:
-        os.rename(grave, path)
-    else:
+    if grave.read_text() == text:
         grave.unlink()
+    else:
+        os.rename(grave, path)
 
 
 def _birth(pid: int) -> str | None:

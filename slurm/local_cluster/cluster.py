@@ -94,7 +94,9 @@ class LocalCluster:
                 )
             return True
         if state["starter"] and _alive(state["starter"]):
-            raise ClusterError(f"process {state['starter'][0]} is starting the cluster in {self.layout.directory}: wait")
+            raise ClusterError(
+                f"process {state['starter'][0]} is starting the cluster in {self.layout.directory}: wait"
+            )
         self.stop()
         return False
 

@@ -62,7 +62,13 @@ def _munged(layout: Layout) -> tuple[str, ...]:
         "seed-file": layout.directory / "state" / "munge.seed",
     }
     # --force: temporary folders are not as locked up as munge likes; the key itself is for this cluster only.
-    return ("munged", "--foreground", "--force", "--num-threads=10", *(f"--{name}={path}" for name, path in files.items()))
+    return (
+        "munged",
+        "--foreground",
+        "--force",
+        "--num-threads=10",
+        *(f"--{name}={path}" for name, path in files.items()),
+    )
 
 
 def _mariadbd(layout: Layout, settings: Settings) -> tuple[str, ...]:
