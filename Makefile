@@ -32,7 +32,7 @@ repro: setup  ## train what is missing, redraw every table and figure, write the
 test: setup  ## run the tests
 	pytest
 
-test-slurm: setup  ## the same experiments on a real one-node SLURM: faults, preemption, requeues; about 6 minutes
+test-slurm: setup  ## the same experiments on a real one-node SLURM: faults, preemption, requeues; about 8 minutes
 	pytest tests_slurm -n 0 -rs --durations=0
 
 slurm-packages:  ## install Debian's SLURM for test-slurm, as root; a loud sentence where that cannot be done

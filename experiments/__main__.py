@@ -4,13 +4,16 @@ Everything but training works without importing torch, and --help without import
 """
 
 import argparse
+import os
 import sys
 import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from experiments.evaluations import EvaluationItem
     from experiments.params import Params
+    from experiments.pool import Job
     from experiments.runs import Item
     from experiments.scale import Scale
     from experiments.table import Table
@@ -39,7 +42,7 @@ def parser() -> argparse.ArgumentParser:
     command("list", "list the tables")
     command("show", "show rows, recipe, the paper's cells, run keys and states of a table", table="")
     run = command(
-        "run", "train what a table misses, collect it and print it; repeat it after an interruption", table=""
+        "run", "train and evaluate what a table misses, collect and print it; repeat it after an interruption", table=""
     )
     run.add_argument("--only", metavar="ROW", action="append", help="train this row only; may be repeated")
     run.add_argument("--dry-run", action="store_true", help="print what would be trained, train nothing")
@@ -102,46 +105,81 @@ def _dispatch(
 def _run(
     scale: "Scale", table: "Table", rows: list[str] | None, seeds: int | None, launcher: str, dry_run: bool
 ) -> int:
-    """Train, collect and print; with the slurm launcher collect only, or say what is not finished."""
+    """Train, evaluate, collect and print; with the slurm launcher collect only, or say what is not finished."""
+    from experiments import evaluations
+    from experiments.pool import Interrupted
     from experiments.runs import is_open, items_of_table
 
     items = items_of_table(scale, table, rows, seeds)
     missing = [item for item in items if is_open(scale, item)]
+    stale = {item.directory for item in missing}
+    measured = evaluations.evaluation_items(scale, table, rows, seeds)
+    unmeasured = [item for item in measured if item.needs & stale or evaluations.is_open(scale, item)]
     if dry_run:
-        return _plan(items, missing)
-    if launcher == "slurm" and missing:
-        command = f"python -m slurm submit {table.id}"
-        print(f"{len(missing)} of {len(items)} runs of {table.id} are not finished: {command}", file=sys.stderr)
-        return NOT_READY
+        return _plan(items, missing, measured, unmeasured)
+    if launcher == "slurm" and (missing or unmeasured) and (code := _on_cluster(table, items, missing, unmeasured)):
+        return code
     start = time.monotonic()
-    failed = _train(scale, missing) if missing else 0
-    if failed < 0:
-        return -failed
+    try:
+        failed = _work(scale, missing, unmeasured)
+    except Interrupted as stop:
+        return stop.code
     _collect(scale, table, seeds)
     seconds = time.monotonic() - start
-    print(f"\n{table.id}: {len(missing) - failed} runs trained, {len(items) - len(missing)} found, {seconds:.1f} s")
+    untrained = sum(item in missing for item in failed)
+    made = len(unmeasured) - (len(failed) - untrained)
+    text = f"{len(missing) - untrained} runs trained, {len(items) - len(missing)} found"
+    if measured:
+        text += f"; {made} evaluations made, {len(measured) - len(unmeasured)} found"
+    print(f"\n{table.id}: {text}, {seconds:.1f} s")
     if failed:
-        print(f"{failed} of {len(missing)} runs failed, see the lines above", file=sys.stderr)
+        jobs = len(missing) + len(unmeasured)
+        print(f"{len(failed)} of {jobs} {'jobs' if measured else 'runs'} failed, see the lines above", file=sys.stderr)
     return FAILURE if failed else 0
 
 
-def _train(scale: "Scale", items: "list[Item]") -> int:
-    """How many failed; the exit code with a minus sign where it was interrupted."""
-    from experiments.pool import Interrupted
+def _on_cluster(table: "Table", items: "list[Item]", missing: "list[Item]", unmeasured: "list[EvaluationItem]") -> int:
+    """The exit code where the cluster has to work first; 0 within a job, which may evaluate finished runs itself."""
+    if missing:
+        from collections import Counter
+
+        from experiments.runs import activity
+
+        words = ", ".join(f"{count} {word}" for word, count in sorted(Counter(map(activity, missing)).items()))
+        unfinished = f"{len(missing)} of {len(items)} runs of {table.id} are not finished ({words})"
+        print(f"{unfinished}: python -m slurm submit {table.id} --cluster a100", file=sys.stderr)
+        return NOT_READY
+    if "SLURM_JOB_ID" not in os.environ:
+        command = f"srun --gpus 1 python -m experiments run {table.id}"
+        print(f"{len(unmeasured)} evaluations of {table.id} are not made: {command}", file=sys.stderr)
+        return NOT_READY
+    return 0
+
+
+def _work(scale: "Scale", items: "list[Item]", evaluations: "list[EvaluationItem]") -> "list[Job]":
+    """Train and evaluate; returns what failed."""
+    if not items and not evaluations:
+        return []
     from experiments.train_table import train_items
 
-    try:
-        return len(train_items(scale, items))
-    except Interrupted as stop:
-        return -stop.code
+    return [answer.item for answer in train_items(scale, items, evaluations)]
 
 
-def _plan(items: "list[Item]", missing: "list[Item]") -> int:
+def _plan(
+    items: "list[Item]",
+    missing: "list[Item]",
+    measured: "list[EvaluationItem]",
+    unmeasured: "list[EvaluationItem]",
+) -> int:
     from experiments.runs import state
 
     for item in missing:
         print(f"{item.directory}  {state(item)}")
+    for evaluation in unmeasured:
+        print(f"{evaluation.cache / evaluation.evaluation.key}  of {evaluation.item.directory}")
     print(f"{len(missing)} of {len(items)} runs would be trained")
+    if measured:
+        print(f"{len(unmeasured)} of {len(measured)} evaluations would be made")
     return 0
 
 

@@ -1,7 +1,8 @@
-"""A pool of processes that train runs side by side, one torch thread each and one start of Python per worker.
+"""A pool of processes that train and evaluate runs side by side, one torch thread and one start of Python per worker.
 
-Each worker has a pipe of its own, so a worker that dies (out of memory, a crash in native code) costs the one run it
-was at, and is replaced. Workers end when the call ends, however it ends: also when this process is killed outright.
+An evaluation waits until the runs that it needs are trained. Each worker has a pipe of its own, so a worker that dies
+(out of memory, a crash in native code) costs the one job it was at, and is replaced. Workers end when the call ends,
+however it ends: also when this process is killed outright.
 """
 
 import multiprocessing
@@ -15,6 +16,7 @@ from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import Any
 
+from experiments.evaluations import EvaluationItem
 from experiments.runs import Item
 from lumix.train import record
 from lumix.train.config import Execution
@@ -23,7 +25,8 @@ STOP_SECONDS = 5.0  # grace of a worker before it is killed
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 CONTEXT = multiprocessing.get_context("spawn")  # fork would copy locks and threads of whatever the parent has loaded
 
-Train = Callable[[Item, Execution, bool], dict[str, Any]]
+Job = Item | EvaluationItem
+Work = Callable[[Job, Execution, bool], dict[str, Any]]
 
 
 class Interrupted(BaseException):
@@ -36,9 +39,9 @@ class Interrupted(BaseException):
 
 @dataclass(frozen=True)
 class Answer:
-    """What became of one item: its result, or one line on what went wrong."""
+    """What became of one job: its result, or one line on what went wrong."""
 
-    item: Item
+    item: Job
     result: dict[str, Any] | None
     error: str = ""
 
@@ -48,13 +51,19 @@ def usable_cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def train(item: Item, execution: Execution, fresh_code: bool) -> dict[str, Any]:
-    """Train one item in this process; with `fresh_code` what other code left there is thrown away first."""
+def work(item: Job, execution: Execution, fresh_code: bool) -> dict[str, Any]:
+    """Train or evaluate in this process; with `fresh_code` what other code left there is thrown away first."""
     import torch
 
+    torch.set_num_threads(1)
+    if isinstance(item, EvaluationItem):
+        from lumix.evaluate.evaluation import evaluate
+        from lumix.train.process import Process
+
+        device = Process.current(execution.device).device  # says so where there is no such device
+        return evaluate(item.item.directory, item.evaluation, device, item.others, item.cache, fresh_code)
     from lumix.train.loop import fit
 
-    torch.set_num_threads(1)
     if fresh_code:
         discard_older(item.directory)
     return fit(item.run, item.seed, item.directory, execution)
@@ -81,42 +90,84 @@ def discard_older(directory: Path) -> None:
 class _Worker:
     process: Any
     pipe: Connection
-    item: Item | None = None
+    item: Job | None = None  # None: idle
+
+
+class _Queue:
+    """Jobs in order; an evaluation stays until the trainings among them that it needs have ended."""
+
+    def __init__(self, items: Sequence[Job]) -> None:
+        self.waiting = list(items)
+        self.unfinished = {item.directory for item in items if isinstance(item, Item)}
+        self.failed: set[Path] = set()
+
+    def take(self) -> Job | None:
+        """The first job that can start now."""
+        for place, item in enumerate(self.waiting):
+            if not item.needs & self.unfinished:
+                return self.waiting.pop(place)
+        return None
+
+    def end(self, item: Job, failed: bool) -> list[Answer]:
+        """Take note of a job that ended; answers for those that cannot be done without it."""
+        if not isinstance(item, Item):
+            return []
+        self.unfinished.discard(item.directory)
+        if not failed:
+            return []
+        lost = [other for other in self.waiting if item.directory in other.needs]
+        self.waiting = [other for other in self.waiting if item.directory not in other.needs]
+        return [Answer(other, None, f"it needs {item.name}, whose training failed") for other in lost]
 
 
 def run_pool(
-    items: Sequence[Item],
+    items: Sequence[Job],
     execution: Execution,
     processes: int,
     fresh_code: bool = False,
-    train: Train = train,
+    work: Work = work,
 ) -> Generator[Answer]:
-    """Train all items, the first ones first; yields an answer as each one ends.
+    """Do all jobs, the first ones first; yields an answer as each one ends.
 
     Raises:
         Interrupted: at Ctrl-C or SIGTERM, after the workers were stopped.
     """
-    waiting = list(reversed(items))
+    queue = _Queue(items)
     workers: list[_Worker] = []
     with _signals():
         try:
-            while waiting or workers:
-                while waiting and len(workers) < max(1, processes):
-                    workers.append(_start(train, execution, fresh_code))
-                    _hand(workers[-1], waiting)
-                ready = wait([worker.pipe for worker in workers])
-                for worker in [worker for worker in workers if worker.pipe in ready]:
+            while queue.waiting or workers:
+                _employ(workers, queue, processes, lambda: _start(work, execution, fresh_code))
+                busy = [worker for worker in workers if worker.item is not None]
+                ready = wait([worker.pipe for worker in busy]) if busy else []  # waiting for nothing would never end
+                for worker in [worker for worker in busy if worker.pipe in ready]:
                     item, answer = worker.item, _receive(worker)
+                    worker.item = None
                     if answer is None:
                         workers.remove(worker)
                         answer = (None, f"its process died ({_cause(worker)})")
-                    elif not _hand(worker, waiting):
-                        workers.remove(worker)
-                        worker.process.join()
                     assert item is not None
+                    lost = queue.end(item, failed=answer[0] is None)
                     yield Answer(item, *answer)
+                    yield from lost
         finally:
             _stop(workers)
+
+
+def _employ(workers: list[_Worker], queue: _Queue, processes: int, start: Callable[[], _Worker]) -> None:
+    """Give every idle worker a job, start workers while there are jobs, and dismiss those that none waits for."""
+    idle = [worker for worker in workers if worker.item is None]
+    while (item := queue.take() if idle or len(workers) < max(1, processes) else None) is not None:
+        worker = idle.pop() if idle else start()
+        if worker not in workers:
+            workers.append(worker)
+        worker.item = item
+        worker.pipe.send(item)
+    if not queue.waiting:
+        for worker in idle:
+            workers.remove(worker)
+            worker.pipe.send(None)
+            worker.process.join()
 
 
 @contextmanager
@@ -139,19 +190,12 @@ def _signals() -> Iterator[None]:
             signal.signal(number, handler)
 
 
-def _start(train: Train, execution: Execution, fresh_code: bool) -> _Worker:
+def _start(work: Work, execution: Execution, fresh_code: bool) -> _Worker:
     ours, theirs = CONTEXT.Pipe()
-    process = CONTEXT.Process(target=_work, args=(theirs, train, execution, fresh_code))
+    process = CONTEXT.Process(target=_work, args=(theirs, work, execution, fresh_code))
     process.start()
     theirs.close()
     return _Worker(process, ours)
-
-
-def _hand(worker: _Worker, waiting: list[Item]) -> bool:
-    """Give the worker its next item; without one, tell it to end and return False."""
-    worker.item = waiting.pop() if waiting else None
-    worker.pipe.send(worker.item)
-    return worker.item is not None
 
 
 def _receive(worker: _Worker) -> tuple[dict[str, Any] | None, str] | None:
@@ -180,15 +224,15 @@ def _stop(workers: list[_Worker]) -> None:
             worker.process.join()
 
 
-def _work(pipe: Connection, train: Train, execution: Execution, fresh_code: bool) -> None:
-    """A worker's life: take an item, train it, answer, until None comes."""
+def _work(pipe: Connection, work: Work, execution: Execution, fresh_code: bool) -> None:
+    """A worker's life: take a job, do it, answer, until None comes."""
     for variable in THREAD_VARIABLES:  # read when the libraries load, hence before torch is imported
         os.environ[variable] = "1"
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent decides
     threading.Thread(target=_die_with_parent, daemon=True).start()
     while (item := pipe.recv()) is not None:
         try:
-            pipe.send((train(item, execution, fresh_code), ""))
+            pipe.send((work(item, execution, fresh_code), ""))
         except Exception as error:  # one run's failure must not end the others
             pipe.send((None, _one_line(error)))
 

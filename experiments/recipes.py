@@ -54,6 +54,15 @@ def deit_recipe_resnet(role: str, name: str) -> Run:
     return run.replace(channels_last=True)
 
 
+def plain_resnet(role: str, name: str) -> Run:
+    """The classic recipe: 100 epochs of SGD at 0.1 with cosine decay, crop and flip, nothing mixed or smoothed."""
+    data = Data(name="imagenet", image_size=224, flip=True, crop_scale=0.08, test_crop=0.875)
+    optim = Optim(lr=0.1, name="sgd", weight_decay=1e-4, momentum=0.9, min_lr=0.0)
+    run = _base(data, Model(role, name), optim, epochs=100, channels_last=True)
+    mix = run.mix.replace(mixup_alpha=0.0, cutmix_alpha=0.0)
+    return run.replace(mix=mix, loss=run.loss.replace(smoothing=0.0), batch_size=256)
+
+
 def swin(role: str, name: str, drop_path_rate: float) -> Run:
     """Swin: clipping at 5, the paper's warm-up start of 1e-6 (Swin's own: 5e-7)."""
     optim = Optim(lr=1e-3, weight_decay=0.05, warmup_epochs=20, warmup_lr=1e-6, min_lr=1e-5, clip_grad=5.0)

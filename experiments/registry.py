@@ -8,12 +8,18 @@ from experiments.methods import headline
 from experiments.near import choose
 from experiments.scale import Scale
 from experiments.table import Table
+from lumix.evaluate.evaluation import Evaluation
 from lumix.train.config import Run
 
 TABLES = (
     "lumix_table01_models",
     "lumix_table02_components",
     "lumix_table03_ratios",
+    "lumix_table04_segmentation",
+    "lumix_table05_localisation",
+    "lumix_table07_shuffling",
+    "lumix_table08_natural",
+    "lumix_table09_occlusion",
     "lumix_table10_laws",
     "lumix_table11_losses",
     "lumix_table12_randomness",
@@ -45,6 +51,16 @@ def owners(scale: Scale) -> dict[str, str]:
 
 
 @cache
+def evaluation_owners(scale: Scale) -> dict[tuple[str, str], str]:
+    """(run key, evaluation key) -> id of the table that owns it: the first that shows a number of it."""
+    owner: dict[tuple[str, str], str] = {}
+    for name in TABLES:
+        for pair in get_table(name, scale).evaluations:
+            owner.setdefault(pair, name)
+    return owner
+
+
+@cache
 def _headline(scale: Scale) -> frozenset[str]:
     return headline(scale)
 
@@ -59,3 +75,12 @@ def seeds_of(scale: Scale, run: Run, seeds: int | None = None) -> range:
 def run_directory(scale: Scale, run: Run, seed: int) -> Path:
     """runs/<scale>/<owner>/<run key>/seed<k>, relative to the project's root."""
     return Path("runs", scale.name, owners(scale)[run.key], run.key, f"seed{seed}")
+
+
+def evaluation_directory(scale: Scale, run: Run, evaluation: Evaluation, seed: int) -> Path:
+    """runs/<scale>/<owner of the evaluation>/<run key>/seed<k>/eval, relative to the project's root.
+
+    Not always in the run directory: that may belong to another table, whose output of DVC's stage must stay as it is.
+    """
+    owner = evaluation_owners(scale)[run.key, evaluation.key]
+    return Path("runs", scale.name, owner, run.key, f"seed{seed}", "eval")

@@ -1,5 +1,6 @@
 """What the run directories of a scale hold: which runs are finished, with which code, and what is still to do."""
 
+import time
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +12,7 @@ from experiments.table import Table
 from lumix.train import record
 from lumix.train.config import Run
 
+LIVELY_SECONDS = 120.0  # a living run touches its lock more often
 FINISHED, OLDER, STARTED, ABSENT, DAMAGED = "finished", "older code", "started", "not started", "damaged"
 
 
@@ -26,6 +28,11 @@ class Item:
     def name(self) -> str:
         return f"{self.run.key} seed {self.seed}"
 
+    @property
+    def needs(self) -> frozenset[Path]:
+        """The run directories that must be finished first: none."""
+        return frozenset()
+
 
 def items_of(scale: Scale, runs: Iterable[Run], seeds: int | None = None) -> list[Item]:
     """Every (run, seed), in the order of the runs."""
@@ -35,9 +42,13 @@ def items_of(scale: Scale, runs: Iterable[Run], seeds: int | None = None) -> lis
 def items_of_table(
     scale: Scale, table: Table, rows: Iterable[str] | None = None, seeds: int | None = None
 ) -> list[Item]:
-    """Every (run, seed) that a table, or some of its rows, shows; runs that another table owns included."""
-    chosen = None if rows is None else set(rows)
-    runs = {run.key: run for (row, _), run in table.cells.items() if chosen is None or row in chosen}
+    """Every (run, seed) that a table, or some of its rows, shows or needs; runs that another table owns included."""
+    if rows is None:
+        return items_of(scale, table.runs.values(), seeds)
+    cells = {cell: run for cell, run in table.cells.items() if cell[0] in set(rows)}
+    runs = {run.key: run for run in cells.values()}
+    for evaluation in filter(None, map(table.evaluation, cells)):
+        runs |= {key: table.runs[key] for key, _ in evaluation.sources.values()}
     return items_of(scale, runs.values(), seeds)
 
 
@@ -70,6 +81,18 @@ def state(item: Item) -> str:
     if result is not None:
         return OLDER if is_older(result) else FINISHED
     return STARTED if (item.directory / "environment.json").exists() else ABSENT
+
+
+def activity(item: Item) -> str:
+    """As `state`, but a started run is told apart as running or failed by what lies in its directory."""
+    found = state(item)
+    if found != STARTED:
+        return found
+    lock, log = item.directory / "lock", item.directory / "log.txt"
+    if lock.exists() and time.time() - lock.stat().st_mtime < LIVELY_SECONDS:
+        return "running"
+    last = log.read_text().splitlines()[-1:] if log.exists() else []
+    return "failed" if last and last[0].startswith("failed:") else found
 
 
 def is_open(scale: Scale, item: Item) -> bool:

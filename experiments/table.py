@@ -8,6 +8,7 @@ from pathlib import Path
 
 from experiments.claims import Claim
 from experiments.scale import Scale
+from lumix.evaluate.evaluation import Evaluation
 from lumix.train.config import Run
 
 Reference = tuple[str, str]  # (row id, value column id)
@@ -16,22 +17,37 @@ Method = Callable[[Run], Run]
 
 @dataclass(frozen=True)
 class Column:
-    """A column: its id in files, its title on paper."""
+    """A column: its id in files, its title on paper, and, for a column of values, what is measured.
+
+    Attributes:
+        evaluation: of the run of each cell; None shows the top-1 accuracy that training ended with.
+        metric: the name of the number among the evaluation's values.
+        lower_is_better: said beside the title.
+    """
 
     id: str
     title: str
+    evaluation: Evaluation | None = None
+    metric: str = "top1"
+    lower_is_better: bool = False
 
 
 @dataclass(frozen=True)
 class Row:
-    """A row: its labels and a run for each value column, or the reason why this scale has none."""
+    """A row: its labels and a run for each value column, or the reason why this scale has none.
+
+    `evaluations` and `metrics` replace those of some columns, by column id.
+    """
 
     id: str
     labels: Mapping[str, str]
     runs: Mapping[str, Run]
     ours: bool = False  # without counterpart in the paper
     note: str = ""
-    unavailable: str = ""  # why `runs` is empty at this scale
+    unavailable: str = ""  # why `runs` lacks some or all columns at this scale
+    compared_with: str = ""  # row whose cells, column by column, take the place of the table's baseline
+    evaluations: Mapping[str, Evaluation] = field(default_factory=dict)
+    metrics: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -48,6 +64,8 @@ class Table:
     claims: tuple[Claim, ...] = ()
     baseline: Reference | None = None  # what every other cell is compared with; None: the row's first value column
     metric: str = field(default="top-1 accuracy, %")
+    sources: tuple[Run, ...] = ()  # runs that evaluations need and no cell shows
+    setting: str = ""  # data, models and budget of this table in a sentence, where they are not the scale's
 
     @cached_property
     def paper(self) -> dict[Reference, float]:
@@ -62,12 +80,37 @@ class Table:
 
     @property
     def runs(self) -> dict[str, Run]:
-        """The unique runs by key, in the order of the rows."""
-        return {run.key: run for run in self.cells.values()}
+        """The unique runs by key, in the order of the rows, and those that evaluations need."""
+        return {run.key: run for run in (*self.cells.values(), *self.sources)}
+
+    def evaluation(self, cell: Reference) -> Evaluation | None:
+        """What measures the run of a cell; None for the top-1 accuracy of its training."""
+        row, column = self._place(cell)
+        return row.evaluations.get(column.id, column.evaluation)
+
+    def metric_of(self, cell: Reference) -> str:
+        """The name of a cell's number among the values of its evaluation."""
+        row, column = self._place(cell)
+        return row.metrics.get(column.id, column.metric)
+
+    @property
+    def evaluations(self) -> dict[tuple[str, str], Evaluation]:
+        """The unique evaluations of this table by run key and evaluation key."""
+        found = {}
+        for cell, run in self.cells.items():
+            if (evaluation := self.evaluation(cell)) is not None:
+                found[run.key, evaluation.key] = evaluation
+        return found
+
+    def _place(self, cell: Reference) -> tuple[Row, Column]:
+        row = next(row for row in self.rows if row.id == cell[0])
+        return row, next(column for column in self.value_columns if column.id == cell[1])
 
     def against(self, cell: Reference) -> Reference | None:
         """The cell that `cell` is compared with; None for the reference itself."""
         reference = self.baseline or (cell[0], self.value_columns[0].id)
+        if row := self._place(cell)[0].compared_with:
+            reference = (row, cell[1])
         return None if reference == cell else reference
 
 

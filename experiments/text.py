@@ -1,13 +1,15 @@
 """Plain text for a terminal: tables, recipes, states and costs. Reads records and run directories, trains nothing."""
 
+import json
 from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
+from experiments import evaluations
 from experiments.cost import Cost
 from experiments.runs import FINISHED, Item, items_of, state
 from experiments.scale import Scale
-from experiments.table import Table
+from experiments.table import Column, Reference, Row, Table
 from lumix.train.config import Run
 
 
@@ -56,42 +58,55 @@ def listing(scale: Scale, tables: Sequence[Table]) -> str:
 
 
 def showing(scale: Scale, table: Table, seeds: int | None) -> str:
-    """One table: rows, the paper's cells, run keys and their states."""
-    lines = []
-    for row in table.rows:
-        labels = [row.labels[column.id] for column in table.label_columns]
-        for column in table.value_columns:
-            run = row.runs.get(column.id)
-            paper = table.paper.get((row.id, column.id))
-            what = progress_of(items_of(scale, [run], seeds)) if run else f"not at this scale: {row.unavailable}"
-            lines.append(
-                [
-                    row.id,
-                    *labels,
-                    column.title,
-                    "" if paper is None else f"{paper:.1f}",
-                    run.key if run else "",
-                    what,
-                    row.note,
-                ]
-            )
-    header = ["row", *(column.title for column in table.label_columns), "column", "paper", "run", "seeds", "note"]
+    """One table: rows, the paper's cells, run keys, evaluations and their states."""
+    labels = [column.title for column in table.label_columns]
+    header = ["row", *labels, "column", "paper", "run", "measure", "seeds", "note"]
+    lines = [_shown(scale, table, row, column, seeds) for row in table.rows for column in table.value_columns]
+    protocols = {evaluation.key: evaluation for evaluation in table.evaluations.values()}
     recipes = dict.fromkeys(f"{run.model.role}: {recipe(run)}" for run in _base_runs(scale, table))
     return "\n".join(
         [
             f"{table.id}: {table.paper_table or 'ours'}, {table.title}",
-            f"scale {scale.name}: {scale.setting}",
+            f"scale {scale.name}: {table.setting or scale.setting}",
             "",
             grid(header, lines),
             "",
             "base recipe of each role:",
             *(f"  {text}" for text in recipes),
+            *(["", "evaluations:"] if protocols else []),
+            *(f"  {key}: {json.dumps(evaluation.arguments)}" for key, evaluation in protocols.items()),
         ]
     )
 
 
+def _shown(scale: Scale, table: Table, row: Row, column: Column, seeds: int | None) -> list[str]:
+    run, cell = row.runs.get(column.id), (row.id, column.id)
+    paper = table.paper.get(cell)
+    return [
+        row.id,
+        *(row.labels[label.id] for label in table.label_columns),
+        column.title,
+        "" if paper is None else f"{paper:.1f}",
+        run.key if run else "",
+        _measure(table, cell),
+        progress_of(items_of(scale, [run], seeds)) if run else f"not at this scale: {row.unavailable}",
+        row.note,
+    ]
+
+
+def _measure(table: Table, cell: Reference) -> str:
+    """The evaluation and metric of a cell; the accuracy of training goes without saying."""
+    evaluation = table.evaluation(cell) if cell in table.cells else None
+    return "" if evaluation is None else f"{evaluation.key} {table.metric_of(cell)}"
+
+
 def _base_runs(scale: Scale, table: Table) -> list[Run]:
-    return [scale.run(role) for role in dict.fromkeys(run.model.role for run in table.runs.values())]
+    """For each role and data set of the table the scale's base run, or the table's first on data of its own."""
+    found: dict[tuple[str, str], Run] = {}
+    for run in table.runs.values():
+        base = scale.run(run.model.role)
+        found.setdefault((run.model.role, run.data.name), base if base.data == run.data else run)
+    return list(found.values())
 
 
 def statuses(scale: Scale, tables: Sequence[Table], seeds: int | None) -> str:
@@ -100,8 +115,11 @@ def statuses(scale: Scale, tables: Sequence[Table], seeds: int | None) -> str:
     for table in tables:
         items = items_of(scale, table.runs.values(), seeds)
         done = sum(state(item) == FINISHED for item in items)
-        lines.append((table.id, f"{done} of {len(items)}", progress_of(items)))
-    return f"scale {scale.name}\n\n" + grid(("table", "finished", "seeds"), lines)
+        measured = evaluations.evaluation_items(scale, table, seeds=seeds)
+        made = sum(evaluations.state(item) == FINISHED for item in measured)
+        evaluated = f"{made} of {len(measured)}" if measured else ""
+        lines.append((table.id, f"{done} of {len(items)}", evaluated, progress_of(items)))
+    return f"scale {scale.name}\n\n" + grid(("table", "finished", "evaluated", "seeds"), lines)
 
 
 def cost_table(scale: Scale, costs: Sequence[Cost]) -> str:

@@ -1,22 +1,23 @@
-"""Trains what a table misses on this machine, longest runs first, with one line or a bar for each run that ends."""
+"""Trains and evaluates what a table misses on this machine, longest runs first, with a line or a bar for each job."""
 
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
 
-from experiments.pool import Answer, Interrupted, run_pool, usable_cores
+from experiments.evaluations import EvaluationItem
+from experiments.pool import Answer, Interrupted, Job, run_pool, usable_cores
 from experiments.runs import Item
 from experiments.scale import Scale
 
 
-def train_items(scale: Scale, items: Sequence[Item]) -> list[Answer]:
-    """Train the items and return the answers of those that failed.
+def train_items(scale: Scale, items: Sequence[Item], evaluations: Sequence[EvaluationItem] = ()) -> list[Answer]:
+    """Train the items, make the evaluations, and return the answers of the jobs that failed.
 
     Raises:
         Interrupted: at Ctrl-C or SIGTERM, after the workers were stopped; the message says how many are left.
     """
-    ordered = sorted(items, key=lambda item: -scale.hours(item.run))
+    ordered: list[Job] = [*sorted(items, key=lambda item: -scale.hours(item.run)), *evaluations]
     processes = min(scale.processes or usable_cores(), max(1, len(ordered)))
     failed: list[Answer] = []
     done = 0
@@ -29,7 +30,7 @@ def train_items(scale: Scale, items: Sequence[Item]) -> list[Answer]:
                 if answer.result is None:
                     failed.append(answer)
         except Interrupted as stop:
-            write(f"interrupted: {done} of {len(ordered)} runs are finished, the same command goes on from there")
+            write(f"interrupted: {done} of {len(ordered)} jobs are finished, the same command goes on from there")
             raise stop
     return failed
 
@@ -37,6 +38,8 @@ def train_items(scale: Scale, items: Sequence[Item]) -> list[Answer]:
 def _outcome(answer: Answer) -> str:
     if answer.result is None:
         return f"failed: {answer.error}"
+    if isinstance(answer.item, EvaluationItem):
+        return f"{answer.result['images_per_second']:.0f} images/s  {answer.result['seconds']:.1f} s"
     return f"top-1 {answer.result['top1']['last']:.2f}  {answer.result['seconds']:.1f} s"
 
 

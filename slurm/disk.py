@@ -20,6 +20,7 @@ PAPER_PARAMETERS = {
     "xcit_m": 84395752,
     "xcit_l": 189096136,
     "resnet50": 25557032,
+    "resnet101": 44549160,
 }
 
 

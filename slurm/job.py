@@ -11,7 +11,7 @@ import socket
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import chdir, contextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
@@ -52,6 +52,8 @@ class Job:
     execution: dict[str, Any]
     images_per_gpu: int = 0
     fresh_code: bool = False  # what other code left in the directory is thrown away first
+    scale: str = ""  # with it, the evaluations that tables ask of the run are part of the job
+    root: str = ""  # the project's folder, where runs/ is
     quiet_seconds: float = field(default=QUIET_SECONDS)
 
     def __call__(self) -> dict[str, Any]:
@@ -73,6 +75,7 @@ class Job:
                 self._end(book.FAILED, ("" if _rank() == 0 else f"task {_rank()}: ") + _one_line(error))
                 raise
             if _rank() == 0:
+                self._evaluate()
                 book.end_attempt(Path(self.entry), book.FINISHED, "")
             return result
 
@@ -118,6 +121,25 @@ class Job:
             if execution.device == "cpu":
                 torch.set_num_threads(1)  # as the local launcher does: another number sums in another order
             return fit(run, self.seed, directory, execution, stop=lambda: bool(caught))
+
+    def _evaluate(self) -> None:
+        """Make the evaluations that tables ask of this run, as far as the other runs that they need are finished.
+
+        One that fails is noted in the run's log and left to `python -m experiments run`: the training stands.
+        """
+        if not self.scale:
+            return
+        from experiments.evaluations import ready_with
+        from experiments.pool import work
+        from experiments.scale import get_scale
+
+        with chdir(self.root):
+            for item in ready_with(get_scale(self.scale), Run.from_dict(self.run), self.seed):
+                try:
+                    work(item, Execution(**self.execution), self.fresh_code)
+                except (record.RunError, ValueError, OSError) as error:
+                    with (Path(self.directory) / "log.txt").open("a") as file:
+                        file.write(f"{item.evaluation.key} failed: {_one_line(error)}\n")
 
     def _end(self, outcome: str, reason: str) -> None:
         """Write down the outcome; where even that fails, slurm/after.py draws its conclusion from the exit code."""

@@ -126,6 +126,8 @@ def _job(plan: Plan, item: Item, root: Path) -> Job:
         execution=execution_of(plan.cluster, plan.scale, plan.layout).to_dict(),
         images_per_gpu=plan.cluster.images_per_gpu,
         fresh_code=plan.scale.retrain_on_code_change,
+        scale=plan.scale.name,
+        root=str(root.resolve()),
     )
 
 

@@ -1,6 +1,7 @@
 """For all tests: one thread per test process, where the real image sets lie, and no GPU test without a GPU."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -20,6 +21,22 @@ def shared_data() -> Path:
     if not SHARED_DATA.is_dir():
         pytest.skip("the real image sets of ../shared/data are not here")
     return SHARED_DATA
+
+
+@pytest.fixture(scope="session")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[torch.nn.Module, dict[str, Any], Path]:
+    """A small net that tells digits apart, its card, and its run directory."""
+    from engine import small_run
+
+    from lumix.train.checkpoint import load_model
+    from lumix.train.config import Data, Loss, Mix, Optim
+    from lumix.train.loop import fit
+    from lumix.train.record import read_json
+
+    directory = tmp_path_factory.mktemp("run")
+    plain = {"data": Data("digits", 8, train_size=300), "mix": Mix(mixup_alpha=0, cutmix_alpha=0), "loss": Loss()}
+    fit(small_run(**plain, epochs=15, optim=Optim(lr=8e-3, warmup_epochs=1), evaluate_every=15), 0, directory)
+    return load_model(directory), read_json(directory / "model.json"), directory
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

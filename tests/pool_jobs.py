@@ -9,7 +9,7 @@ import sys
 import time
 from pathlib import Path
 
-from experiments.pool import Interrupted, run_pool
+from experiments.pool import Interrupted, Job, run_pool
 from experiments.runs import Item
 from lumix.train.config import Data, Execution, Model, Optim, Run
 
@@ -28,8 +28,9 @@ def items(folder: Path, number: int) -> list[Item]:
     return [Item(RUN, seed, folder / f"seed{seed}") for seed in range(number)]
 
 
-def echo(item: Item, execution: Execution, fresh_code: bool) -> dict[str, object]:
+def echo(job: Job, execution: Execution, fresh_code: bool) -> dict[str, object]:
     """Answer at once; seed 1 fails, seed 2 kills its own process."""
+    item = job if isinstance(job, Item) else job.item
     if item.seed == 1:
         raise ValueError("seed 1\nis  unlucky")
     if item.seed == 2:
@@ -45,6 +46,6 @@ def sleep(item: Item, execution: Execution, fresh_code: bool) -> dict[str, objec
 
 if __name__ == "__main__":
     try:
-        list(run_pool(items(Path(), 4), Execution(), 2, train=sleep))
+        list(run_pool(items(Path(), 4), Execution(), 2, work=sleep))
     except Interrupted as stop:
         sys.exit(stop.code)

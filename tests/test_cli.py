@@ -94,7 +94,8 @@ def test_slurm_launcher_never_trains(root):
     answer = call(root, "run", "lumix_table02_components")
     assert answer.returncode == 75
     assert answer.stderr == (
-        "9 of 9 runs of lumix_table02_components are not finished: python -m slurm submit lumix_table02_components\n"
+        "9 of 9 runs of lumix_table02_components are not finished (9 not started): "
+        "python -m slurm submit lumix_table02_components --cluster a100\n"
     )
     assert not (root / "runs").exists()
 
@@ -116,7 +117,7 @@ def test_dry_run_counts_and_only_narrows(root):
 
 def test_cost_prints_runs_hours_and_price(root):
     total = next(line for line in call(root, "cost").stdout.splitlines() if line.startswith("all "))
-    assert total.split()[1] == "52"
+    assert total.split()[1] == "53"
 
 
 def test_collect_writes_a_record_and_a_damaged_run_exits_1(root):

@@ -17,7 +17,7 @@ from lumix.train.config import Execution
 
 def test_failures_and_dead_workers_cost_one_run_each(tmp_path):
     jobs = pool_jobs.items(tmp_path, 6)
-    answers = {a.item.seed: a for a in run_pool(jobs, Execution(), 2, fresh_code=True, train=pool_jobs.echo)}
+    answers = {a.item.seed: a for a in run_pool(jobs, Execution(), 2, fresh_code=True, work=pool_jobs.echo)}
     assert sorted(answers) == [0, 1, 2, 3, 4, 5]
     assert answers[1].error == "seed 1 is unlucky"
     assert "SIGKILL" in answers[2].error
@@ -30,13 +30,13 @@ def test_failures_and_dead_workers_cost_one_run_each(tmp_path):
 
 def test_one_worker_takes_all_items_in_order(tmp_path):
     jobs = [item for item in pool_jobs.items(tmp_path, 6) if item.seed not in (1, 2)]
-    answers = list(run_pool(jobs, Execution(), 1, train=pool_jobs.echo))
+    answers = list(run_pool(jobs, Execution(), 1, work=pool_jobs.echo))
     assert [a.item.seed for a in answers] == [0, 3, 4, 5]
     assert len({a.result["pid"] for a in answers}) == 1
 
 
 def test_no_items_no_workers():
-    assert list(run_pool([], Execution(), 2, train=pool_jobs.echo)) == []
+    assert list(run_pool([], Execution(), 2, work=pool_jobs.echo)) == []
 
 
 def alive(pid: int) -> bool:

@@ -87,9 +87,10 @@ def faults() -> Iterator[list[dict[str, Any]]]:
         return
     version = subprocess.run([program("slurmctld"), "-V"], capture_output=True, text=True, check=False).stdout.strip()
     machine = (
-        f"{version} with one node, {os.cpu_count()} CPU cores, n = 1 for each fault. Recovery runs from the fault "
-        "until the run was past the epoch at which it was hit, and includes a start of Python and torch. SLURM holds "
-        "a requeued job for 6 s here, as the test cluster sets cred_expire=5, and for 2 minutes by default."
+        f"{version} with one node, {os.cpu_count()} CPU cores shared with whatever else ran, n = 1 for each fault. "
+        "Recovery runs from the fault (full disk, read-only directory: from its mending) until the run was past the "
+        "epoch at which it was hit (time limit: until the next start), and includes a start of Python and torch. SLURM "
+        "holds a requeued job for 6 s here, as the test cluster sets cred_expire=5, and for 2 minutes by default."
     )
     RECORD.parent.mkdir(parents=True, exist_ok=True)
     RECORD.write_text(json.dumps({"machine": machine, "faults": found}, indent=1) + "\n")

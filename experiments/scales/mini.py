@@ -86,3 +86,25 @@ def run(role: str) -> Run:
         evaluate_every=10,
         median_last=5,
     )
+
+
+SHAPES_EPOCHS = {"deit_s": 16, "resnet50": 8}
+SHAPES_MODELS: dict[str, Model] = {
+    "deit_s": Model("deit_s", "deit_small_patch16_224", {**_vit(48, 3), "patch_size": 4}, init="small"),
+    "resnet50": MODELS["resnet50"],
+}
+
+
+def shapes_run(role: str) -> Run:
+    """The base run of a role on 2000 scenes of shapes, which have exact masks, boxes and unseen classes.
+
+    Tokens are 4x4 pixels: 2x2, as for the digits, takes three times as long and stays below 80 %. Test top-1 over three
+    seeds and CPU seconds of a run, measured as above: DeiT-S 88.9 ± 1.4 in 8 s, ResNet 93.6 ± 1.2 in 6 s.
+    """
+    return run(role).replace(
+        data=Data("shapes", image_size=16, train_size=2000),
+        model=SHAPES_MODELS[role],
+        optim=Optim(lr=6e-3, weight_decay=0.05, warmup_epochs=2, warmup_lr=1e-6, min_lr=1e-5),
+        epochs=SHAPES_EPOCHS[role],
+        evaluate_every=8,
+    )

@@ -21,7 +21,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import cache
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -225,7 +225,9 @@ def locked(directory: Path) -> Iterator[Path]:
     try:
         yield path
     finally:
-        path.unlink(missing_ok=True)
+        # Where the folder has become read-only, this must not hide why the run failed; the lock is stale then.
+        with suppress(OSError):
+            path.unlink()
 
 
 def _remove_stale(path: Path) -> None:
@@ -259,6 +261,8 @@ def bury(path: Path, text: str) -> None:
         os.rename(path, grave)
     except FileNotFoundError:
         return
+    except OSError as error:
+        raise RunError(_explain(error, path)) from error
     if grave.read_text() == text:
         grave.unlink()
     else:

@@ -118,11 +118,16 @@ SlurmctldParameters=preempt_send_user_signal
 JobRequeue=1
 GresTypes=gpu
 {_accounting(layout, settings)}
-NodeName={host} NodeAddr=127.0.0.1 CPUs=2 RealMemory={memory_megabytes()} Gres=gpu:a100:2 State=UNKNOWN
+{_node_and_partitions(settings.host)}
+"""
+
+
+def _node_and_partitions(host: str) -> str:
+    """One node; jobs in `high` take it from those in `debug` and `a100`, which are requeued."""
+    return f"""NodeName={host} NodeAddr=127.0.0.1 CPUs=2 RealMemory={memory_megabytes()} Gres=gpu:a100:2 State=UNKNOWN
 PartitionName=debug Nodes={host} Default=YES MaxTime=INFINITE State=UP PriorityTier=1 PreemptMode=REQUEUE GraceTime=20
 PartitionName=a100 Nodes={host} MaxTime=INFINITE State=UP PriorityTier=1 PreemptMode=REQUEUE GraceTime=20
-PartitionName=high Nodes={host} MaxTime=INFINITE State=UP PriorityTier=10 PreemptMode=OFF
-"""
+PartitionName=high Nodes={host} MaxTime=INFINITE State=UP PriorityTier=10 PreemptMode=OFF"""
 
 
 def _accounting(layout: Layout, settings: Settings) -> str:

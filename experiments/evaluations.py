@@ -1,0 +1,109 @@
+"""The evaluations that tables ask of trained runs: which there are, where they are kept, and which are missing."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from experiments.registry import TABLES, evaluation_directory, get_table, run_directory, seeds_of
+from experiments.runs import ABSENT, DAMAGED, FINISHED, OLDER, Item
+from experiments.scale import Scale
+from experiments.table import Table
+from lumix.evaluate.evaluation import Evaluation, fingerprint, read_evaluation
+from lumix.train import record
+from lumix.train.config import Run
+
+
+@dataclass(frozen=True)
+class EvaluationItem:
+    """One evaluation of one training: where it is kept, and the run directory of each second model it needs."""
+
+    item: Item
+    evaluation: Evaluation
+    cache: Path
+    others: dict[str, Path]
+
+    @property
+    def name(self) -> str:
+        return f"{self.evaluation.key} of {self.item.name}"
+
+    @property
+    def needs(self) -> frozenset[Path]:
+        """The run directories that must be finished first."""
+        return frozenset((self.item.directory, *self.others.values()))
+
+
+def evaluation_item(scale: Scale, table: Table, run: Run, evaluation: Evaluation, seed: int) -> EvaluationItem:
+    """The evaluation of one seed of a run of `table`.
+
+    Raises:
+        ValueError: for an evaluation that needs a run which the table does not have.
+    """
+    others = {}
+    for name, (key, fixed) in evaluation.sources.items():
+        if key not in table.runs:
+            raise ValueError(f"{evaluation.key} needs the run {key} as its {name}: add it to sources of {table.id}")
+        others[name] = run_directory(scale, table.runs[key], seed if fixed is None else fixed)
+    item = Item(run, seed, run_directory(scale, run, seed))
+    return EvaluationItem(item, evaluation, evaluation_directory(scale, run, evaluation, seed), others)
+
+
+def evaluation_items(
+    scale: Scale, table: Table, rows: Iterable[str] | None = None, seeds: int | None = None
+) -> list[EvaluationItem]:
+    """Every evaluation that a table, or some of its rows, shows, in the order of the cells."""
+    chosen = None if rows is None else set(rows)
+    wanted: dict[tuple[str, str], tuple[Run, Evaluation]] = {}
+    for cell, run in table.cells.items():
+        evaluation = table.evaluation(cell)
+        if evaluation is not None and (chosen is None or cell[0] in chosen):
+            wanted[run.key, evaluation.key] = run, evaluation
+    return [
+        evaluation_item(scale, table, run, evaluation, seed)
+        for run, evaluation in wanted.values()
+        for seed in seeds_of(scale, run, seeds)
+    ]
+
+
+def ready_with(scale: Scale, run: Run, seed: int) -> list[EvaluationItem]:
+    """The evaluations of all tables that need this training, are not made, and whose other trainings are finished."""
+    directory = run_directory(scale, run, seed)
+    items = {
+        (item.cache, item.evaluation.key): item
+        for name in TABLES
+        for item in evaluation_items(scale, get_table(name, scale), seeds=seed + 1)
+        if directory in item.needs
+    }
+    finished = [item for item in items.values() if all((need / "result.json").exists() for need in item.needs)]
+    return [item for item in finished if is_open(scale, item)]
+
+
+def read(item: EvaluationItem) -> dict[str, Any] | None:
+    """The outcome of an evaluation for the weights that there are now, None while it is missing.
+
+    Raises:
+        RunError: for a damaged file, naming it and the remedy.
+    """
+    return read_evaluation(item.item.directory, item.evaluation, item.others, item.cache)
+
+
+def is_older(outcome: dict[str, Any]) -> bool:
+    """Whether other code of `lumix.evaluate` made it."""
+    return bool(outcome["fingerprint"] != fingerprint())
+
+
+def state(item: EvaluationItem) -> str:
+    """One of finished, older code, not started, damaged."""
+    try:
+        outcome = read(item)
+    except record.RunError:
+        return DAMAGED
+    if outcome is None:
+        return ABSENT
+    return OLDER if is_older(outcome) else FINISHED
+
+
+def is_open(scale: Scale, item: EvaluationItem) -> bool:
+    """Whether the scale asks for this evaluation: missing, or made by other code where that matters."""
+    found = state(item)
+    return found != FINISHED and not (found == OLDER and not scale.retrain_on_code_change)

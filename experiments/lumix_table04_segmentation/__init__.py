@@ -1,0 +1,1 @@
+"""LUMix Table 4: semantic segmentation."""

@@ -1,0 +1,1 @@
+"""LUMix Table 7: robustness to shuffled patches."""

@@ -1,0 +1,1 @@
+"""LUMix Table 8: natural adversarial images and unknown classes."""

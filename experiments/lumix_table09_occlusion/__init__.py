@@ -1,0 +1,1 @@
+"""LUMix Table 9: robustness to dropped patches."""

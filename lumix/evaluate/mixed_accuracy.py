@@ -1,0 +1,76 @@
+"""Top-1 and top-2 accuracy on mixed images (Decoupled Mixup, figure A1): does a model see both classes of a mixture?"""
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from lumix.evaluate.evaluation import Outcome
+from lumix.evaluate.robustness import correct, normaliser, percent, pixel_batches, summed
+from lumix.mixers import CutMix, Mixup
+from lumix.mixers.plan import apply_plan
+from lumix.train.streams import stream_seed
+
+MIXERS = {"mixup": Mixup, "cutmix": CutMix}
+
+
+def mixed_hits(logits: Tensor, labels: Tensor, partner_labels: Tensor) -> tuple[Tensor, Tensor]:
+    """For each sample, whether the largest logit is of one of its two classes, and whether the two largest are both.
+
+    A pair of equal classes cannot have both. Of equal logits the lower class counts as larger.
+
+    Args:
+        logits: [B, C] finite, C at least 2.
+        labels, partner_labels: [B] int64.
+
+    Returns:
+        Two bool tensors [B].
+    """
+    if logits.shape[1] < 2:
+        raise ValueError(f"top-2 accuracy needs at least 2 classes, not {logits.shape[1]}")
+    first = correct(logits, labels) | correct(logits, partner_labels)
+    top = logits.argsort(dim=1, descending=True, stable=True)[:, :2]
+    pair = torch.stack((labels, partner_labels), dim=1)
+    return first, (top.sort(dim=1).values == pair.sort(dim=1).values).all(dim=1)
+
+
+def drive(
+    model: nn.Module, card: Mapping[str, Any], arguments: Mapping[str, Any], device: torch.device | str
+) -> Outcome:
+    """Values "top1_mixed" and "top2_mixed" over pairs of different classes, and both with "_all" over all pairs.
+
+    The set is shuffled once, so that class folders do not pair each class with itself; then every image is mixed with
+    the next one of its batch, each with its own draw of lambda, in [0, 1] before normalisation.
+
+    Arguments: "method", mixup or cutmix; "alpha" of its Beta, that of training; "seed"; "batch" in images.
+    """
+    if arguments["method"] not in MIXERS:
+        raise ValueError(f"method must be one of {', '.join(MIXERS)}, not {arguments['method']!r}")
+    mixer = MIXERS[arguments["method"]](arguments["alpha"], mode="elem")
+    normalise = normaliser(card, device)
+    seed = arguments["seed"]
+    hits: Counter[str] = Counter()
+    for place, images, labels in pixel_batches(card, device, arguments["batch"], shuffle_seed=seed):
+        if len(images) < 2:
+            raise ValueError(
+                f"an image of the last batch of {arguments['batch']} has no partner: use another batch size"
+            )
+        generator = torch.Generator().manual_seed(stream_seed(seed, place, "mixed accuracy"))
+        plan = mixer.plan(len(images), images.shape[-2], images.shape[-1], generator)
+        batch = apply_plan(images, labels, replace(plan, partner=torch.arange(len(images)).roll(-1)))
+        with torch.inference_mode():
+            first, both = mixed_hits(model(normalise(batch.images)), batch.labels, batch.partner_labels)
+        differ = batch.labels != batch.partner_labels
+        for name, counted in (("top1", first), ("top2", both), ("pairs", torch.ones_like(differ))):
+            hits[f"{name}_mixed"] += int((counted & differ).sum())
+            hits[f"{name}_mixed_all"] += int(counted.sum())
+    total = summed(hits, device)
+    values = {
+        f"{name}_{pairs}": percent(total[f"{name}_{pairs}"], total[f"pairs_{pairs}"])
+        for name in ("top1", "top2")
+        for pairs in ("mixed", "mixed_all")
+    }
+    return Outcome(values, total["pairs_mixed_all"])

@@ -1,0 +1,128 @@
+"""What the robustness protocols share: test images in [0, 1] by batch, normalisation, counts of correct answers.
+
+Corruptions act on pixels in [0, 1], before normalisation (P-rob of Naseer et al.). Under torch.distributed each process
+takes whole batches and whole numbers are added up, so that the result is exactly that of one process.
+"""
+
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.utils.data import Subset
+
+from lumix.evaluate.evaluation import test_images
+from lumix.evaluate.picture_files import batches, robustness_transform
+from lumix.train.data import is_resident
+from lumix.train.files import data_root
+from lumix.train.folder import ClassFolders
+from lumix.train.streams import stream_seed
+
+DRAWS = ("per_batch", "per_image")
+
+
+def pixel_batches(
+    card: Mapping[str, Any], device: torch.device | str, batch_size: int, shuffle_seed: int | None = None
+) -> Iterator[tuple[int, Tensor, Tensor]]:
+    """This process's batches of the test set: place of the batch, images [B, C, S, S] in [0, 1], labels [B] int64.
+
+    The images come in the order of the set, or shuffled once by a seed.
+
+    Sets in memory come as they are. ImageNet's `val` folder goes through P-rob: shorter side to 256, bilinear, centre
+    crop of 224, in proportion for other sizes.
+    """
+    rank, world = rank_and_world()
+    resident = test_images(card) if is_resident(card["data"]) else None
+    dataset: Any = resident if resident is not None else _folder(card)
+    count = len(dataset)
+    if not count:
+        raise ValueError(f"the test set of {card['data']} holds no images: put them under the data root")
+    order = torch.arange(count)
+    if shuffle_seed is not None:
+        order = torch.randperm(count, generator=torch.Generator().manual_seed(stream_seed(shuffle_seed, "order")))
+    own = [(place, chosen) for place, chosen in enumerate(order.split(batch_size)) if place % world == rank]
+    if resident is not None:
+        for place, chosen in own:
+            part = resident[chosen].to(device)
+            yield place, part.images.float() / 255, part.labels
+        return
+    loaded = batches(Subset(dataset, [int(i) for _, chosen in own for i in chosen]), batch_size)
+    for (place, _), (images, labels) in zip(own, loaded, strict=True):
+        yield place, images.to(device), labels.to(device)
+
+
+def _folder(card: Mapping[str, Any]) -> ClassFolders:
+    unnormalised = robustness_transform(card["image_size"], (0.0,) * 3, (1.0,) * 3)
+    return ClassFolders(data_root() / card["data"] / "val", unnormalised)
+
+
+def normaliser(card: Mapping[str, Any], device: torch.device | str) -> Callable[[Tensor], Tensor]:
+    """Images [B, C, H, W] in [0, 1] -> as the model was trained on; differentiable."""
+    mean, std = (torch.tensor(card[name], device=device).view(1, -1, 1, 1) for name in ("mean", "std"))
+    return lambda images: (images - mean) / std
+
+
+def correct(logits: Tensor, labels: Tensor) -> Tensor:
+    """[B] bool, whether the largest of logits [B, C] is that of the label [B]; of equal ones the first counts.
+
+    Raises:
+        ValueError: for logits that are not finite.
+    """
+    if not bool(logits.isfinite().all()):
+        raise ValueError("the model's scores are not all finite numbers: its weights are damaged")
+    return logits.argmax(dim=1) == labels
+
+
+def percent(count: Tensor | int, samples: int) -> float:
+    """100 count / samples.
+
+    Raises:
+        ValueError: for no samples, or more hits than samples.
+    """
+    if samples < 1 or not 0 <= int(count) <= samples:
+        raise ValueError(f"{int(count)} of {samples} is no share: there must be samples, and no more hits than samples")
+    return 100 * int(count) / samples
+
+
+def check_draw(draw: str) -> None:
+    if draw not in DRAWS:
+        raise ValueError(f"draw must be one of {', '.join(DRAWS)}, not {draw!r}")
+
+
+def token_side(tokens: int) -> int:
+    """Side of a square grid of tokens.
+
+    Raises:
+        ValueError: where there is none.
+    """
+    side = round(tokens**0.5)
+    if side * side != tokens:
+        raise ValueError(f"{tokens} patches are no square grid")
+    return side
+
+
+@torch.inference_mode()
+def count_correct(model: nn.Module, images: Tensor, labels: Tensor) -> int:
+    """Correct answers for normalised images."""
+    return int(correct(model(images), labels).sum())
+
+
+# ------------------------------------------------------------------------------------------------- several processes
+
+
+def rank_and_world() -> tuple[int, int]:
+    """Of this process under torch.distributed; (0, 1) without."""
+    if dist.is_available() and dist.is_initialized():
+        return dist.get_rank(), dist.get_world_size()
+    return 0, 1
+
+
+def summed(counts: dict[str, int], device: torch.device | str) -> dict[str, int]:
+    """Each count added up over all processes, which must have the same names."""
+    if rank_and_world()[1] == 1:
+        return counts
+    names = sorted(counts)
+    values = torch.tensor([counts[name] for name in names], device=device)
+    dist.all_reduce(values)
+    return dict(zip(names, values.tolist(), strict=True))

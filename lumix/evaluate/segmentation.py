@@ -1,0 +1,225 @@
+"""Semantic segmentation (LUMix Table 4): mIoU and mAcc as mmseg counts them, sliding windows, scales and flips.
+
+The driver fine-tunes the pre-trained weights of a run with a decoder on top (`segmentation_training`), seeded by the
+run's own seed, and scores the segmentations of the test set. The metrics know nothing of models.
+"""
+
+import math
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import interpolate
+
+from lumix.evaluate.evaluation import Outcome
+from lumix.evaluate.segmentation_data import IGNORE, Scenes, load_scenes
+from lumix.evaluate.segmentation_recipe import Recipe
+from lumix.train.data import normalise
+
+RATIOS = (0.5, 0.75, 1.0, 1.25, 1.5, 1.75)  # of mIoU (MS), each also mirrored
+SHOWN, SHOWN_PIXELS = 6, 64  # segmentations kept for a figure, thinned out to so many pixels a side
+PIXELS = 2**20  # of one batch of windows, which bounds the memory that testing takes
+
+Device = torch.device | str
+Segment = Callable[[Tensor], Tensor]  # images [B, 3, H, W] -> logits [B, classes, H, W]
+
+
+# ------------------------------------------------------------------------------------------------- metrics
+
+
+def confusion(prediction: Any, truth: Any, num_classes: int, ignore: int = IGNORE) -> Tensor:
+    """Pixels by true class (rows) and predicted class (columns), int64 [num_classes, num_classes].
+
+    Args:
+        prediction: integers of any shape in [0, num_classes), a NumPy array or a tensor.
+        truth: integers of the same shape, `ignore` where a pixel does not count.
+
+    Raises:
+        ValueError: for an empty array, unequal shapes, a value that is no class, NaN included.
+    """
+    found, wanted = _classes("prediction", prediction), _classes("truth", truth)
+    if found.shape != wanted.shape:
+        raise ValueError(f"prediction {list(found.shape)} and truth {list(wanted.shape)} must have the same shape")
+    counted = wanted != ignore
+    found, wanted = found[counted], wanted[counted]
+    for name, values in (("prediction", found), ("truth", wanted)):
+        wrong = values[(values < 0) | (values >= num_classes)]
+        if wrong.numel():
+            raise ValueError(f"{name} has the value {int(wrong[0])}, outside 0 to {num_classes - 1} and not {ignore}")
+    return torch.bincount(wanted * num_classes + found, minlength=num_classes**2).view(num_classes, num_classes)
+
+
+def _classes(name: str, values: Any) -> Tensor:
+    tensor = torch.as_tensor(values)
+    if not tensor.numel():
+        raise ValueError(f"{name} is empty: there is no pixel to count")
+    if tensor.is_floating_point() and not bool((tensor == tensor.round()).all()):  # NaN equals nothing
+        raise ValueError(f"{name} must hold whole numbers, not {float(tensor[tensor != tensor.round()][0])}")
+    return tensor.long()
+
+
+def mean_iou(matrix: Tensor) -> float:
+    """mIoU in percent: mean of intersection over union over the classes that are true or predicted somewhere.
+
+    Raises:
+        ValueError: for a matrix that is no confusion matrix, or counts no pixel.
+    """
+    counts = _matrix(matrix)
+    shared = counts.diagonal()
+    union = counts.sum(0) + counts.sum(1) - shared
+    return float((shared / union)[union > 0].mean() * 100)
+
+
+def mean_accuracy(matrix: Tensor) -> float:
+    """mAcc in percent: mean over the classes that are true somewhere of the share of their pixels that is found.
+
+    Raises:
+        ValueError: for a matrix that is no confusion matrix, or counts no pixel.
+    """
+    counts = _matrix(matrix)
+    area = counts.sum(1)
+    return float((counts.diagonal() / area)[area > 0].mean() * 100)
+
+
+def _matrix(matrix: Tensor) -> Tensor:
+    counts = torch.as_tensor(matrix).double()
+    if counts.ndim != 2 or counts.shape[0] != counts.shape[1]:
+        raise ValueError(f"a confusion matrix is square, not {list(counts.shape)}")
+    if not bool((counts >= 0).all()):  # NaN included
+        raise ValueError("a confusion matrix holds counts: negative numbers and NaN have no place in it")
+    if not counts.sum():
+        raise ValueError("the confusion matrix is empty: no pixel was counted")
+    return counts
+
+
+# ------------------------------------------------------------------------------------------------- inference
+
+
+def target_size(height: int, width: int, base: float, window: int) -> tuple[int, int]:
+    """The size that an image is resized to: longer side `base`; where that leaves the shorter side below the window,
+    shorter side `window`. The aspect is kept."""
+    factor = base / max(height, width)
+    if min(int(height * factor + 0.5), int(width * factor + 0.5)) < window:
+        factor = window / min(height, width)
+    return int(height * factor + 0.5), int(width * factor + 0.5)
+
+
+def window_starts(length: int, window: int, stride: int) -> list[int]:
+    """Where windows begin along a side; the last one ends at the last pixel."""
+    if length < window:
+        raise ValueError(f"a side of {length} pixels is shorter than the window of {window}: enlarge the image first")
+    return [min(i * stride, length - window) for i in range(math.ceil((length - window) / stride) + 1)]
+
+
+def slide(model: Segment, images: Tensor, window: int, stride: int) -> Tensor:
+    """Logits [B, K, H, W] of images [B, C, H, W] from square windows, averaged where windows overlap."""
+    batch, _, height, width = images.shape
+    places = [(y, x) for y in window_starts(height, window, stride) for x in window_starts(width, window, stride)]
+    crops = torch.cat([images[:, :, y : y + window, x : x + window] for y, x in places])
+    logits = torch.cat([model(part) for part in crops.split(max(1, PIXELS // window**2))])
+    total = logits.new_zeros(batch, logits.shape[1], height, width)
+    count = logits.new_zeros(1, 1, height, width)
+    for (y, x), part in zip(places, logits.split(batch), strict=True):
+        total[:, :, y : y + window, x : x + window] += part
+        count[:, :, y : y + window, x : x + window] += 1
+    return total / count
+
+
+def probabilities(model: Segment, images: Tensor, size: tuple[int, int], flip: bool, recipe: Recipe) -> Tensor:
+    """Softmax maps [B, K, H, W] at the size of the images, which are shown resized to `size`, mirrored if `flip`.
+
+    Raises:
+        ValueError: for a model that gives NaN, which would pass for a class.
+    """
+    shape = (images.shape[2], images.shape[3])
+    seen = images if size == shape else interpolate(images, size, mode="bilinear", align_corners=False)
+    logits = slide(model, seen.flip(3) if flip else seen, recipe.crop, recipe.stride)
+    if bool(logits.isnan().any()):
+        raise ValueError("the segmentation model gives NaN: its training diverged, lower Recipe.lr")
+    maps = (logits.flip(3) if flip else logits).float().softmax(dim=1)
+    return maps if size == shape else interpolate(maps, shape, mode="bilinear", align_corners=False)
+
+
+def segment(model: Segment, images: Tensor, recipe: Recipe, ratios: Sequence[float] = RATIOS) -> tuple[Tensor, Tensor]:
+    """Segmentations at one scale, and averaged over all ratios with and without mirroring; both int64 [B, H, W].
+
+    Args:
+        model: gives logits at the size of what it is shown.
+        images: [B, 3, H, W], normalised.
+        ratios: scales of the second result. Those that give equal sizes are computed once and weigh as many times.
+    """
+    height, width = images.shape[2:]
+    single = target_size(height, width, recipe.base, recipe.crop)
+    sizes = Counter(target_size(height, width, recipe.base * ratio, recipe.crop) for ratio in ratios)
+    first = probabilities(model, images, single, False, recipe)
+    total = torch.zeros_like(first)
+    for size, weight in sizes.items():
+        plain = first if size == single else probabilities(model, images, size, False, recipe)
+        total += weight * (plain + probabilities(model, images, size, True, recipe))
+    return first.argmax(1), total.argmax(1)
+
+
+# ------------------------------------------------------------------------------------------------- driver
+
+
+def batches(scenes: Scenes, count: int, limit: int) -> Iterator[tuple[Tensor, Tensor]]:
+    """The first `count` scenes in order as (images uint8 [B, 3, H, W], masks uint8 [B, H, W]), neighbours of equal size
+    together, at most `limit` of them."""
+    images: list[Tensor] = []
+    masks: list[Tensor] = []
+    for index in range(count):
+        image, mask = scenes[index]
+        if images and (image.shape != images[0].shape or len(images) == limit):
+            yield torch.stack(images), torch.stack(masks)
+            images, masks = [], []
+        images.append(image)
+        masks.append(mask)
+    if images:
+        yield torch.stack(images), torch.stack(masks)
+
+
+def thinning(shape: Sequence[int]) -> int:
+    """Distance between the pixels of a segmentation that are kept for a figure."""
+    return math.ceil(max(shape) / SHOWN_PIXELS)
+
+
+@torch.no_grad()
+def score(model: nn.Module, scenes: Scenes, recipe: Recipe, card: dict[str, Any], device: Device) -> Outcome:
+    """mAcc, mIoU and mIoU (MS) of a trained segmentation model on the first `recipe.test_size` scenes."""
+    count = min(recipe.test_size or len(scenes), len(scenes))
+    single = several = torch.zeros(scenes.num_classes, scenes.num_classes, dtype=torch.int64)
+    shown: dict[str, np.ndarray] = {}
+    for images, masks in batches(scenes, count, max(1, PIXELS // 4 // recipe.base**2)):
+        pixels = normalise(images.to(device), tuple(card["mean"]), tuple(card["std"]))
+        plain, averaged = (labels.cpu() for labels in segment(model, pixels, recipe))
+        single = single + confusion(plain, masks, scenes.num_classes)
+        several = several + confusion(averaged, masks, scenes.num_classes)
+        for labels in plain[: SHOWN - len(shown)]:
+            step = thinning(labels.shape)
+            shown[f"example_{len(shown)}"] = labels[::step, ::step].to(torch.uint8).numpy()
+    values = {"macc": mean_accuracy(single), "miou": mean_iou(single), "miou_ms": mean_iou(several)}
+    return Outcome(values, count, {**shown, "confusion": single.numpy()})
+
+
+def drive(model: nn.Module, card: dict[str, Any], arguments: dict[str, Any], device: Device) -> Outcome:
+    """Fine-tune the weights of a run for segmentation and score them: "macc", "miou", "miou_ms" in percent.
+
+    Equal weights, arguments and seed of the run give equal numbers on the same hardware (CPU: always).
+
+    Args:
+        model: the pre-trained network; it stays as it is.
+        card: of its run directory: the seed, mean, std, image size and timm model are used.
+        arguments: {"recipe": the dictionary of a `Recipe`}.
+
+    Raises:
+        ValueError: for a recipe that makes no sense, missing images, or a network that the decoder does not fit.
+    """
+    from lumix.evaluate.segmentation_training import fine_tune
+
+    recipe = Recipe.from_dict(arguments["recipe"])
+    train, test = load_scenes(recipe.data)
+    trained = fine_tune(model, card, recipe, train, device)
+    return score(trained, test, recipe, card, device)

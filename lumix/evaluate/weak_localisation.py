@@ -1,0 +1,156 @@
+"""Driver of Table 5, boxes: how well boxes drawn from class attention fit the true ones, over the declared grid.
+
+The images are squeezed whole to the model's size, and boxes with them: no crop may cut an object. Small sets bring
+their boxes along (exact ones for shapes, annotated ones for Tiny-ImageNet); ImageNet's come from its XML files.
+"""
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from lumix.evaluate.attention import check_class_attention, class_attention
+from lumix.evaluate.evaluation import Outcome, test_images
+from lumix.evaluate.localisation import Boxes, Setting, box_fits, box_iou, freeze
+from lumix.evaluate.occlusion import public_model
+from lumix.evaluate.picture_files import batches, squeeze_transform
+from lumix.train.data import is_resident, normalise
+from lumix.train.files import data_root
+from lumix.train.folder import ClassFolders
+
+EXAMPLES = 6  # images whose attention is kept for the figure
+BOXES = "ILSVRC2012_bbox_val_v3"  # folder of XML files within imagenet/
+
+Batches = Iterator[tuple[Tensor, list[Boxes]]]  # normalised images, and the true boxes of each
+Fits = dict[str, NDArray[np.float64]]
+
+
+def drive(
+    model: nn.Module, card: Mapping[str, Any], arguments: Mapping[str, Any], device: torch.device | str
+) -> Outcome:
+    """Mean IoU of the frozen setting ("iou"), of every declared one, and of the box around the whole image.
+
+    Arguments are either "setting", a name such as 0.9/best/all, or the freezing rule: "public_weights", a timm model
+    with weights, and "reference", the paper's value for it; the setting that comes closest on it is the one reported.
+    """
+    setting = arguments.get("setting") or _frozen(arguments, card, device)
+    fits, whole, examples = _fits(model, card, device)
+    grid = {name: 100 * float(values.mean()) for name, values in fits.items()}
+    if setting not in grid:
+        raise ValueError(f"setting {setting!r} is not in the declared grid; it begins with {Setting().name}")
+    count = len(fits[setting])
+    return Outcome(
+        values={
+            "iou": grid[setting],
+            "whole_image": 100 * float(whole.mean()),
+            **{f"grid {name}": value for name, value in grid.items()},
+            f"frozen {setting}": 1.0,
+        },
+        n_samples=count,
+        arrays={"example_attention": examples},
+    )
+
+
+def _frozen(arguments: Mapping[str, Any], card: Mapping[str, Any], device: torch.device | str) -> str:
+    """The declared setting that comes closest to the paper on the public weights."""
+    public = public_model(arguments["public_weights"]).to(device).eval()
+    fits, _, _ = _fits(public, card, device)
+    return freeze({name: 100 * float(values.mean()) for name, values in fits.items()}, arguments["reference"])
+
+
+def _fits(
+    model: nn.Module, card: Mapping[str, Any], device: torch.device | str
+) -> tuple[Fits, NDArray[np.float64], NDArray[np.float32]]:
+    """IoU of each image under each setting and of the whole image's box, and the first images' attention."""
+    check_class_attention(model)
+    size = card["image_size"]
+    parts: list[Fits] = []
+    whole: list[float] = []
+    examples: list[NDArray[np.float32]] = []
+    for images, truth in _batches(card):
+        attention = attention_grid(model, images.to(device))
+        parts.append(box_fits(attention, truth, size // attention.shape[2]))
+        whole += [float(box_iou([0, 0, size, size], boxes).max()) for boxes in truth]
+        examples = examples or [attention[:EXAMPLES].astype(np.float32)]
+    if not parts:
+        raise ValueError(f"{card['data']} has no test image with a box")
+    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}, np.array(whole), examples[0]
+
+
+@torch.inference_mode()
+def attention_grid(model: nn.Module, images: Tensor) -> NDArray[np.float64]:
+    """Attention of the class token in the last block, [B, heads, R, C], patches where they are in the image."""
+    attention = class_attention(model, images)
+    side = round(attention.shape[-1] ** 0.5)
+    if side * side != attention.shape[-1]:
+        raise ValueError(f"{attention.shape[-1]} patches are no square grid")
+    return attention.double().cpu().unflatten(-1, (side, side)).numpy()
+
+
+def _batches(card: Mapping[str, Any]) -> Batches:
+    return _resident(card) if is_resident(card["data"]) else _imagenet(card)
+
+
+def _resident(card: Mapping[str, Any]) -> Batches:
+    images = test_images(card)
+    if images.boxes is None:
+        raise ValueError(f"{card['data']} has no boxes: use shapes, tiny_imagenet or imagenet")
+    top, bottom, left, right = images.boxes.double().unbind(1)
+    boxes = torch.stack((left, top, right, bottom), 1).unsqueeze(1).numpy()
+    mean, std = tuple(card["mean"]), tuple(card["std"])
+    for start in range(0, len(images), 500):
+        part = images.images[start : start + 500]
+        yield normalise(part, mean, std), list(boxes[start : start + 500])
+
+
+class _Pictures(ClassFolders):
+    """ImageNet's validation images with their boxes, both squeezed to `size` x `size`."""
+
+    def __init__(self, root: Path, boxes: Path, card: Mapping[str, Any]) -> None:
+        super().__init__(root, squeeze_transform(card["image_size"], card["mean"], card["std"]))
+        if not boxes.is_dir():
+            raise ValueError(
+                f"{boxes} is missing: unpack ILSVRC2012_bbox_val_v3.tgz there (val/*.xml or *.xml), or set LUMIX_DATA"
+            )
+        self.boxes = boxes / "val" if (boxes / "val").is_dir() else boxes
+        self.size = card["image_size"]
+
+    def __getitem__(self, index: int) -> tuple[Tensor, Boxes]:
+        path = Path(self.samples[index][0])
+        picture = self.loader(str(path))
+        width, height = picture.size
+        boxes = read_boxes(self.boxes / f"{path.stem}.xml")
+        assert self.transform is not None
+        return self.transform(picture), boxes * (self.size / np.array([width, height, width, height]))
+
+
+def read_boxes(path: Path) -> Boxes:
+    """The boxes [K, 4] (x1, y1, x2, y2) in an XML file of ImageNet or Pascal VOC, in pixels of the original picture.
+
+    Raises:
+        ValueError: for a file that is missing, damaged or without box, naming it.
+    """
+    try:
+        found = [
+            [float(box.findtext(side, "")) for side in ("xmin", "ymin", "xmax", "ymax")]
+            for box in ElementTree.parse(path).iter("bndbox")
+        ]
+    except (OSError, ElementTree.ParseError, ValueError) as error:
+        raise ValueError(f"{path} cannot be read as boxes ({error}): replace it by a fresh copy") from error
+    if not found:
+        raise ValueError(f"{path} has no box: replace it by a fresh copy")
+    return np.array(found)
+
+
+def _pairs(samples: list[tuple[Tensor, Boxes]]) -> tuple[Tensor, list[Boxes]]:
+    return torch.stack([image for image, _ in samples]), [boxes for _, boxes in samples]
+
+
+def _imagenet(card: Mapping[str, Any]) -> Batches:
+    root = data_root() / "imagenet"
+    yield from batches(_Pictures(root / "val", root / BOXES, card), 256, _pairs)

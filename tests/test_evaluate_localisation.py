@@ -1,0 +1,294 @@
+"""Masks and boxes from attention: against brute force, the contract of boxes, the edges, and the drivers on shapes."""
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import timm
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+from torchvision.ops import box_iou as torchvision_iou
+
+from lumix.evaluate import localisation, weak_localisation, weak_segmentation
+from lumix.evaluate.localisation import Setting, box_fits, box_iou, boxes_around, foreground, jaccard
+from lumix.train.embedded import SHAPES_MEAN, SHAPES_STD
+
+SHAPES_CARD = {"data": "shapes", "image_size": 16, "mean": SHAPES_MEAN, "std": SHAPES_STD, "num_classes": 10}
+attention_rows = st.lists(st.floats(0.01, 1), min_size=1, max_size=12)
+
+
+def small_vit(patch: int = 4, size: int = 16, **arguments: Any) -> torch.nn.Module:
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(0)
+        return timm.create_model(
+            "deit_small_patch16_224", img_size=size, patch_size=patch, embed_dim=24, depth=1, num_heads=3,
+            num_classes=10, **arguments,
+        ).eval()  # fmt: skip
+
+
+@given(row=attention_rows, mass=st.floats(0.01, 0.99))
+def test_foreground_is_the_smallest_set_of_strongest_patches(row: list[float], mass: float) -> None:
+    kept = foreground([row], mass)[0]
+    strongest = sorted(row, reverse=True)
+    count = int(kept.sum())
+    assert sorted(np.array(row)[kept].tolist(), reverse=True) == strongest[:count]
+    assert count >= 1
+    # The set reaches the mass, and without its weakest patch it would not.
+    assert sum(strongest[:count]) >= mass * sum(row) - 1e-9
+    assert sum(strongest[: count - 1]) <= mass * sum(row) + 1e-9
+
+
+def test_foreground_at_its_limits() -> None:
+    row = [[0.0, 0.5, 0.2, 0.3]]
+    assert foreground(row, 1).tolist() == [[False, True, True, True]]  # a patch without attention is never kept
+    assert not foreground(row, 0).any()
+    assert foreground(row, 0.5).tolist() == foreground(row, 0.4).tolist() == [[False, True, False, False]]
+    assert foreground(row, 0.6).tolist() == [[False, True, False, True]]
+    assert foreground([[1.0] * 8], 0.5).sum() in (4, 5)  # ties: any of them
+    assert foreground(np.random.default_rng(0).random((2, 3, 7)), 0.9).shape == (2, 3, 7)
+
+
+@pytest.mark.parametrize(
+    ("row", "mass"),
+    [([[1.0]], 1.1), ([[1.0]], -0.1), ([[math.nan, 1.0]], 0.5), ([[-1.0, 2.0]], 0.5), ([[0.0, 0.0]], 0.5), ([[]], 0.5)],
+)
+def test_foreground_refuses_what_is_no_attention(row: list[list[float]], mass: float) -> None:
+    with pytest.raises(ValueError, match=r"(mass|attention) must be"):
+        foreground(row, mass)
+
+
+def test_jaccard_takes_the_best_head_and_averages_over_classes() -> None:
+    target = np.array([[3, 3, 0, 7], [3, 3, 0, 7]])
+    left, right = np.zeros((2, 4), bool), np.zeros((2, 4), bool)
+    left[:, :2] = True  # exactly class 3
+    right[0] = True  # one pixel of class 7 of five in the union
+    assert jaccard(np.stack([left, right]), target) == pytest.approx(100 * (1 + 1 / 5) / 2)
+    assert jaccard(np.zeros((2, 2, 4), bool), target) == 0
+    assert jaccard(np.stack([left]), np.zeros((2, 4), int)) is None
+    assert jaccard(np.stack([left]), np.full((2, 4), 255)) is None
+
+
+def test_void_counts_in_the_union_as_published_unless_excluded() -> None:
+    target = np.array([[5, 5, 255, 0]])
+    everything = np.ones((1, 1, 4), bool)
+    assert jaccard(everything, target) == pytest.approx(50)
+    assert jaccard(everything, target, exclude_void=True) == pytest.approx(100 * 2 / 3)
+
+
+def test_jaccard_refuses_other_shapes() -> None:
+    for masks, target in ((np.zeros((2, 3), bool), np.zeros((2, 3))), (np.zeros((0, 2, 2), bool), np.zeros((2, 2)))):
+        with pytest.raises(ValueError, match="masks"):
+            jaccard(masks, target)
+
+
+def brute_box(mask: np.ndarray, patch: int) -> list[int]:
+    cells = [(r, c) for r in range(mask.shape[0]) for c in range(mask.shape[1]) if mask[r, c]]
+    if not cells:
+        return [0, 0, 0, 0]
+    rows, columns = zip(*cells, strict=True)
+    return [patch * min(columns), patch * min(rows), patch * (max(columns) + 1), patch * (max(rows) + 1)]
+
+
+@given(seed=st.integers(0, 10**6))
+def test_boxes_are_tight_and_half_open(seed: int) -> None:
+    masks = np.random.default_rng(seed).random((3, 2, 4, 5)) < 0.15
+    boxes = boxes_around(masks, 16)
+    assert boxes.shape == (3, 2, 4)
+    for place in np.ndindex(3, 2):
+        assert boxes[place].tolist() == brute_box(masks[place], 16)
+
+
+@given(seed=st.integers(0, 10**6))
+def test_box_iou_equals_torchvision_and_is_symmetric(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    first, second = (np.sort(rng.uniform(0, 10, (20, 2, 2)), axis=1).reshape(20, 4) for _ in range(2))
+    expected = torchvision_iou(torch.from_numpy(first), torch.from_numpy(second)).diagonal().numpy()
+    assert box_iou(first, second) == pytest.approx(expected)
+    assert box_iou(second, first) == pytest.approx(expected)
+
+
+def test_box_iou_contract() -> None:
+    box = [1.0, 2.0, 5.0, 4.0]
+    assert box_iou(box, box) == 1
+    assert box_iou(box, [5.0, 2.0, 6.0, 4.0]) == 0  # half-open: touching boxes do not overlap
+    for degenerate in ([2, 2, 2, 4], [4, 3, 2, 2], [0, 0, 0, 0]):
+        assert box_iou(degenerate, box) == box_iou(box, degenerate) == box_iou(degenerate, degenerate) == 0
+    with pytest.raises(ValueError, match="boxes"):
+        box_iou([1, 2, 3], box)
+    with pytest.raises(ValueError, match="NaN"):
+        box_iou([math.nan, 0, 1, 1], box)
+
+
+def test_largest_component_is_by_edges_not_corners() -> None:
+    mask = np.array([[1, 0, 1, 1], [0, 1, 0, 0], [0, 1, 1, 0]], bool)
+    assert localisation.largest_component(mask).astype(int).tolist() == [[0, 0, 0, 0], [0, 1, 0, 0], [0, 1, 1, 0]]
+    tie = np.array([[1, 1, 0, 1, 1]], bool)
+    assert localisation.largest_component(tie).tolist() == [[True, True, False, False, False]]
+    assert not localisation.largest_component(np.zeros((2, 3, 3), bool)).any()
+
+
+def test_largest_component_mask_by_mask_equals_a_flood_fill() -> None:
+    masks = np.random.default_rng(0).random((200, 2, 5, 6)) < 0.45
+    found = localisation.largest_component(masks)
+    for place in np.ndindex(200, 2):
+        left = {(int(r), int(c)) for r, c in zip(*np.nonzero(masks[place]), strict=True)}
+        parts = []
+        while left:
+            part, front = set(), [min(left)]
+            while front:
+                r, c = front.pop()
+                if (r, c) in left:
+                    left.remove((r, c))
+                    part.add((r, c))
+                    front += [(r + 1, c), (r - 1, c), (r, c + 1), (r, c - 1)]
+            parts.append(part)
+        expected = max(parts, key=lambda part: (len(part), [-min(part)[0], -min(part)[1]]), default=set())
+        assert set(zip(*(index.tolist() for index in np.nonzero(found[place])), strict=True)) == expected
+
+
+def test_grid_has_every_declared_setting_once_and_fits_them() -> None:
+    names = [setting.name for setting in localisation.declared_grid(6)]
+    assert len(set(names)) == len(names) == 5 * 8 * 2
+    attention = np.random.default_rng(0).random((4, 6, 4, 4))
+    truth = [np.array([[0.0, 0.0, 8.0, 8.0], [4.0, 4.0, 16.0, 12.0]])] * 3 + [np.array([[2.0, 2.0, 9.0, 9.0]])]
+    fits = box_fits(attention, truth, 4)
+    assert set(fits) == set(names)
+    for image in range(4):  # one setting of each kind, by hand
+        for name, source in (("0.7/2/all", attention[image, 2]), ("0.7/mean/all", attention[image].mean(0))):
+            box = brute_box(foreground(source.reshape(-1), 0.7).reshape(4, 4), 4)
+            assert fits[name][image] == pytest.approx(max(float(box_iou(box, true)) for true in truth[image]))
+    heads = np.stack([fits[f"0.9/{head}/largest"] for head in range(6)])
+    assert fits["0.9/best/largest"].tolist() == heads.max(0).tolist()
+    with pytest.raises(ValueError, match="no true box"):
+        box_fits(attention[:1], [np.empty((0, 4))], 4)
+
+
+def test_freezing_takes_the_closest_setting() -> None:
+    assert Setting().name == "0.9/best/all"
+    assert localisation.freeze({"a": 30.0, "b": 34.0, "c": 40.0}, 34.9) == "b"
+    assert localisation.freeze({"a": 34.0, "b": 36.0}, 35.0) == "a"
+    with pytest.raises(ValueError, match="empty"):
+        localisation.freeze({}, 34.9)
+
+
+def test_boxes_of_a_model_on_shapes_are_those_of_its_attention() -> None:
+    model = small_vit()
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    outcome = weak_localisation.drive(model, SHAPES_CARD, {"setting": "0.9/best/all"}, "cpu")
+    assert outcome.n_samples == 1000
+    assert outcome.values["iou"] == outcome.values["grid 0.9/best/all"]
+    assert 20 < outcome.values["whole_image"] < 50
+    assert outcome.values["grid 0.5/best/all"] >= outcome.values["grid 0.5/0/all"]
+    assert outcome.arrays["example_attention"].shape == (weak_localisation.EXAMPLES, 3, 4, 4)
+    assert all(torch.equal(before[name], value) for name, value in model.state_dict().items())
+    with pytest.raises(ValueError, match="not in the declared grid"):
+        weak_localisation.drive(model, SHAPES_CARD, {"setting": "0.95/best/all"}, "cpu")
+
+
+def test_masks_that_hold_all_attention_cover_the_share_of_the_object() -> None:
+    outcome = weak_segmentation.drive(small_vit(), SHAPES_CARD, {"mass": 1.0}, "cpu")
+    masks = weak_segmentation.test_images(SHAPES_CARD).masks
+    assert masks is not None
+    assert outcome.values["jaccard"] == pytest.approx(100 * float(masks.double().mean((1, 2)).mean()))
+    assert outcome.values["jaccard_exclude_void"] == outcome.values["jaccard"]
+    assert outcome.n_samples == 1000
+
+
+def test_models_without_class_token_and_data_without_objects_are_refused() -> None:
+    with pytest.raises(ValueError, match="no class token"):
+        weak_localisation.drive(timm.create_model("resnet18"), SHAPES_CARD, {"setting": "0.9/best/all"}, "cpu")
+    card = {"data": "digits", "image_size": 8, "mean": (0.5,), "std": (0.5,)}
+    model = small_vit(patch=2, size=8, in_chans=1)
+    with pytest.raises(ValueError, match="digits has no boxes"):
+        weak_localisation.drive(model, card, {"setting": "0.9/best/all"}, "cpu")
+    with pytest.raises(ValueError, match="digits has no masks"):
+        weak_segmentation.drive(model, card, {"mass": 0.9}, "cpu")
+
+
+IMAGENET_CARD = {"data": "imagenet", "image_size": 32, "mean": (0.5,) * 3, "std": (0.25,) * 3}
+
+
+def xml(*boxes: tuple[int, int, int, int]) -> str:
+    inside = "".join(
+        f"<object><bndbox><xmin>{a}</xmin><ymin>{b}</ymin><xmax>{c}</xmax><ymax>{d}</ymax></bndbox></object>"
+        for a, b, c, d in boxes
+    )
+    return f"<annotation>{inside}</annotation>"
+
+
+@pytest.fixture
+def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("LUMIX_DATA", str(tmp_path))
+    return tmp_path
+
+
+def picture(path: Path, size: tuple[int, int], seed: int = 0) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pixels = np.random.default_rng(seed).integers(0, 256, (size[1], size[0], 3), dtype=np.uint8)
+    Image.fromarray(pixels).save(path)
+
+
+def test_imagenet_boxes_are_squeezed_with_their_pictures(root: Path) -> None:
+    for index, wnid in enumerate(("n01440764", "n01443537")):
+        picture(root / "imagenet" / "val" / wnid / f"p{index}.png", (64, 48))
+    annotations = root / "imagenet" / weak_localisation.BOXES
+    card = IMAGENET_CARD
+    with pytest.raises(ValueError, match=r"ILSVRC2012_bbox_val_v3 is missing: unpack"):
+        weak_localisation.drive(small_vit(8, 32), card, {"setting": "0.9/best/all"}, "cpu")
+    annotations.mkdir()
+    (annotations / "p0.xml").write_text(xml((0, 0, 32, 24), (32, 24, 64, 48)))
+    with pytest.raises(ValueError, match=r"p1\.xml cannot be read as boxes"):
+        weak_localisation.drive(small_vit(8, 32), card, {"setting": "0.9/best/all"}, "cpu")
+    (annotations / "p1.xml").write_text(xml())
+    with pytest.raises(ValueError, match=r"p1\.xml has no box"):
+        weak_localisation.read_boxes(annotations / "p1.xml")
+    (annotations / "p1.xml").write_text(xml((0, 0, 64, 48)))
+    batch = list(weak_localisation._imagenet(card))
+    assert [boxes.tolist() for boxes in batch[0][1]] == [[[0, 0, 16, 16], [16, 16, 32, 32]], [[0, 0, 32, 32]]]
+    assert batch[0][0].shape == (2, 3, 32, 32)
+    outcome = weak_localisation.drive(small_vit(8, 32), card, {"setting": "0.9/best/all"}, "cpu")
+    assert outcome.values["whole_image"] == pytest.approx(100 * (0.25 + 1) / 2)
+
+
+def test_setting_is_frozen_on_the_public_weights_not_on_the_model(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    public = small_vit()
+    fits, _, _ = weak_localisation._fits(public, SHAPES_CARD, "cpu")
+    grid = {name: 100 * float(values.mean()) for name, values in fits.items()}
+    wanted = "0.7/1/largest"
+    monkeypatch.setattr(weak_localisation, "public_model", lambda name: {"some.weights": public}[name])
+    other = timm.create_model(
+        "deit_small_patch16_224", img_size=16, patch_size=4, embed_dim=24, depth=2, num_heads=3, num_classes=10
+    ).eval()
+    arguments = {"public_weights": "some.weights", "reference": grid[wanted]}
+    outcome = weak_localisation.drive(other, SHAPES_CARD, arguments, "cpu")
+    frozen = [name.removeprefix("frozen ") for name in outcome.values if name.startswith("frozen ")]
+    assert grid[frozen[0]] == grid[wanted]
+    assert outcome.values["iou"] == outcome.values[f"grid {frozen[0]}"] != grid[wanted]
+
+
+def test_pascal_voc_is_read_at_512_pixels(root: Path) -> None:
+    card = IMAGENET_CARD
+    with pytest.raises(ValueError, match=r"Pascal VOC 2012 is not in .*VOCdevkit/VOC2012"):
+        weak_segmentation.drive(small_vit(8, 32), card, {"mass": 0.9}, "cpu")
+    base = root / "VOCdevkit" / "VOC2012"
+    (base / "ImageSets" / "Segmentation").mkdir(parents=True)
+    (base / "ImageSets" / "Segmentation" / "val.txt").write_text("one\ntwo\n")
+    for name, value in (("one", 3), ("two", 0)):
+        picture(base / "JPEGImages" / f"{name}.jpg", (80, 60))
+        target = np.zeros((60, 80), np.uint8)
+        target[:, :40] = value
+        target[:30, 40:] = 255
+        (base / "SegmentationClass").mkdir(exist_ok=True)
+        Image.fromarray(target, mode=None).save(base / "SegmentationClass" / f"{name}.png")
+    model = small_vit(16, 32)
+    outcome = weak_segmentation.drive(model, card, {"mass": 1.0}, "cpu")
+    assert outcome.n_samples == outcome.values["skipped"] == 1  # the second shows no object
+    assert outcome.values["jaccard"] == pytest.approx(50, abs=0.1)
+    assert outcome.values["jaccard_exclude_void"] == pytest.approx(100 * 2 / 3, abs=0.1)
+    assert model.patch_embed.img_size == (32, 32)  # the caller's model keeps its size
+    assert json.dumps(outcome.values)

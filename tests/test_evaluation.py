@@ -1,0 +1,191 @@
+"""Evaluations: keys, the cache in a run directory, and attention read from timm's models as timm computes it."""
+
+import importlib
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import timm
+import torch
+from engine import small_run
+
+from lumix.evaluate import evaluation as ev
+from lumix.evaluate.attention import class_attention
+from lumix.evaluate.evaluation import Evaluation, Outcome
+from lumix.train import record
+from lumix.train.checkpoint import export_model
+from lumix.train.model import build_model
+
+SHUFFLING = Evaluation("shuffling", {"grids": [1, 4], "draw": "per_image", "repetitions": 1, "seed": 0, "batch": 500})
+
+
+def finish(directory, seed: int = 0, checksum: str = "a" * 64):
+    """A run directory with the weights that a network of the tests starts from."""
+    run = small_run()
+    card = {
+        "key": run.key, "seed": seed, "model": run.model.to_dict(), "num_classes": 10, "in_chans": 1, "image_size": 8,
+        "mean": [0.3], "std": [0.4], "data": "digits", "test_crop": 1.0, "weights": "raw",
+    }  # fmt: skip
+    export_model(directory, build_model(run.model, 10, 1, 8, seed=seed), card)
+    record.write_json(directory / "result.json", {"key": run.key, "seed": seed, "checksum": checksum})
+    return directory
+
+
+# ------------------------------------------------------------------------------------------------- keys
+
+
+def test_equal_evaluations_have_equal_keys_and_others_not():
+    first = Evaluation("shuffling", {"grids": [1], "seed": 0})
+    assert first.key == Evaluation("shuffling", {"seed": 0, "grids": [1]}).key
+    assert first.key.startswith("shuffling-")
+    assert Evaluation.from_dict(json.loads(json.dumps(first.to_dict()))).key == first.key
+    keys = {Evaluation("shuffling", {"grids": [1], "seed": seed}).key for seed in range(5)}
+    assert len(keys) == 5
+
+
+def test_sources_are_the_arguments_that_name_a_run():
+    found = Evaluation("occlusion", {"source": {"key": "k"}, "filter": {"key": "f", "seed": 0}, "head": 1})
+    assert found.sources == {"source": ("k", None), "filter": ("f", 0)}
+    assert Evaluation("occlusion", {"source": {"timm": "name"}}).sources == {}
+
+
+def test_unknown_protocols_are_named():
+    with pytest.raises(ValueError, match=r"protocol must be one of .*occlusion.* not 'oclusion'"):
+        Evaluation("oclusion")
+
+
+def test_every_protocol_has_a_driver_and_naming_them_needs_no_torch():
+    for module in ev.PROTOCOLS.values():
+        assert callable(importlib.import_module(module).drive)
+    code = "import sys, lumix.evaluate.evaluation; assert not {'torch', 'numpy'} & set(sys.modules)"
+    subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
+
+
+# ------------------------------------------------------------------------------------------------- cache
+
+
+@pytest.fixture
+def calls(monkeypatch):
+    """Replaces the driver of shuffling; the list of the arguments it was called with."""
+    from lumix.evaluate import shuffling
+
+    found = []
+
+    def drive(model, card, arguments, device):
+        found.append(arguments)
+        return Outcome({"average": 12.5}, 8, {"curve": np.arange(3)})
+
+    monkeypatch.setattr(shuffling, "drive", drive)
+    return found
+
+
+def test_a_result_is_kept_until_the_weights_change(tmp_path, calls):
+    directory = finish(tmp_path / "run")
+    first = ev.evaluate(directory, SHUFFLING)
+    assert ev.evaluate(directory, SHUFFLING) == first == ev.read_evaluation(directory, SHUFFLING)
+    assert len(calls) == 1
+    assert (first["values"], first["n_samples"], first["checksum"]) == ({"average": 12.5}, 8, "a" * 64)
+    assert first["images_per_second"] == pytest.approx(8 / first["seconds"])
+    assert ev.read_arrays(directory / "eval", SHUFFLING)["curve"].tolist() == [0, 1, 2]
+    finish(directory, checksum="b" * 64)
+    assert ev.read_evaluation(directory, SHUFFLING) is None
+    assert ev.evaluate(directory, SHUFFLING)["checksum"] == "b" * 64
+    assert len(calls) == 2
+
+
+def test_other_code_is_accepted_unless_fresh_code_is_asked_for(tmp_path, calls, monkeypatch):
+    directory = finish(tmp_path / "run")
+    ev.evaluate(directory, SHUFFLING)
+    monkeypatch.setattr(ev, "fingerprint", lambda: "of other code")
+    ev.evaluate(directory, SHUFFLING)
+    assert len(calls) == 1
+    assert ev.evaluate(directory, SHUFFLING, fresh_code=True)["fingerprint"] == "of other code"
+    assert len(calls) == 2
+
+
+def test_a_second_model_is_handed_over_and_its_weights_count(tmp_path, calls):
+    directory, other = finish(tmp_path / "run"), finish(tmp_path / "other")
+    evaluation = Evaluation("shuffling", {"source": {"key": "k"}})
+    with pytest.raises(ValueError, match="needs the run directories of"):
+        ev.evaluate(directory, evaluation)
+    ev.evaluate(directory, evaluation, others={"source": other}, cache=tmp_path / "elsewhere")
+    assert calls[0]["source"] == {"key": "k", "directory": other}
+    assert (tmp_path / "elsewhere" / f"{evaluation.key}.json").exists()
+    assert not (directory / "eval").exists()
+    finish(other, checksum="c" * 64)
+    assert ev.read_evaluation(directory, evaluation, {"source": other}, tmp_path / "elsewhere") is None
+
+
+def test_damaged_and_unfinished_are_named(tmp_path, calls, monkeypatch):
+    with pytest.raises(record.RunError, match="no trained model"):
+        ev.evaluate(tmp_path / "nothing", SHUFFLING)
+    directory = finish(tmp_path / "run")
+    for text in ("{", "{}"):
+        record.write_text(directory / "eval" / f"{SHUFFLING.key}.json", text)
+        with pytest.raises(record.RunError, match="delete it and run the same command again"):
+            ev.evaluate(directory, SHUFFLING)
+
+
+def test_a_number_that_is_none_is_no_result(tmp_path, monkeypatch):
+    from lumix.evaluate import shuffling
+
+    monkeypatch.setattr(shuffling, "drive", lambda *_: Outcome({"average": float("nan")}, 8))
+    directory = finish(tmp_path / "run")
+    with pytest.raises(ValueError, match="gave nan for average"):
+        ev.evaluate(directory, SHUFFLING)
+    assert ev.read_evaluation(directory, SHUFFLING) is None
+
+
+# ------------------------------------------------------------------------------------------------- attention
+
+SMALL = {"img_size": 32, "embed_dim": 24, "depth": 3, "num_heads": 3, "num_classes": 5}
+
+
+@pytest.mark.parametrize(
+    ("name", "extra", "prefix"),
+    [
+        ("deit_small_patch16_224", {}, 1),
+        ("deit_tiny_distilled_patch16_224", {}, 2),
+        ("vit_tiny_patch16_224", {"qk_norm": True, "reg_tokens": 3}, 4),
+        ("vit_tiny_patch16_224", {"qkv_bias": False}, 1),
+    ],
+)
+@pytest.mark.parametrize("block", [-1, 0, 1])
+def test_attention_is_that_of_timm_without_fused_kernels(name, extra, prefix, block):
+    model = timm.create_model(name, **{**SMALL, "patch_size": 8, **extra}).eval()
+    images = torch.randn(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        for parameter in model.parameters():  # timm starts with attention that is nearly uniform
+            parameter.add_(torch.randn(parameter.shape, generator=torch.Generator().manual_seed(1)), alpha=0.1)
+        found = class_attention(model, images, block)
+        logits = model(images)
+        layer = model.blocks[block].attn
+        assert layer.fused_attn
+        layer.fused_attn = False
+        seen = []
+        handle = layer.attn_drop.register_forward_pre_hook(lambda _, arguments: seen.append(arguments[0]))
+        model(images)
+        handle.remove()
+    assert found.shape == (2, 3, 16)
+    torch.testing.assert_close(found, seen[0][:, :, 0, prefix:])
+    assert bool((found.sum(-1) < 1).all())
+    assert float(found.std()) > 1e-3
+    layer.fused_attn = True
+    torch.testing.assert_close(model(images), logits)
+    assert not layer._forward_pre_hooks
+
+
+@pytest.mark.parametrize("name", ["resnet18", "swin_tiny_patch4_window7_224", "xcit_nano_12_p16_224"])
+def test_models_without_ordinary_class_attention_are_named(name):
+    with torch.device("meta"):
+        model = timm.create_model(name)
+    with pytest.raises(ValueError, match=rf"{type(model).__name__}.* use a ViT or DeiT"):
+        class_attention(model, torch.empty(1, 3, 224, 224, device="meta"))
+
+
+def test_a_block_that_is_not_there_is_named():
+    model = timm.create_model("deit_small_patch16_224", **SMALL, patch_size=8)
+    with pytest.raises(ValueError, match="has 3 blocks, hence no block 3"):
+        class_attention(model, torch.zeros(1, 3, 32, 32), 3)

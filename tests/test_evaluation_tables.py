@@ -1,0 +1,273 @@
+"""Evaluations in tables, pool, records and text: made after their trainings, kept by their owner, shown by cells."""
+
+import dataclasses
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pool_jobs
+import pytest
+from test_experiments import finish, stand_in
+
+from experiments import evaluations, registry, text
+from experiments.collect import collect, write
+from experiments.evaluations import EvaluationItem, evaluation_items
+from experiments.methods import lumix
+from experiments.pool import run_pool
+from experiments.registry import evaluation_directory, get_table
+from experiments.runs import Item, items_of_table
+from experiments.scale import Scale, get_scale
+from experiments.table import Column, Row, Table
+from lumix.evaluate.evaluation import Evaluation, fingerprint
+from lumix.train import record
+from lumix.train.config import Execution
+
+GRIDS = ("grid_1", "grid_4", "grid_8", "grid_16", "average")  # what Table 7 shows at the scale of these tests
+ROOT = Path(__file__).resolve().parents[1]
+SHUFFLING = Evaluation("shuffling", {"grids": [1, 4], "draw": "per_image", "repetitions": 1, "seed": 0, "batch": 500})
+
+
+@pytest.fixture
+def scale(tmp_path, monkeypatch) -> Scale:
+    monkeypatch.chdir(tmp_path)
+    return Scale(
+        name="bench", setting="no training", seeds=1, headline_seeds=2, run=stand_in, patch=lambda role: 2,
+        hours=lambda run: 1.0, retrain_on_code_change=True,
+    )  # fmt: skip
+
+
+def measure(item: EvaluationItem, values: dict[str, float], **changes: object) -> None:
+    """What an evaluation of finished runs leaves behind."""
+    outcome = {
+        "key": item.evaluation.key, **item.evaluation.to_dict(), "checksum": "None",
+        "others": dict.fromkeys(item.others, "None"), "fingerprint": fingerprint(), "n_samples": 797, "seconds": 2.0,
+        "images_per_second": 398.5, "values": values, **changes,
+    }  # fmt: skip
+    record.write_json(item.cache / f"{item.evaluation.key}.json", outcome)
+
+
+# ------------------------------------------------------------------------------------------------- tables
+
+
+@pytest.mark.parametrize("name", ["lumix_table07_shuffling", "lumix_table09_occlusion"])
+@pytest.mark.parametrize("scale_name", ["mini", "lab", "paper"])
+def test_robustness_tables_use_runs_that_others_own(name, scale_name):
+    scale = get_scale(scale_name)
+    table = get_table(name, scale)
+    base = scale.run("deit_s")
+    assert set(table.runs) == {base.key, lumix(base).key}
+    assert len({key for _, key in table.evaluations}) == 1  # one pass over the data for the whole table
+    for run in table.runs.values():
+        assert registry.owners(scale)[run.key] == "lumix_table01_models"
+        (evaluation,) = {e.key: e for e in table.evaluations.values()}.values()
+        directory = evaluation_directory(scale, run, evaluation, 3)
+        assert directory == Path("runs", scale_name, name, run.key, "seed3", "eval")
+    assert all(table.against(cell) in (None, (cell[0], "base")) for cell in table.cells)
+    (source,) = {str(e.arguments.get("source")) for e in table.evaluations.values()}
+    wanted = (
+        "None"
+        if "07" in name
+        else str({"timm": "vit_small_patch16_224.dino"} if scale_name == "paper" else {"key": base.key})
+    )
+    assert source == wanted
+
+
+def test_rows_may_replace_evaluation_metric_and_comparison():
+    run = stand_in("deit_s")
+    own = Evaluation("fgsm", {"radius": 8, "batch": 100})
+    table = Table(
+        id="t", title="", paper_table=None, folder=Path(), label_columns=(), claims=(),
+        value_columns=(Column("a", "A"), Column("b", "B", SHUFFLING, "average", lower_is_better=True)),
+        rows=(
+            Row("one", {}, {"a": run, "b": run}),
+            Row("two", {}, {"b": run}, evaluations={"b": own}, metrics={"b": "error"}, compared_with="one"),
+        ),
+    )  # fmt: skip
+    assert table.evaluation(("one", "a")) is None
+    assert (table.evaluation(("one", "b")), table.metric_of(("one", "b"))) == (SHUFFLING, "average")
+    assert (table.evaluation(("two", "b")), table.metric_of(("two", "b"))) == (own, "error")
+    assert table.evaluations == {(run.key, SHUFFLING.key): SHUFFLING, (run.key, own.key): own}
+    assert (table.against(("two", "b")), table.against(("one", "b"))) == (("one", "b"), ("one", "a"))
+
+
+def test_a_source_must_be_a_run_of_the_table_and_may_have_a_fixed_seed(scale):
+    table = get_table("lumix_table09_occlusion", scale)
+    (occlusion,) = {e.key: e for e in table.evaluations.values()}.values()
+    base, other = table.runs.values()
+    item = evaluations.evaluation_item(scale, table, other, occlusion, 1)
+    assert item.others == {"source": registry.run_directory(scale, base, 1)}
+    assert item.needs == {registry.run_directory(scale, run, 1) for run in (base, other)}
+    fixed = Evaluation("occlusion", {"filter": {"key": base.key, "seed": 0}})
+    foreign = Evaluation("occlusion", {"filter": {"key": "nobody"}})
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(evaluations, "evaluation_directory", lambda *_: Path("eval"))
+        item = evaluations.evaluation_item(scale, table, other, fixed, 1)
+        assert item.others == {"filter": registry.run_directory(scale, base, 0)}
+        with pytest.raises(ValueError, match="needs the run nobody as its filter: add it to sources of"):
+            evaluations.evaluation_item(scale, table, other, foreign, 1)
+
+
+def test_some_rows_need_the_runs_of_their_sources_too(scale):
+    table = get_table("lumix_table09_occlusion", scale)
+    base, other = table.runs.values()
+    row = Row("alone", {}, {"lumix": other}, metrics={"lumix": "random_0"})
+    alone = dataclasses.replace(table, rows=(row,), sources=(base,))
+    for rows in (None, ["alone"]):
+        assert {item.run.key for item in items_of_table(scale, alone, rows)} == {base.key, other.key}
+        assert [item.item.run for item in evaluation_items(scale, alone, rows)] == [other, other]
+    assert len(evaluation_items(scale, table, ["random_0"], seeds=1)) == 2
+
+
+# ------------------------------------------------------------------------------------------------- pool
+
+
+def evaluation_of(item: Item, tmp_path: Path, needs: tuple[Item, ...] = ()) -> EvaluationItem:
+    return EvaluationItem(
+        item, SHUFFLING, tmp_path / "eval", {str(i): other.directory for i, other in enumerate(needs)}
+    )
+
+
+@pytest.mark.parametrize("processes", [1, 2])
+def test_evaluations_wait_for_their_trainings(tmp_path, processes):
+    jobs = [item for item in pool_jobs.items(tmp_path, 6) if item.seed not in (1, 2)]
+    asked = [evaluation_of(jobs[-1], tmp_path, (jobs[0],)), *(evaluation_of(job, tmp_path) for job in jobs[:2])]
+    answers = [a.item for a in run_pool([*asked, *jobs], Execution(), processes, work=pool_jobs.echo)]
+    assert len(answers) == len(asked) + len(jobs)
+    for evaluation in asked:
+        done = {item.directory for item in answers[: answers.index(evaluation)] if isinstance(item, Item)}
+        assert evaluation.needs <= done
+
+
+def test_a_failed_training_takes_its_evaluations_along_and_no_others(tmp_path):
+    jobs = pool_jobs.items(tmp_path, 2)  # seed 1 fails
+    asked = [
+        evaluation_of(jobs[1], tmp_path),
+        evaluation_of(jobs[0], tmp_path, (jobs[1],)),
+        evaluation_of(jobs[0], tmp_path),
+    ]
+    answers = list(run_pool([*jobs, *asked], Execution(), 2, work=pool_jobs.echo))
+    errors = [next(a.error for a in answers if a.item is item) for item in asked]
+    assert errors == [f"it needs {jobs[1].name}, whose training failed"] * 2 + [""]
+
+
+def test_a_real_run_is_trained_and_evaluated_in_one_pool(tmp_path):
+    (job,) = pool_jobs.items(tmp_path, 1)
+    item = evaluation_of(job, tmp_path)
+    trained, evaluated = run_pool([job, item], Execution(), 1)
+    assert (trained.error, evaluated.error) == ("", "")
+    assert evaluated.result["checksum"] == trained.result["checksum"]
+    assert evaluated.result["values"]["grid_1"] == pytest.approx(trained.result["top1"]["last"])
+    assert evaluations.read(item) == evaluated.result
+
+
+# ------------------------------------------------------------------------------------------------- records
+
+
+def finished_table(scale: Scale) -> Table:
+    """Table 7 with all runs and all evaluations; LUMix is half a point ahead at seed 0, one at seed 1."""
+    table = get_table("lumix_table07_shuffling", scale)
+    for item in items_of_table(scale, table):
+        finish(item, 90.0)
+    for item in evaluation_items(scale, table):
+        gain = (0.5 + 0.5 * item.item.seed) * (item.item.run.loss.eta > 0)
+        measure(item, dict.fromkeys(GRIDS, 50 + gain))
+    return table
+
+
+def grid_4(scale: Scale, table: Table) -> dict[str, object]:
+    """The baseline's cell of four patches, as it is collected."""
+    return next(row["cells"]["base"] for row in collect(scale, table)["rows"] if row["id"] == "grid_4")
+
+
+def test_cells_show_the_metric_of_their_evaluation(scale):
+    table = finished_table(scale)
+    values = json.loads(write(scale, collect(scale, table)).read_text())
+    rows = {row["id"]: row["cells"] for row in values["rows"]}
+    cell = rows["average"]["lumix"]
+    assert (cell["status"], cell["values"], cell["n_samples"]) == ("done", {"0": 50.5, "1": 51.0}, 797)
+    assert (cell["paper"], cell["metric"], cell["evaluation"]) == (67.8, "average", next(iter(values["evaluations"])))
+    assert cell["difference"]["to"] == ["average", "base"]
+    assert (cell["difference"]["mean"], cell["difference"]["paper"]) == (0.75, 0.5)
+    assert rows["average"]["base"]["difference"] is None
+    assert rows["grid_64"]["lumix"]["status"] == "not at this scale"
+    assert "smaller than a token" in rows["grid_64"]["lumix"]["reason"]
+    (protocol,) = values["evaluations"].values()
+    assert (protocol["protocol"], protocol["n"], protocol["seconds"]) == ("shuffling", 4, 8.0)
+    assert protocol["arguments"]["grids"] == [1, 4, 8, 16]
+    assert values["seconds"] == 0
+    assert "evaluations" not in collect(scale, get_table("lumix_table02_components", scale))
+
+
+def test_missing_stale_and_older_evaluations_are_told_apart(scale):
+    table = finished_table(scale)
+    first, second, *_ = evaluation_items(scale, table)
+    assert not evaluations.is_open(scale, first)
+    (first.cache / f"{first.evaluation.key}.json").unlink()
+    cell = grid_4(scale, table)
+    assert (cell["n"], cell["reason"]) == (1, "1 of 2 seeds are evaluated")
+    finish(second.item, 90.0, checksum="other weights")
+    assert evaluations.is_open(scale, second)
+    cell = grid_4(scale, table)
+    assert (cell["status"], cell["reason"]) == ("not run", "no finished evaluation")
+    measure(first, {"grid_1": 1.0}, fingerprint="of other code")
+    assert evaluations.is_open(scale, first)
+    assert not evaluations.is_open(get_scale("lab"), first)
+    with pytest.raises(ValueError, match="has no number 'grid_4'; it has grid_1"):
+        collect(scale, table)
+    measure(first, dict.fromkeys(GRIDS, 1.0), fingerprint="other")
+    assert grid_4(scale, table)["older_code"]
+    record.write_text(first.cache / f"{first.evaluation.key}.json", "{")
+    assert evaluations.state(first) == "damaged"
+    with pytest.raises(record.RunError, match="is damaged"):
+        collect(scale, table)
+
+
+def test_an_evaluation_of_unfinished_training_is_not_shown(scale):
+    table = finished_table(scale)
+    for item in items_of_table(scale, table):
+        (item.directory / "result.json").unlink()
+    cell = grid_4(scale, table)
+    assert (cell["status"], cell["reason"]) == ("not run", "no finished run")
+
+
+def test_text_names_evaluations(scale):
+    table = finished_table(scale)
+    shown = text.showing(scale, table, None)
+    (evaluation,) = {e.key: e for e in table.evaluations.values()}.values()
+    assert f"{evaluation.key} grid_16" in shown
+    assert f'{evaluation.key}: {{"grids": [1, 4, 8, 16]' in shown
+    assert "4 of 4" in text.statuses(scale, [table], None)
+    assert "lower" not in json.dumps(collect(scale, table)["value_columns"])
+    columns = tuple(dataclasses.replace(column, lower_is_better=True) for column in table.value_columns)
+    lower = collect(scale, dataclasses.replace(table, value_columns=columns))["value_columns"]
+    assert all(column["lower_is_better"] and column["title"].endswith(" (lower is better)") for column in lower)
+
+
+def test_the_command_line_plans_evaluations_and_leaves_them_to_the_cluster(tmp_path):
+    (tmp_path / "params.yaml").write_text(
+        "scale: lab\nseeds: 1\nlauncher: slurm\ntables: [lumix_table07_shuffling]\n", encoding="utf-8"
+    )
+
+    def call(*arguments: str) -> subprocess.CompletedProcess[str]:
+        environment = {name: value for name, value in os.environ.items() if name != "SLURM_JOB_ID"}
+        command = [sys.executable, "-m", "experiments", *arguments]
+        return subprocess.run(
+            command, cwd=tmp_path, env={**environment, "PYTHONPATH": str(ROOT)}, capture_output=True, text=True
+        )
+
+    planned = call("run", "lumix_table07_shuffling", "--dry-run").stdout
+    assert "2 of 2 runs would be trained\n2 of 2 evaluations would be made" in planned
+    assert call("run", "lumix_table07_shuffling").returncode == 75
+    for line in planned.splitlines()[:2]:
+        directory = tmp_path / line.split()[0]
+        key = directory.parent.name
+        result = {"key": key, "seed": 0, "fingerprint": "x", "top1": {"last": 1.0}, "seconds": 1.0, "n_samples": 1}
+        record.write_json(directory / "result.json", result)
+    answer = call("run", "lumix_table07_shuffling")
+    assert answer.returncode == 75
+    assert answer.stderr == (
+        "2 evaluations of lumix_table07_shuffling are not made: "
+        "srun --gpus 1 python -m experiments run lumix_table07_shuffling\n"
+    )

@@ -1,0 +1,72 @@
+"""The figure of Table 4 draws what the record keeps beside the truth, and says "not run" where there is nothing."""
+
+import sys
+from typing import Any
+
+import matplotlib as mpl
+import pytest
+
+mpl.use("Agg")
+import matplotlib.pyplot as plt
+import numpy as np
+from report_fixture import ROOT
+
+from experiments.scales import mini
+from lumix.evaluate.segmentation_data import load_scenes
+from report.load import Results
+
+sys.path.insert(0, str(ROOT / "paper_figures"))  # notebooks import these modules as neighbours
+import segmented
+import style
+
+
+def record(data: str = "shapes") -> dict[str, Any]:
+    """What `collect` writes, as far as the figure looks at it: two rows, of which one was run."""
+    scenes = load_scenes("shapes")[1]
+    arrays = {f"example_{i}": scenes[i][1].tolist() for i in range(3)}
+    cell = {"status": "done", "run": "a-run", "evaluation": "segmentation-1"}
+    rows = [
+        {"id": "segmenter", "cells": {"miou": cell}},
+        {"id": "segmenter_lumix", "cells": {"miou": {"status": "not run", "run": "another", "evaluation": "s"}}},
+    ]
+    seeds = {"0": {"evaluations": {"segmentation-1": {"arrays": arrays}}, "n_samples": 9}}
+    return {
+        "rows": rows,
+        "setting": "shapes",
+        "evaluations": {"segmentation-1": {"arguments": {"recipe": {"data": data}}}},
+        "runs": {"a-run": {"config": mini.shapes_run("deit_s").to_dict(), "seeds": seeds}},
+    }
+
+
+def draw(found: dict[str, Any] | None) -> Any:
+    style.use()
+    records = {} if found is None else {segmented.SEGMENTATION: found}
+    return segmented.segmentations(Results("mini", (segmented.SEGMENTATION,), records))
+
+
+def words_of(figure: Any) -> str:
+    found = " ".join(text.get_text() for text in figure.findobj(mpl.text.Text))
+    plt.close("all")
+    return found
+
+
+@pytest.mark.parametrize("found", [None, record("pascal_context")])
+def test_without_results_or_images_the_figure_says_so(found: Any, monkeypatch: Any, tmp_path: Any) -> None:
+    monkeypatch.setenv("LUMIX_DATA", str(tmp_path))
+    assert "not run" in words_of(draw(found))
+
+
+def test_the_segmentation_is_drawn_below_the_truth() -> None:
+    figure = draw(record())
+    pictures = [axes.images[0].get_array() for axes in figure.axes]
+    assert len(pictures) == 3 * 3  # scenes, truth and the one row that was run
+    for i in range(3):
+        assert np.array_equal(pictures[3 + i], pictures[6 + i])  # the record of this test holds the truth itself
+    shown = words_of(figure)
+    for word in ("scene", "truth", "Segmenter", "background", "NOT ImageNet"):
+        assert word in shown
+
+
+def test_every_class_has_a_colour_of_its_own() -> None:
+    colours = segmented.class_colours(11)
+    assert len({tuple(colours(i)) for i in range(11)}) == 11
