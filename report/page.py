@@ -52,6 +52,17 @@ FIGURES = {
         "images. Right: accuracy of the most confident share of images, mean and standard deviation over seeds; AURRA "
         "is the area below.",
     ),
+    "occlusion_curves": (
+        "Accuracy when patches are dropped or shuffled (Tables 9 and 7)",
+        "Top-1 against the information lost when patches are set to zero, in every mode that we measure, and against "
+        "the number of patches shuffled: mean and standard deviation over seeds. Grey: the paper’s numbers, which are "
+        "of ImageNet and which it has for the least attended patches by mass and for shuffling only.",
+    ),
+    "robustness_sheet": (
+        "Dropped and shuffled test images (Tables 9 and 7)",
+        "The first test images, as they are, with random patches set to zero (crossed out), and shuffled on each grid "
+        "of this scale; the draws are those of the evaluation. Lines: the borders of the patches.",
+    ),
 }
 LATER = {
     "Table 6 (comparison of mixing methods and their speed)": "not yet implemented",
