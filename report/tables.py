@@ -11,7 +11,6 @@ from report.html import fragment
 from report.load import Results, cells
 from report.words import DASH, MINUS
 
-PAPER = "paper (ImageNet)"
 LATEX_SYMBOLS = {MINUS: "$-$", "±": r"$\pm$", "×": r"$\times$", "λ": r"$\lambda$", "η": r"$\eta$", DASH: "--"}
 LATEX_SYMBOLS |= {"α": r"$\alpha$", "σ": r"$\sigma$", "₀": "$_0$", "ᵣ": "$_r$", "ₛ": "$_s$"}
 
@@ -34,7 +33,7 @@ def long_frame(record: dict[str, Any]) -> pd.DataFrame:
 
 def wide_frame(record: dict[str, Any]) -> pd.DataFrame:
     """One line per row as people read it: the paper's columns under their own heading, beside ours."""
-    ours = f"ours ({record['scale']}, mean ± std)"
+    ours, paper = f"ours ({record['scale']}, mean ± std)", words.paper_heading(record)
     lines = []
     for row in record["rows"]:
         line = {label["title"]: row["labels"].get(label["id"]) or DASH for label in record["label_columns"]}
@@ -42,14 +41,14 @@ def wide_frame(record: dict[str, Any]) -> pd.DataFrame:
             cell = row["cells"].get(column["id"])
             prefix = f"{column['title']}, " if len(record["value_columns"]) > 1 else ""
             line[f"{prefix}{ours}"] = words.measured(cell) if cell else ""
-            line[f"{prefix}{PAPER}"] = words.number(cell["paper"]) if cell else ""
+            line[f"{prefix}{paper}"] = words.number(cell["paper"]) if cell else ""
             line[f"{prefix}our difference [95 %]"] = words.difference(cell) if cell else ""
             line[f"{prefix}paper's difference"] = words.paper_difference(cell) if cell else ""
         line["row of"] = "ours" if row["ours"] else "paper"
         line["note"] = row["note"]
         lines.append(line)
     frame = pd.DataFrame(lines)
-    optional = [name for name in frame.columns if "difference" in name or PAPER in name or name == "note"]
+    optional = [name for name in frame.columns if "difference" in name or paper in name or name == "note"]
     kept = [name for name in frame.columns if name not in optional or not frame[name].isin(["", DASH]).all()]
     return frame[kept]
 

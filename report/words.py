@@ -97,3 +97,12 @@ def summary(config: Mapping[str, Any]) -> str:
     if loss["r_r"]:
         parts.append(f"λr {loss['law']} {loss['law_parameter']:g}")
     return "; ".join(parts)
+
+
+# What the paper's cells were measured on, where that is not ImageNet-1k.
+PAPER_DATA = {"Table 4": "Pascal Context", "Table 5": "VOC12, ImageNet", "Table 8": "ImageNet-A, -O"}
+
+
+def paper_heading(record: dict[str, Any]) -> str:
+    """The heading of the paper's own cells: "paper" and the data they come from."""
+    return f"paper ({PAPER_DATA.get(record['paper_table'] or '', 'ImageNet')})"
