@@ -64,6 +64,18 @@ FIGURES = {
         "of this scale; the draws are those of the evaluation. Lines: the borders of the patches.",
     ),
 }
+# The table that a figure stands under, on the page's first scale; the others have a section of their own.
+UNDER = {
+    "gain_per_model": "lumix_table01_models",
+    "segmentations": "lumix_table04_segmentation",
+    "attention_maps": "lumix_table05_localisation",
+    "localisation_grid": "lumix_table05_localisation",
+    "robustness_sheet": "lumix_table07_shuffling",
+    "calibration": "lumix_table08_natural",
+    "occlusion_curves": "lumix_table09_occlusion",
+    "lambda_laws": "lumix_table10_laws",
+    "training_curves": "lumix_controls",
+}
 LATER = {
     "Table 6 (comparison of mixing methods and their speed)": "not yet implemented",
 }
@@ -135,7 +147,13 @@ def verdicts(results: Results) -> dict[str, int]:
 def figure_files(folder: Path) -> list[dict[str, Any]]:
     """Every figure of the page, and whether its PNG is there."""
     return [
-        {"name": name, "title": title, "caption": caption, "exists": (folder / f"{name}.png").exists()}
+        {
+            "name": name,
+            "title": title,
+            "caption": caption,
+            "under": UNDER.get(name),
+            "exists": (folder / f"{name}.png").exists(),
+        }
         for name, (title, caption) in FIGURES.items()
     ]
 
@@ -152,7 +170,7 @@ def scale_view(results: Results) -> dict[str, Any]:
         "verdicts": verdicts(results),
         "records": results.records,
         "tables": results.tables,
-        "fragments": [fragment(table, results.records.get(table), results.scale) for table in results.tables],
+        "fragments": [(table, fragment(table, results.records.get(table), results.scale)) for table in results.tables],
         "provenance": provenance(results),
         "seconds": sum(record.get("seconds") or 0 for record in results.records.values()),
         "not_run": not_run(results),
