@@ -1,8 +1,11 @@
 """For all tests: one thread per test process, where the real image sets lie, and no GPU test without a GPU."""
 
+import random
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
@@ -45,3 +48,13 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         for item in items:
             if item.get_closest_marker("gpu"):
                 item.add_marker(pytest.mark.skip(reason="no CUDA device"))
+
+
+@pytest.fixture
+def global_state_untouched() -> Iterator[None]:
+    """No test that uses this, hence no function under it, may move a global random state."""
+    before = random.getstate(), np.random.get_state()[1].tolist(), torch.get_rng_state()  # type: ignore[index]
+    yield
+    assert random.getstate() == before[0]
+    assert np.random.get_state()[1].tolist() == before[1]  # type: ignore[index]
+    assert torch.equal(torch.get_rng_state(), before[2])

@@ -1,8 +1,6 @@
 """Laws of resident data: addressed randomness, the embedded sets, loading, batched augmentation."""
 
 import hashlib
-import random
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -15,15 +13,7 @@ from lumix.train.data import augment, epoch_order, is_resident, load, normalise,
 from lumix.train.embedded import SHAPES_MEAN, SHAPES_STD, digits, shapes
 from lumix.train.imageset import ImageSet, boxes_of, channel_statistics
 
-
-@pytest.fixture(autouse=True)
-def _global_state_untouched() -> Iterator[None]:
-    """No test of this file, hence no function under test, may move a global random state."""
-    before = random.getstate(), np.random.get_state()[1].tolist(), torch.get_rng_state()  # type: ignore[index]
-    yield
-    assert random.getstate() == before[0]
-    assert np.random.get_state()[1].tolist() == before[1]  # type: ignore[index]
-    assert torch.equal(torch.get_rng_state(), before[2])
+pytestmark = pytest.mark.usefixtures("global_state_untouched")
 
 
 def rows(images: torch.Tensor) -> list[bytes]:

@@ -6,7 +6,6 @@ import pickle
 import random
 import signal
 from collections import Counter
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -25,13 +24,7 @@ IMAGENET = Data(
 )
 
 
-@pytest.fixture(autouse=True)
-def _global_state_untouched() -> Iterator[None]:
-    before = random.getstate(), np.random.get_state()[1].tolist(), torch.get_rng_state()  # type: ignore[index]
-    yield
-    assert random.getstate() == before[0]
-    assert np.random.get_state()[1].tolist() == before[1]  # type: ignore[index]
-    assert torch.equal(torch.get_rng_state(), before[2])
+pytestmark = pytest.mark.usefixtures("global_state_untouched")
 
 
 @pytest.fixture
