@@ -17,13 +17,14 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
+from experiments.runs import LIVELY_SECONDS
 from lumix.train import record
 from lumix.train.config import Execution, Run
 from slurm import book
 from slurm.layout import microbatch
 
 SIGNALS = (signal.SIGUSR2, signal.SIGTERM)
-QUIET_SECONDS = 120.0  # a living run touches its lock more often: every 20 updates, and around an evaluation
+QUIET_SECONDS = LIVELY_SECONDS  # every 20 updates, and around an evaluation, a living run touches its lock
 ENDED = {book.STOPPED: "stopped", book.FAILED: "failed", book.KILLED: "was killed", book.LEFT: "was ended"}
 WHY = {
     "SIGUSR2": "SIGUSR2: the time limit is near, or a job of higher priority needs the nodes",
