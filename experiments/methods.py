@@ -46,6 +46,47 @@ def random_lambda(run: Run, patch: int) -> Run:
     return with_mix(run, random_lambda_patch=patch, mixup_alpha=0.8, cutmix_alpha=0.0)
 
 
+def without_cutmix(run: Run) -> Run:
+    """Mixup alone, the baseline of Table 6."""
+    return with_mix(run, cutmix_alpha=0.0)
+
+
+def in_place_of_cutmix(run: Run, method: str, **changes: object) -> Run:
+    """A rival of Table 6 in CutMix's place in the switch, Mixup kept, with its authors' defaults."""
+    return with_mix(run, **{"method": method, "cutmix_alpha": 1.0, **changes})
+
+
+def puzzle_mix(run: Run) -> Run:
+    """Puzzle-Mix; transport moves cells of 4 pixels on small images, as on CIFAR, and whole blocks on all others."""
+    small = 32 <= run.data.image_size <= 64
+    return in_place_of_cutmix(run, "puzzlemix", transport_size=4 if small else -1)
+
+
+def attentive_cutmix(run: Run) -> Run:
+    """Attentive-CutMix: 6 of the 7x7 cells of a ResNet-50 pretrained on ImageNet that sees the images at 224 pixels.
+
+    For embedded sets a tiny ResNet that was trained on them stands in for it: 2 of 4x4 cells on the digits.
+    """
+    if run.data.name in ("digits", "shapes"):
+        return in_place_of_cutmix(run, "attentivecutmix", frozen_network="embedded", frozen_size=0, cells=2)
+    return in_place_of_cutmix(run, "attentivecutmix", frozen_network="resnet50.tv_in1k", frozen_size=224, cells=6)
+
+
+def manifold_mix(run: Run) -> Run:
+    """ManifoldMix with the alpha of its authors' CIFAR runs."""
+    return in_place_of_cutmix(run, "manifoldmix", cutmix_alpha=2.0)
+
+
+def transmix(run: Run) -> Run:
+    """TransMix: the label weight of CutMix images is the mean of area and attention."""
+    return with_loss(run, r_a=0.5)
+
+
+def lumix_and_attention(run: Run) -> Run:
+    """LUMix that gives half of the area's remaining 0.5 to attention, as TransMix gives half of the whole (ours)."""
+    return lumix(run, r_a=0.25)
+
+
 def headline(scale: Scale) -> frozenset[str]:
     """Keys of the runs of the headline comparison: CutMix, LUMix, and the control the paper omitted."""
     if HEADLINE_ROLE in scale.unavailable:

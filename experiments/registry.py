@@ -17,6 +17,7 @@ TABLES = (
     "lumix_table03_ratios",
     "lumix_table04_segmentation",
     "lumix_table05_localisation",
+    "lumix_table06_rivals",
     "lumix_table07_shuffling",
     "lumix_table08_natural",
     "lumix_table09_occlusion",

@@ -23,6 +23,7 @@ class Column:
         evaluation: of the run of each cell; None shows the top-1 accuracy that training ended with.
         metric: the name of the number among the evaluation's values.
         lower_is_better: said beside the title.
+        compared: whether its cells are set against the table's baseline.
     """
 
     id: str
@@ -30,6 +31,7 @@ class Column:
     evaluation: Evaluation | None = None
     metric: str = "top1"
     lower_is_better: bool = False
+    compared: bool = True
 
 
 @dataclass(frozen=True)
@@ -107,10 +109,13 @@ class Table:
         return row, next(column for column in self.value_columns if column.id == cell[1])
 
     def against(self, cell: Reference) -> Reference | None:
-        """The cell that `cell` is compared with; None for the reference itself."""
+        """The cell that `cell` is compared with; None for the reference itself and in columns without comparison."""
+        row, column = self._place(cell)
         reference = self.baseline or (cell[0], self.value_columns[0].id)
-        if row := self._place(cell)[0].compared_with:
-            reference = (row, cell[1])
+        if row.compared_with:
+            reference = (row.compared_with, cell[1])
+        if not column.compared:
+            return None
         return None if reference == cell else reference
 
 

@@ -33,7 +33,7 @@ def recipe(run: Run) -> str:
         f"{run.epochs} epochs, batch {run.batch_size}, {run.precision}",
         f"{optim.name} lr {optim.lr:g}, decay {optim.weight_decay:g}, warm-up {optim.warmup_epochs} from "
         f"{optim.warmup_lr:g}, floor {optim.min_lr:g}",
-        f"Mixup {mix.mixup_alpha:g}, CutMix {mix.cutmix_alpha:g}, smoothing {loss.smoothing:g}",
+        f"Mixup {mix.mixup_alpha:g}, {mix.method} {mix.cutmix_alpha:g}, smoothing {loss.smoothing:g}",
     ]
     if optim.clip_grad:
         parts.append(f"clip {optim.clip_grad:g}")

@@ -16,8 +16,23 @@ if TYPE_CHECKING:
     from lumix import functional
     from lumix.batch import Kind, MixedBatch
     from lumix.loss import MixLoss
-    from lumix.mixers import CutMix, Mixer, Mixup, RandomLambda, RandomShuffle, Switch
-    from lumix.rules import AreaRule, BetaLaw, ConstantLaw, LUMixRule, NormalLaw, Rule
+    from lumix.mixers import (
+        AttentiveCutMix,
+        CutMix,
+        Either,
+        FMix,
+        ManifoldMix,
+        Mixer,
+        Mixup,
+        PuzzleMix,
+        RandomLambda,
+        RandomShuffle,
+        ResizeMix,
+        SaliencyMix,
+        Switch,
+        hidden_mixing,
+    )
+    from lumix.rules import AreaRule, BetaLaw, ConstantLaw, LUMixRule, NormalLaw, Rule, TransMixRule
 
 __version__ = "0.1.0"
 
@@ -26,37 +41,55 @@ _HOME = {
     "Kind": "lumix.batch",
     "MixedBatch": "lumix.batch",
     "MixLoss": "lumix.loss",
+    "AttentiveCutMix": "lumix.mixers",
     "CutMix": "lumix.mixers",
+    "Either": "lumix.mixers",
+    "FMix": "lumix.mixers",
+    "ManifoldMix": "lumix.mixers",
     "Mixer": "lumix.mixers",
     "Mixup": "lumix.mixers",
+    "PuzzleMix": "lumix.mixers",
     "RandomLambda": "lumix.mixers",
     "RandomShuffle": "lumix.mixers",
+    "ResizeMix": "lumix.mixers",
+    "SaliencyMix": "lumix.mixers",
     "Switch": "lumix.mixers",
+    "hidden_mixing": "lumix.mixers",
     "AreaRule": "lumix.rules",
     "BetaLaw": "lumix.rules",
     "ConstantLaw": "lumix.rules",
     "LUMixRule": "lumix.rules",
     "NormalLaw": "lumix.rules",
     "Rule": "lumix.rules",
+    "TransMixRule": "lumix.rules",
 }
 
 __all__ = [
     "AreaRule",
+    "AttentiveCutMix",
     "BetaLaw",
     "ConstantLaw",
     "CutMix",
+    "Either",
+    "FMix",
     "Kind",
     "LUMixRule",
+    "ManifoldMix",
     "MixLoss",
     "MixedBatch",
     "Mixer",
     "Mixup",
     "NormalLaw",
+    "PuzzleMix",
     "RandomLambda",
     "RandomShuffle",
+    "ResizeMix",
     "Rule",
+    "SaliencyMix",
     "Switch",
+    "TransMixRule",
     "functional",
+    "hidden_mixing",
 ]
 
 

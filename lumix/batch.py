@@ -34,6 +34,9 @@ class MixedBatch:
         kind: [B] uint8, a `Kind` per sample.
         box: [B, 4] int64 or None: pasted rectangle (top, bottom, left, right), half open; zeros where nothing was cut.
         mask: [B, 1, H, W] or None: 1 where the own image shows, for methods whose region is no rectangle.
+        moved: whether pixels also changed their place, as by ResizeMix and Puzzle-Mix's transport: box and mask then
+            tell whose pixel shows, no longer which.
+        hidden: name of the module whose output is still to be mixed (ManifoldMix, see `hidden_mixing`), or None.
     """
 
     images: Tensor
@@ -44,13 +47,15 @@ class MixedBatch:
     kind: Tensor
     box: Tensor | None = None
     mask: Tensor | None = None
+    moved: bool = False
+    hidden: str | None = None
 
     def __len__(self) -> int:
         return len(self.labels)
 
     def _map(self, function: Any) -> "MixedBatch":
-        values = {f.name: getattr(self, f.name) for f in fields(self)}
-        mapped: dict[str, Any] = {name: None if value is None else function(value) for name, value in values.items()}
+        values: dict[str, Any] = {f.name: getattr(self, f.name) for f in fields(self)}
+        mapped = {name: function(value) if isinstance(value, Tensor) else value for name, value in values.items()}
         return MixedBatch(**mapped)
 
     def to(self, device: torch.device | str, non_blocking: bool = False) -> "MixedBatch":
@@ -61,38 +66,45 @@ class MixedBatch:
         """Some of the samples, by slice or index tensor. `partner` goes on naming rows of the batch that was mixed."""
         if isinstance(index, int):
             raise TypeError(f"index a MixedBatch with a slice or a tensor, not {index}: use [{index}:{index + 1}]")
+        if self.hidden is not None:
+            raise ValueError("a batch that is mixed inside the network cannot be split: give it to the network whole")
         return self._map(lambda t: t[index])
 
     def is_kind(self, kind: Kind) -> Tensor:
         """[B] bool, which samples were mixed in this way."""
         return is_kind(self.kind, kind)
 
-    def own_mask(self) -> Tensor:
+    def own_mask(self, stride: int = 1) -> Tensor:
         """[B, 1, H, W] float32, the share of the own image at each pixel: 1 or 0 when cut, its weight when blended.
+
+        With a `stride` only every so-manyth row and column, from the first: [B, 1, ceil(H / stride), ceil(W / stride)].
 
         Raises:
             ValueError: where the record no longer knows the place of the cut, as after RandomShuffle.
         """
         if self.mask is not None:
-            return self.mask.float()
+            return self.mask[..., ::stride, ::stride].float()
         if self.box is None and bool((self.is_kind(Kind.CUTMIX) | self.is_kind(Kind.MASK)).any()):
             raise ValueError("this batch was cut but holds neither box nor mask: ask before patches are shuffled")
-        height, width = self.images.shape[-2:]
+        height, width = (-(-side // stride) for side in self.images.shape[-2:])
         share = torch.where(self.is_kind(Kind.MIXUP), self.own_weight, torch.ones_like(self.own_weight))
         shares = share.view(-1, 1, 1, 1).expand(-1, 1, height, width)
         if self.box is None:
             return shares
-        return torch.where(inside_box(self.box, height, width), torch.zeros_like(shares), shares)
+        return torch.where(inside_box(self.box, height, width, stride), torch.zeros_like(shares), shares)
 
     def cut_masks(self, masks: Tensor) -> Tensor:
         """Segmentation masks [B, H, W] of the unmixed batch, cut and pasted as the images were.
 
         Raises:
-            ValueError: for a batch with blended samples, whose pixels belong to two objects at once.
+            ValueError: for a batch with blended pixels, which belong to two objects at once, or with moved ones.
         """
-        if bool(self.is_kind(Kind.MIXUP).any()):
+        if self.moved:
+            raise ValueError("ResizeMix, and Puzzle-Mix with transport, move pixels, and masks do not follow")
+        own = self.own_mask().squeeze(1)
+        if bool(self.is_kind(Kind.MIXUP).any() | ((own > 0) & (own < 1)).any()):
             raise ValueError("a blended (Mixup) sample has no mask of one object per pixel: cut masks of CutMix only")
-        return torch.where(self.own_mask().squeeze(1) > 0.5, masks, masks[self.partner])
+        return torch.where(own > 0.5, masks, masks[self.partner])
 
 
 def is_kind(kinds: Tensor, kind: Kind) -> Tensor:
@@ -101,9 +113,12 @@ def is_kind(kinds: Tensor, kind: Kind) -> Tensor:
     return kinds == int(kind)
 
 
-def inside_box(box: Tensor, height: int, width: int) -> Tensor:
-    """[B, 1, H, W] bool, true inside each half-open box [B, 4] (top, bottom, left, right)."""
-    rows = torch.arange(height, device=box.device).view(1, height, 1)
-    columns = torch.arange(width, device=box.device).view(1, 1, width)
+def inside_box(box: Tensor, height: int, width: int, stride: int = 1) -> Tensor:
+    """[B, 1, H, W] bool, true inside each half-open box [B, 4] (top, bottom, left, right).
+
+    `height` and `width` count the rows and columns asked about, which are `stride` pixels apart.
+    """
+    rows = torch.arange(height, device=box.device).view(1, height, 1) * stride
+    columns = torch.arange(width, device=box.device).view(1, 1, width) * stride
     top, bottom, left, right = (side.view(-1, 1, 1) for side in box.unbind(-1))
     return ((rows >= top) & (rows < bottom) & (columns >= left) & (columns < right)).unsqueeze(1)

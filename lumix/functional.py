@@ -7,6 +7,8 @@ so it runs under torch.compile and torch.func.vmap. Readings of unclear passages
 docs/deviations.md (I-1, I-2, ...).
 """
 
+from typing import Any
+
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -20,6 +22,48 @@ def at_least_float32(x: Tensor) -> Tensor:
 def log_softmax(logits: Tensor) -> Tensor:
     """Log-probabilities [B, C] of logits [B, C], in float32 even under autocast."""
     return F.log_softmax(at_least_float32(logits), dim=-1)
+
+
+class _PairLogSoftmax(torch.autograd.Function):
+    """log p of K chosen classes [B, K] and the mean of log p over all classes [B], of logits [B, C].
+
+    Keeps the logits, which are there anyway, and one softmax of them becomes the gradient. Autograd would keep log p and
+    make a gradient [B, C] for either result, one for their sum and one for the logits.
+    """
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(logits: Tensor, index: Tensor) -> tuple[Tensor, Tensor]:
+        log_p = log_softmax(logits)
+        return log_p.gather(-1, index), log_p.mean(dim=-1)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor], output: tuple[Tensor, Tensor]) -> None:
+        ctx.save_for_backward(*inputs)
+
+    @staticmethod
+    def backward(ctx: Any, chosen: Tensor, mean: Tensor) -> tuple[Tensor, None]:
+        logits, index = ctx.saved_tensors
+        total = (chosen.sum(dim=-1) + mean).unsqueeze(-1)
+        share = (mean / logits.shape[-1]).unsqueeze(-1)
+        p = torch.softmax(at_least_float32(logits), dim=-1)
+        if torch.is_grad_enabled():  # for a gradient of this gradient, which in-place operations would not have
+            gradient = (share - p * total).scatter_add(-1, index, chosen)
+        else:
+            gradient = p.mul_(-total).add_(share).scatter_add_(-1, index, chosen)
+        return gradient.to(logits.dtype), None
+
+
+def pair_log_softmax(logits: Tensor, labels: Tensor, partner_labels: Tensor) -> tuple[tuple[Tensor, Tensor], Tensor]:
+    """Log-probabilities ([B], [B]) of the own and the partner class, and their mean over all classes [B].
+
+    As `log_softmax` and `take`, but with one array of the size of the logits [B, C] in use at a time, and none between
+    the forward and the backward pass.
+    """
+    chosen, mean = _PairLogSoftmax.apply(logits, torch.stack([labels, partner_labels], dim=-1))
+    own, partner = chosen.unbind(dim=-1)
+    return (own, partner), mean
 
 
 def take(values: Tensor, labels: Tensor) -> Tensor:
@@ -59,6 +103,18 @@ def predicted_weight(logits: Tensor, labels: Tensor, partner_labels: Tensor, sco
     raise ValueError(f"scores must be 'softmax', 'double_softmax' or 'sigmoid', not {scores!r}")
 
 
+def attention_weight(attention: Tensor, own_share: Tensor) -> Tensor:
+    """TransMix: own weight [B] in [0, 1], the attention that falls on the own image over all that falls on patches.
+
+    Args:
+        attention: [B, P] of the class token on the patches of the mixed image, at least 0; rows need not sum to 1.
+        own_share: [B, P] share of the own image in each patch, in [0, 1].
+    """
+    # Attention that underflows to 0 everywhere would be 0/0; it then says nothing, and each patch counts the same.
+    attention = at_least_float32(attention) + torch.finfo(torch.float32).tiny
+    return (attention * own_share).sum(dim=-1) / attention.sum(dim=-1)
+
+
 def soft_cross_entropy(
     log_p: Tensor, labels: Tensor, partner_labels: Tensor, own_weight: Tensor, smoothing: float = 0.0
 ) -> Tensor:
@@ -72,10 +128,16 @@ def soft_cross_entropy(
         own_weight: [B] weight of the own label.
         smoothing: label smoothing in timm's convention, off-value smoothing / C.
     """
-    pair = own_weight * take(log_p, labels) + (1 - own_weight) * take(log_p, partner_labels)
+    pair = take(log_p, labels), take(log_p, partner_labels)
+    return pair_cross_entropy(pair, log_p.mean(dim=-1), own_weight, smoothing)
+
+
+def pair_cross_entropy(pair: tuple[Tensor, Tensor], mean: Tensor, own_weight: Tensor, smoothing: float = 0.0) -> Tensor:
+    """`soft_cross_entropy` [B] from what `pair_log_softmax` returns: ([B], [B]) and [B]."""
+    mixed = own_weight * pair[0] + (1 - own_weight) * pair[1]
     if not smoothing:
-        return -pair
-    return -(1 - smoothing) * pair - smoothing * log_p.mean(dim=-1)
+        return -mixed
+    return -(1 - smoothing) * mixed - smoothing * mean
 
 
 def pair_targets(

@@ -52,21 +52,34 @@ class MixLoss(nn.Module):
         self.bce_target, self.bce_threshold, self.bce_reduction = bce_target, bce_threshold, bce_reduction
         self.score = score
 
-    def forward(self, logits: Tensor, batch: MixedBatch, generator: torch.Generator | None = None) -> Tensor:
+    def forward(
+        self,
+        logits: Tensor,
+        batch: MixedBatch,
+        generator: torch.Generator | None = None,
+        attention: Tensor | None = None,
+    ) -> Tensor:
         """Mean loss over the batch, a float32 scalar; logits [B, C] of any floating dtype.
 
         Raises:
-            ValueError: on the CPU, for labels outside 0 .. C - 1; where the rule draws and no generator is given.
+            ValueError: on the CPU, for labels outside 0 .. C - 1; where the rule draws and no generator is given, or
+                reads `attention` [B, patches] and none is given.
         """
-        weight = self.weights(logits, batch, generator)
+        weight = self.weights(logits, batch, generator, attention)
         return self.per_sample(logits, batch, weight).mean()
 
-    def weights(self, logits: Tensor, batch: MixedBatch, generator: torch.Generator | None = None) -> Tensor:
+    def weights(
+        self,
+        logits: Tensor,
+        batch: MixedBatch,
+        generator: torch.Generator | None = None,
+        attention: Tensor | None = None,
+    ) -> Tensor:
         """The rule's own weights [B] for this batch, to be passed to `per_sample`."""
         if logits.shape[:-1] != batch.labels.shape:
             raise ValueError(f"logits must be [B, C] with B = {len(batch)}, not of shape {list(logits.shape)}")
         try:
-            return self.rule(logits, batch, generator)
+            return self.rule(logits, batch, generator, attention)
         except (IndexError, RuntimeError) as error:
             raise self._explain(error, logits, batch) from error
 
@@ -87,9 +100,9 @@ class MixLoss(nn.Module):
         """The loss without R [B], and the probabilities ([B], [B]) of the two classes."""
         pair = (batch.labels, batch.partner_labels)
         if self.kind == "ce":
-            log_p = functional.log_softmax(logits)
-            base = functional.soft_cross_entropy(log_p, *pair, own_weight, self.smoothing)
-            return base, (functional.take(log_p, pair[0]).exp(), functional.take(log_p, pair[1]).exp())
+            log_pair, mean = functional.pair_log_softmax(logits, *pair)
+            base = functional.pair_cross_entropy(log_pair, mean, own_weight, self.smoothing)
+            return base, (log_pair[0].exp(), log_pair[1].exp())
         z = functional.at_least_float32(logits)
         p = torch.sigmoid(z) if self.score == "sigmoid" else torch.softmax(z, dim=-1)
         return self._binary(z, batch, own_weight), (functional.take(p, pair[0]), functional.take(p, pair[1]))

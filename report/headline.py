@@ -37,8 +37,9 @@ def paired_difference(run: dict[str, Any], base: dict[str, Any]) -> Interval | N
 
 def _is_baseline(config: dict[str, Any]) -> bool:
     loss, mix = config["loss"], config["mix"]
-    plain_loss = loss["kind"] == "ce" and not (loss["r_r"] or loss["r_s"] or loss["eta"])
-    plain_mix = mix["mixup_alpha"] and mix["cutmix_alpha"] and not (mix["shuffle_patch"] or mix["random_lambda_patch"])
+    plain_loss = loss["kind"] == "ce" and not any(loss[name] for name in ("r_r", "r_s", "r_a", "eta"))
+    switches = mix["mixup_alpha"] and mix["cutmix_alpha"] and mix["method"] == "cutmix"
+    plain_mix = switches and not (mix["shuffle_patch"] or mix["random_lambda_patch"])
     return bool(config["model"]["role"] == ROLE and plain_loss and plain_mix)
 
 

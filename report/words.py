@@ -13,6 +13,15 @@ DATA_NAMES = {
     "tiny_imagenet": "Tiny-ImageNet",
     "imagenet": "ImageNet-1k",
 }
+MIXER_NAMES = {
+    "cutmix": "CutMix",
+    "saliencymix": "SaliencyMix",
+    "puzzlemix": "Puzzle-Mix",
+    "attentivecutmix": "Attentive-CutMix",
+    "resizemix": "ResizeMix",
+    "fmix": "FMix",
+    "manifoldmix": "ManifoldMix",
+}
 FAMILIES = {"deit": "DeiT", "swin": "Swin", "xcit": "XCiT", "convnext": "ConvNeXt", "resnet": "ResNet"}
 
 
@@ -86,10 +95,12 @@ def summary(config: Mapping[str, Any]) -> str:
         config["model"]["role"],
         f"{config['epochs']} epochs of batch {config['batch_size']}",
         f"{config['optim']['name']} lr {config['optim']['lr']:g}",
-        f"Mixup {mix['mixup_alpha']:g}, CutMix {mix['cutmix_alpha']:g}",
+        f"Mixup {mix['mixup_alpha']:g}, {MIXER_NAMES[mix['method']]} {mix['cutmix_alpha']:g}",
     ]
     parts += [f"{name} {mix[name]}" for name in ("shuffle_patch", "random_lambda_patch") if mix[name]]
     parts.append(loss["kind"] if loss["kind"] == "ce" else f"bce {loss['bce_target']}")
+    if loss["r_a"]:
+        parts.append(f"attention {loss['r_a']:g}")
     if loss["r_r"] or loss["r_s"] or loss["eta"]:
         parts.append(f"r_r {loss['r_r']:g}, r_s {loss['r_s']:g}, η {loss['eta']:g}")
         usual = {"scores": "softmax", "regulariser": "or", "apply_to": "cutmix", "detach": True}

@@ -12,7 +12,7 @@ import torch
 from engine import small_run
 
 from lumix.evaluate import evaluation as ev
-from lumix.evaluate.attention import class_attention
+from lumix.train.attention import class_attention
 from lumix.evaluate.evaluation import Evaluation, Outcome
 from lumix.train import record
 from lumix.train.checkpoint import export_model

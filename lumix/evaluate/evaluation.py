@@ -31,6 +31,7 @@ PROTOCOLS: dict[str, str] = {
     "occlusion": "lumix.evaluate.occlusion",
     "segmentation": "lumix.evaluate.segmentation",
     "shuffling": "lumix.evaluate.shuffling",
+    "throughput": "lumix.evaluate.throughput",
     "weak_localisation": "lumix.evaluate.weak_localisation",
     "weak_segmentation": "lumix.evaluate.weak_segmentation",
 }

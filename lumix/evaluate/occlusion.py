@@ -12,7 +12,6 @@ import timm
 import torch
 from torch import Tensor, nn
 
-from lumix.evaluate.attention import check_class_attention, class_attention
 from lumix.evaluate.evaluation import Outcome
 from lumix.evaluate.grids import ATTENDED, LOSSES, VARIANTS
 from lumix.evaluate.localisation import foreground
@@ -25,6 +24,7 @@ from lumix.evaluate.robustness import (
     summed,
     token_side,
 )
+from lumix.train.attention import check_class_attention, class_attention
 from lumix.train.checkpoint import load_model
 from lumix.train.files import data_root
 from lumix.train.record import read_json

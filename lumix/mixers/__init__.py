@@ -1,10 +1,32 @@
 """Image space: one mixing method per file, each called as (images, labels, generator, model=None) -> MixedBatch."""
 
+from lumix.mixers.attentive import AttentiveCutMix
 from lumix.mixers.cutmix import CutMix
+from lumix.mixers.fmix import FMix
+from lumix.mixers.manifold import ManifoldMix, hidden_mixing
 from lumix.mixers.mixup import Mixup
 from lumix.mixers.plan import Mixer, MixPlan
+from lumix.mixers.puzzle import PuzzleMix
 from lumix.mixers.random_lambda import RandomLambda
+from lumix.mixers.resizemix import ResizeMix
+from lumix.mixers.saliencymix import SaliencyMix
 from lumix.mixers.shuffle import RandomShuffle
-from lumix.mixers.switch import Switch
+from lumix.mixers.switch import Either, Switch
 
-__all__ = ["CutMix", "MixPlan", "Mixer", "Mixup", "RandomLambda", "RandomShuffle", "Switch"]
+__all__ = [
+    "AttentiveCutMix",
+    "CutMix",
+    "Either",
+    "FMix",
+    "ManifoldMix",
+    "MixPlan",
+    "Mixer",
+    "Mixup",
+    "PuzzleMix",
+    "RandomLambda",
+    "RandomShuffle",
+    "ResizeMix",
+    "SaliencyMix",
+    "Switch",
+    "hidden_mixing",
+]

@@ -28,13 +28,11 @@ def box_around(own_weight: Tensor, centre: Tensor, height: int, width: int, rule
 
     `centre` holds int64 rows and columns.
     """
-    ratio = torch.sqrt(1 - own_weight)
-    sides = []
-    for axis, length in enumerate((height, width)):
-        side = (length * ratio).long()
-        upper = side // 2 if rule == "legacy" else (side + 1) // 2
-        sides += [(centre[:, axis] - side // 2).clamp(0, length), (centre[:, axis] + upper).clamp(0, length)]
-    return torch.stack(sides, dim=1)
+    lengths = torch.tensor([height, width], device=own_weight.device)
+    side = (lengths * torch.sqrt(1 - own_weight).unsqueeze(1)).long()
+    upper = side >> 1 if rule == "legacy" else (side + 1) >> 1
+    corners = torch.stack([centre - (side >> 1), centre + upper], dim=2)
+    return torch.minimum(corners.clamp_(min=0), lengths.unsqueeze(1)).view(-1, 4)
 
 
 def visible_share(box: Tensor, height: int, width: int) -> Tensor:

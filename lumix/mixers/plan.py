@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from lumix.batch import Kind, MixedBatch, inside_box, is_kind
+from lumix.mixers.writing import blend, mix_by_writing
 
 MODES = ("batch", "pair", "elem")
 PAIRINGS = ("flip", "permutation")
@@ -156,11 +157,13 @@ class PlannedMixer:
         mode: one draw for the "batch", for each "pair" of partners, or for each sample ("elem").
         pairing: "permutation" (any batch size) or timm's "flip" of the batch (even batches).
         prob: probability that a draw mixes at all.
+        inplace: write into the caller's images, which saves the copy of a batch that nobody else needs.
     """
 
     mode: str = field(default="batch", kw_only=True)
     pairing: str = field(default="permutation", kw_only=True)
     prob: float = field(default=1.0, kw_only=True)
+    inplace: bool = field(default=False, kw_only=True)
 
     def __post_init__(self) -> None:
         check_choice("mode", self.mode, MODES)
@@ -184,13 +187,14 @@ class PlannedMixer:
         return deal(draws, mixes, partner, group, self.kinds)
 
     def __call__(self, images: Tensor, labels: Tensor, generator: torch.Generator, model: Any = None) -> MixedBatch:
-        """Mix images [B, C, H, W] of any dtype and layout with labels [B] int64; both stay as they are.
+        """Mix images [B, C, H, W] of any dtype and layout with labels [B] int64; both stay as they are by default.
 
         Raises:
             ValueError: for an empty batch, labels that are no int64 indices, or flip pairing of an odd batch.
         """
         check_batch(images, labels)
-        return apply_plan(images, labels, self.plan(len(images), images.shape[-2], images.shape[-1], generator))
+        plan = self.plan(len(images), images.shape[-2], images.shape[-1], generator)
+        return apply_plan(images, labels, plan, self.inplace)
 
 
 def deal(draws: Draws, mixes: Tensor, partner: Tensor, group: Tensor, kinds: frozenset[Kind]) -> MixPlan:
@@ -202,7 +206,8 @@ def deal(draws: Draws, mixes: Tensor, partner: Tensor, group: Tensor, kinds: fro
     one_draw = len(weight) == 1
     if one_draw and kind.device.type == "cpu":
         kinds = frozenset({Kind(int(kind))})
-    return MixPlan(weight[group], partner, kind[group], box[group], kinds | {Kind.NONE}, one_draw)
+    weight, kind, box = (values.index_select(0, group) for values in (weight, kind, box))
+    return MixPlan(weight, partner, kind, box, kinds | {Kind.NONE}, one_draw)
 
 
 def unmixed_plan(size: int, device: torch.device) -> MixPlan:
@@ -215,38 +220,25 @@ def unmixed_plan(size: int, device: torch.device) -> MixPlan:
 
 def box_area(box: Tensor) -> Tensor:
     """Pixels [D] int64 in each half-open box [D, 4] (top, bottom, left, right)."""
-    return (box[:, 1] - box[:, 0]) * (box[:, 3] - box[:, 2])
+    top, bottom, left, right = box.unbind(1)
+    return (bottom - top) * (right - left)
 
 
 # ------------------------------------------------------------------------------------------------- application
 
 
-def blend(own: Tensor, other: Tensor, own_weight: Tensor) -> Tensor:
-    """own_weight * own + (1 - own_weight) * other for `own_weight` float64 [B] or broadcastable to [B, C, H, W].
-
-    Computed in float32 (float64 for float64 images) and returned in the dtype of `own`, rounded for integers. Two
-    products and a sum, in this order, are what timm computes.
-    """
-    work = own.dtype if own.dtype in (torch.float32, torch.float64) else torch.float32
-    weight = own_weight.view(-1, 1, 1, 1) if own_weight.ndim == 1 else own_weight
-    mixed = own.to(work) * weight.to(work)
-    mixed.add_(other.to(work).mul((1 - weight).to(work)))
-    if own.dtype == work:
-        return mixed
-    return mixed.to(own.dtype) if own.is_floating_point() else mixed.round_().to(own.dtype)
-
-
-def mix_images(images: Tensor, plan: MixPlan) -> Tensor:
-    """The mixed images of a plan on the same device, in new memory of the same dtype and layout."""
+def mix_images(images: Tensor, plan: MixPlan, inplace: bool = False) -> Tensor:
+    """The mixed images of a plan on the same device, in new memory of the same dtype and layout, or `inplace`."""
     if plan.kinds <= {Kind.NONE}:
-        return images.clone()
-    if images.device.type == "cpu":
-        return mix_by_writing(images, plan)
-    return mix_by_selecting(images, plan)
+        return images if inplace else images.clone()
+    if images.device.type == "cpu" and not (images.requires_grad and torch.is_grad_enabled()):
+        return mix_by_writing(images, plan, inplace)
+    mixed = mix_by_selecting(images, plan)
+    return images.copy_(mixed) if inplace else mixed
 
 
 def mix_by_selecting(images: Tensor, plan: MixPlan) -> Tensor:
-    """For devices: whole tensors, no question about their values, hence no synchronisation."""
+    """For devices: whole tensors, no question about their values, hence no synchronisation. Gradients pass."""
     other = images[plan.partner]  # unlike index_select it keeps channels_last
     mixed = images
     if Kind.MIXUP in plan.kinds:
@@ -256,39 +248,17 @@ def mix_by_selecting(images: Tensor, plan: MixPlan) -> Tensor:
     return mixed.clone() if mixed is images else mixed
 
 
-def mix_by_writing(images: Tensor, plan: MixPlan) -> Tensor:
-    """For the CPU, where memory traffic, not arithmetic, is the cost: writes only what changes."""
-    if Kind.MIXUP in plan.kinds:
-        blended = is_kind(plan.kind, Kind.MIXUP).nonzero().squeeze(1)
-        if len(blended) == len(images):
-            return blend(images, images.index_select(0, plan.partner), plan.own_weight)
-        mixed = images.clone()
-        if len(blended):
-            other = images.index_select(0, plan.partner[blended])
-            mixed[blended] = blend(images[blended], other, plan.own_weight[blended])
-    else:
-        mixed = images.clone()
-    if Kind.CUTMIX not in plan.kinds:
-        return mixed
-    if plan.one_draw:
-        top, bottom, left, right = plan.box[0].tolist()
-        region = images[:, :, top:bottom, left:right]
-        mixed[:, :, top:bottom, left:right] = region.index_select(0, plan.partner)
-        return mixed
-    for i, (j, (top, bottom, left, right)) in enumerate(zip(plan.partner.tolist(), plan.box.tolist(), strict=True)):
-        if bottom > top and right > left:
-            mixed[i, :, top:bottom, left:right] = images[j, :, top:bottom, left:right]
-    return mixed
+def apply_plan(images: Tensor, labels: Tensor, plan: MixPlan, inplace: bool = False) -> MixedBatch:
+    """The MixedBatch of B images and labels under a plan of B samples; the caller's stay as they are, unless `inplace`.
 
-
-def apply_plan(images: Tensor, labels: Tensor, plan: MixPlan) -> MixedBatch:
-    """The MixedBatch of B images and labels under a plan of B samples; the caller's tensors stay as they are."""
+    In place the images are those of the caller, mixed.
+    """
     check_batch(images, labels)
     if len(plan.partner) != len(images):
         raise ValueError(f"the plan is for {len(plan.partner)} images, the batch has {len(images)}")
     plan = plan.to(images.device)
     return MixedBatch(
-        images=mix_images(images, plan),
+        images=mix_images(images, plan, inplace),
         labels=labels,
         partner_labels=labels[plan.partner],
         own_weight=plan.own_weight.to(torch.float32),

@@ -10,6 +10,7 @@ import json
 from dataclasses import dataclass, field
 from typing import Any, Self, get_type_hints
 
+MIXERS = ("cutmix", "saliencymix", "puzzlemix", "attentivecutmix", "resizemix", "fmix", "manifoldmix")
 DATA_SETS = ("digits", "shapes", "cifar100", "tiny_imagenet", "imagenet")
 
 
@@ -83,6 +84,7 @@ class Data(Config):
     erasing: float = 0.0  # probability of random erasing with noise
     repeats: int = 1  # repeated augmentation: views of one image per epoch pass
     test_crop: float = 1.0  # share of the resized image that the centre crop keeps
+    pipeline: str = "paper"  # timm's transforms; "fast" decodes and crops on the CPU and does the rest on the device
 
     def check(self) -> None:
         _one_of(self, "name", DATA_SETS)
@@ -93,6 +95,7 @@ class Data(Config):
         _within(self, "erasing", 0, 1)
         _within(self, "repeats", 1)
         _within(self, "test_crop", 0.1, 1)
+        _one_of(self, "pipeline", ("paper", "fast"))
 
 
 @dataclass(frozen=True)
@@ -114,6 +117,7 @@ class Mix(Config):
 
     mixup_alpha: float = 0.8
     cutmix_alpha: float = 1.0
+    method: str = "cutmix"  # what stands in CutMix's place, with its alpha: one of `MIXERS` (Table 6)
     prob: float = 1.0
     switch_prob: float = 0.5
     mode: str = "batch"
@@ -121,8 +125,13 @@ class Mix(Config):
     box_rule: str = "legacy"
     shuffle_patch: int = 0  # side in pixels of the patches that Random Shuffling permutes (Table 12); 0 is off
     random_lambda_patch: int = 0  # side of the patches that Random lambda blends one by one (Table 12); 0 is off
+    transport_size: int = -1  # Puzzle-Mix: side in pixels of the cells that transport moves; -1 moves whole blocks
+    frozen_network: str = ""  # Attentive-CutMix: timm name of a pretrained net; "embedded" trains a tiny one first
+    frozen_size: int = 224  # Attentive-CutMix: pixels to which images are resized for it; 0 leaves them
+    cells: int = 6  # Attentive-CutMix: cells of its feature map that are cut
 
     def check(self) -> None:
+        _one_of(self, "method", MIXERS)
         _within(self, "mixup_alpha", 0)
         _within(self, "cutmix_alpha", 0)
         _within(self, "prob", 0, 1)
@@ -132,16 +141,23 @@ class Mix(Config):
         _one_of(self, "box_rule", ("legacy", "full"))
         _within(self, "shuffle_patch", 0)
         _within(self, "random_lambda_patch", 0)
+        _within(self, "frozen_size", 0)
+        _within(self, "cells", 1)
+        if self.method == "attentivecutmix" and not self.frozen_network:
+            raise ValueError("Mix.frozen_network must name the pretrained network of attentivecutmix, as 'resnet50'")
+        if self.method != "cutmix" and not self.cutmix_alpha:
+            raise ValueError(f"Mix.cutmix_alpha must be above 0 for {self.method}, whose alpha it is")
 
 
 @dataclass(frozen=True)
 class Loss(Config):
-    """The loss and the label rule. r_r = r_s = eta = 0 is the ordinary mixed loss."""
+    """The loss and the label rule. r_r = r_s = eta = 0 is the ordinary mixed loss, or with r_a above 0 TransMix."""
 
     kind: str = "ce"
     smoothing: float = 0.1
     r_r: float = 0.0
     r_s: float = 0.0
+    r_a: float = 0.0  # share of the class token's attention: 0.5 alone is TransMix
     eta: float = 0.0
     law: str = "beta"
     law_parameter: float = 2.0  # alpha of the Beta, standard deviation of the normal, the constant itself
@@ -157,11 +173,13 @@ class Loss(Config):
     def check(self) -> None:
         _one_of(self, "kind", ("ce", "bce"))
         _within(self, "smoothing", 0, 1)
-        for name in ("r_r", "r_s", "eta"):
+        for name in ("r_r", "r_s", "r_a", "eta"):
             _within(self, name, 0)
-        if self.r_r + self.r_s > 1 + 1e-9:
+        if self.r_r + self.r_s + self.r_a > 1 + 1e-9:
+            parts = f"{self.r_r:g} + {self.r_s:g}" + (f" + {self.r_a:g}" if self.r_a else "")
             raise ValueError(
-                f"r_r + r_s must be at most 1 so that the label weight stays in [0, 1], not {self.r_r:g} + {self.r_s:g}"
+                f"r_r + r_s{' + r_a' if self.r_a else ''} must be at most 1 so that the label weight stays in [0, 1], "
+                f"not {parts}"
             )
         _one_of(self, "law", ("beta", "normal", "constant"))
         _one_of(self, "law_reading", ("clamp_final", "clamp_draw", "sigmoid"))
@@ -173,7 +191,7 @@ class Loss(Config):
 
     @property
     def perturbs(self) -> bool:
-        """Whether this is LUMix rather than the ordinary mixed loss."""
+        """Whether this is LUMix rather than the ordinary mixed loss or TransMix."""
         return self.r_r > 0 or self.r_s > 0 or self.eta > 0
 
 
@@ -221,6 +239,8 @@ class Run(Config):
         for name in ("epochs", "batch_size", "evaluate_every", "median_last"):
             _within(self, name, 1)
         _one_of(self, "precision", ("float32", "bfloat16", "float16"))
+        if self.compile and self.loss.r_a:
+            raise ValueError("Run.compile hides the attention that Loss.r_a reads: leave one of them out")
         if self.optim.warmup_epochs >= self.epochs:
             raise ValueError(
                 f"Optim.warmup_epochs must be below the {self.epochs} epochs of the run, not {self.optim.warmup_epochs}"
@@ -239,15 +259,17 @@ class Run(Config):
         if mix.random_lambda_patch:
             parts.append("random_lambda")
         elif mix.mixup_alpha and mix.cutmix_alpha:
-            parts.append("cutmix")
+            parts.append(mix.method)
         elif mix.mixup_alpha or mix.cutmix_alpha:
-            parts.append("mixup_only" if mix.mixup_alpha else "cutmix_only")
+            parts.append("mixup_only" if mix.mixup_alpha else f"{mix.method}_only")
         else:
             parts.append("unmixed")
         if mix.shuffle_patch:
             parts.append("shuffle")
         if loss.kind == "bce":
             parts.append("bce")
+        if loss.r_a:
+            parts.append("transmix" if not loss.perturbs else f"attention-{loss.r_a:g}")
         if loss.perturbs:
             parts.append(f"lumix-{loss.r_r:g}-{loss.r_s:g}-eta{loss.eta:g}")
         return "-".join(parts)

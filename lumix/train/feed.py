@@ -10,7 +10,7 @@ from torch.utils.data import DataLoader, Subset
 
 from lumix.train.config import Data, Execution, Run
 from lumix.train.data import augment, is_resident, load, normalise
-from lumix.train.folder import EpochSampler, ignore_signals, image_folder, train_loader
+from lumix.train.folder import EpochSampler, device_augmentation, ignore_signals, image_folder, train_loader
 from lumix.train.imageset import ImageSet
 from lumix.train.process import Process
 from lumix.train.record import RunError
@@ -94,7 +94,10 @@ def share_of_batch(run: Run, process: Process) -> int:
 
 
 class FolderFeed:
-    """ImageNet from class folders: decoded and augmented by worker processes, each image by its own seed."""
+    """ImageNet from class folders: decoded and augmented by worker processes, each image by its own seed.
+
+    With pipeline "fast" the workers only decode and crop, and training batches are augmented on the device.
+    """
 
     in_chans = 3
     mean: tuple[float, ...] = IMAGENET_DEFAULT_MEAN
@@ -112,7 +115,8 @@ class FolderFeed:
         self.sampler = EpochSampler(
             len(train), run.batch_size, seed, process.rank, process.world, repeats=run.data.repeats
         )
-        self.device = process.device
+        self.seed, self.rank, self.device = seed, process.rank, process.device
+        self.augmentation = device_augmentation(run.data) if run.data.pipeline == "fast" else None
         self.loader = train_loader(train, self.sampler, execution.workers)
         own: Subset[Any] = Subset(test, range(process.rank, len(test), process.world))
         self.test_loader: DataLoader[Any] = DataLoader(
@@ -126,7 +130,13 @@ class FolderFeed:
 
     def train(self, epoch: int, start: int) -> Batches:
         self.sampler.set_epoch(epoch, start * self.sampler.batch_size)
-        yield from self._on_device(self.loader)
+        batches = self._on_device(self.loader)
+        if self.augmentation is None:
+            yield from batches
+            return
+        for step, (images, labels) in enumerate(batches, epoch * self.updates_per_epoch + start):
+            generator = step_generator(self.seed, self.rank, step, "augment")
+            yield self.augmentation(images.permute(0, 3, 1, 2), generator), labels
 
     def test(self) -> Batches:
         yield from self._on_device(self.test_loader)

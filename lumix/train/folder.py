@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image
 from timm.data import create_transform
 from timm.data.auto_augment import RandAugment
 from torch import Tensor
@@ -18,6 +17,8 @@ from torchvision.datasets import ImageFolder
 from torchvision.transforms import Compose
 
 from lumix.train.config import Data
+from lumix.train.device_augment import DeviceAugmentation
+from lumix.train.fast import CropReader, read_image
 from lumix.train.files import data_root
 from lumix.train.streams import epoch_order, stream_seed
 
@@ -28,41 +29,44 @@ Address = tuple[int, int, int]  # epoch, position in the epoch's order, index of
 class ClassFolders(ImageFolder):
     """torchvision's ImageFolder; an unreadable image is a ValueError that names the file."""
 
-    def __init__(self, root: Path, transform: Compose) -> None:
+    def __init__(self, root: Path, transform: Compose | None = None, loader: Callable[[str], Any] = read_image) -> None:
         try:
-            super().__init__(str(root), transform=transform, loader=read_image)
+            super().__init__(str(root), transform=transform, loader=loader)
         except OSError as error:
             raise ValueError(
                 f"{root} is no folder of class folders with images ({error}): put the split there, or set LUMIX_DATA"
             ) from error
 
 
-def read_image(path: str) -> Image.Image:
-    """The RGB image in a file.
-
-    Raises:
-        ValueError: naming the file, if it cannot be read to its last pixel.
-    """
-    try:
-        with Image.open(path) as image:
-            return image.convert("RGB")
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise ValueError(f"{path} cannot be read as an image ({error}): replace it by a fresh copy") from error
-
-
 def image_folder(data: Data, split: str) -> ClassFolders:
-    """ImageNet's `split` ("train" or "val") under the data root, as (normalised float32 [3, S, S], label).
+    """ImageNet's `split` ("train" or "val") under the data root, as (image, label).
 
     Expects `imagenet/train/<wnid>/*.JPEG` and `imagenet/val/<wnid>/*.JPEG`. Training images go through random resized
-    crop, flip, RandAugment, normalisation and erasing as `data` says; test images through resize and centre crop.
+    crop, flip, RandAugment, normalisation and erasing as `data` says; test images through resize and centre crop. They
+    are normalised float32 [3, S, S], except training images of pipeline "fast": those are uint8 crops [S, S, 3], and
+    `device_augmentation` does the rest.
 
     Raises:
-        ValueError: for a missing folder or a split of another name.
+        ValueError: for a missing folder or a split of another name; for "fast" without OpenCV.
     """
     if split not in ("train", "val"):
         raise ValueError(f"split must be 'train' or 'val', not {split!r}")
-    transform = train_transform(data) if split == "train" else test_transform(data)
-    return ClassFolders(data_root() / "imagenet" / split, transform)
+    root = data_root() / "imagenet" / split
+    if split == "val":
+        return ClassFolders(root, test_transform(data))
+    transform = train_transform(data)
+    if data.pipeline == "fast":
+        return ClassFolders(root, loader=CropReader.like(transform.transforms[0]))
+    return ClassFolders(root, transform)
+
+
+def device_augmentation(data: Data) -> DeviceAugmentation:
+    """What pipeline "fast" does on the device with a batch of crops: all of `train_transform` that follows the crop.
+
+    Raises:
+        ValueError: for an augmentation that has no batched form.
+    """
+    return DeviceAugmentation.like(train_transform(data))
 
 
 def train_transform(data: Data) -> Compose:

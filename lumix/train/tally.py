@@ -5,7 +5,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lumix.batch import Kind, MixedBatch
+from lumix.batch import MixedBatch
+from lumix.rules import is_cut
 
 SIZE = 7  # entries of a tally: samples, and sums over them
 
@@ -20,7 +21,7 @@ def tally(batch: MixedBatch, loss: Tensor, own_weight: Tensor, perturbed: Tensor
         (1 - own_weight).sum(),
         change.sum(),
         perturbed.sum(),
-        batch.is_kind(Kind.CUTMIX).sum(),
+        is_cut(batch).sum(),
     )
     return torch.stack([value.double() for value in sums])
 

@@ -1,17 +1,36 @@
 """MixTask: timm's training task that owns the mixer, the model, the label rule and the loss."""
 
+from dataclasses import replace
 from typing import Any
 
 import torch
 from timm.task import ClassificationTask
+from timm.utils.model import unwrap_model
 from torch import Tensor, nn
 
 from lumix.batch import MixedBatch
 from lumix.loss import MixLoss
-from lumix.mixers import CutMix, Mixer, Mixup, RandomLambda, RandomShuffle, Switch
+from lumix.mixers import (
+    AttentiveCutMix,
+    CutMix,
+    Either,
+    FMix,
+    ManifoldMix,
+    Mixer,
+    Mixup,
+    PuzzleMix,
+    RandomLambda,
+    RandomShuffle,
+    ResizeMix,
+    SaliencyMix,
+    Switch,
+    hidden_mixing,
+)
 from lumix.mixers.plan import apply_plan, unmixed_plan
-from lumix.rules import AreaRule, BetaLaw, ConstantLaw, Law, LUMixRule, NormalLaw, Rule
-from lumix.train.config import Loss, Mix
+from lumix.rules import AreaRule, BetaLaw, ConstantLaw, Law, LUMixRule, NormalLaw, Rule, TransMixRule
+from lumix.train.attention import check_class_attention, recorded_attention
+from lumix.train.config import Loss, Mix, Run
+from lumix.train.frozen import frozen_network
 
 
 class NoMix:
@@ -21,20 +40,43 @@ class NoMix:
         return apply_plan(images, labels, unmixed_plan(len(images), images.device))
 
 
-def build_mixer(mix: Mix) -> Mixer:
-    """The mixer that a run's `Mix` describes."""
+def build_mixer(mix: Mix, mean: tuple[float, ...], std: tuple[float, ...], network: nn.Module | None = None) -> Mixer:
+    """The mixer that a run's `Mix` describes, for images that were normalised by `mean` and `std`.
+
+    `network` is the frozen one of Attentive-CutMix, from `frozen.frozen_network`.
+    """
     if mix.random_lambda_patch:
         return RandomLambda(mix.mixup_alpha, mix.random_lambda_patch, mix.pairing)
     draw: dict[str, Any] = {"mode": mix.mode, "pairing": mix.pairing, "prob": mix.prob}
-    mixer: Mixer
-    if mix.mixup_alpha and mix.cutmix_alpha:
-        cutmix = CutMix(mix.cutmix_alpha, box_rule=mix.box_rule)
-        mixer = Switch(Mixup(mix.mixup_alpha), cutmix, mix.switch_prob, **draw)
-    elif mix.cutmix_alpha:
-        mixer = CutMix(mix.cutmix_alpha, box_rule=mix.box_rule, **draw)
-    else:
+    mixer: Any
+    if not mix.cutmix_alpha:
         mixer = Mixup(mix.mixup_alpha, **draw) if mix.mixup_alpha else NoMix()
+    elif mix.method == "cutmix":
+        cutmix = CutMix(mix.cutmix_alpha, box_rule=mix.box_rule)
+        mixer = replace(cutmix, **draw)
+        if mix.mixup_alpha:
+            mixer = Switch(Mixup(mix.mixup_alpha), cutmix, mix.switch_prob, **draw)
+    else:
+        mixer = _build_rival(mix, mean, std, network)
+        if mix.mixup_alpha:
+            mixup = Mixup(mix.mixup_alpha, mode=mix.mode, pairing=mix.pairing)
+            mixer = Either(mixup, replace(mixer, prob=1.0), mix.switch_prob, mix.prob)
     return RandomShuffle(mixer, mix.shuffle_patch) if mix.shuffle_patch else mixer
+
+
+def _build_rival(mix: Mix, mean: tuple[float, ...], std: tuple[float, ...], network: nn.Module | None) -> Any:
+    """The mixer named by `mix.method`, other than CutMix, with its authors' defaults."""
+    draw: dict[str, Any] = {"pairing": mix.pairing, "prob": mix.prob}
+    if mix.method == "saliencymix":
+        return SaliencyMix(mix.cutmix_alpha, mean=mean, std=std, **draw)
+    if mix.method == "puzzlemix":
+        return PuzzleMix(mix.cutmix_alpha, transport_size=mix.transport_size, std=std, **draw)
+    if mix.method == "attentivecutmix":
+        assert network is not None
+        return AttentiveCutMix(network, mix.cells, size=mix.frozen_size or None, **draw)
+    if mix.method == "resizemix":
+        return ResizeMix(**draw)
+    return FMix(mix.cutmix_alpha, **draw) if mix.method == "fmix" else ManifoldMix(alpha=mix.cutmix_alpha, **draw)
 
 
 def _build_law(loss: Loss) -> Law:
@@ -49,7 +91,9 @@ def build_loss(loss: Loss) -> MixLoss:
     """The loss and label rule that a run's `Loss` describes."""
     rule: Rule = AreaRule()
     if loss.perturbs:
-        rule = LUMixRule(loss.r_r, loss.r_s, _build_law(loss), loss.detach, loss.apply_to, loss.scores)
+        rule = LUMixRule(loss.r_r, loss.r_s, _build_law(loss), loss.detach, loss.apply_to, loss.scores, loss.r_a)
+    elif loss.r_a:
+        rule = TransMixRule(loss.r_a)
     return MixLoss(
         rule,
         kind=loss.kind,
@@ -69,12 +113,15 @@ class MixTask(ClassificationTask):
     criterion: MixLoss
 
     def __init__(self, *, model: nn.Module, mixer: Mixer, loss: MixLoss, device: torch.device) -> None:
+        """Raise ValueError, naming the model, where the label rule asks for attention that it does not have."""
+        if loss.rule.needs_attention:
+            check_class_attention(model)
         super().__init__(model=model, criterion=loss, device=device, verbose=False)
         self.mixer = mixer
 
     def mix(self, images: Tensor, labels: Tensor, *, generator: torch.Generator) -> MixedBatch:
         """The mixed batch of images [B, C, H, W] and labels [B]."""
-        return self.mixer(images, labels, generator, self.trainable_module)
+        return self.mixer(images, labels, generator, unwrap_model(self.trainable_module))
 
     def forward(  # type: ignore[override]
         self, input: Tensor, target: MixedBatch, *, generator: torch.Generator
@@ -84,7 +131,25 @@ class MixTask(ClassificationTask):
         Returns:
             "loss", a scalar; "output", logits [B, C]; "own_weight", the weights [B] that the rule gave.
         """
-        logits = self.trainable_module(input)
-        weight = self.criterion.weights(logits, target, generator)
+        network = unwrap_model(self.trainable_module)
+        attention = None
+        with hidden_mixing(network, target):
+            if self.criterion.rule.needs_attention:
+                with recorded_attention(network) as recorded:
+                    logits = self.trainable_module(input)
+                attention = recorded[-1].mean(dim=1)
+            else:
+                logits = self.trainable_module(input)
+        weight = self.criterion.weights(logits, target, generator, attention)
         loss = self.criterion.per_sample(logits, target, weight).mean()
         return {"loss": loss, "output": logits, "own_weight": weight.detach()}
+
+
+def build_task(
+    run: Run, network: nn.Module, mean: tuple[float, ...], std: tuple[float, ...], device: torch.device
+) -> MixTask:
+    """The task of a run for a network on `device` and images normalised by `mean` and `std`."""
+    frozen = frozen_network(run.mix, run.data, mean, std, device)
+    return MixTask(
+        model=network, mixer=build_mixer(run.mix, mean, std, frozen), loss=build_loss(run.loss), device=device
+    )

@@ -24,7 +24,7 @@ from lumix.train.progress import Progress
 from lumix.train.record import RunError, Stopped
 from lumix.train.streams import step_generator, stream_seed
 from lumix.train.tally import SIZE, summary, tally
-from lumix.train.task import MixTask, build_loss, build_mixer
+from lumix.train.task import MixTask, build_task
 
 CHECK_EVERY = 20  # updates between looks at the loss; each look waits for the device
 NEVER = 2**62  # larger than any update: "no bad loss so far"
@@ -76,7 +76,7 @@ class Training:
         network = build_model(run.model, feed.num_classes, feed.in_chans, run.data.image_size, seed).to(device)
         if run.channels_last:
             network = network.to(memory_format=torch.channels_last)
-        task = MixTask(model=network, mixer=build_mixer(run.mix), loss=build_loss(run.loss), device=device)
+        task = build_task(run, network, feed.mean, feed.std, device)
         optimizer = build_optimizer(run.optim, network)
         if run.optim.ema_decay:
             task.setup_ema(decay=run.optim.ema_decay)
@@ -203,12 +203,13 @@ class Training:
         self.schedule.step_update(step)
         if self.run.channels_last:
             images = images.contiguous(memory_format=torch.channels_last)
-        batch = self.task.mix(images, labels, generator=step_generator(self.seed, rank, step, "mix"))
+        precision = getattr(torch, self.run.precision)
+        with torch.autocast(device.type, precision, enabled=self.run.precision != "float32"):
+            batch = self.task.mix(images, labels, generator=step_generator(self.seed, rank, step, "mix"))
         generator = step_generator(self.seed, rank, step, "rule")
         size = self.execution.microbatch or len(batch)
-        precision = getattr(torch, self.run.precision)
         for start in range(0, len(batch), size):
-            part = batch[start : start + size]
+            part = batch if size >= len(batch) else batch[start : start + size]
             last = start + size >= len(batch)
             with nullcontext() if last else self.task.no_sync():
                 with torch.autocast(device.type, precision, enabled=self.run.precision != "float32"):

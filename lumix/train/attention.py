@@ -31,12 +31,13 @@ def class_attention(model: nn.Module, images: Tensor, block: int = -1) -> Tensor
 
 @contextmanager
 def recorded_attention(model: nn.Module, block: int = -1) -> Iterator[list[Tensor]]:
-    """A list that every forward pass of `model` within the block appends its `class_attention` to."""
+    """A list that every forward pass of `model` within the block appends its `class_attention` to, without gradient."""
     attention, prefix = _attention_of(model, block)
     recorded: list[Tensor] = []
 
     def record(module: nn.Module, arguments: tuple[Any, ...]) -> None:
-        recorded.append(_recompute(attention, arguments[0])[..., prefix:])
+        with torch.no_grad():
+            recorded.append(_recompute(attention, arguments[0])[..., prefix:])
 
     handle = attention.register_forward_pre_hook(record)
     try:

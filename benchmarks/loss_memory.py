@@ -1,0 +1,44 @@
+"""Row 4: memory that a loss takes above the logits, at the peak of its forward and backward pass.
+
+Every allocation is counted, nothing is sampled: there is nothing to repeat.
+"""
+
+from collections.abc import Iterator
+
+import torch
+
+from benchmarks.loss import PRINTED, SIZE, Task, check_equal, steps
+from benchmarks.measure import Setting, Spread, Work
+from benchmarks.outcome import Case, Goal
+from lumix.evaluate.throughput import peak_memory
+
+NAME = "loss memory"
+TITLE = "Memory of the loss above the logits"
+PEERS = "as for the loss"
+
+
+def cases(setting: Setting) -> Iterator[Case]:
+    for classes in (1000, 100):
+        check_equal(classes, setting.device)
+        task = Task.make(classes, setting.device)
+        array = SIZE * classes * task.logits.element_size()
+        peaks = {}
+        for name, work in steps(task, setting.device).items():
+            work()
+            peaks[name] = Spread.of([peak_memory(forgetful(work, task), torch.device(setting.device)) / array])
+        target = 2.0 if classes == 1000 else 2.5  # with few classes the [B] of draws and weights are half an array
+        goals = [
+            Goal(f"arrays of {SIZE} x {classes} above the logits", peaks["lumix"], target, at_most=True, unit=""),
+            Goal(f"times as many in {PRINTED}", Spread.of([peaks[PRINTED].median / peaks["lumix"].median])),
+        ]
+        yield Case(f"logits {SIZE} x {classes}, float32", "arrays", peaks, goals)
+
+
+def forgetful(work: Work, task: Task) -> Work:
+    """`work` from a state without a gradient, which would otherwise be released in the middle of it."""
+
+    def run() -> None:
+        task.logits.grad = None
+        work()
+
+    return run

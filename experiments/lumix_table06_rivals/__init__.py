@@ -1,0 +1,1 @@
+"""LUMix Table 6: mixing methods compared by accuracy, speed and generality."""

@@ -1,0 +1,165 @@
+"""Attentive CutMix (Walawalkar et al. 2020): the cells of the own image that a frozen network answers most are kept."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from lumix.batch import Kind, MixedBatch
+from lumix.mixers.fmix import mix_by_mask
+from lumix.mixers.plan import (
+    PAIRINGS,
+    apply_plan,
+    check_batch,
+    check_choice,
+    check_positive,
+    check_probability,
+    draw_beta,
+    draw_partners,
+    draw_uniform,
+    unmixed_plan,
+)
+
+SCORES = ("mean", "last_channel")
+
+
+@dataclass(frozen=True, eq=False)
+class AttentiveCutMix:
+    """Cut the `cells` strongest cells of the own image's feature map and paste them on the partner.
+
+    Here the own image is the patch: x = m * x_own + (1 - m) * x_partner, and the own label has the share of the cells.
+    Where the grid does not tile the image, cells differ by a pixel, and that share is only nearly the visible one.
+
+    Attributes:
+        network: frozen, images [B, C, H, W] to a feature map [B, channels, h, w]; as published an ImageNet ResNet-50
+            (7 x 7 cells at 224 pixels), for example the `forward_features` of a timm model. A module, or a method of
+            one, runs in evaluation mode and is left as it was.
+        cells: number of cells, at least 1; published 6 of 49.
+        scores: a cell's score is the "mean" over channels, or the "last_channel" alone as in the community's code.
+        size: side in pixels to which images are resized for the network; None leaves them as they are.
+        ratio_alpha: instead of `cells`, keep int(h * w * Beta(ratio_alpha, ratio_alpha)) cells, at least 1: one draw
+            per batch (OpenMixup's AttentiveMix+, with 2).
+        pairing: "permutation" or timm's "flip".
+        prob: probability that a batch is mixed.
+    """
+
+    network: Callable[[Tensor], Tensor]
+    cells: int = 6
+    scores: str = "mean"
+    size: int | None = 224
+    ratio_alpha: float | None = None
+    pairing: str = "permutation"
+    prob: float = 1.0
+
+    def __post_init__(self) -> None:
+        if not callable(self.network):
+            raise ValueError(f"network must map images to a feature map, not be {self.network!r}")
+        check_positive("cells", self.cells)
+        check_choice("scores", self.scores, SCORES)
+        if self.size is not None:
+            check_positive("size", self.size)
+        if self.ratio_alpha is not None:
+            check_positive("ratio_alpha", self.ratio_alpha)
+        check_choice("pairing", self.pairing, PAIRINGS)
+        check_probability("prob", self.prob)
+
+    @property
+    def kinds(self) -> frozenset[Kind]:
+        """The kinds of mix that this mixer makes."""
+        return frozenset({Kind.MASK})
+
+    def __call__(self, images: Tensor, labels: Tensor, generator: torch.Generator, model: Any = None) -> MixedBatch:
+        """Mix images [B, C, H, W], uint8 or floating, with labels [B] int64; both stay as they are.
+
+        Raises:
+            ValueError: for a bad batch, flip pairing of an odd one, a network whose output is no feature map, or whose
+                grid has fewer cells than `cells` or is finer than the images.
+        """
+        check_batch(images, labels)
+        size, device = len(images), images.device
+        partner, _, _ = draw_partners(size, "batch", self.pairing, generator)
+        if draw_uniform(1, generator) >= self.prob:
+            return apply_plan(images, labels, unmixed_plan(size, device))
+        ratio = None if self.ratio_alpha is None else float(draw_beta(self.ratio_alpha, 1, generator))
+        partner = partner.to(device)
+        scores = self.cell_scores(images)
+        own, share = self.strongest(scores, ratio)
+        own = on_pixels(own, *images.shape[-2:]).unsqueeze(1)
+        return MixedBatch(
+            images=mix_by_mask(images, partner, own),
+            labels=labels,
+            partner_labels=labels[partner],
+            own_weight=torch.full((size,), share, device=device),
+            partner=partner,
+            kind=torch.full((size,), int(Kind.MASK), dtype=torch.uint8, device=device),
+            mask=own.to(torch.float32),
+        )
+
+    @torch.no_grad()
+    def cell_scores(self, images: Tensor) -> Tensor:
+        """The score [B, h, w] of each cell of images [B, C, H, W]; uint8 images are given to the network in [0, 1]."""
+        work = images.detach().float() if images.is_floating_point() else images.float().div_(255)
+        if self.size is not None and work.shape[-2:] != (self.size, self.size):
+            work = F.interpolate(work, (self.size, self.size), mode="bilinear", antialias=True, align_corners=False)
+        module = module_of(self.network)
+        if module is not None and work.shape[1] == 1:
+            work = work.expand(-1, first_channels(module), -1, -1)
+        with evaluating(module):
+            features = self.network(work)
+        if not isinstance(features, Tensor) or features.ndim != 4 or len(features) != len(images):
+            found = f"of shape {list(features.shape)}" if isinstance(features, Tensor) else type(features).__name__
+            raise ValueError(
+                f"network must return a feature map [B, channels, h, w], not {found}: use forward_features"
+            )
+        return features.mean(1) if self.scores == "mean" else features[:, -1]
+
+    def strongest(self, scores: Tensor, ratio: float | None) -> tuple[Tensor, float]:
+        """Which cells [B, h, w] bool of each sample are kept, by score and then row by row; and their share."""
+        total = scores[0].numel()
+        count = self.cells if ratio is None else min(max(int(total * ratio), 1), total)
+        if count > total:
+            rows, columns = scores.shape[1:]
+            raise ValueError(f"cells = {count} of a feature map of {rows} x {columns}: choose at most {total}")
+        order = scores.flatten(1).argsort(dim=1, descending=True, stable=True)[:, :count]
+        kept = torch.zeros(len(scores), total, dtype=torch.bool, device=scores.device).scatter_(1, order, True)
+        return kept.view(scores.shape), count / total
+
+
+def on_pixels(cells: Tensor, height: int, width: int) -> Tensor:
+    """Cells [B, h, w] as pixels [B, height, width]: pixel (y, x) has cell (y * h // height, x * w // width)."""
+    rows, columns = cells.shape[-2:]
+    if rows > height or columns > width:
+        raise ValueError(
+            f"a feature map of {rows} x {columns} cells is finer than the images of {height} x {width} pixels"
+        )
+    down = torch.arange(height, device=cells.device) * rows // height
+    across = torch.arange(width, device=cells.device) * columns // width
+    return cells[:, down][:, :, across]
+
+
+def module_of(network: Callable[[Tensor], Tensor]) -> nn.Module | None:
+    """The module behind a callable: itself, or the owner of a bound method."""
+    owner = network if isinstance(network, nn.Module) else getattr(network, "__self__", None)
+    return owner if isinstance(owner, nn.Module) else None
+
+
+def first_channels(module: nn.Module) -> int:
+    """Channels that the first convolution of a module reads; 1 for a module without one."""
+    return next((part.in_channels for part in module.modules() if isinstance(part, nn.Conv2d)), 1)
+
+
+@contextmanager
+def evaluating(module: nn.Module | None) -> Iterator[None]:
+    """Put all of a module in evaluation mode for a while and then each part back into its own."""
+    training = [] if module is None else [part for part in module.modules() if part.training]
+    for part in training:
+        part.training = False
+    try:
+        yield
+    finally:
+        for part in training:
+            part.training = True

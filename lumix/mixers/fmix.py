@@ -1,0 +1,150 @@
+"""FMix (Harris et al. 2020): the region that shows the own image is the bright part of low-frequency noise."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from lumix.batch import Kind, MixedBatch
+from lumix.mixers.plan import (
+    PAIRINGS,
+    apply_plan,
+    blend,
+    check_batch,
+    check_choice,
+    check_positive,
+    check_probability,
+    draw_beta,
+    draw_partners,
+    draw_uniform,
+    unmixed_plan,
+)
+
+SPECTRA = ("reference", "full")
+
+
+def mix_by_mask(images: Tensor, partner: Tensor, own: Tensor) -> Tensor:
+    """Images [B, C, H, W] where `own`, bool [B or 1, 1, H, W], is true, and their partner's pixels elsewhere."""
+    other = images[partner]
+    # In place of the copy: touching fresh memory costs the CPU as much as the selection.
+    return torch.where(own, images, other) if images.requires_grad else torch.where(own, images, other, out=other)
+
+
+def draw_normal(shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
+    """Standard normal draws in float64, on the generator's device."""
+    return torch.randn(shape, generator=generator, device=generator.device, dtype=torch.float64)
+
+
+def frequency_scale(rows: int, columns: int, height: int, width: int, decay: float, device: torch.device) -> Tensor:
+    """[rows, columns] float64, 1 / frequency**decay of the first rows and columns of a spectrum of height x width.
+
+    Frequencies are cycles a pixel, and at least 1 / max(height, width).
+    """
+    vertical = torch.fft.fftfreq(height, dtype=torch.float64, device=device)[:rows]
+    horizontal = torch.fft.fftfreq(width, dtype=torch.float64, device=device)[:columns]
+    frequency = torch.hypot(vertical.unsqueeze(1), horizontal.unsqueeze(0))
+    return frequency.clamp(min=1 / max(height, width)) ** -decay
+
+
+def low_frequency_image(height: int, width: int, decay: float, spectrum: str, generator: torch.Generator) -> Tensor:
+    """A grey image [H, W] float64 from 0 to 1, noise whose spectrum falls with frequency**decay.
+
+    "full" draws the whole complex spectrum. "reference" is what the authors' code does: it takes the frequency rows 0
+    and 1 for the real and imaginary part and their columns for the vertical frequencies, so that the image has the
+    horizontal frequencies 0 and 1 only, and the vertical ones 0 to W // 2 (W // 2 + 1 for odd widths, whose spectra
+    they draw one column too wide).
+    """
+    if spectrum == "full":
+        scale = frequency_scale(height, width // 2 + 1, height, width, decay, generator.device)
+        complex_spectrum = torch.view_as_complex(draw_normal((*scale.shape, 2), generator) * scale.unsqueeze(-1))
+    else:
+        scale = frequency_scale(2, width // 2 + 1 + width % 2, height, width, decay, generator.device)
+        real, imaginary = draw_normal((*scale.shape, 2), generator) * scale.unsqueeze(-1)
+        complex_spectrum = torch.complex(real, imaginary)
+    image = torch.fft.irfft2(complex_spectrum, s=(height, width))  # cuts or fills the spectrum to this size
+    image = image - image.min()
+    return image / image.max().clamp(min=torch.finfo(image.dtype).tiny)  # a flat image stays 0
+
+
+@dataclass(frozen=True)
+class FMix:
+    """Show the own image where low-frequency noise is brightest, on the share Beta(alpha, alpha) of all pixels.
+
+    One mask and one share per batch. The own label has the share that was drawn, not the counted one, which is this
+    share of H * W pixels rounded up or down by the toss of a coin.
+
+    Attributes:
+        alpha: above 0; the authors' is 1.
+        decay: power of frequency by which the noise falls.
+        spectrum: "reference" as the authors' code has it, or "full" as they meant it, see `low_frequency_image`.
+        max_soft: share of pixels on either side of the mask's edge over which it falls from 1 to 0; 0 for a binary
+            mask. Never more than the smaller of the two images' shares.
+        pairing: "permutation" or timm's "flip".
+        prob: probability that a batch is mixed.
+    """
+
+    alpha: float = 1.0
+    decay: float = 3.0
+    spectrum: str = "reference"
+    max_soft: float = 0.0
+    pairing: str = "permutation"
+    prob: float = 1.0
+
+    def __post_init__(self) -> None:
+        check_positive("alpha", self.alpha)
+        check_choice("spectrum", self.spectrum, SPECTRA)
+        check_probability("max_soft", self.max_soft)
+        check_choice("pairing", self.pairing, PAIRINGS)
+        check_probability("prob", self.prob)
+
+    @property
+    def kinds(self) -> frozenset[Kind]:
+        """The kinds of mix that this mixer makes."""
+        return frozenset({Kind.MASK})
+
+    def __call__(self, images: Tensor, labels: Tensor, generator: torch.Generator, model: Any = None) -> MixedBatch:
+        """Mix images [B, C, H, W], uint8 or floating, with labels [B] int64; both stay as they are.
+
+        Raises:
+            ValueError: for a bad batch, flip pairing of an odd one, or images of one row with the reference spectrum.
+        """
+        check_batch(images, labels)
+        size, (height, width), device = len(images), images.shape[-2:], images.device
+        if self.spectrum == "reference" and height < 2:
+            raise ValueError(
+                f"the reference spectrum needs images of 2 rows or more, not {height}: use spectrum='full'"
+            )
+        partner, _, _ = draw_partners(size, "batch", self.pairing, generator)
+        if draw_uniform(1, generator) >= self.prob:
+            return apply_plan(images, labels, unmixed_plan(size, device))
+        own_weight = draw_beta(self.alpha, 1, generator)
+        own = self.draw_mask(height, width, own_weight, generator).to(device).view(1, 1, height, width)
+        partner = partner.to(device)
+        hard = self.max_soft == 0
+        return MixedBatch(
+            images=mix_by_mask(images, partner, own > 0) if hard else blend(images, images[partner], own),
+            labels=labels,
+            partner_labels=labels[partner],
+            own_weight=own_weight.to(device, torch.float32).expand(size),
+            partner=partner,
+            kind=torch.full((size,), int(Kind.MASK), dtype=torch.uint8, device=device),
+            mask=own.expand(size, 1, height, width),
+        )
+
+    def draw_mask(self, height: int, width: int, own_weight: Tensor, generator: torch.Generator) -> Tensor:
+        """One mask [H, W] float32 in [0, 1] with the share `own_weight` [1] float64 of ones, up to rounding."""
+        image = low_frequency_image(height, width, self.decay, self.spectrum, generator).flatten()
+        share, pixels = float(own_weight), height * width
+        count = own_weight * pixels
+        ones = int(torch.where(draw_uniform(1, generator) < 0.5, count.ceil(), count.floor()))
+        soft = int(pixels * min(self.max_soft, share, 1 - share))
+        first, last = max(0, ones - soft), min(pixels, ones + soft)
+        mask = torch.zeros(pixels, device=image.device)
+        if soft == 0:
+            mask[image.topk(ones, sorted=False).indices] = 1
+        else:
+            brightest = image.topk(last).indices
+            mask[brightest[:first]] = 1
+            mask[brightest[first:]] = torch.linspace(1, 0, last - first, device=image.device)
+        return mask.view(height, width)

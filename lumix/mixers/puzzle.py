@@ -1,0 +1,232 @@
+"""Puzzle-Mix (Kim et al. 2020): a mask of blocks that keeps what the network looks at in both images, and moves it.
+
+Each step asks the network for the gradient of its loss at the clean pixels, finds the mask that hides least of it
+(puzzle_cut.py), and moves salient cells of each image to where the mask shows them (puzzle_transport.py). The
+adversarial training that the authors' code also offers is off in the published tables and not built.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from lumix.batch import Kind, MixedBatch
+from lumix.mixers.plan import (
+    PAIRINGS,
+    apply_plan,
+    blend,
+    check_batch,
+    check_choice,
+    check_positive,
+    check_probability,
+    draw_beta,
+    draw_integers,
+    draw_partners,
+    draw_uniform,
+    unmixed_plan,
+)
+from lumix.mixers.puzzle_cut import SOLVERS, cut_energy, saliency_share, solve
+from lumix.mixers.puzzle_transport import transport, transport_plan
+
+IMAGENET_STD = (0.229, 0.224, 0.225)
+
+
+@contextmanager
+def evaluating(model: torch.nn.Module) -> Iterator[None]:
+    """`model` in eval mode; afterwards every submodule is in the mode in which it was."""
+    modes = [(module, module.training) for module in model.modules()]
+    model.eval()
+    try:
+        yield
+    finally:
+        for module, mode in modes:
+            module.training = mode
+
+
+def input_saliency(model: torch.nn.Module, images: Tensor, labels: Tensor) -> Tensor:
+    """Root mean square over channels [B, H, W] float32 of the gradient of the cross entropy at the images.
+
+    The network is in eval mode meanwhile. Its weights get no gradient, and none is computed for them. The loss is
+    summed: a mean would push the gradients of half precision below its smallest number, and only shares matter.
+
+    Args:
+        model: from images to logits [B, classes], possibly inside DistributedDataParallel.
+        images: [B, C, H, W] of floating point.
+        labels: [B] int64.
+    """
+    if isinstance(model, torch.nn.parallel.DistributedDataParallel):
+        model = model.module
+    with torch.enable_grad(), evaluating(model):
+        pixels = images.detach().requires_grad_()
+        loss = F.cross_entropy(model(pixels).float(), labels, reduction="sum")
+        (gradient,) = torch.autograd.grad(loss, pixels)
+    return gradient.float().square().mean(1).sqrt()
+
+
+@dataclass(frozen=True)
+class PuzzleMix:
+    """Mix square images by blocks, with a mask and a label weight for each sample.
+
+    Attributes:
+        alpha: of the Beta(alpha, alpha) that the batch's own share is drawn from, above 0.
+        num_labels: number of shares that a block can take, at least 2; 3 means 1, 1/2 and 0.
+        beta, gamma, eta: weight of equal labels of neighbours, of equal colours across borders, of the drawn share.
+        neighbours: side in pixels of the cells over which colours are averaged, at most a block.
+        grids: numbers of blocks per side, one drawn per batch; None is all of 2, 4, 8, 16 that suit the image.
+        transport: whether salient cells move; then `moved` is set in the record, and the mask says whose pixel shows,
+            no longer which.
+        transport_eps: price of distance, above 0.
+        transport_size: side in pixels of the cells that move where blocks are larger; -1 (as for ImageNet) moves whole
+            blocks. The published CIFAR runs use 4.
+        solver: "maxflow" (exact, SciPy, on the CPU), "icm" (a descent on any device) or "gco" (the authors' choice).
+        std: of the normalisation that the images went through; None is ImageNet's for 3 channels and 1 for others. It
+            only scales gamma. The mean is not asked for: it cancels in every difference of colours.
+        pairing: "permutation" or timm's "flip".
+        prob: probability that a batch is mixed.
+    """
+
+    alpha: float = 1.0
+    num_labels: int = 3
+    beta: float = 1.2
+    gamma: float = 0.5
+    eta: float = 0.2
+    neighbours: int = 4
+    grids: tuple[int, ...] | None = None
+    transport: bool = True
+    transport_eps: float = 0.8
+    transport_size: int = -1
+    solver: str = "maxflow"
+    std: tuple[float, ...] | None = None
+    pairing: str = "permutation"
+    prob: float = 1.0
+
+    def __post_init__(self) -> None:
+        check_positive("alpha", self.alpha)
+        check_positive("neighbours", self.neighbours)
+        check_choice("solver", self.solver, SOLVERS)
+        check_choice("pairing", self.pairing, PAIRINGS)
+        check_probability("prob", self.prob)
+        if self.num_labels < 2:
+            raise ValueError(f"num_labels must be at least 2, not {self.num_labels!r}")
+        check_positive("transport_eps", self.transport_eps)
+        for name in ("beta", "gamma", "eta"):
+            if not getattr(self, name) >= 0:
+                raise ValueError(f"{name} must be at least 0, not {getattr(self, name)!r}")
+        if self.transport_size != -1 and self.transport_size < 1:
+            raise ValueError(f"transport_size must be a number of pixels or -1 for blocks, not {self.transport_size!r}")
+        if self.grids is not None and (not self.grids or min(self.grids) < 2):
+            raise ValueError(f"grids must be numbers of blocks per side, each at least 2, not {self.grids!r}")
+
+    def suitable_grids(self, side: int) -> tuple[int, ...]:
+        """The grids to draw from for images of side x side pixels.
+
+        Raises:
+            ValueError: where one of `grids` does not suit, or none of the default ones does.
+        """
+        wanted = self.grids or (2, 4, 8, 16)
+        suitable = tuple(grid for grid in wanted if self._suits(grid, side))
+        if not suitable or (self.grids and suitable != wanted):
+            raise ValueError(
+                f"grids {wanted} with neighbours={self.neighbours} do not suit {side} pixels: blocks must tile the "
+                "image, have a side of 2 or more, and divide by neighbours (or be smaller)"
+            )
+        return suitable
+
+    def _suits(self, grid: int, side: int) -> bool:
+        block = side // grid
+        return side % grid == 0 and block >= 2 and block % min(self.neighbours, block) == 0
+
+    def __call__(self, images: Tensor, labels: Tensor, generator: torch.Generator, model: Any = None) -> MixedBatch:
+        """Mix images [B, C, H, H] of floating point with labels [B] int64, seen by `model`; all stay as they are.
+
+        Raises:
+            ValueError: without a model; for images that are not square or not of floating point; else as `check_batch`.
+            ImportError: where the solver's library is missing.
+        """
+        self._check(images, labels)
+        if model is None:
+            raise ValueError("PuzzleMix looks at the images through the network: pass model=")
+        partner, _, _ = draw_partners(len(images), "batch", self.pairing, generator)
+        lam = float(draw_beta(self.alpha, 1, generator))
+        grids = self.suitable_grids(images.shape[-1])
+        drawn = draw_integers(torch.tensor([len(grids)], device=generator.device), generator)
+        if float(draw_uniform(1, generator)) >= self.prob:
+            return apply_plan(images, labels, unmixed_plan(len(images), images.device))
+        saliency = input_saliency(model, images, labels)
+        return self.mix(images, labels, partner.to(images.device), lam, grids[int(drawn)], saliency)
+
+    def _check(self, images: Tensor, labels: Tensor) -> None:
+        check_batch(images, labels)
+        if images.shape[-2] != images.shape[-1]:
+            raise ValueError(f"PuzzleMix needs square images, not {images.shape[-2]} x {images.shape[-1]}: crop them")
+        if not images.is_floating_point():
+            raise ValueError(f"PuzzleMix needs the normalised images that the network takes, not {images.dtype}")
+        if self.std is not None and len(self.std) != images.shape[1]:
+            raise ValueError(f"std has {len(self.std)} values for images of {images.shape[1]} channels")
+
+    @torch.no_grad()
+    def mix(
+        self, images: Tensor, labels: Tensor, partner: Tensor, lam: float, grid: int, saliency: Tensor
+    ) -> MixedBatch:
+        """The mix for given draws and saliency [B, H, H]: all but the network's part.
+
+        Args:
+            images, labels: as above.
+            partner: [B] int64 on the images' device.
+            lam: drawn share of the own image in [0, 1].
+            grid: blocks per side.
+        """
+        self._check(images, labels)
+        mask = self.mask(images, partner, lam, grid, saliency)
+        own, other = images, images[partner]
+        if self.transport:
+            own, other, mask = self._moved(own, other, mask, partner, saliency)
+        side = images.shape[-1]
+        pixels = upsample(mask, side // mask.shape[-1]).unsqueeze(1)
+        mixed = blend(own, other, pixels)
+        if images.is_contiguous(memory_format=torch.channels_last) and not images.is_contiguous():
+            mixed = mixed.contiguous(memory_format=torch.channels_last)
+        return MixedBatch(
+            images=mixed,
+            labels=labels,
+            partner_labels=labels[partner],
+            own_weight=mask.mean((1, 2)),
+            partner=partner,
+            kind=torch.full((len(images),), int(Kind.MASK), dtype=torch.uint8, device=images.device),
+            mask=pixels,
+            moved=self.transport,
+        )
+
+    def mask(self, images: Tensor, partner: Tensor, lam: float, grid: int, saliency: Tensor) -> Tensor:
+        """[B, n, n] float32, the own image's share of each block."""
+        block = images.shape[-1] // grid
+        colours = F.avg_pool2d(images.double(), min(self.neighbours, block))
+        std = self.std or (IMAGENET_STD if images.shape[1] == 3 else (1.0,) * images.shape[1])
+        colours *= torch.tensor(std, dtype=torch.float64, device=images.device).view(-1, 1, 1)
+        share = saliency_share(saliency, block)
+        energy = cut_energy(share, colours, partner, lam, self.num_labels, self.beta, self.gamma, self.eta)
+        return 1 - solve(energy, self.solver).float() / (self.num_labels - 1)
+
+    def _moved(
+        self, own: Tensor, other: Tensor, mask: Tensor, partner: Tensor, saliency: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Both images with their cells moved to where they show, and the mask on the grid of those cells."""
+        block = own.shape[-1] // mask.shape[-1]
+        cell = block if self.transport_size == -1 else min(self.transport_size, block)
+        if block % cell:
+            raise ValueError(f"transport_size {cell} does not divide blocks of {block} pixels: choose a divisor or -1")
+        mask = upsample(mask, block // cell)
+        share = saliency_share(saliency, cell)
+        # A block of share 1/2 shows both images: it is a target for each.
+        visible, shares = torch.cat([mask > 0, mask < 1]), torch.cat([share, share[partner]])
+        own_plan, other_plan = transport_plan(visible, shares, self.transport_eps).chunk(2)
+        return transport(own, own_plan, cell), transport(other, other_plan, cell), mask
+
+
+def upsample(mask: Tensor, factor: int) -> Tensor:
+    """[B, n f, n f]: every entry of `mask` [B, n, n] as a square of f x f."""
+    return mask.repeat_interleave(factor, dim=1).repeat_interleave(factor, dim=2)

@@ -1,0 +1,126 @@
+"""SaliencyMix (Uddin et al. 2021): CutMix with the box on the most salient pixel of the partner."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from lumix.batch import Kind, MixedBatch
+from lumix.mixers.cutmix import BOX_RULES, box_around, visible_share
+from lumix.mixers.plan import (
+    PAIRINGS,
+    Draws,
+    apply_plan,
+    check_batch,
+    check_choice,
+    check_positive,
+    check_probability,
+    deal,
+    draw_beta,
+    draw_partners,
+    draw_uniform,
+    unmixed_plan,
+)
+from lumix.mixers.saliency import fine_grained_saliency, in_chunks, opencv_saliency, peaks, reference_float_saliency
+
+SCOPES = ("batch_first", "sample")
+INPUTS = ("uint8", "reference_float")
+DETECTORS = ("torch", "opencv")
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+
+
+@dataclass(frozen=True)
+class SaliencyMix:
+    """Paste a box of the partner, centred on the partner's saliency peak, at the same place of the own image.
+
+    The box has the area share 1 - Beta(alpha, alpha), is clipped at the border, and the own label keeps the share that
+    stays visible.
+
+    Attributes:
+        alpha: above 0; the authors' is 1.
+        scope: "batch_first" as published: one map, that of the first sample's partner, places one box for the whole
+            batch. "sample": each sample has a draw of its own and a box on its own partner's peak.
+        saliency_input: what the detector sees of float images. "uint8": their pixels, with the normalisation undone.
+            "reference_float": the published slip, floats read as bytes (`reference_float_saliency`), which places the
+            box by little more than chance. Images in uint8 are seen as they are.
+        mean, std: normalisation of float images, one entry a channel; ImageNet's by default.
+        pairing: "permutation" or timm's "flip".
+        prob: probability that a batch is mixed (authors: 1 on ImageNet, 0.5 on CIFAR).
+        detector: "torch", on the device of the images, or "opencv", the same maps from OpenCV's contrib modules.
+        box_rule: edges of a box of odd side, see `CutMix`.
+    """
+
+    alpha: float = 1.0
+    scope: str = "batch_first"
+    saliency_input: str = "uint8"
+    mean: tuple[float, ...] = IMAGENET_MEAN
+    std: tuple[float, ...] = IMAGENET_STD
+    pairing: str = "permutation"
+    prob: float = 1.0
+    detector: str = "torch"
+    box_rule: str = "legacy"
+
+    def __post_init__(self) -> None:
+        check_positive("alpha", self.alpha)
+        check_choice("scope", self.scope, SCOPES)
+        check_choice("saliency_input", self.saliency_input, INPUTS)
+        check_choice("pairing", self.pairing, PAIRINGS)
+        check_probability("prob", self.prob)
+        check_choice("detector", self.detector, DETECTORS)
+        check_choice("box_rule", self.box_rule, BOX_RULES)
+        if len(self.mean) != len(self.std):
+            raise ValueError(
+                f"mean and std must have one entry a channel each, not {len(self.mean)} and {len(self.std)}"
+            )
+
+    @property
+    def kinds(self) -> frozenset[Kind]:
+        """The kinds of mix that this mixer makes."""
+        return frozenset({Kind.CUTMIX})
+
+    def __call__(self, images: Tensor, labels: Tensor, generator: torch.Generator, model: Any = None) -> MixedBatch:
+        """Mix images [B, 3 or 1, H, W], uint8 or floating, with labels [B] int64; both stay as they are.
+
+        Raises:
+            ValueError: for a bad batch, flip pairing of an odd one, or a `mean` that does not match the channels.
+            ImportError: for detector "opencv" without OpenCV's contrib modules.
+        """
+        check_batch(images, labels)
+        size, (height, width), device = len(images), images.shape[-2:], images.device
+        mode = "batch" if self.scope == "batch_first" else "elem"
+        partner, group, count = draw_partners(size, mode, self.pairing, generator)
+        if draw_uniform(1, generator) >= self.prob:
+            return apply_plan(images, labels, unmixed_plan(size, device))
+        own_weight = draw_beta(self.alpha, count, generator).to(device)
+        partner, group = partner.to(device), group.to(device)
+        centre = peaks(self.saliency(images[partner[:count]]))
+        box = box_around(own_weight, centre, height, width, self.box_rule)
+        kind = torch.full((count,), int(Kind.CUTMIX), dtype=torch.uint8, device=device)
+        draws = Draws(visible_share(box, height, width), kind, box)
+        plan = deal(draws, torch.ones(count, dtype=torch.bool, device=device), partner, group, self.kinds)
+        return apply_plan(images, labels, plan)
+
+    def saliency(self, images: Tensor) -> Tensor:
+        """The maps [B, H, W] float32 in [0, 1] that place the boxes, of images [B, 3 or 1, H, W]."""
+        return in_chunks(images.detach(), self._detect)
+
+    def _detect(self, images: Tensor) -> Tensor:
+        if images.dtype != torch.uint8:
+            slip = self.saliency_input == "reference_float"
+            images = images.float() if slip else self.to_bytes(images)
+        if self.detector == "opencv":
+            return opencv_saliency(images)
+        return fine_grained_saliency(images) if images.dtype == torch.uint8 else reference_float_saliency(images)
+
+    def to_bytes(self, images: Tensor) -> Tensor:
+        """Normalised float images as the uint8 pixels they came from."""
+        channels = images.shape[1]
+        if len(self.mean) != channels:
+            raise ValueError(
+                f"mean and std have {len(self.mean)} entries, the images {channels} channels: "
+                "give SaliencyMix the mean and std of the images' normalisation"
+            )
+        mean, std = (torch.tensor(v, device=images.device).mul(255).view(-1, 1, 1) for v in (self.mean, self.std))
+        return torch.addcmul(mean, images.float(), std).round_().clamp_(0, 255).to(torch.uint8)

@@ -1,0 +1,200 @@
+"""Mixing on the CPU, where memory traffic, not arithmetic, is the cost: writes only what changes.
+
+Boxes are pasted through NumPy views where NumPy is installed, because an assignment takes 1 microsecond there and 5 in
+torch. Blends go through the batch in pieces that stay in the cache.
+
+In place there is no copy of the batch at all. glibc gives blocks above 32 MB back to the kernel and gets them anew at
+every step, which for such a copy takes several times as long as the mixing. But a sample must not be read after it was
+written. Partners form rings, in which each sample reads from the next and the last from the first; written in this
+order, only what the last one needs of the first is kept.
+"""
+
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from lumix.batch import Kind, is_kind
+
+if TYPE_CHECKING:
+    from lumix.mixers.plan import MixPlan
+
+PIECE = 2**20  # bytes of images that are blended at a time, about a core's second-level cache
+LARGE = 2**16  # bytes of an image from which on an assignment a sample is cheaper than one gather for all
+REUSED = 2**25  # bytes up to which glibc reuses memory
+INTEGERS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
+
+
+def blend(own: Tensor, other: Tensor, own_weight: Tensor) -> Tensor:
+    """own_weight * own + (1 - own_weight) * other for `own_weight` float64 [B] or broadcastable to [B, C, H, W].
+
+    Computed in float32 (float64 for float64 images) and returned in the dtype of `own`, rounded for integers. Two
+    products and a sum, in this order, are what timm computes.
+    """
+    work = own.dtype if own.dtype in (torch.float32, torch.float64) else torch.float32
+    weight = own_weight.view(-1, 1, 1, 1) if own_weight.ndim == 1 else own_weight
+    mixed = own.to(work) * weight.to(work)
+    mixed.add_(other.to(work).mul((1 - weight).to(work)))
+    if own.dtype == work:
+        return mixed
+    return mixed.to(own.dtype) if own.is_floating_point() else mixed.round_().to(own.dtype)
+
+
+def mix_by_writing(images: Tensor, plan: "MixPlan", inplace: bool = False) -> Tensor:
+    """The mixed images [B, C, H, W] of a plan, both on the CPU: in new memory, or `inplace`. No gradient passes.
+
+    Raises:
+        ValueError: in place, for images that share memory with each other.
+    """
+    if inplace:
+        return mix_in_place(images, plan)
+    blended = is_kind(plan.kind, Kind.MIXUP).nonzero().squeeze(1) if Kind.MIXUP in plan.kinds else []
+    if len(blended) == len(images):
+        return blend_all(images, torch.empty_like(images), plan)
+    mixed = images.clone()
+    if len(blended):
+        mixed[blended] = blend(images[blended], images[plan.partner[blended]], plan.own_weight[blended])
+    if Kind.CUTMIX in plan.kinds:
+        paste_all(images, mixed, plan)
+    return mixed
+
+
+def blend_all(images: Tensor, mixed: Tensor, plan: "MixPlan") -> Tensor:
+    """Every sample blended, in pieces, into `mixed`, which may be `images` itself."""
+    own, result = in_memory_order(images), in_memory_order(mixed)
+    others = own.index_select(0, plan.partner) if mixed is images else None
+    weight = plan.own_weight.view(-1, 1, 1, 1)
+    in_floats = own.dtype in (torch.float32, torch.float64)
+    weights = (weight.to(own.dtype), (1 - weight).to(own.dtype)) if in_floats else (weight, weight)
+    step = max(1, PIECE // images[0].nbytes)
+    for start in range(0, len(images), step):
+        piece = slice(start, start + step)
+        other = own.index_select(0, plan.partner[piece]) if others is None else others[piece]
+        if in_floats:  # as `blend` does it, without memory for the products
+            torch.mul(own[piece], weights[0][piece], out=result[piece]).add_(other.mul_(weights[1][piece]))
+        else:
+            result[piece] = blend(own[piece], other, weight[piece])
+    return mixed
+
+
+def in_memory_order(images: Tensor) -> Tensor:
+    """[B, H, W, C] for channels_last, which index_select would give up."""
+    return images.permute(0, 2, 3, 1) if images.is_contiguous(memory_format=torch.channels_last) else images
+
+
+def paste_all(images: Tensor, mixed: Tensor, plan: "MixPlan") -> None:
+    """Write the box of each sample's partner into `mixed`; into `images` itself only as `one_gather` allows."""
+    if one_gather(images, plan):
+        paste_at_once(images, mixed, plan)
+        return
+    source, target = pixels(images), pixels(mixed)
+    for i, (j, (top, bottom, left, right)) in enumerate(zip(plan.partner.tolist(), plan.box.tolist(), strict=True)):
+        target[i, top:bottom, left:right] = source[j, top:bottom, left:right]
+
+
+def one_gather(images: Tensor, plan: "MixPlan") -> bool:
+    """Whether all samples share one box and are small enough for one gather of all boxes."""
+    return plan.one_draw and images[0].nbytes < LARGE
+
+
+def paste_at_once(images: Tensor, mixed: Tensor, plan: "MixPlan") -> None:
+    top, bottom, left, right = plan.box[0].tolist()
+    source, target = in_memory_order(images), in_memory_order(mixed)
+    rows, columns = 2, 3
+    if source is not images:
+        rows, columns = 1, 2
+    source, target = (x.narrow(rows, top, bottom - top) for x in (source, target))
+    target = target.narrow(columns, left, right - left)
+    if images.element_size() == 1:  # whole rows are few bytes more, and gathered faster
+        target.copy_(source.index_select(0, plan.partner).narrow(columns, left, right - left))
+    else:
+        target.copy_(source.narrow(columns, left, right - left).index_select(0, plan.partner))
+
+
+def pixels(images: Tensor) -> Any:
+    """A view [B, H, W, C] of the images' bits to read and write by slices: a NumPy array, or a tensor without NumPy."""
+    view = images.detach().view(INTEGERS[images.element_size()]).permute(0, 2, 3, 1)
+    try:
+        return view.numpy()
+    except RuntimeError:  # what torch says where NumPy is not installed
+        return view
+
+
+# ------------------------------------------------------------------------------------------------- in place
+
+
+def ring_order(partner: list[int]) -> tuple[list[int], dict[int, int]]:
+    """The rings of a permutation of 0 .. B - 1, one after the other, and the last sample of each ring by its first.
+
+    In a ring each sample is followed by its partner, the last by the first.
+    """
+    waiting, order, last = [True] * len(partner), [], {}
+    for first in range(len(partner)):
+        if waiting[first]:
+            i = first
+            while waiting[i]:
+                waiting[i] = False
+                order.append(i)
+                i = partner[i]
+            last[first] = order[-1]
+    return order, last
+
+
+def mix_in_place(images: Tensor, plan: "MixPlan") -> Tensor:
+    """Mix `images` into themselves, and return them."""
+    if any(stride == 0 and size > 1 for stride, size in zip(images.stride(), images.shape, strict=True)):
+        raise ValueError("images that share memory (expand) cannot be mixed in place: use images.contiguous()")
+    if Kind.MIXUP not in plan.kinds and one_gather(images, plan):
+        paste_at_once(images, images, plan)
+        return images
+    small = images.nbytes <= REUSED
+    if small and Kind.MIXUP in plan.kinds:
+        if Kind.CUTMIX not in plan.kinds and bool(is_kind(plan.kind, Kind.MIXUP).all()):
+            return blend_all(images, images, plan)
+        return images.copy_(mix_by_writing(images, plan))
+    partner = plan.partner.tolist()
+    if len(set(partner)) < len(partner):  # no rings
+        return images.copy_(mix_by_writing(images, plan))
+    rewrite(images, plan, partner)
+    torch.autograd.graph.increment_version(images)  # NumPy writes behind autograd's back
+    return images
+
+
+def rewrite(images: Tensor, plan: "MixPlan", partner: list[int]) -> None:
+    """Write one sample after the other, each before the one that reads from it last."""
+    order, last = ring_order(partner)
+    blended, boxes, weights = is_kind(plan.kind, Kind.MIXUP).tolist(), plan.box.tolist(), plan.own_weight.tolist()
+    view = pixels(images)
+    work = images.dtype if images.dtype == torch.float64 else torch.float32
+    scratch = torch.empty_like(images[0], dtype=work)
+    kept: Any = None  # what the last sample of the ring reads from the first, which is written by then
+    for i in order:
+        j, (top, bottom, left, right) = partner[i], boxes[i]
+        if i in last:
+            kept = share_of(images[i], 1 - weights[last[i]], None) if blended[last[i]] else cut(view[i], boxes[last[i]])
+        closes = last.get(j) == i
+        if blended[i]:
+            add_own(images[i], weights[i], kept if closes else share_of(images[j], 1 - weights[i], scratch))
+        else:
+            view[i, top:bottom, left:right] = kept if closes else view[j, top:bottom, left:right]
+
+
+def share_of(image: Tensor, weight: float, out: Tensor | None) -> Tensor:
+    """An image [C, H, W] times a weight, in float32 or float64."""
+    return torch.mul(image if image.dtype == torch.float64 else image.float(), weight, out=out)
+
+
+def add_own(image: Tensor, weight: float, other: Tensor) -> None:
+    """Blend an image [C, H, W] with the share of another, in the order and rounding of `blend`."""
+    if image.dtype == other.dtype:
+        image.mul_(weight).add_(other)
+        return
+    mixed = image.float().mul_(weight).add_(other)
+    image.copy_(mixed if image.is_floating_point() else mixed.round_())
+
+
+def cut(image: Any, box: list[int]) -> Any:
+    """A copy of the part of an image [H, W, C] inside a box."""
+    top, bottom, left, right = box
+    part = image[top:bottom, left:right]
+    return part.clone() if isinstance(part, Tensor) else part.copy("K")

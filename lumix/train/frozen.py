@@ -1,0 +1,88 @@
+"""The frozen network through which Attentive-CutMix looks at images: pretrained on ImageNet, or a tiny one of ours."""
+
+from functools import lru_cache
+
+import timm
+import torch
+from timm.data.constants import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
+from torch import Tensor, nn
+
+from lumix.train.config import Data, Mix, Model
+from lumix.train.data import is_resident, load, normalise
+from lumix.train.model import build_model
+from lumix.train.record import RunError
+from lumix.train.streams import epoch_order
+
+EMBEDDED = Model("frozen", "resnet18", {"cifar_stem": True, "channels": [8, 16, 16, 16], "layers": [1, 1, 1, 1]})
+EPOCHS, BATCH, LEARNING_RATE = 15, 50, 5e-3
+
+
+class Features(nn.Module):
+    """The feature map [B, channels, rows, columns] after one stage of a timm network, from a run's own images.
+
+    Args:
+        network: with timm's `forward_intermediates`.
+        stage: index of the stage, as in `network.feature_info`.
+        given, wanted: (mean, std) by which the run normalises its images, and by which the network wants them.
+    """
+
+    def __init__(
+        self, network: nn.Module, stage: int, given: tuple[Tensor, Tensor], wanted: tuple[Tensor, Tensor]
+    ) -> None:
+        super().__init__()
+        self.network, self.stage = network, stage
+        self.register_buffer("scale", (given[1] / wanted[1]).view(1, -1, 1, 1))
+        self.register_buffer("shift", ((given[0] - wanted[0]) / wanted[1]).view(1, -1, 1, 1))
+
+    def forward(self, images: Tensor) -> Tensor:
+        images = images * self.get_buffer("scale") + self.get_buffer("shift")
+        found = self.network.forward_intermediates(images, indices=[self.stage], intermediates_only=True)  # type: ignore[operator]
+        return Tensor(found[0])
+
+
+def frozen_network(
+    mix: Mix, data: Data, mean: tuple[float, ...], std: tuple[float, ...], device: torch.device
+) -> nn.Module | None:
+    """The network of Attentive-CutMix for images normalised by `mean` and `std`; None for every other method.
+
+    Raises:
+        RunError: where the pretrained weights cannot be had.
+        ValueError: for "embedded" with a data set that is not held in memory.
+    """
+    if mix.method != "attentivecutmix" or not mix.cutmix_alpha:
+        return None
+    given = torch.tensor(mean), torch.tensor(std)
+    if mix.frozen_network == "embedded":
+        if not is_resident(data.name):
+            raise ValueError(f"Mix.frozen_network 'embedded' is for sets held in memory, not for {data.name}")
+        features = Features(_train(data.replace(flip=False, crop_padding=0)), 2, given, given)
+    else:
+        try:
+            network = timm.create_model(mix.frozen_network, pretrained=True)
+        except (OSError, RuntimeError) as error:
+            raise RunError(
+                f"the pretrained weights of {mix.frozen_network} for Attentive-CutMix cannot be had ({error}): fetch "
+                f"them once on a machine with internet, timm keeps them in its cache"
+            ) from error
+        wanted = torch.tensor(IMAGENET_DEFAULT_MEAN), torch.tensor(IMAGENET_DEFAULT_STD)
+        features = Features(network, len(network.feature_info) - 1, given, wanted)  # type: ignore[arg-type]
+    return features.to(device).eval().requires_grad_(False)
+
+
+@lru_cache(maxsize=2)
+def _train(data: Data) -> nn.Module:
+    """A tiny ResNet trained on the training images of a run, unmixed; it stands in for one pretrained on ImageNet.
+
+    As there, the images are those that the run itself trains on. Everything is fixed: all runs look through the same.
+    """
+    train, _ = load(data)
+    network = build_model(EMBEDDED, train.num_classes, train.images.shape[1], data.image_size, seed=0).train()
+    optimizer = torch.optim.AdamW(network.parameters(), lr=LEARNING_RATE)
+    with torch.enable_grad():
+        for epoch in range(EPOCHS):
+            for chosen in epoch_order(len(train), 0, epoch).split(BATCH):
+                logits = network(normalise(train.images[chosen], train.mean, train.std))
+                nn.functional.cross_entropy(logits, train.labels[chosen]).backward()
+                optimizer.step()
+                optimizer.zero_grad()
+    return network

@@ -1,0 +1,235 @@
+"""Attentive CutMix with networks whose feature maps are known: cells, weights, modes, and what it refuses."""
+
+import pytest
+import timm
+import torch
+from batches import images_of, labels_of, stream
+from torch import nn
+from torch.nn import functional as F
+
+from lumix.batch import Kind
+from lumix.mixers.attentive import AttentiveCutMix
+from lumix.mixers.plan import draw_beta, draw_partners, draw_uniform
+
+DTYPES = [torch.float32, torch.float64, torch.float16, torch.bfloat16, torch.uint8]
+
+
+def brightness(images):
+    """A feature map of 4 x 3 cells: mean brightness, and its negative as the last of three channels."""
+    cells = F.adaptive_avg_pool2d(images.mean(1, keepdim=True), (4, 3))
+    return torch.cat([3 * cells, cells, -cells], dim=1)
+
+
+def strongest(scores, count):
+    """The cells [h, w] of one score map [h, w] that are among its `count` largest, by sorting in Python."""
+    places = sorted(((-value, index) for index, value in enumerate(scores.flatten().tolist())))[:count]
+    kept = torch.zeros(scores.numel(), dtype=torch.bool)
+    kept[[index for _, index in places]] = True
+    return kept.view(scores.shape)
+
+
+def slowly(images, partner, kept):
+    """Mixed images and masks, pixel by pixel, of cells kept [B, h, w]."""
+    height, width = images.shape[-2:]
+    rows, columns = kept.shape[1:]
+    mixed, masks = images.clone(), torch.zeros(len(images), 1, height, width)
+    for i, j in enumerate(partner.tolist()):
+        for y in range(height):
+            for x in range(width):
+                masks[i, 0, y, x] = kept[i, y * rows // height, x * columns // width]
+                mixed[i, :, y, x] = images[i if masks[i, 0, y, x] else j, :, y, x]
+    return mixed, masks
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("channels_last", [False, True])
+@pytest.mark.parametrize(("height", "width"), [(12, 9), (13, 10), (4, 3)])
+def test_the_own_images_strongest_cells_are_pasted_on_the_partner(dtype, channels_last, height, width):
+    for size, seed in ((1, 0), (5, 1), (6, 2)):
+        images, labels = images_of(size, dtype, height=height, width=width), labels_of(size)
+        images = images.contiguous(memory_format=torch.channels_last) if channels_last else images
+        before = images.clone(), labels.clone()
+        batch = AttentiveCutMix(brightness, cells=5, size=None)(images, labels, stream(seed))
+        seen = images.float() / 255 if dtype == torch.uint8 else images.float()
+        kept = torch.stack([strongest(scores, 5) for scores in brightness(seen).mean(1)])
+        mixed, masks = slowly(images, batch.partner, kept)
+        assert torch.equal(batch.images, mixed)
+        assert torch.equal(batch.mask, masks)
+        assert batch.images.is_contiguous(
+            memory_format=torch.channels_last if channels_last else torch.contiguous_format
+        )
+        torch.testing.assert_close(batch.own_weight, torch.full((size,), 5 / 12))
+        assert torch.equal(images, before[0])
+        assert torch.equal(labels, before[1])
+
+
+def test_the_record_is_a_mask_of_the_drawn_partners():
+    images, labels = images_of(6), labels_of(6)
+    batch = AttentiveCutMix(brightness, size=None)(images, labels, stream())
+    partner, _, _ = draw_partners(6, "batch", "permutation", stream())
+    assert torch.equal(batch.partner, partner)
+    assert torch.equal(batch.partner_labels, labels[partner])
+    assert batch.is_kind(Kind.MASK).all()
+    assert batch.box is None
+    assert (batch.own_weight.dtype, batch.kind.dtype, batch.mask.dtype) == (torch.float32, torch.uint8, torch.float32)
+    # 12 x 8 pixels do not hold 3 columns evenly: the weight is the published one, half of the cells
+    assert (batch.own_weight == 0.5).all()
+    assert ((batch.own_mask().mean((1, 2, 3)) - 0.5).abs() <= 1 / 8).all()
+
+
+def test_the_last_channel_alone_may_score():
+    images, labels = images_of(4, height=12, width=9), labels_of(4)
+    batch = AttentiveCutMix(brightness, cells=2, scores="last_channel", size=None)(images, labels, stream())
+    kept = torch.stack([strongest(-scores[0], 2) for scores in brightness(images)])
+    assert torch.equal(batch.mask, slowly(images, batch.partner, kept)[1])
+
+
+def test_equal_scores_are_taken_row_by_row():
+    flat = AttentiveCutMix(lambda x: x.new_ones(len(x), 2, 3, 3), cells=4, size=None)
+    mask = flat(images_of(2, height=3, width=3), labels_of(2), stream()).mask[0, 0]
+    assert mask.flatten().tolist() == [1, 1, 1, 1, 0, 0, 0, 0, 0]
+
+
+def test_a_drawn_ratio_decides_how_many_cells_are_kept():
+    """AttentiveMix+: clip(int(12 lam), 1, 12) with lam from Beta(2, 2), here also from a Beta near 0 and 1."""
+    images, labels = images_of(4, height=12, width=9), labels_of(4)
+    seen = set()
+    for alpha in (2.0, 0.02):
+        for seed in range(30):
+            generator = stream(seed)
+            draw_partners(4, "batch", "permutation", generator)
+            draw_uniform(1, generator)
+            count = min(max(int(12 * float(draw_beta(alpha, 1, generator))), 1), 12)
+            batch = AttentiveCutMix(brightness, ratio_alpha=alpha, size=None)(images, labels, stream(seed))
+            torch.testing.assert_close(batch.own_weight, torch.full((4,), count / 12))
+            torch.testing.assert_close(batch.own_mask().mean((1, 2, 3)), batch.own_weight)
+            seen.add(count)
+    assert {1, 12} < seen
+
+
+@pytest.mark.parametrize("size", [24, 12, None])
+def test_the_network_sees_images_of_its_size(size):
+    seen = []
+
+    def network(images):
+        seen.append(images)
+        return brightness(images)
+
+    images = images_of(3, torch.float16, height=12, width=8)
+    AttentiveCutMix(network, size=size)(images, labels_of(3), stream())
+    expected = images.float()
+    if size is not None:
+        expected = F.interpolate(expected, (size, size), mode="bilinear", antialias=True)
+    torch.testing.assert_close(seen[0], expected, rtol=0, atol=1e-6)
+
+
+class Watching(nn.Module):
+    """A network that notes its mode; a dropout is in evaluation mode from the start."""
+
+    def __init__(self, channels=3):
+        super().__init__()
+        self.first = nn.Conv2d(channels, 4, 3, stride=2, padding=1)
+        self.norm = nn.BatchNorm2d(4)
+        self.drop = nn.Dropout(0.5).eval()
+        self.seen = []
+
+    def forward(self, images):
+        self.seen.append((self.training, self.norm.training, torch.is_grad_enabled(), tuple(images.shape)))
+        return self.drop(self.norm(self.first(images)))
+
+    def features(self, images):
+        return self(images)
+
+
+@pytest.mark.parametrize("bound", [False, True])
+def test_a_module_runs_frozen_and_is_left_as_it_was(bound):
+    module = Watching()
+    state = {name: value.clone() for name, value in module.state_dict().items()}
+    mixer = AttentiveCutMix(module.features if bound else module, size=None)
+    images = images_of(4).requires_grad_()
+    batch = mixer(images, labels_of(4), stream())
+    assert module.seen == [(False, False, False, (4, 3, 12, 8))]
+    assert (module.training, module.norm.training, module.drop.training) == (True, True, False)
+    assert all(torch.equal(value, state[name]) for name, value in module.state_dict().items())
+    assert all(parameter.grad is None for parameter in module.parameters())
+    batch.images.sum().backward()
+    assert images.grad is not None
+    module.eval()
+    mixer(images, labels_of(4), stream())
+    assert not module.training
+
+
+def test_a_network_that_fails_gets_its_mode_back():
+    module = Watching()
+    with pytest.raises(RuntimeError):
+        AttentiveCutMix(module, size=None)(images_of(4)[:, :2], labels_of(4), stream())
+    assert module.training
+    assert module.norm.training
+
+
+def test_grey_images_are_repeated_for_a_network_of_three_channels():
+    for channels in (3, 1):
+        module = Watching(channels)
+        AttentiveCutMix(module, size=16)(images_of(4)[:, :1], labels_of(4), stream())
+        assert module.seen[0][3] == (4, channels, 16, 16)
+
+
+def test_a_timm_network_serves_by_its_forward_features():
+    network = timm.create_model("resnet10t", num_classes=0)
+    images, labels = images_of(4, height=64, width=64), labels_of(4)
+    batch = AttentiveCutMix(network.forward_features, cells=1, size=None)(images, labels, stream())
+    assert (batch.own_weight == 0.25).all()
+    assert network.training
+    with torch.no_grad():
+        scores = network.eval().forward_features(images).mean(1)
+    kept = torch.stack([strongest(score, 1) for score in scores])
+    assert torch.equal(batch.mask[:, 0, ::32, ::32].bool(), kept)
+
+
+@pytest.mark.gpu
+def test_the_same_on_the_gpu():
+    images, labels = images_of(6, height=12, width=9), labels_of(6)
+    batch = AttentiveCutMix(brightness, size=None)(images, labels, stream())
+    on_gpu = AttentiveCutMix(brightness, size=None)(images.to("cuda"), labels.to("cuda"), stream())
+    assert torch.equal(on_gpu.own_mask().cpu(), batch.own_mask())
+    torch.testing.assert_close(on_gpu.own_weight.cpu(), batch.own_weight)
+    torch.testing.assert_close(on_gpu.images.cpu(), batch.images, rtol=0, atol=1e-6)
+
+
+def test_a_batch_is_mixed_with_probability_prob():
+    images, labels = images_of(2), labels_of(2)
+    batch = AttentiveCutMix(brightness, size=None, prob=0.0)(images, labels, stream())
+    assert torch.equal(batch.images, images)
+    assert batch.is_kind(Kind.NONE).all()
+    generator, mixer = stream(), AttentiveCutMix(brightness, size=None, prob=0.3)
+    mixed = sum(bool(mixer(images, labels, generator).is_kind(Kind.MASK).all()) for _ in range(400))
+    assert 80 < mixed < 160  # 120 expected, standard deviation 9
+
+
+def mix_with(network=brightness, size=4, **options):
+    options = {"size": None, **options}
+    return AttentiveCutMix(network, **options)(images_of(size), labels_of(size), stream())
+
+
+@pytest.mark.parametrize(
+    ("build", "message"),
+    [
+        (lambda: mix_with(cells=13), "cells = 13 of a feature map of 4 x 3: choose at most 12"),
+        (lambda: mix_with(lambda x: x.mean((2, 3))), r"feature map \[B, channels, h, w\], not of shape \[4, 3\]: use"),
+        (lambda: mix_with(lambda x: [brightness(x)]), "not list: use forward_features"),
+        (lambda: mix_with(lambda x: brightness(x)[:2]), r"not of shape \[2, 3, 4, 3\]"),
+        (lambda: mix_with(lambda x: x.repeat(1, 1, 2, 1)), "24 x 8 cells is finer than the images of 12 x 8 pixels"),
+        (lambda: mix_with(size=5, pairing="flip"), "flip pairing needs an even batch"),
+        (lambda: AttentiveCutMix("resnet50"), "network must map images to a feature map, not be 'resnet50'"),
+        (lambda: mix_with(cells=0), "cells must be above 0, not 0"),
+        (lambda: mix_with(scores="max"), "scores must be one of mean, last_channel, not 'max'"),
+        (lambda: AttentiveCutMix(brightness, size=0), "size must be above 0"),
+        (lambda: mix_with(ratio_alpha=-2.0), r"ratio_alpha must be above 0, not -2\.0"),
+        (lambda: mix_with(pairing="roll"), "pairing must be one of flip, permutation"),
+        (lambda: mix_with(prob=1.5), r"prob must lie between 0 and 1, not 1\.5"),
+        (lambda: AttentiveCutMix(brightness)(images_of(3), labels_of(4), stream()), r"labels must be \[B\] with B = 3"),
+    ],
+)
+def test_what_cannot_be_mixed_is_refused_in_one_sentence(build, message):
+    with pytest.raises(ValueError, match=message):
+        build()

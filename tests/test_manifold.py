@@ -1,0 +1,125 @@
+"""ManifoldMix and Either: mixing inside the network against mixing by hand, and one of two mixers for a batch."""
+
+import pytest
+import timm
+import torch
+from batches import images_of, labels_of, stream
+from torch import nn
+
+from lumix import CutMix, Either, Kind, ManifoldMix, Mixup, hidden_mixing
+
+
+class Stages(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.layer1, self.layer2 = nn.Conv2d(3, 4, 3, padding=1), nn.Conv2d(4, 5, 3, padding=1)
+
+    def forward(self, images):
+        return self.layer2(self.layer1(images).relu()).relu().mean((2, 3))
+
+
+def mixed_in(layer, seed=0, **options):
+    images, labels = images_of(6), labels_of(6)
+    return images, labels, ManifoldMix((layer,), **options)(images, labels, stream(seed))
+
+
+def test_hidden_output_and_gradient_are_the_blend_of_both_parts():
+    torch.manual_seed(0)
+    model = Stages()
+    images, _, batch = mixed_in("layer1")
+    assert batch.images is images
+    assert batch.hidden == "layer1"
+    with hidden_mixing(model, batch):
+        logits = model(batch.images)
+    weight = batch.own_weight.view(-1, 1, 1, 1)
+    first = model.layer1(images)
+    expected = model.layer2((weight * first + (1 - weight) * first[batch.partner]).relu()).relu().mean((2, 3))
+    torch.testing.assert_close(logits, expected)
+    found, wanted = (torch.autograd.grad(x.square().sum(), model.layer1.weight)[0] for x in (logits, expected))
+    torch.testing.assert_close(found, wanted)
+    torch.testing.assert_close(model(images), model(images))
+    assert not model.layer1._forward_hooks
+
+
+def test_a_linear_network_cannot_tell_where_it_was_mixed():
+    """Law: without nonlinearity Mixup of the input and of any layer are the same."""
+    model = nn.Sequential(nn.Conv2d(3, 4, 3, padding=1, bias=False), nn.Flatten(), nn.Linear(4 * 96, 2, bias=False))
+    images, labels = images_of(6), labels_of(6)
+    results = []
+    for layer in ("", "0", "2"):
+        batch = ManifoldMix((layer,))(images, labels, stream(3))
+        with hidden_mixing(model, batch):
+            results.append(model(batch.images))
+    torch.testing.assert_close(results[1], results[0], atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(results[2], results[0], atol=1e-5, rtol=1e-5)
+
+
+def test_the_input_is_mixup_of_the_same_draws():
+    images, labels, batch = mixed_in("", seed=5)
+    assert batch.hidden is None
+    weight = batch.own_weight.view(-1, 1, 1, 1)
+    torch.testing.assert_close(batch.images, weight * images + (1 - weight) * images[batch.partner])
+    assert torch.equal(batch.partner_labels, labels[batch.partner])
+    hidden = mixed_in("layer1", seed=5)[2]
+    assert torch.equal(hidden.own_weight, batch.own_weight)
+    assert torch.equal(hidden.partner, batch.partner)
+
+
+def test_layers_are_equally_likely():
+    images, labels, generator = images_of(2), labels_of(2), stream()
+    drawn = [ManifoldMix()(images, labels, generator).hidden for _ in range(600)]
+    for layer in (None, "layer1", "layer2"):
+        assert 150 < drawn.count(layer) < 250  # 200 expected, four standard deviations are 46
+
+
+def test_a_vision_transformer_is_mixed_after_any_block():
+    model = timm.create_model("vit_tiny_patch16_224", img_size=32, depth=2, embed_dim=24, num_heads=2, num_classes=4)
+    images, labels = torch.rand(4, 3, 32, 32, generator=stream()), torch.arange(4)
+    batch = ManifoldMix(("blocks.0",))(images, labels, stream())
+    with hidden_mixing(model, batch):
+        logits = model(batch.images)
+    assert not torch.allclose(logits, model(images))
+
+
+def test_mistakes_are_named():
+    model = Stages()
+    images, _, batch = mixed_in("layer9")
+    with pytest.raises(ValueError, match=r"Stages has no module 'layer9' to mix behind; it has layer1, layer2"):
+        hidden_mixing(model, batch).__enter__()
+    batch = mixed_in("layer1")[2]
+    with pytest.raises(ValueError, match="cannot be split"):
+        batch[:3]
+    with pytest.raises(RuntimeError, match="no forward pass"), hidden_mixing(model, batch):
+        pass
+    with pytest.raises(ValueError, match="a tensor of 6 samples, not \\[2, 4, 12, 8\\]"), hidden_mixing(model, batch):
+        model(images[:2])
+    with pytest.raises(ValueError, match="layers is empty"):
+        ManifoldMix(())
+    with pytest.raises(ValueError, match="alpha must be above 0"):
+        ManifoldMix(alpha=0.0)
+
+
+def test_either_is_one_of_two_mixers_for_the_whole_batch():
+    images, labels, generator = images_of(6), labels_of(6), stream()
+    mixer = Either(Mixup(), CutMix(), switch_prob=0.25, prob=0.8)
+    kinds = [mixer(images, labels, generator).kind for _ in range(600)]
+    counts = {kind: sum(bool((k == kind).any()) for k in kinds) for kind in Kind}
+    assert 80 < counts[Kind.CUTMIX] < 165  # 120 less the boxes of no pixel; four standard deviations are 39
+    assert 300 < counts[Kind.MIXUP] < 420  # 360
+    assert all(not ({Kind.MIXUP, Kind.CUTMIX} <= {*k.tolist()}) for k in kinds)
+    with pytest.raises(ValueError, match="switch_prob must lie between 0 and 1, not 2"):
+        Either(Mixup(), CutMix(), switch_prob=2)
+
+
+def test_either_hands_on_what_it_was_given():
+    seen = []
+
+    def spy(images, labels, generator, model=None):
+        seen.append((images, labels, model))
+        return Mixup()(images, labels, generator)
+
+    images, labels, model = images_of(4), labels_of(4), nn.Identity()
+    Either(Mixup(), spy, switch_prob=1.0)(images, labels, stream(), model)
+    assert seen[0][0] is images
+    assert seen[0][1] is labels
+    assert seen[0][2] is model

@@ -1,0 +1,81 @@
+"""The throughput protocol: whole training steps, honest memory, equal draws, and nothing of the process disturbed."""
+
+import pytest
+import torch
+from torch import nn
+
+from experiments import methods
+from experiments.scale import get_scale
+from lumix.evaluate import throughput
+from lumix.evaluate.evaluation import Evaluation
+
+CPU = torch.device("cpu")
+CARD = {"in_chans": 1, "num_classes": 10, "image_size": 8, "mean": (0.3,), "std": (0.38,)}
+BASE = get_scale("mini").run("deit_s")
+MODEL = nn.Linear(3, 4, bias=False)
+COUNTS = {"batch": 10, "precision": "float32", "warmup": 1, "rounds": 3, "steps": 1}
+
+
+def drive(run, **changes):
+    arguments = {"run": run.to_dict(), "baseline": BASE.to_dict(), **COUNTS, **changes}
+    return throughput.drive(MODEL, CARD, Evaluation("throughput", arguments).arguments, CPU)
+
+
+@pytest.mark.parametrize("method", [methods.lumix, methods.puzzle_mix, methods.attentive_cutmix, methods.transmix])
+def test_every_method_is_measured_beside_its_baseline(method):
+    found = drive(method(BASE))
+    values = found.values
+    assert found.n_samples == 2 * 10 * 3
+    assert values["speed_low"] <= values["speed"] <= values["speed_high"]
+    for name in ("images_per_second", "baseline_images_per_second", "peak_bytes", "baseline_peak_bytes"):
+        assert values[name] > 0
+    assert values["parameters"] == 0.012
+    assert values["memory"] == pytest.approx(100 * values["peak_bytes"] / values["baseline_peak_bytes"])
+
+
+def test_a_step_trains(monkeypatch):
+    step, task = throughput.training_step(methods.lumix(BASE), CARD, 10, "float32", CPU)
+    before = [parameter.detach().clone() for parameter in task.parameters()]
+    step(0)
+    moved = [not torch.equal(a, b) for a, b in zip(before, task.parameters(), strict=True)]
+    assert sum(moved) > len(moved) / 2
+    assert all(parameter.grad is None for parameter in task.parameters())
+
+
+def test_steps_of_one_number_draw_alike():
+    """What is mixed, and so how long a step takes, is the same for both contenders and in every repetition."""
+    weights = []
+    for _ in range(2):
+        step, task = throughput.training_step(BASE, CARD, 10, "float32", CPU)
+        step(3)
+        weights.append(torch.cat([parameter.flatten() for parameter in task.parameters()]))
+    assert torch.equal(*weights)
+
+
+def test_contenders_take_turns_and_the_first_place_rotates():
+    calls = []
+    steps = {name: lambda number, name=name: calls.append((name, number)) for name in "ab"}
+    seconds = throughput.take_turns(steps, rounds=2, per_round=2, device=CPU)
+    assert calls == [("a", 0), ("a", 1), ("b", 0), ("b", 1), ("b", 2), ("b", 3), ("a", 2), ("a", 3)]
+    assert {name: len(found) for name, found in seconds.items()} == {"a": 2, "b": 2}
+
+
+def test_peak_memory_counts_what_lives_at_once():
+    megabyte = 2**18  # float32 numbers
+
+    def step():
+        first = torch.ones(megabyte)
+        second = first + 1
+        del first
+        third = second + 1
+        del second, third
+        torch.ones(megabyte)
+
+    assert throughput.peak_memory(step, CPU) == pytest.approx(2 * 2**20, rel=0.01)
+
+
+def test_the_random_state_and_the_switches_of_the_process_stay():
+    state, switches = torch.get_rng_state(), (torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32)
+    drive(BASE)
+    assert torch.equal(torch.get_rng_state(), state)
+    assert (torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32) == switches

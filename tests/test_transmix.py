@@ -1,0 +1,161 @@
+"""TransMix's label weight against a loop over patches, its quirks, and the network that gives the attention."""
+
+from dataclasses import replace
+
+import pytest
+import timm
+import torch
+from batches import images_of, labels_of, random_logits, stream
+from torch import nn
+
+from lumix import AreaRule, CutMix, FMix, Kind, LUMixRule, MixedBatch, Mixup, Switch, TransMixRule, functional
+from lumix.rules import attended_weight
+from lumix.train.attention import class_attention
+from lumix.train.config import Loss
+from lumix.train.task import MixTask, NoMix, build_loss
+
+PATCH = 4
+GRID = 6  # images of 12 x 8 pixels have 3 x 2 patches of 4
+
+
+def cut_batch(mixer=None, size=12, seed=0):
+    mixer = mixer or CutMix(mode="elem")
+    return mixer(images_of(size), labels_of(size), stream(seed))
+
+
+def attention_of(size=12, patches=GRID, seed=1):
+    return torch.rand(size, patches, generator=stream(seed)) / patches
+
+
+def by_hand(batch: MixedBatch, attention):
+    """A patch is pasted if its first pixel is; lambda_1 of the partner is the share of attention on pasted patches."""
+    weights = []
+    for i in range(len(batch)):
+        top, bottom, left, right = batch.box[i].tolist()
+        pasted = sum(
+            attention[i, 2 * row + column].item()
+            for row in range(3)
+            for column in range(2)
+            if top <= PATCH * row < bottom and left <= PATCH * column < right
+        )
+        weights.append(1 - pasted / attention[i].sum().item())
+    return torch.tensor(weights)
+
+
+@pytest.mark.parametrize("mode", ["batch", "pair", "elem"])
+def test_weight_is_the_mean_of_area_and_attention(mode):
+    batch, attention = cut_batch(CutMix(mode=mode)), attention_of()
+    weight = TransMixRule()(random_logits(), batch, attention=attention)
+    torch.testing.assert_close(weight, 0.5 * batch.own_weight + 0.5 * by_hand(batch, attention))
+
+
+def test_both_partners_of_a_pair_together_get_the_whole_label_under_equal_attention():
+    """In pair mode one sees what the other hides, so with attention spread evenly the two weights mirror each other."""
+    batch = cut_batch(CutMix(mode="pair", pairing="flip"))
+    first, second = (attended_weight(b, torch.ones(12, GRID)) for b in (batch, batch[torch.arange(12).flip(0)]))
+    torch.testing.assert_close(first, second)  # the same box, hence the same share of the own image
+
+
+def test_masks_of_any_shape_are_read_at_the_first_pixel_of_a_patch():
+    batch, attention = cut_batch(FMix()), attention_of()
+    expected = functional.attention_weight(attention, batch.mask[:, 0, ::PATCH, ::PATCH].flatten(1))
+    torch.testing.assert_close(attended_weight(batch, attention), expected)
+
+
+def test_a_box_within_a_patch_gets_no_attention():
+    """The published quirk."""
+    batch = cut_batch()
+    object.__setattr__(batch, "box", torch.tensor([[1, 4, 1, 4]]).expand(12, 4))
+    assert (attended_weight(batch, attention_of()) == 1).all()
+
+
+def test_blended_and_unmixed_samples_keep_their_weight():
+    batch = cut_batch(Switch(Mixup(), CutMix(), mode="elem", prob=0.7), size=60)
+    plain = ~batch.is_kind(Kind.CUTMIX)
+    assert 0 < plain.sum() < 60
+    weight = TransMixRule()(random_logits(60), batch, attention=attention_of(60))
+    assert torch.equal(weight[plain], batch.own_weight[plain])
+    assert torch.equal(TransMixRule().perturbs(batch), ~plain)
+
+
+def test_attention_is_a_third_part_of_lambda():
+    batch, attention, logits, lam_r = (
+        cut_batch(),
+        attention_of(),
+        random_logits(classes=10),
+        torch.rand(12, generator=stream(3)),
+    )
+    weight = LUMixRule(0.4, 0.1, r_a=0.25).weigh(logits, batch, lam_r, attention)
+    predicted = functional.predicted_weight(logits, batch.labels, batch.partner_labels)
+    parts = (batch.own_weight, 1 - lam_r, predicted, by_hand(batch, attention))
+    expected = sum(share * part for share, part in zip((0.25, 0.4, 0.1, 0.25), parts, strict=True))
+    cut = batch.is_kind(Kind.CUTMIX)
+    torch.testing.assert_close(weight[cut], expected[cut], check_dtype=False)
+    same = LUMixRule(0.4, 0.1).weigh(logits, batch, lam_r)
+    assert torch.equal(LUMixRule(0.4, 0.1, r_a=0.0).weigh(logits, batch, lam_r, attention), same)
+
+
+@pytest.mark.parametrize("scale", [0.0, 1e-45, 1e30])
+def test_weight_is_in_range_however_small_or_large_the_attention(scale):
+    share = torch.rand(5, 9, generator=stream())
+    weight = functional.attention_weight(scale * torch.rand(5, 9, generator=stream(1)), share)
+    assert ((weight >= 0) & (weight <= 1)).all()
+    torch.testing.assert_close(functional.attention_weight(torch.zeros(5, 9), share), share.mean(1))
+
+
+def test_no_gradient_reaches_the_network_through_its_attention():
+    attention = attention_of().requires_grad_()
+    assert not TransMixRule()(random_logits(), cut_batch(), attention=attention).requires_grad
+
+
+def test_mistakes_are_named():
+    batch = cut_batch()
+    with pytest.raises(ValueError, match="pass it as attention="):
+        TransMixRule()(random_logits(), batch)
+    for shape in ((12, 7), (12, 0), (12, 2, GRID), (12, 24 * 97)):
+        with pytest.raises(ValueError, match="square patches that tile 12 x 8 pixels"):
+            TransMixRule()(random_logits(), batch, attention=torch.rand(shape))
+    with pytest.raises(ValueError, match=r"r_r, r_s and r_a must .* sum to at most 1.* not 0.4, 0.1 and 0.6"):
+        LUMixRule(0.4, 0.1, r_a=0.6)
+    with pytest.raises(ValueError, match=r"share must lie between 0 and 1, not 1.5"):
+        TransMixRule(1.5)
+    with pytest.raises(ValueError, match="box nor mask"):
+        TransMixRule()(random_logits(), replace(batch, box=None), attention=attention_of())
+
+
+# ------------------------------------------------------------------------------------------------- in the engine
+
+
+def vit():
+    torch.manual_seed(0)
+    return timm.create_model(
+        "deit_small_patch16_224", img_size=(12, 8), patch_size=4, embed_dim=16, depth=2, num_heads=2, num_classes=5
+    )
+
+
+def test_the_task_weighs_by_the_attention_of_its_own_forward_pass():
+    model, loss = vit().eval(), build_loss(Loss(r_a=0.5))
+    assert isinstance(loss.rule, TransMixRule)
+    task = MixTask(model=model, mixer=NoMix(), loss=loss, device=torch.device("cpu"))
+    batch = cut_batch()
+    batch = MixedBatch(**{**vars(batch), "labels": batch.labels % 5, "partner_labels": batch.partner_labels % 5})
+    out = task(batch.images, batch, generator=stream())
+    attention = class_attention(model, batch.images).mean(1)
+    torch.testing.assert_close(out["own_weight"], TransMixRule()(out["output"], batch, attention=attention))
+    assert not torch.equal(out["own_weight"], batch.own_weight)
+    assert not model.blocks[-1].attn._forward_pre_hooks
+
+
+@pytest.mark.parametrize("name", ["resnet18", "convnext_atto", "swin_tiny_patch4_window7_224"])
+def test_models_without_a_class_token_are_refused_by_name(name):
+    with torch.device("meta"):
+        model = timm.create_model(name)
+    with pytest.raises(ValueError, match=f"{type(model).__name__} has no class token"):
+        MixTask(model=model, mixer=NoMix(), loss=build_loss(Loss(r_a=0.5)), device=torch.device("meta"))
+
+
+def test_area_and_plain_lumix_ask_for_no_attention():
+    assert not any(rule.needs_attention for rule in (AreaRule(), LUMixRule()))
+    assert isinstance(
+        MixTask(model=nn.Identity(), mixer=NoMix(), loss=build_loss(Loss(r_r=0.4)), device="cpu"), MixTask
+    )
