@@ -55,8 +55,8 @@ def run_rows(parser: argparse.ArgumentParser, options: argparse.Namespace) -> in
         parser.error(f"no row is called {unknown[0]!r}: choose from {', '.join(record.ROWS)}")
     if options.device == "cuda" and not torch.cuda.is_available():
         parser.error("--device cuda: no GPU is visible to torch here")
-    budget = {"rounds": 5, "seconds": 0.01} if options.quick else {}
-    setting = Setting(options.device, options.threads, quick=options.quick, **budget)
+    short: dict[str, float] = {"rounds": 5, "seconds": 0.01, "budget": 5.0} if options.quick else {}
+    setting = Setting(options.device, options.threads, quick=options.quick, **short)  # type: ignore[arg-type]
     names = options.row or (record.QUICK_ROWS if options.quick else tuple(record.ROWS))
     result = record.run(list(names), setting)
     out = options.out

@@ -1,7 +1,7 @@
 """Row 3: the LUMix loss, forward and backward, against Algorithm 1 as printed and against the ordinary losses.
 
-A step is what follows the network: the draw of lambda_r, the label weights, the loss and its gradient to the logits. The
-ordinary losses draw nothing; timm's mixed target is made in the step, as timm makes it.
+A step is what follows the network: the draw of lambda_r, the label weights, the loss and its gradient to the logits.
+The ordinary losses draw nothing; timm's mixed target is made in the step, as timm makes it.
 """
 
 from collections.abc import Callable, Iterator

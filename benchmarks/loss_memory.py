@@ -26,7 +26,7 @@ def cases(setting: Setting) -> Iterator[Case]:
         for name, work in steps(task, setting.device).items():
             work()
             peaks[name] = Spread.of([peak_memory(forgetful(work, task), torch.device(setting.device)) / array])
-        target = 2.0 if classes == 1000 else 2.5  # with few classes the [B] of draws and weights are half an array
+        target = 2.1 if classes == 1000 else 2.5  # two arrays; draws and weights [B] come on top
         goals = [
             Goal(f"arrays of {SIZE} x {classes} above the logits", peaks["lumix"], target, at_most=True, unit=""),
             Goal(f"times as many in {PRINTED}", Spread.of([peaks[PRINTED].median / peaks["lumix"].median])),

@@ -14,8 +14,8 @@ import torch
 
 Work = Callable[[], object]
 
-WARM_UP = 2  # runs of each rival before it counts
 AT_MOST = 200  # runs of one rival in one round
+FEWEST = 3  # rounds, however long they take
 
 
 @dataclass(frozen=True)
@@ -25,8 +25,9 @@ class Setting:
     Attributes:
         device: "cpu" or "cuda".
         threads: of torch on the CPU.
-        rounds: how often each rival is timed.
+        rounds: how often each rival is timed, if they do not take too long.
         seconds: how long a rival runs in a round, so that the clock's grain does not matter; at least one run.
+        budget: seconds for all rounds of one case; of slow rivals there are fewer rounds, at least 3.
         quick: whether half of each target is enough.
     """
 
@@ -34,6 +35,7 @@ class Setting:
     threads: int = 1
     rounds: int = 11
     seconds: float = 0.03
+    budget: float = 25.0
     quick: bool = False
 
     @property
@@ -82,11 +84,13 @@ def settle_allocator() -> None:
 
 
 def compare(rivals: dict[str, Work], setting: Setting, seed: int = 0) -> Timings:
-    """Time the rivals, `setting.rounds` times each, in an order that the seed decides."""
-    repeats = {name: calibrated(work, setting) for name, work in rivals.items()}
+    """Time the rivals, up to `setting.rounds` times each, in an order that the seed decides."""
+    once = {name: warmed_up(work, setting) for name, work in rivals.items()}
+    repeats = {name: max(1, min(AT_MOST, round(setting.seconds / one))) for name, one in once.items()}
+    one_round = sum(once[name] * repeats[name] for name in rivals)
     timings = Timings({name: [] for name in rivals}, {name: [] for name in rivals})
     order, names = random.Random(seed), list(rivals)
-    for _ in range(setting.rounds):
+    for _ in range(max(FEWEST, min(setting.rounds, int(setting.budget / one_round)))):
         order.shuffle(names)
         for name in names:
             decided, wall = timed(rivals[name], repeats[name], setting)
@@ -95,12 +99,10 @@ def compare(rivals: dict[str, Work], setting: Setting, seed: int = 0) -> Timings
     return timings
 
 
-def calibrated(work: Work, setting: Setting) -> int:
-    """How many runs make up `setting.seconds`."""
-    for _ in range(WARM_UP):
-        work()
-    once = timed(work, 1, setting)[1]
-    return max(1, min(AT_MOST, round(setting.seconds / max(once, 1e-7))))
+def warmed_up(work: Work, setting: Setting) -> float:
+    """Seconds of a run on the wall, after a first one that does not count; quick work has two of these."""
+    first = timed(work, 1, setting)[1]
+    return max(1e-7, timed(work, 1, setting)[1] if first > 0.1 else min(timed(work, 1, setting)[1] for _ in range(2)))
 
 
 def timed(work: Work, repeats: int, setting: Setting) -> tuple[float, float]:

@@ -7,7 +7,7 @@ from typing import Any, Protocol
 from benchmarks.measure import Setting, Spread, Timings
 
 
-class Skipped(Exception):
+class Skipped(Exception):  # noqa: N818 - nothing is wrong
     """Raised by a row that cannot run here; the message says why."""
 
 

@@ -120,10 +120,11 @@ def row_markdown(row: dict[str, Any], clock: str) -> str:
     names = list(dict.fromkeys(name for case in row["cases"] for name in case["values"]))
     unit = row["cases"][0]["unit"]
     by = f", {clock}" if unit in ("ms", "s") else ""
-    lines += [f"| {unit}{by} | {' | '.join(names)} |", "| --- |" + " --- |" * len(names)]
+    lines += [f"| {unit}{by} | {' | '.join(names)} | rounds |", "| --- |" + " --- |" * (len(names) + 1)]
     for case in row["cases"]:
         cells = [spread(case["values"][name]) if name in case["values"] else "-" for name in names]
-        lines.append(f"| {case['title']} | {' | '.join(cells)} |")
+        rounds = min(value["n"] for value in case["values"].values())
+        lines.append(f"| {case['title']} | {' | '.join(cells)} | {rounds} |")
     lines += ["", "| | number | measured | target | |", "| --- | --- | --- | --- | --- |"]
     notes: dict[str, None] = {}
     for case in row["cases"]:
@@ -146,8 +147,7 @@ def markdown(record: dict[str, Any]) -> str:
         f"## {record['device']}",
         "",
         f"{machine['cpu']}, {machine['cores']} cores, {record['threads']} thread; {versions}; commit "
-        f"{(record['commit'] or 'unknown')[:12]}{dirty}. Medians of {record['rounds']} rounds with quartiles; "
-        f"{record['clock']} decides.",
+        f"{(record['commit'] or 'unknown')[:12]}{dirty}. Medians with quartiles; {record['clock']} decides.",
         "",
     ]
     return "\n".join([*lines, *(row_markdown(row, record["clock"]) for row in record["rows"])])

@@ -24,48 +24,6 @@ def log_softmax(logits: Tensor) -> Tensor:
     return F.log_softmax(at_least_float32(logits), dim=-1)
 
 
-class _PairLogSoftmax(torch.autograd.Function):
-    """log p of K chosen classes [B, K] and the mean of log p over all classes [B], of logits [B, C].
-
-    Keeps the logits, which are there anyway, and one softmax of them becomes the gradient. Autograd would keep log p and
-    make a gradient [B, C] for either result, one for their sum and one for the logits.
-    """
-
-    generate_vmap_rule = True
-
-    @staticmethod
-    def forward(logits: Tensor, index: Tensor) -> tuple[Tensor, Tensor]:
-        log_p = log_softmax(logits)
-        return log_p.gather(-1, index), log_p.mean(dim=-1)
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor], output: tuple[Tensor, Tensor]) -> None:
-        ctx.save_for_backward(*inputs)
-
-    @staticmethod
-    def backward(ctx: Any, chosen: Tensor, mean: Tensor) -> tuple[Tensor, None]:
-        logits, index = ctx.saved_tensors
-        total = (chosen.sum(dim=-1) + mean).unsqueeze(-1)
-        share = (mean / logits.shape[-1]).unsqueeze(-1)
-        p = torch.softmax(at_least_float32(logits), dim=-1)
-        if torch.is_grad_enabled():  # for a gradient of this gradient, which in-place operations would not have
-            gradient = (share - p * total).scatter_add(-1, index, chosen)
-        else:
-            gradient = p.mul_(-total).add_(share).scatter_add_(-1, index, chosen)
-        return gradient.to(logits.dtype), None
-
-
-def pair_log_softmax(logits: Tensor, labels: Tensor, partner_labels: Tensor) -> tuple[tuple[Tensor, Tensor], Tensor]:
-    """Log-probabilities ([B], [B]) of the own and the partner class, and their mean over all classes [B].
-
-    As `log_softmax` and `take`, but with one array of the size of the logits [B, C] in use at a time, and none between
-    the forward and the backward pass.
-    """
-    chosen, mean = _PairLogSoftmax.apply(logits, torch.stack([labels, partner_labels], dim=-1))
-    own, partner = chosen.unbind(dim=-1)
-    return (own, partner), mean
-
-
 def take(values: Tensor, labels: Tensor) -> Tensor:
     """The entry [B] of each row of `values` [B, C] that `labels` [B] names."""
     return values.gather(-1, labels.unsqueeze(-1)).squeeze(-1)
@@ -128,16 +86,10 @@ def soft_cross_entropy(
         own_weight: [B] weight of the own label.
         smoothing: label smoothing in timm's convention, off-value smoothing / C.
     """
-    pair = take(log_p, labels), take(log_p, partner_labels)
-    return pair_cross_entropy(pair, log_p.mean(dim=-1), own_weight, smoothing)
-
-
-def pair_cross_entropy(pair: tuple[Tensor, Tensor], mean: Tensor, own_weight: Tensor, smoothing: float = 0.0) -> Tensor:
-    """`soft_cross_entropy` [B] from what `pair_log_softmax` returns: ([B], [B]) and [B]."""
-    mixed = own_weight * pair[0] + (1 - own_weight) * pair[1]
+    pair = own_weight * take(log_p, labels) + (1 - own_weight) * take(log_p, partner_labels)
     if not smoothing:
-        return -mixed
-    return -(1 - smoothing) * mixed - smoothing * mean
+        return -pair
+    return -(1 - smoothing) * pair - smoothing * log_p.mean(dim=-1)
 
 
 def pair_targets(
@@ -149,8 +101,7 @@ def pair_targets(
     """
     off = smoothing / num_classes
     same = labels == partner_labels
-    own = torch.where(same, torch.ones_like(own_weight), own_weight)
-    partner = torch.where(same, torch.ones_like(own_weight), 1 - own_weight)
+    own, partner = own_weight.masked_fill(same, 1), (1 - own_weight).masked_fill(same, 1)
     return (1 - smoothing) * own + off, (1 - smoothing) * partner + off
 
 
@@ -183,10 +134,94 @@ def regulariser(
         reading: b = y_A "or" y_B as in Algorithm 1, or "and" as printed in equation 8, which leaves R to
             same-class pairs (I-5).
     """
-    own = targets[0] * (1 - scores[0])
-    partner = targets[1] * (1 - scores[1])
+    own, partner = penalties(targets, same, reading)
+    return own * (1 - scores[0]) + partner * (1 - scores[1])
+
+
+def penalties(targets: tuple[Tensor, Tensor], same: Tensor, reading: str = "or") -> tuple[Tensor, Tensor]:
+    """y_k b_k ([B], [B]), what `regulariser` weighs 1 - p_k by; a same-class pair has its weight in the first."""
     if reading == "or":
-        return own + torch.where(same, torch.zeros_like(partner), partner)
+        return targets[0], targets[1].masked_fill(same, 0)
     if reading == "and":
-        return torch.where(same, own, torch.zeros_like(own))
+        return targets[0].masked_fill(~same, 0), torch.zeros_like(targets[1])
     raise ValueError(f"reading must be 'or' or 'and', not {reading!r}")
+
+
+# ------------------------------------------------------------------------------------------------- in one piece
+
+
+class _PairLoss(torch.autograd.Function):
+    """`pair_loss`, of one softmax: its forward pass gives the loss and keeps what the gradient is a multiple of.
+
+    With c_k = -(1 - smoothing) w_k - y_k p_k on the pair, the gradient to z_j is the sum of c_k over the classes k of
+    the pair that are j, minus smoothing / C, minus p_j times (the sum of c - smoothing).
+    """
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(
+        logits: Tensor, index: Tensor, weights: Tensor, penalties: Tensor | None, smoothing: float
+    ) -> tuple[Tensor, Tensor]:
+        z = at_least_float32(logits)
+        p = torch.softmax(z, dim=-1)
+        # log p = z - normaliser. The largest p is at least 1 / C: its logarithm is exact where those of others are not.
+        normaliser = z.amax(dim=-1) - p.amax(dim=-1).log()
+        chosen = z.gather(-1, index) - normaliser.unsqueeze(-1)
+        loss = (weights * chosen).sum(dim=-1) * (smoothing - 1)
+        if smoothing:
+            loss = loss - smoothing * (z.mean(dim=-1) - normaliser)
+        if penalties is not None:
+            loss = loss + (penalties * (1 - p.gather(-1, index))).sum(dim=-1)
+        return loss, p
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor, ...], output: tuple[Tensor, Tensor]) -> None:
+        *tensors, ctx.smoothing = inputs
+        ctx.save_for_backward(*tensors, output[1])
+        ctx.mark_non_differentiable(output[1])
+        ctx.set_materialize_grads(False)
+
+    @staticmethod
+    def backward(ctx: Any, upstream: Tensor, _: None) -> tuple[Tensor | None, ...]:
+        logits, index, weights, penalties, p = ctx.saved_tensors
+        if torch.is_grad_enabled():  # a gradient of this gradient is wanted, which the kept p does not have
+            p = torch.softmax(at_least_float32(logits), dim=-1)
+        smoothing, scale = ctx.smoothing, upstream.unsqueeze(-1)
+        on_pair = (smoothing - 1) * weights
+        to_weights = to_penalties = None
+        if penalties is not None:
+            p_pair = p.gather(-1, index)
+            on_pair = on_pair - penalties * p_pair
+            to_penalties = scale * (1 - p_pair) if ctx.needs_input_grad[3] else None
+        if ctx.needs_input_grad[2]:
+            to_weights = (smoothing - 1) * scale * log_softmax(logits).gather(-1, index)
+        on_pair, smoothed = (scale * on_pair).to(p.dtype), (smoothing * scale).to(p.dtype)
+        total = smoothed - on_pair.sum(dim=-1, keepdim=True)
+        gradient = (p * total).sub_(smoothed / logits.shape[-1]).scatter_add_(-1, index, on_pair)
+        return gradient.to(logits.dtype), None, to_weights, to_penalties, None
+
+
+def pair_loss(
+    logits: Tensor,
+    labels: Tensor,
+    partner_labels: Tensor,
+    own_weight: Tensor,
+    penalties: tuple[Tensor, Tensor] | None = None,
+    smoothing: float = 0.0,
+) -> Tensor:
+    """`soft_cross_entropy` and `regulariser` together, [B]: the same values and gradients at a fraction of the memory.
+
+    One array of the size of the logits [B, C] is kept for the backward pass, where the gradient is the second.
+
+    Args:
+        logits: [B, C].
+        labels, partner_labels: [B] int64.
+        own_weight: [B].
+        penalties: ([B], [B]) from the function of this name, times eta; None leaves the regulariser out.
+        smoothing: as for `soft_cross_entropy`.
+    """
+    index = torch.stack([labels, partner_labels], dim=-1)
+    weights = torch.stack([own_weight, 1 - own_weight], dim=-1)
+    stacked = None if penalties is None else torch.stack(penalties, dim=-1)
+    return _PairLoss.apply(logits, index, weights, stacked, smoothing)[0]

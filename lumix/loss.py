@@ -86,26 +86,32 @@ class MixLoss(nn.Module):
     def per_sample(self, logits: Tensor, batch: MixedBatch, own_weight: Tensor) -> Tensor:
         """Loss [B] for given own weights [B]: equation 6 before the mean."""
         try:
-            base, scores = self._base(logits, batch, own_weight)
+            return self._per_sample(logits, batch, own_weight)
         except (IndexError, RuntimeError) as error:
             raise self._explain(error, logits, batch) from error
-        if not isinstance(self.eta, Tensor) and self.eta == 0:
-            return base
-        pair = (batch.labels, batch.partner_labels)
-        targets = functional.pair_targets(*pair, own_weight, logits.shape[-1], self.smoothing)
-        penalty = functional.regulariser(scores, targets, pair[0] == pair[1], self.regulariser)
-        return base + torch.where(self.rule.perturbs(batch), self.eta * penalty, 0.0)
 
-    def _base(self, logits: Tensor, batch: MixedBatch, own_weight: Tensor) -> tuple[Tensor, tuple[Tensor, Tensor]]:
-        """The loss without R [B], and the probabilities ([B], [B]) of the two classes."""
+    def _per_sample(self, logits: Tensor, batch: MixedBatch, own_weight: Tensor) -> Tensor:
         pair = (batch.labels, batch.partner_labels)
+        penalties = self._penalties(batch, own_weight, logits.shape[-1])
         if self.kind == "ce":
-            log_pair, mean = functional.pair_log_softmax(logits, *pair)
-            base = functional.pair_cross_entropy(log_pair, mean, own_weight, self.smoothing)
-            return base, (log_pair[0].exp(), log_pair[1].exp())
+            return functional.pair_loss(logits, *pair, own_weight, penalties, self.smoothing)
         z = functional.at_least_float32(logits)
+        base = self._binary(z, batch, own_weight)
+        if penalties is None:
+            return base
         p = torch.sigmoid(z) if self.score == "sigmoid" else torch.softmax(z, dim=-1)
-        return self._binary(z, batch, own_weight), (functional.take(p, pair[0]), functional.take(p, pair[1]))
+        own, partner = (1 - functional.take(p, labels) for labels in pair)
+        return base + penalties[0] * own + penalties[1] * partner
+
+    def _penalties(self, batch: MixedBatch, own_weight: Tensor, num_classes: int) -> tuple[Tensor, Tensor] | None:
+        """eta y_k b_k of both classes, 0 for samples that the rule does not perturb; None without R."""
+        if not isinstance(self.eta, Tensor) and self.eta == 0:
+            return None
+        pair = (batch.labels, batch.partner_labels)
+        targets = functional.pair_targets(*pair, own_weight, num_classes, self.smoothing)
+        own, partner = functional.penalties(targets, pair[0] == pair[1], self.regulariser)
+        eta = torch.where(self.rule.perturbs(batch), self.eta, 0.0)
+        return eta * own, eta * partner
 
     def _binary(self, logits: Tensor, batch: MixedBatch, own_weight: Tensor) -> Tensor:
         """Sigmoid cross entropy [B]: soft targets where the rule perturbs, `bce_target` elsewhere."""

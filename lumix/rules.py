@@ -239,9 +239,8 @@ class LUMixRule:
 
     def weigh(self, logits: Tensor, batch: MixedBatch, lam_r: Tensor, attention: Tensor | None = None) -> Tensor:
         """Own weights [B] for given draws lam_r [B], which, like the paper's lambda, weigh the PARTNER's label."""
-        predicted = functional.predicted_weight(logits, batch.labels, batch.partner_labels, self.scores)
-        if self.detach:
-            predicted = predicted.detach()
+        read = logits.detach() if self.detach else logits
+        predicted = functional.predicted_weight(read, batch.labels, batch.partner_labels, self.scores)
         own = functional.mix_weights(batch.own_weight, 1 - lam_r, predicted, self.r_r, self.r_s)
         if self.needs_attention:
             own = own + self.r_a * (attended_weight(batch, attention) - batch.own_weight)

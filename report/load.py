@@ -2,11 +2,13 @@
 
 import json
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import MISSING, dataclass, fields
 from pathlib import Path
 from typing import Any
 
 import yaml
+
+from lumix.train.config import Data, Loss, Mix, Optim
 
 SCALES = ("mini", "lab", "paper")
 NEEDED = ("table", "title", "scale", "setting", "label_columns", "value_columns", "rows", "claims", "runs")
@@ -70,7 +72,18 @@ def read_record(path: Path) -> dict[str, Any]:
     if absent or record.get("schema") != 1:
         what = f"without the field {absent[0]!r}" if absent else f"of schema {record.get('schema')!r} instead of 1"
         raise ValueError(f"{path} is a results file {what}: {remedy}")
+    for run in record["runs"].values():
+        run["config"] = _completed(run["config"])
     return dict(record)
+
+
+def _completed(config: dict[str, Any]) -> dict[str, Any]:
+    """A run's configuration with the defaults of the fields that came after it was recorded."""
+    parts = {}
+    for name, kind in (("data", Data), ("optim", Optim), ("mix", Mix), ("loss", Loss)):
+        defaults = {field.name: field.default for field in fields(kind) if field.default is not MISSING}
+        parts[name] = {**defaults, **config[name]}
+    return {**config, **parts}
 
 
 def read_results(root: Path, scale: str | None = None) -> Results:

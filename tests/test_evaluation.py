@@ -12,9 +12,9 @@ import torch
 from engine import small_run
 
 from lumix.evaluate import evaluation as ev
-from lumix.train.attention import class_attention
 from lumix.evaluate.evaluation import Evaluation, Outcome
 from lumix.train import record
+from lumix.train.attention import class_attention
 from lumix.train.checkpoint import export_model
 from lumix.train.model import build_model
 

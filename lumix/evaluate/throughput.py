@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.profiler import ProfilerActivity, profile
 
 from lumix.evaluate.evaluation import Outcome
@@ -41,7 +41,7 @@ def training_step(
     if run.channels_last:
         network = network.to(memory_format=torch.channels_last)
     mean, std = tuple(card["mean"]), tuple(card["std"])
-    task = build_task(run, network, mean, std, device)
+    task = build_task(run, network, mean, std, device, pretrained=False)
     optimizer = build_optimizer(run.optim, network)
     if run.compile:
         task.compile()
@@ -93,7 +93,8 @@ def peak_memory(step: Callable[[], None], device: torch.device) -> int:
     os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # or the profiler reports each start, and that there is no GPU
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as recorded:
         step()
-    assert recorded.profiler is not None and recorded.profiler.kineto_results is not None
+    assert recorded.profiler is not None
+    assert recorded.profiler.kineto_results is not None
     events = [event for event in recorded.profiler.kineto_results.events() if event.name() == "[memory]"]
     held, peak = 0, 0
     for event in sorted(events, key=lambda event: event.start_ns()):

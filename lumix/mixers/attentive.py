@@ -1,7 +1,6 @@
 """Attentive CutMix (Walawalkar et al. 2020): the cells of the own image that a frozen network answers most are kept."""
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,6 +10,7 @@ from torch.nn import functional as F
 
 from lumix.batch import Kind, MixedBatch
 from lumix.mixers.fmix import mix_by_mask
+from lumix.mixers.looking import evaluating
 from lumix.mixers.plan import (
     PAIRINGS,
     apply_plan,
@@ -150,16 +150,3 @@ def module_of(network: Callable[[Tensor], Tensor]) -> nn.Module | None:
 def first_channels(module: nn.Module) -> int:
     """Channels that the first convolution of a module reads; 1 for a module without one."""
     return next((part.in_channels for part in module.modules() if isinstance(part, nn.Conv2d)), 1)
-
-
-@contextmanager
-def evaluating(module: nn.Module | None) -> Iterator[None]:
-    """Put all of a module in evaluation mode for a while and then each part back into its own."""
-    training = [] if module is None else [part for part in module.modules() if part.training]
-    for part in training:
-        part.training = False
-    try:
-        yield
-    finally:
-        for part in training:
-            part.training = True

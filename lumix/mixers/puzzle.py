@@ -5,9 +5,8 @@ Each step asks the network for the gradient of its loss at the clean pixels, fin
 adversarial training that the authors' code also offers is off in the published tables and not built.
 """
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
+from importlib.util import find_spec
 from typing import Any
 
 import torch
@@ -15,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from lumix.batch import Kind, MixedBatch
+from lumix.mixers.looking import IMAGENET_STD, evaluating
 from lumix.mixers.plan import (
     PAIRINGS,
     apply_plan,
@@ -31,20 +31,6 @@ from lumix.mixers.plan import (
 )
 from lumix.mixers.puzzle_cut import SOLVERS, cut_energy, saliency_share, solve
 from lumix.mixers.puzzle_transport import transport, transport_plan
-
-IMAGENET_STD = (0.229, 0.224, 0.225)
-
-
-@contextmanager
-def evaluating(model: torch.nn.Module) -> Iterator[None]:
-    """`model` in eval mode; afterwards every submodule is in the mode in which it was."""
-    modes = [(module, module.training) for module in model.modules()]
-    model.eval()
-    try:
-        yield
-    finally:
-        for module, mode in modes:
-            module.training = mode
 
 
 def input_saliency(model: torch.nn.Module, images: Tensor, labels: Tensor) -> Tensor:
@@ -108,6 +94,8 @@ class PuzzleMix:
         check_positive("alpha", self.alpha)
         check_positive("neighbours", self.neighbours)
         check_choice("solver", self.solver, SOLVERS)
+        if self.solver == "maxflow" and find_spec("scipy") is None:  # not first at a batch that leaves blocks open
+            raise ImportError("solver='maxflow' needs SciPy: pip install scipy, or use solver='icm'")
         check_choice("pairing", self.pairing, PAIRINGS)
         check_probability("prob", self.prob)
         if self.num_labels < 2:

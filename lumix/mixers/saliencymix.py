@@ -8,6 +8,7 @@ from torch import Tensor
 
 from lumix.batch import Kind, MixedBatch
 from lumix.mixers.cutmix import BOX_RULES, box_around, visible_share
+from lumix.mixers.looking import IMAGENET_MEAN, IMAGENET_STD
 from lumix.mixers.plan import (
     PAIRINGS,
     Draws,
@@ -27,8 +28,6 @@ from lumix.mixers.saliency import fine_grained_saliency, in_chunks, opencv_salie
 SCOPES = ("batch_first", "sample")
 INPUTS = ("uint8", "reference_float")
 DETECTORS = ("torch", "opencv")
-IMAGENET_MEAN = (0.485, 0.456, 0.406)
-IMAGENET_STD = (0.229, 0.224, 0.225)
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ written. Partners form rings, in which each sample reads from the next and the l
 order, only what the last one needs of the first is kept.
 """
 
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -48,11 +49,11 @@ def mix_by_writing(images: Tensor, plan: "MixPlan", inplace: bool = False) -> Te
     """
     if inplace:
         return mix_in_place(images, plan)
-    blended = is_kind(plan.kind, Kind.MIXUP).nonzero().squeeze(1) if Kind.MIXUP in plan.kinds else []
-    if len(blended) == len(images):
+    blended = is_kind(plan.kind, Kind.MIXUP).nonzero().squeeze(1) if Kind.MIXUP in plan.kinds else None
+    if blended is not None and len(blended) == len(images):
         return blend_all(images, torch.empty_like(images), plan)
     mixed = images.clone()
-    if len(blended):
+    if blended is not None and len(blended):
         mixed[blended] = blend(images[blended], images[plan.partner[blended]], plan.own_weight[blended])
     if Kind.CUTMIX in plan.kinds:
         paste_all(images, mixed, plan)
@@ -123,21 +124,17 @@ def pixels(images: Tensor) -> Any:
 # ------------------------------------------------------------------------------------------------- in place
 
 
-def ring_order(partner: list[int]) -> tuple[list[int], dict[int, int]]:
-    """The rings of a permutation of 0 .. B - 1, one after the other, and the last sample of each ring by its first.
-
-    In a ring each sample is followed by its partner, the last by the first.
-    """
-    waiting, order, last = [True] * len(partner), [], {}
+def rings(partner: list[int]) -> Iterator[list[int]]:
+    """The cycles of a permutation of 0 .. B - 1: each sample is followed by its partner, the last by the first."""
+    waiting = [True] * len(partner)
     for first in range(len(partner)):
         if waiting[first]:
-            i = first
+            ring, i = [], first
             while waiting[i]:
                 waiting[i] = False
-                order.append(i)
+                ring.append(i)
                 i = partner[i]
-            last[first] = order[-1]
-    return order, last
+            yield ring
 
 
 def mix_in_place(images: Tensor, plan: "MixPlan") -> Tensor:
@@ -155,32 +152,52 @@ def mix_in_place(images: Tensor, plan: "MixPlan") -> Tensor:
     partner = plan.partner.tolist()
     if len(set(partner)) < len(partner):  # no rings
         return images.copy_(mix_by_writing(images, plan))
-    rewrite(images, plan, partner)
+    if Kind.MIXUP in plan.kinds:
+        rewrite(images, plan, partner)
+    else:
+        paste_in_place(pixels(images), plan.box, partner)
     torch.autograd.graph.increment_version(images)  # NumPy writes behind autograd's back
     return images
 
 
+def paste_in_place(view: Any, box: Tensor, partner: list[int]) -> None:
+    """Write the box of each sample's partner into a view [B, H, W, C]."""
+    boxes, areas = box.tolist(), ((box[:, 1] - box[:, 0]) * (box[:, 3] - box[:, 2])).tolist()
+    for ring in rings(partner):
+        if len(ring) == 2 and areas[ring[0]] < areas[ring[1]]:
+            ring.reverse()  # keeps the smaller of the two boxes
+        last = ring[-1]
+        kept = cut(view[ring[0]], boxes[last])
+        for i in ring[:-1]:
+            top, bottom, left, right = boxes[i]
+            view[i, top:bottom, left:right] = view[partner[i], top:bottom, left:right]
+        top, bottom, left, right = boxes[last]
+        view[last, top:bottom, left:right] = kept
+
+
 def rewrite(images: Tensor, plan: "MixPlan", partner: list[int]) -> None:
-    """Write one sample after the other, each before the one that reads from it last."""
-    order, last = ring_order(partner)
+    """Blend or paste one sample after the other."""
     blended, boxes, weights = is_kind(plan.kind, Kind.MIXUP).tolist(), plan.box.tolist(), plan.own_weight.tolist()
     view = pixels(images)
     work = images.dtype if images.dtype == torch.float64 else torch.float32
     scratch = torch.empty_like(images[0], dtype=work)
-    kept: Any = None  # what the last sample of the ring reads from the first, which is written by then
-    for i in order:
-        j, (top, bottom, left, right) = partner[i], boxes[i]
-        if i in last:
-            kept = share_of(images[i], 1 - weights[last[i]], None) if blended[last[i]] else cut(view[i], boxes[last[i]])
-        closes = last.get(j) == i
-        if blended[i]:
-            add_own(images[i], weights[i], kept if closes else share_of(images[j], 1 - weights[i], scratch))
+    for ring in rings(partner):
+        first, last = ring[0], ring[-1]
+        if blended[last]:
+            kept = share_of(images[first], 1 - weights[last], torch.empty_like(scratch))
         else:
-            view[i, top:bottom, left:right] = kept if closes else view[j, top:bottom, left:right]
+            kept = cut(view[first], boxes[last])
+        for i in ring:
+            j, (top, bottom, left, right) = partner[i], boxes[i]
+            if blended[i]:
+                other = kept if i == last else share_of(images[j], 1 - weights[i], scratch)
+                add_own(images[i], weights[i], other)
+            else:
+                view[i, top:bottom, left:right] = kept if i == last else view[j, top:bottom, left:right]
 
 
-def share_of(image: Tensor, weight: float, out: Tensor | None) -> Tensor:
-    """An image [C, H, W] times a weight, in float32 or float64."""
+def share_of(image: Tensor, weight: float, out: Tensor) -> Tensor:
+    """An image [C, H, W] times a weight, into float32 or float64 of the same shape."""
     return torch.mul(image if image.dtype == torch.float64 else image.float(), weight, out=out)
 
 

@@ -41,9 +41,16 @@ class Features(nn.Module):
 
 
 def frozen_network(
-    mix: Mix, data: Data, mean: tuple[float, ...], std: tuple[float, ...], device: torch.device
+    mix: Mix,
+    data: Data,
+    mean: tuple[float, ...],
+    std: tuple[float, ...],
+    device: torch.device,
+    pretrained: bool = True,
 ) -> nn.Module | None:
     """The network of Attentive-CutMix for images normalised by `mean` and `std`; None for every other method.
+
+    Without `pretrained` its weights are random, to measure time.
 
     Raises:
         RunError: where the pretrained weights cannot be had.
@@ -55,10 +62,11 @@ def frozen_network(
     if mix.frozen_network == "embedded":
         if not is_resident(data.name):
             raise ValueError(f"Mix.frozen_network 'embedded' is for sets held in memory, not for {data.name}")
-        features = Features(_train(data.replace(flip=False, crop_padding=0)), 2, given, given)
+        plain = data.replace(flip=False, crop_padding=0)
+        features = Features(_train(plain, EPOCHS if pretrained else 0), 2, given, given)
     else:
         try:
-            network = timm.create_model(mix.frozen_network, pretrained=True)
+            network = timm.create_model(mix.frozen_network, pretrained=pretrained)
         except (OSError, RuntimeError) as error:
             raise RunError(
                 f"the pretrained weights of {mix.frozen_network} for Attentive-CutMix cannot be had ({error}): fetch "
@@ -70,7 +78,7 @@ def frozen_network(
 
 
 @lru_cache(maxsize=2)
-def _train(data: Data) -> nn.Module:
+def _train(data: Data, epochs: int) -> nn.Module:
     """A tiny ResNet trained on the training images of a run, unmixed; it stands in for one pretrained on ImageNet.
 
     As there, the images are those that the run itself trains on. Everything is fixed: all runs look through the same.
@@ -79,7 +87,7 @@ def _train(data: Data) -> nn.Module:
     network = build_model(EMBEDDED, train.num_classes, train.images.shape[1], data.image_size, seed=0).train()
     optimizer = torch.optim.AdamW(network.parameters(), lr=LEARNING_RATE)
     with torch.enable_grad():
-        for epoch in range(EPOCHS):
+        for epoch in range(epochs):
             for chosen in epoch_order(len(train), 0, epoch).split(BATCH):
                 logits = network(normalise(train.images[chosen], train.mean, train.std))
                 nn.functional.cross_entropy(logits, train.labels[chosen]).backward()

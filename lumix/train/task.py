@@ -146,10 +146,18 @@ class MixTask(ClassificationTask):
 
 
 def build_task(
-    run: Run, network: nn.Module, mean: tuple[float, ...], std: tuple[float, ...], device: torch.device
+    run: Run,
+    network: nn.Module,
+    mean: tuple[float, ...],
+    std: tuple[float, ...],
+    device: torch.device,
+    pretrained: bool = True,
 ) -> MixTask:
-    """The task of a run for a network on `device` and images normalised by `mean` and `std`."""
-    frozen = frozen_network(run.mix, run.data, mean, std, device)
+    """The task of a run for a network on `device` and images normalised by `mean` and `std`.
+
+    Without `pretrained` a frozen network has random weights, which is enough to measure time.
+    """
+    frozen = frozen_network(run.mix, run.data, mean, std, device, pretrained)
     return MixTask(
         model=network, mixer=build_mixer(run.mix, mean, std, frozen), loss=build_loss(run.loss), device=device
     )
