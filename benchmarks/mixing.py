@@ -124,7 +124,7 @@ def timm_and_its_plan(kind: Kind, mode: str, images: Tensor, labels: Tensor) -> 
 
 
 def check_equal(kind: Kind, cell: Cell, device: str, modes: tuple[str, ...]) -> None:
-    """Raise AssertionError unless lumix makes of timm's draws what timm makes of them, bit for bit where it only copies.
+    """Raise AssertionError unless lumix makes of timm's draws what timm makes; bit for bit where it only copies.
 
     64 large images are enough to take the way of large batches.
     """

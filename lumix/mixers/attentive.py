@@ -11,24 +11,14 @@ from torch.nn import functional as F
 from lumix.batch import Kind, MixedBatch
 from lumix.mixers.fmix import mix_by_mask
 from lumix.mixers.looking import evaluating
-from lumix.mixers.plan import (
-    PAIRINGS,
-    apply_plan,
-    check_batch,
-    check_choice,
-    check_positive,
-    check_probability,
-    draw_beta,
-    draw_partners,
-    draw_uniform,
-    unmixed_plan,
-)
+from lumix.mixers.plan import check_choice, check_positive, draw_beta
+from lumix.mixers.whole import WholeBatchMixer
 
 SCORES = ("mean", "last_channel")
 
 
 @dataclass(frozen=True, eq=False)
-class AttentiveCutMix:
+class AttentiveCutMix(WholeBatchMixer):
     """Cut the `cells` strongest cells of the own image's feature map and paste them on the partner.
 
     Here the own image is the patch: x = m * x_own + (1 - m) * x_partner, and the own label has the share of the cells.
@@ -43,8 +33,6 @@ class AttentiveCutMix:
         size: side in pixels to which images are resized for the network; None leaves them as they are.
         ratio_alpha: instead of `cells`, keep int(h * w * Beta(ratio_alpha, ratio_alpha)) cells, at least 1: one draw
             per batch (OpenMixup's AttentiveMix+, with 2).
-        pairing: "permutation" or timm's "flip".
-        prob: probability that a batch is mixed.
     """
 
     network: Callable[[Tensor], Tensor]
@@ -52,10 +40,10 @@ class AttentiveCutMix:
     scores: str = "mean"
     size: int | None = 224
     ratio_alpha: float | None = None
-    pairing: str = "permutation"
-    prob: float = 1.0
+    kind = Kind.MASK
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if not callable(self.network):
             raise ValueError(f"network must map images to a feature map, not be {self.network!r}")
         check_positive("cells", self.cells)
@@ -64,40 +52,21 @@ class AttentiveCutMix:
             check_positive("size", self.size)
         if self.ratio_alpha is not None:
             check_positive("ratio_alpha", self.ratio_alpha)
-        check_choice("pairing", self.pairing, PAIRINGS)
-        check_probability("prob", self.prob)
 
-    @property
-    def kinds(self) -> frozenset[Kind]:
-        """The kinds of mix that this mixer makes."""
-        return frozenset({Kind.MASK})
-
-    def __call__(self, images: Tensor, labels: Tensor, generator: torch.Generator, model: Any = None) -> MixedBatch:
-        """Mix images [B, C, H, W], uint8 or floating, with labels [B] int64; both stay as they are.
+    def apply(
+        self, images: Tensor, labels: Tensor, partner: Tensor, generator: torch.Generator, model: Any
+    ) -> MixedBatch:
+        """As the base says.
 
         Raises:
-            ValueError: for a bad batch, flip pairing of an odd one, a network whose output is no feature map, or whose
-                grid has fewer cells than `cells` or is finer than the images.
+            ValueError: for a network whose output is no feature map, or whose grid has fewer cells than `cells` or is
+                finer than the images.
         """
-        check_batch(images, labels)
-        size, device = len(images), images.device
-        partner, _, _ = draw_partners(size, "batch", self.pairing, generator)
-        if draw_uniform(1, generator) >= self.prob:
-            return apply_plan(images, labels, unmixed_plan(size, device))
         ratio = None if self.ratio_alpha is None else float(draw_beta(self.ratio_alpha, 1, generator))
-        partner = partner.to(device)
-        scores = self.cell_scores(images)
-        own, share = self.strongest(scores, ratio)
-        own = on_pixels(own, *images.shape[-2:]).unsqueeze(1)
-        return MixedBatch(
-            images=mix_by_mask(images, partner, own),
-            labels=labels,
-            partner_labels=labels[partner],
-            own_weight=torch.full((size,), share, device=device),
-            partner=partner,
-            kind=torch.full((size,), int(Kind.MASK), dtype=torch.uint8, device=device),
-            mask=own.to(torch.float32),
-        )
+        cells, share = self.strongest(self.cell_scores(images), ratio)
+        own = on_pixels(cells, *images.shape[-2:]).unsqueeze(1)
+        mixed = mix_by_mask(images, partner, own)
+        return self.record(mixed, labels, partner, torch.full((len(images),), share), mask=own.to(torch.float32))
 
     @torch.no_grad()
     def cell_scores(self, images: Tensor) -> Tensor:

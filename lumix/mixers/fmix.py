@@ -7,19 +7,8 @@ import torch
 from torch import Tensor
 
 from lumix.batch import Kind, MixedBatch
-from lumix.mixers.plan import (
-    PAIRINGS,
-    apply_plan,
-    blend,
-    check_batch,
-    check_choice,
-    check_positive,
-    check_probability,
-    draw_beta,
-    draw_partners,
-    draw_uniform,
-    unmixed_plan,
-)
+from lumix.mixers.plan import blend, check_choice, check_positive, check_probability, draw_beta, draw_uniform
+from lumix.mixers.whole import WholeBatchMixer
 
 SPECTRA = ("reference", "full")
 
@@ -68,7 +57,7 @@ def low_frequency_image(height: int, width: int, decay: float, spectrum: str, ge
 
 
 @dataclass(frozen=True)
-class FMix:
+class FMix(WholeBatchMixer):
     """Show the own image where low-frequency noise is brightest, on the share Beta(alpha, alpha) of all pixels.
 
     One mask and one share per batch. The own label has the share that was drawn, not the counted one, which is this
@@ -80,57 +69,36 @@ class FMix:
         spectrum: "reference" as the authors' code has it, or "full" as they meant it, see `low_frequency_image`.
         max_soft: share of pixels on either side of the mask's edge over which it falls from 1 to 0; 0 for a binary
             mask. Never more than the smaller of the two images' shares.
-        pairing: "permutation" or timm's "flip".
-        prob: probability that a batch is mixed.
     """
 
     alpha: float = 1.0
     decay: float = 3.0
     spectrum: str = "reference"
     max_soft: float = 0.0
-    pairing: str = "permutation"
-    prob: float = 1.0
+    kind = Kind.MASK
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         check_positive("alpha", self.alpha)
         check_choice("spectrum", self.spectrum, SPECTRA)
         check_probability("max_soft", self.max_soft)
-        check_choice("pairing", self.pairing, PAIRINGS)
-        check_probability("prob", self.prob)
 
-    @property
-    def kinds(self) -> frozenset[Kind]:
-        """The kinds of mix that this mixer makes."""
-        return frozenset({Kind.MASK})
-
-    def __call__(self, images: Tensor, labels: Tensor, generator: torch.Generator, model: Any = None) -> MixedBatch:
-        """Mix images [B, C, H, W], uint8 or floating, with labels [B] int64; both stay as they are.
-
-        Raises:
-            ValueError: for a bad batch, flip pairing of an odd one, or images of one row with the reference spectrum.
-        """
-        check_batch(images, labels)
-        size, (height, width), device = len(images), images.shape[-2:], images.device
-        if self.spectrum == "reference" and height < 2:
+    def check(self, images: Tensor, labels: Tensor) -> None:
+        super().check(images, labels)
+        if self.spectrum == "reference" and images.shape[-2] < 2:
             raise ValueError(
-                f"the reference spectrum needs images of 2 rows or more, not {height}: use spectrum='full'"
+                f"the reference spectrum needs images of 2 rows or more, not {images.shape[-2]}: use spectrum='full'"
             )
-        partner, _, _ = draw_partners(size, "batch", self.pairing, generator)
-        if draw_uniform(1, generator) >= self.prob:
-            return apply_plan(images, labels, unmixed_plan(size, device))
+
+    def apply(
+        self, images: Tensor, labels: Tensor, partner: Tensor, generator: torch.Generator, model: Any
+    ) -> MixedBatch:
+        size, (height, width) = len(images), images.shape[-2:]
         own_weight = draw_beta(self.alpha, 1, generator)
-        own = self.draw_mask(height, width, own_weight, generator).to(device).view(1, 1, height, width)
-        partner = partner.to(device)
+        own = self.draw_mask(height, width, own_weight, generator).to(images.device).view(1, 1, height, width)
         hard = self.max_soft == 0
-        return MixedBatch(
-            images=mix_by_mask(images, partner, own > 0) if hard else blend(images, images[partner], own),
-            labels=labels,
-            partner_labels=labels[partner],
-            own_weight=own_weight.to(device, torch.float32).expand(size),
-            partner=partner,
-            kind=torch.full((size,), int(Kind.MASK), dtype=torch.uint8, device=device),
-            mask=own.expand(size, 1, height, width),
-        )
+        mixed = mix_by_mask(images, partner, own > 0) if hard else blend(images, images[partner], own)
+        return self.record(mixed, labels, partner, own_weight.expand(size), mask=own.expand(size, 1, height, width))
 
     def draw_mask(self, height: int, width: int, own_weight: Tensor, generator: torch.Generator) -> Tensor:
         """One mask [H, W] float32 in [0, 1] with the share `own_weight` [1] float64 of ones, up to rounding."""

@@ -15,22 +15,10 @@ from torch import Tensor
 
 from lumix.batch import Kind, MixedBatch
 from lumix.mixers.looking import IMAGENET_STD, evaluating
-from lumix.mixers.plan import (
-    PAIRINGS,
-    apply_plan,
-    blend,
-    check_batch,
-    check_choice,
-    check_positive,
-    check_probability,
-    draw_beta,
-    draw_integers,
-    draw_partners,
-    draw_uniform,
-    unmixed_plan,
-)
+from lumix.mixers.plan import blend, check_choice, check_positive, draw_beta, draw_integers
 from lumix.mixers.puzzle_cut import SOLVERS, cut_energy, saliency_share, solve
 from lumix.mixers.puzzle_transport import transport, transport_plan
+from lumix.mixers.whole import WholeBatchMixer
 
 
 def input_saliency(model: torch.nn.Module, images: Tensor, labels: Tensor) -> Tensor:
@@ -54,7 +42,7 @@ def input_saliency(model: torch.nn.Module, images: Tensor, labels: Tensor) -> Te
 
 
 @dataclass(frozen=True)
-class PuzzleMix:
+class PuzzleMix(WholeBatchMixer):
     """Mix square images by blocks, with a mask and a label weight for each sample.
 
     Attributes:
@@ -71,8 +59,6 @@ class PuzzleMix:
         solver: "maxflow" (exact, SciPy, on the CPU), "icm" (a descent on any device) or "gco" (the authors' choice).
         std: of the normalisation that the images went through; None is ImageNet's for 3 channels and 1 for others. It
             only scales gamma. The mean is not asked for: it cancels in every difference of colours.
-        pairing: "permutation" or timm's "flip".
-        prob: probability that a batch is mixed.
     """
 
     alpha: float = 1.0
@@ -87,17 +73,15 @@ class PuzzleMix:
     transport_size: int = -1
     solver: str = "maxflow"
     std: tuple[float, ...] | None = None
-    pairing: str = "permutation"
-    prob: float = 1.0
+    kind = Kind.MASK
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         check_positive("alpha", self.alpha)
         check_positive("neighbours", self.neighbours)
         check_choice("solver", self.solver, SOLVERS)
         if self.solver == "maxflow" and find_spec("scipy") is None:  # not first at a batch that leaves blocks open
             raise ImportError("solver='maxflow' needs SciPy: pip install scipy, or use solver='icm'")
-        check_choice("pairing", self.pairing, PAIRINGS)
-        check_probability("prob", self.prob)
         if self.num_labels < 2:
             raise ValueError(f"num_labels must be at least 2, not {self.num_labels!r}")
         check_positive("transport_eps", self.transport_eps)
@@ -128,33 +112,31 @@ class PuzzleMix:
         block = side // grid
         return side % grid == 0 and block >= 2 and block % min(self.neighbours, block) == 0
 
-    def __call__(self, images: Tensor, labels: Tensor, generator: torch.Generator, model: Any = None) -> MixedBatch:
-        """Mix images [B, C, H, H] of floating point with labels [B] int64, seen by `model`; all stay as they are.
-
-        Raises:
-            ValueError: without a model; for images that are not square or not of floating point; else as `check_batch`.
-            ImportError: where the solver's library is missing.
-        """
-        self._check(images, labels)
-        if model is None:
-            raise ValueError("PuzzleMix looks at the images through the network: pass model=")
-        partner, _, _ = draw_partners(len(images), "batch", self.pairing, generator)
-        lam = float(draw_beta(self.alpha, 1, generator))
-        grids = self.suitable_grids(images.shape[-1])
-        drawn = draw_integers(torch.tensor([len(grids)], device=generator.device), generator)
-        if float(draw_uniform(1, generator)) >= self.prob:
-            return apply_plan(images, labels, unmixed_plan(len(images), images.device))
-        saliency = input_saliency(model, images, labels)
-        return self.mix(images, labels, partner.to(images.device), lam, grids[int(drawn)], saliency)
-
-    def _check(self, images: Tensor, labels: Tensor) -> None:
-        check_batch(images, labels)
+    def check(self, images: Tensor, labels: Tensor) -> None:
+        super().check(images, labels)
         if images.shape[-2] != images.shape[-1]:
             raise ValueError(f"PuzzleMix needs square images, not {images.shape[-2]} x {images.shape[-1]}: crop them")
         if not images.is_floating_point():
             raise ValueError(f"PuzzleMix needs the normalised images that the network takes, not {images.dtype}")
         if self.std is not None and len(self.std) != images.shape[1]:
             raise ValueError(f"std has {len(self.std)} values for images of {images.shape[1]} channels")
+
+    def apply(
+        self, images: Tensor, labels: Tensor, partner: Tensor, generator: torch.Generator, model: Any
+    ) -> MixedBatch:
+        """As the base says, for images [B, C, H, H] of floating point, seen by `model`, which stays as it is.
+
+        Raises:
+            ValueError: without a model.
+            ImportError: where the solver's library is missing.
+        """
+        if model is None:
+            raise ValueError("PuzzleMix looks at the images through the network: pass model=")
+        lam = float(draw_beta(self.alpha, 1, generator))
+        grids = self.suitable_grids(images.shape[-1])
+        drawn = draw_integers(torch.tensor([len(grids)], device=generator.device), generator)
+        saliency = input_saliency(model, images, labels)
+        return self.mix(images, labels, partner, lam, grids[int(drawn)], saliency)
 
     @torch.no_grad()
     def mix(
@@ -168,7 +150,7 @@ class PuzzleMix:
             lam: drawn share of the own image in [0, 1].
             grid: blocks per side.
         """
-        self._check(images, labels)
+        self.check(images, labels)
         mask = self.mask(images, partner, lam, grid, saliency)
         own, other = images, images[partner]
         if self.transport:
@@ -178,16 +160,7 @@ class PuzzleMix:
         mixed = blend(own, other, pixels)
         if images.is_contiguous(memory_format=torch.channels_last) and not images.is_contiguous():
             mixed = mixed.contiguous(memory_format=torch.channels_last)
-        return MixedBatch(
-            images=mixed,
-            labels=labels,
-            partner_labels=labels[partner],
-            own_weight=mask.mean((1, 2)),
-            partner=partner,
-            kind=torch.full((len(images),), int(Kind.MASK), dtype=torch.uint8, device=images.device),
-            mask=pixels,
-            moved=self.transport,
-        )
+        return self.record(mixed, labels, partner, mask.mean((1, 2)), mask=pixels, moved=self.transport)
 
     def mask(self, images: Tensor, partner: Tensor, lam: float, grid: int, saliency: Tensor) -> Tensor:
         """[B, n, n] float32, the own image's share of each block."""

@@ -9,23 +9,14 @@ from torch.nn import functional as F
 
 from lumix.batch import Kind, MixedBatch
 from lumix.mixers.cutmix import visible_share
-from lumix.mixers.plan import (
-    PAIRINGS,
-    apply_plan,
-    check_batch,
-    check_choice,
-    check_probability,
-    draw_integers,
-    draw_partners,
-    draw_uniform,
-    unmixed_plan,
-)
+from lumix.mixers.plan import check_choice, draw_integers, draw_uniform
+from lumix.mixers.whole import WholeBatchMixer
 
 INTERPOLATIONS = ("nearest", "bilinear")
 
 
 @dataclass(frozen=True)
-class ResizeMix:
+class ResizeMix(WholeBatchMixer):
     """Paste the partner, resized to a box of tau times the image's sides, into each image; one box per batch.
 
     The box lies around a uniform centre and is clipped at the border; the partner is resized to what is left of it, so
@@ -36,57 +27,31 @@ class ResizeMix:
     Attributes:
         low, high: tau is uniform between them, 0 <= low <= high <= 1. A side below 2 pixels becomes 2.
         interpolation: "nearest" as published, or "bilinear".
-        pairing: "permutation" or timm's "flip".
-        prob: probability that a batch is mixed.
     """
 
     low: float = 0.1
     high: float = 0.8
     interpolation: str = "nearest"
-    pairing: str = "permutation"
-    prob: float = 1.0
+    kind = Kind.CUTMIX
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if not 0 <= self.low <= self.high <= 1:
             raise ValueError(
                 f"low and high must be shares of a side, 0 <= low <= high <= 1, not {self.low}, {self.high}"
             )
         check_choice("interpolation", self.interpolation, INTERPOLATIONS)
-        check_choice("pairing", self.pairing, PAIRINGS)
-        check_probability("prob", self.prob)
 
-    @property
-    def kinds(self) -> frozenset[Kind]:
-        """The kinds of mix that this mixer makes."""
-        return frozenset({Kind.CUTMIX})
-
-    def __call__(self, images: Tensor, labels: Tensor, generator: torch.Generator, model: Any = None) -> MixedBatch:
-        """Mix images [B, C, H, W], uint8 or floating, with labels [B] int64; both stay as they are.
-
-        Raises:
-            ValueError: for a bad batch or flip pairing of an odd one.
-        """
-        check_batch(images, labels)
-        size, (height, width), device = len(images), images.shape[-2:], images.device
-        partner, _, _ = draw_partners(size, "batch", self.pairing, generator)
-        if draw_uniform(1, generator) >= self.prob:
-            return apply_plan(images, labels, unmixed_plan(size, device))
+    def apply(
+        self, images: Tensor, labels: Tensor, partner: Tensor, generator: torch.Generator, model: Any
+    ) -> MixedBatch:
+        height, width = images.shape[-2:]
         box = self.draw_box(height, width, generator)
-        partner = partner.to(device)
         top, bottom, left, right = box.tolist()
         mixed = images.clone()
         mixed[:, :, top:bottom, left:right] = self.resize(images, bottom - top, right - left)[partner]
-        boxes = box.to(device).expand(size, 4)
-        return MixedBatch(
-            images=mixed,
-            labels=labels,
-            partner_labels=labels[partner],
-            own_weight=visible_share(boxes, height, width).to(torch.float32),
-            partner=partner,
-            kind=torch.full((size,), int(Kind.CUTMIX), dtype=torch.uint8, device=device),
-            box=boxes,
-            moved=True,
-        )
+        boxes = box.to(images.device).expand(len(images), 4)
+        return self.record(mixed, labels, partner, visible_share(boxes, height, width), box=boxes, moved=True)
 
     def draw_box(self, height: int, width: int, generator: torch.Generator) -> Tensor:
         """One clipped box [4] int64 (top, bottom, left, right) of at least one pixel, on the generator's device."""

@@ -9,21 +9,9 @@ from torch import Tensor
 from lumix.batch import Kind, MixedBatch
 from lumix.mixers.cutmix import BOX_RULES, box_around, visible_share
 from lumix.mixers.looking import IMAGENET_MEAN, IMAGENET_STD
-from lumix.mixers.plan import (
-    PAIRINGS,
-    Draws,
-    apply_plan,
-    check_batch,
-    check_choice,
-    check_positive,
-    check_probability,
-    deal,
-    draw_beta,
-    draw_partners,
-    draw_uniform,
-    unmixed_plan,
-)
+from lumix.mixers.plan import Draws, apply_plan, check_choice, check_positive, deal, draw_beta
 from lumix.mixers.saliency import fine_grained_saliency, in_chunks, opencv_saliency, peaks, reference_float_saliency
+from lumix.mixers.whole import WholeBatchMixer
 
 SCOPES = ("batch_first", "sample")
 INPUTS = ("uint8", "reference_float")
@@ -31,11 +19,11 @@ DETECTORS = ("torch", "opencv")
 
 
 @dataclass(frozen=True)
-class SaliencyMix:
+class SaliencyMix(WholeBatchMixer):
     """Paste a box of the partner, centred on the partner's saliency peak, at the same place of the own image.
 
     The box has the area share 1 - Beta(alpha, alpha), is clipped at the border, and the own label keeps the share that
-    stays visible.
+    stays visible. The authors set `prob` to 1 on ImageNet and 0.5 on CIFAR.
 
     Attributes:
         alpha: above 0; the authors' is 1.
@@ -45,8 +33,6 @@ class SaliencyMix:
             "reference_float": the published slip, floats read as bytes (`reference_float_saliency`), which places the
             box by little more than chance. Images in uint8 are seen as they are.
         mean, std: normalisation of float images, one entry a channel; ImageNet's by default.
-        pairing: "permutation" or timm's "flip".
-        prob: probability that a batch is mixed (authors: 1 on ImageNet, 0.5 on CIFAR).
         detector: "torch", on the device of the images, or "opencv", the same maps from OpenCV's contrib modules.
         box_rule: edges of a box of odd side, see `CutMix`.
     """
@@ -56,17 +42,15 @@ class SaliencyMix:
     saliency_input: str = "uint8"
     mean: tuple[float, ...] = IMAGENET_MEAN
     std: tuple[float, ...] = IMAGENET_STD
-    pairing: str = "permutation"
-    prob: float = 1.0
     detector: str = "torch"
     box_rule: str = "legacy"
+    kind = Kind.CUTMIX
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         check_positive("alpha", self.alpha)
         check_choice("scope", self.scope, SCOPES)
         check_choice("saliency_input", self.saliency_input, INPUTS)
-        check_choice("pairing", self.pairing, PAIRINGS)
-        check_probability("prob", self.prob)
         check_choice("detector", self.detector, DETECTORS)
         check_choice("box_rule", self.box_rule, BOX_RULES)
         if len(self.mean) != len(self.std):
@@ -74,30 +58,23 @@ class SaliencyMix:
                 f"mean and std must have one entry a channel each, not {len(self.mean)} and {len(self.std)}"
             )
 
-    @property
-    def kinds(self) -> frozenset[Kind]:
-        """The kinds of mix that this mixer makes."""
-        return frozenset({Kind.CUTMIX})
-
-    def __call__(self, images: Tensor, labels: Tensor, generator: torch.Generator, model: Any = None) -> MixedBatch:
-        """Mix images [B, 3 or 1, H, W], uint8 or floating, with labels [B] int64; both stay as they are.
+    def apply(
+        self, images: Tensor, labels: Tensor, partner: Tensor, generator: torch.Generator, model: Any
+    ) -> MixedBatch:
+        """As the base says, for images [B, 3 or 1, H, W], uint8 or floating.
 
         Raises:
-            ValueError: for a bad batch, flip pairing of an odd one, or a `mean` that does not match the channels.
+            ValueError: for a `mean` that does not match the channels.
             ImportError: for detector "opencv" without OpenCV's contrib modules.
         """
-        check_batch(images, labels)
         size, (height, width), device = len(images), images.shape[-2:], images.device
-        mode = "batch" if self.scope == "batch_first" else "elem"
-        partner, group, count = draw_partners(size, mode, self.pairing, generator)
-        if draw_uniform(1, generator) >= self.prob:
-            return apply_plan(images, labels, unmixed_plan(size, device))
+        count = 1 if self.scope == "batch_first" else size
         own_weight = draw_beta(self.alpha, count, generator).to(device)
-        partner, group = partner.to(device), group.to(device)
         centre = peaks(self.saliency(images[partner[:count]]))
         box = box_around(own_weight, centre, height, width, self.box_rule)
         kind = torch.full((count,), int(Kind.CUTMIX), dtype=torch.uint8, device=device)
         draws = Draws(visible_share(box, height, width), kind, box)
+        group = torch.arange(size, device=device) * (count > 1)
         plan = deal(draws, torch.ones(count, dtype=torch.bool, device=device), partner, group, self.kinds)
         return apply_plan(images, labels, plan)
 

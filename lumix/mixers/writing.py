@@ -20,7 +20,7 @@ from lumix.batch import Kind, is_kind
 if TYPE_CHECKING:
     from lumix.mixers.plan import MixPlan
 
-PIECE = 2**20  # bytes of images that are blended at a time, about a core's second-level cache
+PIECE = 2**24  # bytes of float32 that are blended at a time, so that what is needed beside them is reused
 LARGE = 2**16  # bytes of an image from which on an assignment a sample is cheaper than one gather for all
 REUSED = 2**25  # bytes up to which glibc reuses memory
 INTEGERS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
@@ -67,12 +67,15 @@ def blend_all(images: Tensor, mixed: Tensor, plan: "MixPlan") -> Tensor:
     weight = plan.own_weight.view(-1, 1, 1, 1)
     in_floats = own.dtype in (torch.float32, torch.float64)
     weights = (weight.to(own.dtype), (1 - weight).to(own.dtype)) if in_floats else (weight, weight)
-    step = max(1, PIECE // images[0].nbytes)
+    step = max(1, PIECE // (4 * images[0].numel()))
     for start in range(0, len(images), step):
         piece = slice(start, start + step)
         other = own.index_select(0, plan.partner[piece]) if others is None else others[piece]
         if in_floats:  # as `blend` does it, without memory for the products
-            torch.mul(own[piece], weights[0][piece], out=result[piece]).add_(other.mul_(weights[1][piece]))
+            shares = weights[0][piece], weights[1][piece]
+            if plan.one_draw:  # one number is multiplied faster than a column of equal ones
+                shares = weights[0][0, 0, 0, 0], weights[1][0, 0, 0, 0]
+            torch.mul(own[piece], shares[0], out=result[piece]).add_(other.mul_(shares[1]))
         else:
             result[piece] = blend(own[piece], other, weight[piece])
     return mixed
@@ -89,6 +92,7 @@ def paste_all(images: Tensor, mixed: Tensor, plan: "MixPlan") -> None:
         paste_at_once(images, mixed, plan)
         return
     source, target = pixels(images), pixels(mixed)
+    torch.autograd.graph.increment_version(mixed)  # NumPy writes behind autograd's back
     for i, (j, (top, bottom, left, right)) in enumerate(zip(plan.partner.tolist(), plan.box.tolist(), strict=True)):
         target[i, top:bottom, left:right] = source[j, top:bottom, left:right]
 
@@ -144,24 +148,31 @@ def mix_in_place(images: Tensor, plan: "MixPlan") -> Tensor:
     if Kind.MIXUP not in plan.kinds and one_gather(images, plan):
         paste_at_once(images, images, plan)
         return images
-    small = images.nbytes <= REUSED
-    if small and Kind.MIXUP in plan.kinds:
-        if Kind.CUTMIX not in plan.kinds and bool(is_kind(plan.kind, Kind.MIXUP).all()):
-            return blend_all(images, images, plan)
-        return images.copy_(mix_by_writing(images, plan))
     partner = plan.partner.tolist()
-    if len(set(partner)) < len(partner):  # no rings
-        return images.copy_(mix_by_writing(images, plan))
+    few_bytes = images.nbytes <= REUSED and (Kind.MIXUP in plan.kinds or images[0].nbytes < LARGE)
+    if few_bytes or len(set(partner)) < len(partner):  # no rings where two samples read from one
+        return mix_with_copy(images, plan)
     if Kind.MIXUP in plan.kinds:
         rewrite(images, plan, partner)
     else:
-        paste_in_place(pixels(images), plan.box, partner)
-    torch.autograd.graph.increment_version(images)  # NumPy writes behind autograd's back
+        paste_in_place(images, plan.box, partner)
     return images
 
 
-def paste_in_place(view: Any, box: Tensor, partner: list[int]) -> None:
-    """Write the box of each sample's partner into a view [B, H, W, C]."""
+def mix_with_copy(images: Tensor, plan: "MixPlan") -> Tensor:
+    """In place by way of a copy of all that is read."""
+    if Kind.MIXUP not in plan.kinds:
+        paste_all(images.clone(), images, plan)
+        return images
+    if Kind.CUTMIX not in plan.kinds and bool(is_kind(plan.kind, Kind.MIXUP).all()):
+        return blend_all(images, images, plan)
+    return images.copy_(mix_by_writing(images, plan))
+
+
+def paste_in_place(images: Tensor, box: Tensor, partner: list[int]) -> None:
+    """Paste into one sample after the other."""
+    view = pixels(images)
+    torch.autograd.graph.increment_version(images)
     boxes, areas = box.tolist(), ((box[:, 1] - box[:, 0]) * (box[:, 3] - box[:, 2])).tolist()
     for ring in rings(partner):
         if len(ring) == 2 and areas[ring[0]] < areas[ring[1]]:
@@ -179,19 +190,21 @@ def rewrite(images: Tensor, plan: "MixPlan", partner: list[int]) -> None:
     """Blend or paste one sample after the other."""
     blended, boxes, weights = is_kind(plan.kind, Kind.MIXUP).tolist(), plan.box.tolist(), plan.own_weight.tolist()
     view = pixels(images)
+    torch.autograd.graph.increment_version(images)
     work = images.dtype if images.dtype == torch.float64 else torch.float32
-    scratch = torch.empty_like(images[0], dtype=work)
+    each = images.unbind(0)
+    scratch = torch.empty_like(each[0], dtype=work), torch.empty_like(each[0], dtype=work)
     for ring in rings(partner):
         first, last = ring[0], ring[-1]
         if blended[last]:
-            kept = share_of(images[first], 1 - weights[last], torch.empty_like(scratch))
+            kept = share_of(each[first], 1 - weights[last], scratch[1])
         else:
             kept = cut(view[first], boxes[last])
         for i in ring:
             j, (top, bottom, left, right) = partner[i], boxes[i]
             if blended[i]:
-                other = kept if i == last else share_of(images[j], 1 - weights[i], scratch)
-                add_own(images[i], weights[i], other)
+                other = kept if i == last else share_of(each[j], 1 - weights[i], scratch[0])
+                add_own(each[i], weights[i], other)
             else:
                 view[i, top:bottom, left:right] = kept if i == last else view[j, top:bottom, left:right]
 
