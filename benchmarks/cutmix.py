@@ -1,6 +1,7 @@
 """Row 1: CutMix with a box of its own for each sample, and with one box for the batch."""
 
 from collections.abc import Iterator
+from typing import Any
 
 import torch
 
@@ -12,9 +13,12 @@ from lumix import Kind
 NAME = "cutmix"
 TITLE = "CutMix"
 PEERS = "timm's Mixup (elem, pair, batch), torchvision v2.CutMix (one box), the copy of a batch"
-SMALL_UINT8 = (
-    "1 024 samples take 1 microsecond each to be addressed, while all their 3 MB are copied in 70 microseconds"
+SMALL = (
+    "each of 1 024 samples takes 1 to 2 microseconds to be addressed from Python and the draws 0.4 ms, whatever the "
+    "bytes, while copying the batch takes 0.5 ms (uint8: 0.07)"
 )
+LARGE = "lumix takes what a copy of the batch takes, and timm's whole time is 8 copies (uint8: 5) on this machine"
+ONE_BOX = "the batch is mixed in half a millisecond, and the draws and the record of the mix take 0.2 of it"
 
 
 def cases(setting: Setting) -> Iterator[Case]:
@@ -31,10 +35,10 @@ def each_its_box(cell: Cell, setting: Setting) -> Case:
         goals = [faster(timings, "timm elem", 50), within(timings, FLOOR, 1.3)]
     else:
         large, bytes_ = cell.side == 224, cell.dtype == torch.uint8
-        why = SMALL_UINT8 if bytes_ and not large else ""
+        why: dict[str, Any] = {"why": LARGE} if large else {"why": SMALL, "quick": 100 if bytes_ else 12}
         goals = [
-            faster(timings, "timm elem", 10 if not large else 4 if bytes_ else 8),
-            within(timings, FLOOR, 1.5 if large else 5, why=why),
+            faster(timings, "timm elem", 10 if not large else 4 if bytes_ else 8, why=why["why"]),
+            within(timings, FLOOR, 1.5 if large else 5, **why),
         ]
     goals += [faster(timings, "timm pair", None), faster(timings, "timm elem", None, "lumix, copying")]
     return timed_case(f"a box per sample, {cell.title}", timings, goals)
@@ -42,5 +46,7 @@ def each_its_box(cell: Cell, setting: Setting) -> Case:
 
 def one_box(cell: Cell, setting: Setting) -> Case:
     timings = measured(Kind.CUTMIX, "batch", cell, setting)
-    goals = [faster(timings, "timm batch", 1), faster(timings, "torchvision", 1), within(timings, FLOOR, None)]
+    why = ONE_BOX if cell.side == 32 else ""
+    goals = [faster(timings, name, 1, why=why) for name in ("timm batch", "torchvision")]
+    goals.append(within(timings, FLOOR, None))
     return timed_case(f"one box, {cell.title}", timings, goals)

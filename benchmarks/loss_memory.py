@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import torch
 
 from benchmarks.loss import PRINTED, SIZE, Task, check_equal, steps
-from benchmarks.measure import Setting, Spread, Work
+from benchmarks.measure import Setting, Spread
 from benchmarks.outcome import Case, Goal
 from lumix.evaluate.throughput import peak_memory
 
@@ -25,20 +25,11 @@ def cases(setting: Setting) -> Iterator[Case]:
         peaks = {}
         for name, work in steps(task, setting.device).items():
             work()
-            peaks[name] = Spread.of([peak_memory(forgetful(work, task), torch.device(setting.device)) / array])
+            task.logits.grad = None  # or it would be released in the middle of the next run
+            peaks[name] = Spread.of([peak_memory(work, torch.device(setting.device)) / array])
         target = 2.1 if classes == 1000 else 2.5  # two arrays; draws and weights [B] come on top
         goals = [
             Goal(f"arrays of {SIZE} x {classes} above the logits", peaks["lumix"], target, at_most=True, unit=""),
             Goal(f"times as many in {PRINTED}", Spread.of([peaks[PRINTED].median / peaks["lumix"].median])),
         ]
         yield Case(f"logits {SIZE} x {classes}, float32", "arrays", peaks, goals)
-
-
-def forgetful(work: Work, task: Task) -> Work:
-    """`work` from a state without a gradient, which would otherwise be released in the middle of it."""
-
-    def run() -> None:
-        task.logits.grad = None
-        work()
-
-    return run

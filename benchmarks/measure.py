@@ -9,10 +9,11 @@ import statistics
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 
-Work = Callable[[], object]
+Work = Callable[[], Any]
 
 AT_MOST = 200  # runs of one rival in one round
 FEWEST = 3  # rounds, however long they take

@@ -22,6 +22,7 @@ class Goal:
         at_most: whether the target is an upper limit; otherwise it is a lower one.
         unit: appended to the number.
         why: where the target is known to be out of reach, what limits the number.
+        quick: limit of a quick run, by default half of the target; for numbers that miss that too.
     """
 
     text: str
@@ -30,14 +31,21 @@ class Goal:
     at_most: bool = False
     unit: str = "x"
     why: str = ""
+    quick: float | None = None
+
+    @property
+    def limit(self) -> float | None:
+        """What a quick run must reach."""
+        if self.quick is not None or self.target is None:
+            return self.quick
+        return self.target * 2 if self.at_most else self.target / 2
 
     def reached(self, quick: bool = False) -> bool:
-        """Whether the median reaches the target, or half of it when `quick`."""
-        if self.target is None:
+        """Whether the median reaches the target, or the limit of a quick run."""
+        target = self.limit if quick else self.target
+        if target is None:
             return True
-        if self.at_most:
-            return self.value.median <= self.target * (2 if quick else 1)
-        return self.value.median >= self.target / (2 if quick else 1)
+        return self.value.median <= target if self.at_most else self.value.median >= target
 
 
 @dataclass(frozen=True)
@@ -61,7 +69,10 @@ class Case:
     skipped: dict[str, str] = field(default_factory=dict)
 
     def as_json(self, quick: bool) -> dict[str, Any]:
-        goals = [asdict(goal) | {"reached": goal.reached(), "passed": goal.reached(quick)} for goal in self.goals]
+        goals = [
+            asdict(goal) | {"limit": goal.limit, "reached": goal.reached(), "passed": goal.reached(quick)}
+            for goal in self.goals
+        ]
         return asdict(self) | {"goals": goals}
 
 
@@ -86,13 +97,13 @@ def timed_case(title: str, timings: Timings, goals: list[Goal], skipped: dict[st
     return Case(title, "ms", values, goals, wall, skipped or {})
 
 
-def faster(timings: Timings, than: str, target: float | None, who: str = "lumix", why: str = "") -> Goal:
-    """How many times `who` is faster than a peer."""
+def faster(timings: Timings, than: str, target: float | None, who: str = "lumix", **options: Any) -> Goal:
+    """How many times `who` is faster than a peer; `why` and `quick` as for `Goal`."""
     what = f"speed-up over {than}" + ("" if who == "lumix" else f" ({who})")
-    return Goal(what, timings.ratio(than, who), target, why=why)
+    return Goal(what, timings.ratio(than, who), target, **options)
 
 
-def within(timings: Timings, floor: str, target: float | None, who: str = "lumix", why: str = "") -> Goal:
-    """How many times the floor `who` takes."""
+def within(timings: Timings, floor: str, target: float | None, who: str = "lumix", **options: Any) -> Goal:
+    """How many times the floor `who` takes; `why` and `quick` as for `Goal`."""
     what = f"times {floor}" + ("" if who == "lumix" else f" ({who})")
-    return Goal(what, timings.ratio(who, floor), target, at_most=True, why=why)
+    return Goal(what, timings.ratio(who, floor), target, at_most=True, **options)

@@ -92,7 +92,9 @@ def test_an_unmixed_batch_in_place_is_the_batch(mixer):
 
 def test_images_that_share_memory_are_refused():
     images = images_of(1).expand(6, -1, -1, -1)
-    with pytest.raises(ValueError, match=r"share memory \(expand\) cannot be mixed in place: use images.contiguous\(\)"):
+    with pytest.raises(
+        ValueError, match=r"share memory \(expand\) cannot be mixed in place: use images.contiguous\(\)"
+    ):
         Switch(mode="elem", inplace=True)(images, labels_of(6), stream())
     assert Switch(mode="elem")(images, labels_of(6), stream()).images.shape == images.shape
 

@@ -123,8 +123,8 @@ IMAGES_PER_SECOND = {
 def hours(run: Run) -> float:
     """Estimated GPU-hours of one seed: epochs over all images, 20 s for start and evaluation.
 
-    Tiny-ImageNet counts as complete, with 100 000 images of four times as many tokens. Puzzle-Mix cuts its graphs on the
-    CPU meanwhile: 0.35 ms an image, measured at 32 pixels, in every other batch.
+    Tiny-ImageNet counts as complete, with 100 000 images of four times as many tokens. Puzzle-Mix cuts its graphs on
+    the CPU meanwhile: 0.35 ms an image, measured at 32 pixels, in every other batch.
     """
     images = 400_000 if run.data.name == "tiny_imagenet" else 50_000
     seconds = 1 / IMAGES_PER_SECOND[run.model.role] + (0.35e-3 / 2 if run.mix.method == "puzzlemix" else 0)
