@@ -29,7 +29,7 @@ repro: setup  ## train what is missing, redraw every table and figure, write the
 	    echo "Not everything is finished, see above; $(CURDIR)/report/index.html holds what is"; exit $$code; }
 	@echo "The report is $(CURDIR)/report/index.html"
 
-bench: setup  ## speed beside the best peers and the floor of the machine; about 6 minutes
+bench: setup  ## speed beside the best peers and the floor of the machine; about 7 minutes
 	python -m benchmarks
 	python -m benchmarks page
 
