@@ -12,8 +12,8 @@ HEAD = """\
 <!-- Generated: python -m benchmarks page -->
 # Performance
 
-lumix beside the best peers and beside the floor of the machine, measured by `make bench`, which takes about seven minutes
-on two cores and writes this page. `python -m benchmarks --help` lists the options; `--quick` is what CI runs.
+lumix beside the best peers and beside the floor of the machine, measured by `make bench`, which takes about seven
+minutes on two cores and writes this page. `python -m benchmarks --help` lists the options; `--quick` is what CI runs.
 
 How it is measured:
 
