@@ -71,7 +71,10 @@ def test_seven_lines_put_lumix_into_a_training_loop_and_it_learns():
     assert names["loss_fn"].eta > 0
 
 
-@pytest.mark.parametrize("page", [*PAGES, ROOT / "CHANGELOG.md", ROOT / "docs" / "deviations.md"], ids=lambda p: p.name)
+OTHERS = [ROOT / "CHANGELOG.md", *(ROOT / "docs" / name for name in ("combinations.md", "deviations.md", "slurm.md"))]
+
+
+@pytest.mark.parametrize("page", [*PAGES, *OTHERS], ids=lambda p: p.name)
 def test_links_lead_somewhere(page):
     for target in re.findall(r"\]\(([^)#\s]+)[^)]*\)", page.read_text()):
         assert target.startswith("https://") or (page.parent / target).exists(), target
