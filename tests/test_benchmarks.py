@@ -14,6 +14,7 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
 from benchmarks import loss, measure, mixing, outcome, page, record, start_up  # noqa: E402
+from benchmarks.__main__ import main  # noqa: E402
 from benchmarks.measure import Setting, Spread, Timings  # noqa: E402
 from benchmarks.outcome import Case, Goal  # noqa: E402
 from lumix import Kind, functional  # noqa: E402
@@ -260,3 +261,19 @@ def test_wrong_usage_is_one_sentence(arguments, message):
 
 def test_start_up_checks_that_the_import_is_lazy():
     start_up.check_all()
+
+
+@pytest.mark.parametrize(
+    ("status", "quick", "code"),
+    [
+        ("done", True, 0),
+        ("below target", True, 3),
+        ("below target", False, 0),
+        ("not equal", True, 1),
+        ("not equal", False, 1),
+    ],
+)
+def test_exit_status_tells_what_is_wrong_from_what_is_slow(monkeypatch, status, quick, code):
+    row = {"name": "loss", "status": status, "reason": "", "cases": []}
+    monkeypatch.setattr(record, "run", lambda names, setting: {"rows": [row], "quick": quick})
+    assert main(["--row", "loss", *(["--quick"] if quick else [])]) == code
