@@ -74,6 +74,10 @@ class MixedBatch:
         """[B] bool, which samples were mixed in this way."""
         return is_kind(self.kind, kind)
 
+    def is_cut(self) -> Tensor:
+        """[B] bool, which samples were cut, by box or by mask."""
+        return self.is_kind(Kind.CUTMIX) | self.is_kind(Kind.MASK)
+
     def own_mask(self, stride: int = 1) -> Tensor:
         """[B, 1, H, W] float32, the share of the own image at each pixel: 1 or 0 when cut, its weight when blended.
 
@@ -84,7 +88,7 @@ class MixedBatch:
         """
         if self.mask is not None:
             return self.mask[..., ::stride, ::stride].float()
-        if self.box is None and bool((self.is_kind(Kind.CUTMIX) | self.is_kind(Kind.MASK)).any()):
+        if self.box is None and bool(self.is_cut().any()):
             raise ValueError("this batch was cut but holds neither box nor mask: ask before patches are shuffled")
         height, width = (-(-side // stride) for side in self.images.shape[-2:])
         share = torch.where(self.is_kind(Kind.MIXUP), self.own_weight, torch.ones_like(self.own_weight))
@@ -111,6 +115,12 @@ def is_kind(kinds: Tensor, kind: Kind) -> Tensor:
     """Where `kinds` uint8 is `kind`, bool of the same shape."""
     # torch.compile takes the comparison of a tensor with an enum for a constant; with an int it compares.
     return kinds == int(kind)
+
+
+def box_area(box: Tensor) -> Tensor:
+    """Pixels [D] int64 in each half-open box [D, 4] (top, bottom, left, right)."""
+    top, bottom, left, right = box.unbind(1)
+    return (bottom - top) * (right - left)
 
 
 def inside_box(box: Tensor, height: int, width: int, stride: int = 1) -> Tensor:

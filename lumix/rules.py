@@ -53,11 +53,6 @@ class AreaRule:
         return torch.zeros_like(batch.kind, dtype=torch.bool)
 
 
-def is_cut(batch: MixedBatch) -> Tensor:
-    """[B] bool, the samples that were cut, by box or by mask."""
-    return batch.is_kind(Kind.CUTMIX) | batch.is_kind(Kind.MASK)
-
-
 # ------------------------------------------------------------------------------------------------- TransMix
 
 
@@ -101,7 +96,7 @@ class TransMixRule:
         check_probability("share", self.share)
 
     def perturbs(self, batch: MixedBatch) -> Tensor:
-        return is_cut(batch)
+        return batch.is_cut()
 
     def __call__(
         self,
@@ -222,7 +217,7 @@ class LUMixRule:
         return self.r_a > 0
 
     def perturbs(self, batch: MixedBatch) -> Tensor:
-        return is_cut(batch) if self.apply_to == "cutmix" else ~batch.is_kind(Kind.NONE)
+        return batch.is_cut() if self.apply_to == "cutmix" else ~batch.is_kind(Kind.NONE)
 
     def __call__(
         self,

@@ -9,11 +9,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from lumix.batch import Kind
+from lumix.batch import Kind, box_area
 from lumix.mixers.plan import (
     Draws,
     PlannedMixer,
-    box_area,
     check_choice,
     check_positive,
     draw_beta,

@@ -13,7 +13,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from lumix.batch import Kind, MixedBatch, inside_box, is_kind
+from lumix.batch import Kind, MixedBatch, box_area, inside_box, is_kind
 from lumix.mixers.writing import blend, mix_by_writing
 
 MODES = ("batch", "pair", "elem")
@@ -216,12 +216,6 @@ def unmixed_plan(size: int, device: torch.device) -> MixPlan:
     box = torch.zeros((size, 4), dtype=torch.int64, device=device)
     weight = torch.ones(size, dtype=torch.float64, device=device)
     return MixPlan(weight, torch.arange(size, device=device), kind, box, frozenset({Kind.NONE}))
-
-
-def box_area(box: Tensor) -> Tensor:
-    """Pixels [D] int64 in each half-open box [D, 4] (top, bottom, left, right)."""
-    top, bottom, left, right = box.unbind(1)
-    return (bottom - top) * (right - left)
 
 
 # ------------------------------------------------------------------------------------------------- application

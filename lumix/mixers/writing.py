@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from lumix.batch import Kind, is_kind
+from lumix.batch import Kind, box_area, is_kind
 
 if TYPE_CHECKING:
     from lumix.mixers.plan import MixPlan
@@ -177,7 +177,7 @@ def paste_in_place(images: Tensor, box: Tensor, partner: list[int]) -> None:
     """Paste into one sample after the other."""
     view = pixels(images)
     torch.autograd.graph.increment_version(images)
-    boxes, areas = box.tolist(), ((box[:, 1] - box[:, 0]) * (box[:, 3] - box[:, 2])).tolist()
+    boxes, areas = box.tolist(), box_area(box).tolist()
     for ring in rings(partner):
         if len(ring) == 2 and areas[ring[0]] < areas[ring[1]]:
             ring.reverse()  # keeps the smaller of the two boxes

@@ -6,7 +6,6 @@ import torch
 from torch import Tensor
 
 from lumix.batch import MixedBatch
-from lumix.rules import is_cut
 
 SIZE = 7  # entries of a tally: samples, and sums over them
 
@@ -21,7 +20,7 @@ def tally(batch: MixedBatch, loss: Tensor, own_weight: Tensor, perturbed: Tensor
         (1 - own_weight).sum(),
         change.sum(),
         perturbed.sum(),
-        is_cut(batch).sum(),
+        batch.is_cut().sum(),
     )
     return torch.stack([value.double() for value in sums])
 

@@ -8,24 +8,9 @@ from timm.task import ClassificationTask
 from timm.utils.model import unwrap_model
 from torch import Tensor, nn
 
+from lumix import mixers
 from lumix.batch import MixedBatch
 from lumix.loss import MixLoss
-from lumix.mixers import (
-    AttentiveCutMix,
-    CutMix,
-    Either,
-    FMix,
-    ManifoldMix,
-    Mixer,
-    Mixup,
-    PuzzleMix,
-    RandomLambda,
-    RandomShuffle,
-    ResizeMix,
-    SaliencyMix,
-    Switch,
-    hidden_mixing,
-)
 from lumix.mixers.plan import apply_plan, unmixed_plan
 from lumix.rules import AreaRule, BetaLaw, ConstantLaw, Law, LUMixRule, NormalLaw, Rule, TransMixRule
 from lumix.train.attention import check_class_attention, recorded_attention
@@ -40,43 +25,49 @@ class NoMix:
         return apply_plan(images, labels, unmixed_plan(len(images), images.device))
 
 
-def build_mixer(mix: Mix, mean: tuple[float, ...], std: tuple[float, ...], network: nn.Module | None = None) -> Mixer:
+def build_mixer(
+    mix: Mix, mean: tuple[float, ...], std: tuple[float, ...], network: nn.Module | None = None
+) -> mixers.Mixer:
     """The mixer that a run's `Mix` describes, for images that were normalised by `mean` and `std`.
 
     `network` is the frozen one of Attentive-CutMix, from `frozen.frozen_network`.
     """
     if mix.random_lambda_patch:
-        return RandomLambda(mix.mixup_alpha, mix.random_lambda_patch, mix.pairing)
+        return mixers.RandomLambda(mix.mixup_alpha, mix.random_lambda_patch, mix.pairing)
     draw: dict[str, Any] = {"mode": mix.mode, "pairing": mix.pairing, "prob": mix.prob}
     mixer: Any
     if not mix.cutmix_alpha:
-        mixer = Mixup(mix.mixup_alpha, **draw) if mix.mixup_alpha else NoMix()
+        mixer = mixers.Mixup(mix.mixup_alpha, **draw) if mix.mixup_alpha else NoMix()
     elif mix.method == "cutmix":
-        cutmix = CutMix(mix.cutmix_alpha, box_rule=mix.box_rule)
+        cutmix = mixers.CutMix(mix.cutmix_alpha, box_rule=mix.box_rule)
         mixer = replace(cutmix, **draw)
         if mix.mixup_alpha:
-            mixer = Switch(Mixup(mix.mixup_alpha), cutmix, mix.switch_prob, **draw)
+            mixer = mixers.Switch(mixers.Mixup(mix.mixup_alpha), cutmix, mix.switch_prob, **draw)
     else:
         mixer = _build_rival(mix, mean, std, network)
         if mix.mixup_alpha:
-            mixup = Mixup(mix.mixup_alpha, mode=mix.mode, pairing=mix.pairing)
-            mixer = Either(mixup, replace(mixer, prob=1.0), mix.switch_prob, mix.prob)
-    return RandomShuffle(mixer, mix.shuffle_patch) if mix.shuffle_patch else mixer
+            mixup = mixers.Mixup(mix.mixup_alpha, mode=mix.mode, pairing=mix.pairing)
+            mixer = mixers.Either(mixup, replace(mixer, prob=1.0), mix.switch_prob, mix.prob)
+    return mixers.RandomShuffle(mixer, mix.shuffle_patch) if mix.shuffle_patch else mixer
 
 
 def _build_rival(mix: Mix, mean: tuple[float, ...], std: tuple[float, ...], network: nn.Module | None) -> Any:
     """The mixer named by `mix.method`, other than CutMix, with its authors' defaults."""
     draw: dict[str, Any] = {"pairing": mix.pairing, "prob": mix.prob}
     if mix.method == "saliencymix":
-        return SaliencyMix(mix.cutmix_alpha, mean=mean, std=std, **draw)
+        return mixers.SaliencyMix(mix.cutmix_alpha, mean=mean, std=std, **draw)
     if mix.method == "puzzlemix":
-        return PuzzleMix(mix.cutmix_alpha, transport_size=mix.transport_size, std=std, **draw)
+        return mixers.PuzzleMix(mix.cutmix_alpha, transport_size=mix.transport_size, std=std, **draw)
     if mix.method == "attentivecutmix":
         assert network is not None
-        return AttentiveCutMix(network, mix.cells, size=mix.frozen_size or None, **draw)
+        return mixers.AttentiveCutMix(network, mix.cells, size=mix.frozen_size or None, **draw)
     if mix.method == "resizemix":
-        return ResizeMix(**draw)
-    return FMix(mix.cutmix_alpha, **draw) if mix.method == "fmix" else ManifoldMix(alpha=mix.cutmix_alpha, **draw)
+        return mixers.ResizeMix(**draw)
+    return (
+        mixers.FMix(mix.cutmix_alpha, **draw)
+        if mix.method == "fmix"
+        else mixers.ManifoldMix(alpha=mix.cutmix_alpha, **draw)
+    )
 
 
 def _build_law(loss: Loss) -> Law:
@@ -112,7 +103,7 @@ class MixTask(ClassificationTask):
 
     criterion: MixLoss
 
-    def __init__(self, *, model: nn.Module, mixer: Mixer, loss: MixLoss, device: torch.device) -> None:
+    def __init__(self, *, model: nn.Module, mixer: mixers.Mixer, loss: MixLoss, device: torch.device) -> None:
         """Raise ValueError, naming the model, where the label rule asks for attention that it does not have."""
         if loss.rule.needs_attention:
             check_class_attention(model)
@@ -133,7 +124,7 @@ class MixTask(ClassificationTask):
         """
         network = unwrap_model(self.trainable_module)
         attention = None
-        with hidden_mixing(network, target):
+        with mixers.hidden_mixing(network, target):
             if self.criterion.rule.needs_attention:
                 with recorded_attention(network) as recorded:
                     logits = self.trainable_module(input)
