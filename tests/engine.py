@@ -1,7 +1,13 @@
 """A small run for the tests of the engine: CutMix + LUMix, stochastic depth, a moving average, a few seconds."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
+import pytest
+import torch
+
+from lumix.train import training
 from lumix.train.config import Data, Loss, Model, Optim, Run
 
 VIT = {"patch_size": 2, "embed_dim": 16, "depth": 1, "num_heads": 2, "mlp_ratio": 2.0, "drop_path_rate": 0.2}
@@ -19,3 +25,23 @@ def small_run(**changes: Any) -> Run:
         median_last=2,
     )
     return run.replace(**changes)
+
+
+class StopHere(Exception):  # noqa: N818
+    """Stands for whatever ends a process in the middle of its work."""
+
+
+@contextmanager
+def stopped_after(update: int) -> Iterator[None]:
+    """Training within it ends by `StopHere` after so many updates, and must come so far."""
+    step = training.Training._step
+
+    def stopping(self: training.Training, *batch: torch.Tensor) -> None:
+        step(self, *batch)
+        if self.update == update:
+            raise StopHere
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(training.Training, "_step", stopping)
+        with pytest.raises(StopHere):
+            yield

@@ -186,26 +186,6 @@ def test_a_timm_network_serves_by_its_forward_features():
     assert torch.equal(batch.mask[:, 0, ::32, ::32].bool(), kept)
 
 
-@pytest.mark.gpu
-def test_the_same_on_the_gpu():
-    images, labels = images_of(6, height=12, width=9), labels_of(6)
-    batch = AttentiveCutMix(brightness, size=None)(images, labels, stream())
-    on_gpu = AttentiveCutMix(brightness, size=None)(images.to("cuda"), labels.to("cuda"), stream())
-    assert torch.equal(on_gpu.own_mask().cpu(), batch.own_mask())
-    torch.testing.assert_close(on_gpu.own_weight.cpu(), batch.own_weight)
-    torch.testing.assert_close(on_gpu.images.cpu(), batch.images, rtol=0, atol=1e-6)
-
-
-def test_a_batch_is_mixed_with_probability_prob():
-    images, labels = images_of(2), labels_of(2)
-    batch = AttentiveCutMix(brightness, size=None, prob=0.0)(images, labels, stream())
-    assert torch.equal(batch.images, images)
-    assert batch.is_kind(Kind.NONE).all()
-    generator, mixer = stream(), AttentiveCutMix(brightness, size=None, prob=0.3)
-    mixed = sum(bool(mixer(images, labels, generator).is_kind(Kind.MASK).all()) for _ in range(400))
-    assert 80 < mixed < 160  # 120 expected, standard deviation 9
-
-
 def mix_with(network=brightness, size=4, **options):
     options = {"size": None, **options}
     return AttentiveCutMix(network, **options)(images_of(size), labels_of(size), stream())

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import safetensors.torch
 import torch
-from engine import small_run
+from engine import StopHere, small_run, stopped_after
 
 from lumix.train import record, training
 from lumix.train.checkpoint import load_checkpoint, load_model
@@ -116,26 +116,13 @@ def test_load_model_gives_the_reported_accuracy(finished: Path) -> None:
 # ------------------------------------------------------------------------------------------------- resume
 
 
-class StopHere(Exception):  # noqa: N818
-    """Stands for whatever ends a process in the middle of an update."""
-
-
 @pytest.mark.parametrize("stop_at", [1, 7, 13, 23])
 def test_stopped_and_resumed_equals_undisturbed(
     finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stop_at: int
 ) -> None:
     monkeypatch.setattr(training, "CHECK_EVERY", 4)
-    step = training.Training._step
-
-    def stopping(self: training.Training, *batch: torch.Tensor) -> None:
-        step(self, *batch)
-        if self.update == stop_at:
-            raise StopHere
-
-    monkeypatch.setattr(training.Training, "_step", stopping)
-    with pytest.raises(StopHere):
+    with stopped_after(stop_at):
         fit(small_run(), 0, tmp_path / "r", OFTEN)
-    monkeypatch.setattr(training.Training, "_step", step)
     assert not (tmp_path / "r" / "lock").exists()
     fit(small_run(), 0, tmp_path / "r", OFTEN)
     assert_same_weights(finished, tmp_path / "r")
@@ -162,7 +149,7 @@ import os, random, signal, sys, time
 from pathlib import Path
 import torch
 sys.path.insert(0, {tests!r})
-from engine import small_run
+from engine import StopHere, small_run, stopped_after
 from lumix.train import training
 from lumix.train.config import Execution
 from lumix.train.data import load
@@ -414,17 +401,8 @@ def test_class_folders_train_and_resume(tmp_path: Path, monkeypatch: pytest.Monk
     data = Data("imagenet", 16, flip=True, crop_scale=0.3, rand_augment="rand-m9-mstd0.5-inc1", erasing=0.25, repeats=3)
     run = small_run(data=data, epochs=3, batch_size=4)
     fit(run, 0, tmp_path / "a", Execution(workers=0))
-    step = training.Training._step
-
-    def stopping(self: training.Training, *batch: torch.Tensor) -> None:
-        step(self, *batch)
-        if self.update == 5:
-            raise StopHere
-
-    monkeypatch.setattr(training.Training, "_step", stopping)
-    with pytest.raises(StopHere):
+    with stopped_after(5):
         fit(run, 0, tmp_path / "b", Execution(workers=0, checkpoint_seconds=0))
-    monkeypatch.setattr(training.Training, "_step", step)
     fit(run, 0, tmp_path / "b", Execution(workers=2, checkpoint_seconds=0))
     assert_same_weights(tmp_path / "a", tmp_path / "b")
     result = record.read_result(tmp_path / "b")

@@ -5,8 +5,7 @@ from typing import Any
 
 import pytest
 import safetensors.torch
-import torch
-from engine import small_run
+from engine import small_run, stopped_after
 from test_distributed import two_processes
 
 from lumix.train import training
@@ -29,28 +28,15 @@ RIVALS: dict[str, dict[str, Any]] = {
 }
 
 
-class StopHere(Exception):  # noqa: N818
-    """Stands for whatever ends a process in the middle of an epoch."""
-
-
 @pytest.mark.parametrize("name", RIVALS)
 def test_stopped_and_resumed_equals_undisturbed(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run = small_run(epochs=2, **RIVALS[name])
     assert run.mix.method in run.method
     whole = fit(run, 0, tmp_path / "whole")
     monkeypatch.setattr(training, "CHECK_EVERY", 2)
-    step = training.Training._step
-
-    def stopping(self: training.Training, *batch: torch.Tensor) -> None:
-        step(self, *batch)
-        if self.update == 9:
-            raise StopHere
-
-    monkeypatch.setattr(training.Training, "_step", stopping)
     often = Execution(checkpoint_seconds=0)
-    with pytest.raises(StopHere):
+    with stopped_after(9):
         fit(run, 0, tmp_path / "stopped", often)
-    monkeypatch.setattr(training.Training, "_step", step)
     resumed = fit(run, 0, tmp_path / "stopped", often)
     assert "resumed" in (tmp_path / "stopped" / "log.txt").read_text()
     assert resumed["checksum"] == whole["checksum"]

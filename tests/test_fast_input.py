@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from engine import small_run
+from engine import small_run, stopped_after
 from PIL import Image
 from scipy.stats import ks_2samp
 from sklearn.datasets import load_sample_images
@@ -210,17 +210,8 @@ def test_training_stops_and_goes_on_bit_for_bit(
     monkeypatch.setattr(training, "CHECK_EVERY", 1)
     run = small_run(data=IMAGENET.replace(image_size=16), epochs=2, batch_size=4)
     whole = fit(run, 0, tmp_path / "a", Execution(workers=0))
-    step = training.Training._step
-
-    def stopping(self: training.Training, *batch: Tensor) -> None:
-        step(self, *batch)
-        if self.update == 5:
-            raise KeyboardInterrupt
-
-    with monkeypatch.context() as context:
-        context.setattr(training.Training, "_step", stopping)
-        with pytest.raises(KeyboardInterrupt):
-            fit(run, 0, tmp_path / "b", Execution(workers=0, checkpoint_seconds=0))
+    with stopped_after(5):
+        fit(run, 0, tmp_path / "b", Execution(workers=0, checkpoint_seconds=0))
     resumed = fit(run, 0, tmp_path / "b", Execution(workers=2, checkpoint_seconds=0))
     assert resumed["checksum"] == whole["checksum"]
 

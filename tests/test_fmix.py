@@ -144,27 +144,6 @@ def test_the_record_names_the_drawn_share_not_the_counted_one():
     assert torch.equal(batch.cut_masks(masks), shown)
 
 
-@pytest.mark.gpu
-def test_the_same_on_the_gpu():
-    images, labels = images_of(6), labels_of(6)
-    batch = FMix()(images, labels, stream())
-    on_gpu = FMix()(images.to("cuda"), labels.to("cuda"), stream())
-    assert torch.equal(on_gpu.own_mask().cpu(), batch.own_mask())
-    torch.testing.assert_close(on_gpu.own_weight.cpu(), batch.own_weight)
-    torch.testing.assert_close(on_gpu.images.cpu(), batch.images, rtol=0, atol=1e-6)
-
-
-def test_a_batch_is_mixed_with_probability_prob():
-    images, labels, batch = mix(FMix(prob=0.0))
-    assert torch.equal(batch.images, images)
-    assert batch.is_kind(Kind.NONE).all()
-    assert (batch.own_weight == 1).all()
-    generator = stream()
-    mixer = FMix(prob=0.3)
-    mixed = sum(bool(mixer(images, labels, generator).is_kind(Kind.MASK).all()) for _ in range(400))
-    assert 80 < mixed < 160  # 120 expected, standard deviation 9
-
-
 @pytest.mark.parametrize(
     ("build", "message"),
     [

@@ -95,27 +95,6 @@ def test_the_record_is_a_cut_with_one_box_whose_pixels_moved():
     assert not torch.equal(batch.images, ResizeMix()(images, labels, stream(1)).images)
 
 
-@pytest.mark.gpu
-def test_the_same_on_the_gpu():
-    images, labels = images_of(6), labels_of(6)
-    batch = ResizeMix()(images, labels, stream())
-    on_gpu = ResizeMix()(images.to("cuda"), labels.to("cuda"), stream())
-    assert torch.equal(on_gpu.own_mask().cpu(), batch.own_mask())
-    torch.testing.assert_close(on_gpu.own_weight.cpu(), batch.own_weight)
-    torch.testing.assert_close(on_gpu.images.cpu(), batch.images, rtol=0, atol=1e-6)
-
-
-def test_a_batch_is_mixed_with_probability_prob():
-    images, labels, batch = mix(ResizeMix(prob=0.0))
-    assert torch.equal(batch.images, images)
-    assert batch.is_kind(Kind.NONE).all()
-    assert (batch.own_weight == 1).all()
-    generator = stream()
-    mixer = ResizeMix(prob=0.3)
-    mixed = sum(bool(mixer(images, labels, generator).is_kind(Kind.CUTMIX).all()) for _ in range(400))
-    assert 80 < mixed < 160  # 120 expected, standard deviation 9
-
-
 @pytest.mark.parametrize(
     ("build", "message"),
     [
