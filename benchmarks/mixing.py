@@ -5,7 +5,7 @@ to know about labels; with 10 classes the dense targets of the peers cost them n
 so does lumix unless said otherwise.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 from unittest import mock
@@ -17,6 +17,7 @@ from torch import Tensor
 from torchvision.transforms import v2
 
 from benchmarks.measure import Setting, Timings, Work, compare
+from benchmarks.outcome import Case, Goal, faster, timed_case, within
 from lumix import CutMix, Kind, Mixup
 from lumix.mixers.plan import MixPlan, apply_plan
 
@@ -168,3 +169,43 @@ def bound(mixer: Any, *arguments: Any) -> Work:
 def measured(kind: Kind, mode: str, cell: Cell, setting: Setting) -> Timings:
     np.random.seed(0)
     return compare(rivals(kind, mode, cell, setting.device), setting)
+
+
+@dataclass(frozen=True)
+class MixingRow:
+    """A row of one kind of mix, with a draw of its own for each sample and, unless in a hurry, with one for the batch.
+
+    Attributes:
+        what: is drawn: "box" or "weight".
+        goals: of the draw per sample on the CPU.
+        why: what limits one draw for all at 32 pixels.
+    """
+
+    kind: Kind
+    what: str
+    dtypes: tuple[torch.dtype, ...]
+    goals: Callable[[Cell, Timings], list[Goal]]
+    why: str
+
+    def cases(self, setting: Setting) -> Iterator[Case]:
+        for cell in cells(self.dtypes):
+            check_equal(self.kind, cell, setting.device, ("elem", "pair", "batch"))
+            yield self.one_per_sample(cell, setting)
+            if not setting.quick:
+                yield self.one_for_all(cell, setting)
+
+    def one_per_sample(self, cell: Cell, setting: Setting) -> Case:
+        timings = measured(self.kind, "elem", cell, setting)
+        if setting.device == "cuda":
+            goals = [faster(timings, "timm elem", 50), within(timings, FLOOR, 1.3)]
+        else:
+            goals = self.goals(cell, timings)
+        goals += [faster(timings, "timm pair", None), faster(timings, "timm elem", None, "lumix, copying")]
+        return timed_case(f"a {self.what} per sample, {cell.title}", timings, goals)
+
+    def one_for_all(self, cell: Cell, setting: Setting) -> Case:
+        timings = measured(self.kind, "batch", cell, setting)
+        why = self.why if cell.side == 32 else ""
+        goals = [faster(timings, name, 1, why=why) for name in ("timm batch", "torchvision")]
+        goals.append(within(timings, FLOOR, None))
+        return timed_case(f"one {self.what}, {cell.title}", timings, goals)

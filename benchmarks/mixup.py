@@ -3,13 +3,11 @@
 Of float32 images only: timm's Mixup cuts uint8 images off where lumix rounds, and casts the label weights to 0 or 1.
 """
 
-from collections.abc import Iterator
-
 import torch
 
-from benchmarks.measure import Setting
-from benchmarks.mixing import FLOOR, Cell, cells, check_equal, measured
-from benchmarks.outcome import Case, faster, timed_case, within
+from benchmarks.measure import Timings
+from benchmarks.mixing import FLOOR, Cell, MixingRow
+from benchmarks.outcome import Goal, faster, within
 from lumix import Kind
 
 NAME = "mixup"
@@ -25,28 +23,9 @@ SMALL = PASSES + "the gather of the partners alone takes 1.5 times a copy"
 ONE_WEIGHT = "timm makes the same passes over memory, and the draws and the record of the mix take 0.3 ms of 2.5"
 
 
-def cases(setting: Setting) -> Iterator[Case]:
-    for cell in cells((torch.float32,)):
-        check_equal(Kind.MIXUP, cell, setting.device, ("elem", "pair", "batch"))
-        yield each_its_weight(cell, setting)
-        if not setting.quick:
-            yield one_weight(cell, setting)
+def goals(cell: Cell, timings: Timings) -> list[Goal]:
+    why = LARGE if cell.side == 224 else SMALL
+    return [faster(timings, "timm elem", 8, why=why), within(timings, FLOOR, 2.5, why=why, quick=10)]
 
 
-def each_its_weight(cell: Cell, setting: Setting) -> Case:
-    timings = measured(Kind.MIXUP, "elem", cell, setting)
-    if setting.device == "cuda":
-        goals = [faster(timings, "timm elem", 50), within(timings, FLOOR, 1.3)]
-    else:
-        why = LARGE if cell.side == 224 else SMALL
-        goals = [faster(timings, "timm elem", 8, why=why), within(timings, FLOOR, 2.5, why=why, quick=10)]
-    goals += [faster(timings, "timm pair", None), faster(timings, "timm elem", None, "lumix, copying")]
-    return timed_case(f"a weight per sample, {cell.title}", timings, goals)
-
-
-def one_weight(cell: Cell, setting: Setting) -> Case:
-    timings = measured(Kind.MIXUP, "batch", cell, setting)
-    why = ONE_WEIGHT if cell.side == 32 else ""
-    goals = [faster(timings, name, 1, why=why) for name in ("timm batch", "torchvision")]
-    goals.append(within(timings, FLOOR, None))
-    return timed_case(f"one weight, {cell.title}", timings, goals)
+cases = MixingRow(Kind.MIXUP, "weight", (torch.float32,), goals, ONE_WEIGHT).cases
