@@ -46,31 +46,31 @@ def main(arguments: list[str] | None = None) -> int:
 def run_rows(parser: argparse.ArgumentParser, options: argparse.Namespace) -> int:
     import torch
 
-    from benchmarks import record
+    from benchmarks import recording
     from benchmarks.measure import Setting
-    from lumix.train.record import write_json, write_text
+    from lumix.train.run_directory import write_json, write_text
 
-    unknown = [name for name in options.row or () if name not in record.ROWS]
+    unknown = [name for name in options.row or () if name not in recording.ROWS]
     if unknown:
-        parser.error(f"no row is called {unknown[0]!r}: choose from {', '.join(record.ROWS)}")
+        parser.error(f"no row is called {unknown[0]!r}: choose from {', '.join(recording.ROWS)}")
     if options.device == "cuda" and not torch.cuda.is_available():
         parser.error("--device cuda: no GPU is visible to torch here")
     short: dict[str, float] = {"rounds": 5, "seconds": 0.01, "budget": 5.0} if options.quick else {}
     setting = Setting(options.device, options.threads, quick=options.quick, **short)  # type: ignore[arg-type]
-    names = options.row or (record.QUICK_ROWS if options.quick else tuple(record.ROWS))
-    result = record.run(list(names), setting)
+    names = options.row or (recording.QUICK_ROWS if options.quick else tuple(recording.ROWS))
+    result = recording.run(list(names), setting)
     out = options.out
     if out is None and not options.row and not options.quick:
-        out = record.RESULTS / f"{record.slug(result)}.json"
+        out = recording.RESULTS / f"{recording.slug(result)}.json"
     if out is not None:
         write_json(out, result)
-        write_text(out.with_suffix(".md"), record.markdown(result))
+        write_text(out.with_suffix(".md"), recording.markdown(result))
         print(f"wrote {out} and {out.with_suffix('.md').name}")
     if options.device == "cpu":
         print("Rows on a GPU: not run here (--device cuda" + ("" if torch.cuda.is_available() else "; no GPU") + ")")
-    failures = record.summary(result)
+    failures = recording.summary(result)
     for failure in failures:
-        record.complain(failure)
+        recording.complain(failure)
     unequal = any(row["status"] == "not equal" for row in result["rows"])
     missed = any(row["status"] == "below target" for row in result["rows"])
     if unequal:

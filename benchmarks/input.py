@@ -6,7 +6,7 @@ from typing import Any
 
 from benchmarks import input_pipeline
 from benchmarks.measure import Setting, Timings, compare
-from benchmarks.outcome import Case, Goal, Skipped, faster, timed_case
+from benchmarks.rows import Case, Goal, Skipped, faster, timed_case
 
 NAME = "input"
 TITLE = "Input: JPEG to 224 px"

@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from benchmarks.measure import Setting, Work, compare
-from benchmarks.outcome import Case, faster, timed_case, within
+from benchmarks.rows import Case, faster, timed_case, within
 from lumix import CutMix, LUMixRule, MixedBatch, MixLoss
 
 NAME = "loss"

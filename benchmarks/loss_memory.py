@@ -9,7 +9,7 @@ import torch
 
 from benchmarks.loss import PRINTED, SIZE, Task, check_equal, steps
 from benchmarks.measure import Setting, Spread
-from benchmarks.outcome import Case, Goal
+from benchmarks.rows import Case, Goal
 from lumix.evaluate.throughput import peak_memory
 
 NAME = "loss memory"

@@ -17,9 +17,10 @@ from torch import Tensor
 from torchvision.transforms import v2
 
 from benchmarks.measure import Setting, Timings, Work, compare
-from benchmarks.outcome import Case, Goal, faster, timed_case, within
+from benchmarks.rows import Case, Goal, faster, timed_case, within
 from lumix import CutMix, Kind, Mixup
-from lumix.mixers.plan import MixPlan, apply_plan
+from lumix.mixers.apply import apply_plan
+from lumix.mixers.plan import MixPlan
 
 CLASSES = 10
 ALPHA = {Kind.CUTMIX: 1.0, Kind.MIXUP: 0.8}

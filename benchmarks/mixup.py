@@ -7,7 +7,7 @@ import torch
 
 from benchmarks.measure import Timings
 from benchmarks.mixing import FLOOR, Cell, MixingRow
-from benchmarks.outcome import Goal, faster, within
+from benchmarks.rows import Goal, faster, within
 from lumix import Kind
 
 NAME = "mixup"

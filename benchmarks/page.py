@@ -3,8 +3,8 @@
 from pathlib import Path
 from typing import Any
 
-from benchmarks.record import RESULTS, markdown
-from lumix.train.record import read_json, write_text
+from benchmarks.recording import RESULTS, markdown
+from lumix.train.run_directory import read_json, write_text
 
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "performance.md"
 

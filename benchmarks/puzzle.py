@@ -12,7 +12,7 @@ from torch import Tensor
 
 from benchmarks import puzzle_reference
 from benchmarks.measure import Setting, Work, compare
-from benchmarks.outcome import Case, Skipped, faster, timed_case
+from benchmarks.rows import Case, Skipped, faster, timed_case
 from lumix.mixers.puzzle import IMAGENET_STD, PuzzleMix
 
 NAME = "puzzle"

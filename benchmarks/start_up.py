@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from benchmarks.measure import Setting, Spread, Timings
-from benchmarks.outcome import Case, Goal, within
+from benchmarks.rows import Case, Goal, within
 
 NAME = "start-up"
 TITLE = "Start-up"

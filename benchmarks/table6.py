@@ -12,7 +12,7 @@ from itertools import count
 import torch
 
 from benchmarks.measure import Setting, Timings, Work, compare
-from benchmarks.outcome import Case, Goal, timed_case
+from benchmarks.rows import Case, Goal, timed_case
 from experiments.lumix_table06_rivals.table import BACKBONES, LACKING, METHODS, timed
 from experiments.scale import get_scale
 from lumix.evaluate.throughput import training_step, undisturbed

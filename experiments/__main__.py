@@ -58,7 +58,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     from experiments.params import check_seeds, read_params
     from experiments.registry import TABLES, get_table
     from experiments.scale import get_scale
-    from lumix.train.record import RunError
+    from lumix.train.run_directory import RunError
 
     try:
         params = read_params()
@@ -83,18 +83,18 @@ def _dispatch(
     rows: list[str] | None,
     seeds: int | None,
 ) -> int:
-    from experiments import text
+    from experiments import terminal
 
     if options.command == "list":
-        print(text.listing(scale, tables))
+        print(terminal.listing(scale, tables))
     elif options.command == "show":
-        print(text.showing(scale, tables[0], seeds))
+        print(terminal.showing(scale, tables[0], seeds))
     elif options.command == "status":
-        print(text.statuses(scale, tables, seeds))
+        print(terminal.statuses(scale, tables, seeds))
     elif options.command == "cost":
         from experiments.cost import costs
 
-        print(text.cost_table(scale, costs(scale, seeds)))
+        print(terminal.cost_table(scale, costs(scale, seeds)))
     elif options.command == "collect":
         _collect(scale, tables[0], seeds)
     else:
@@ -185,7 +185,7 @@ def _plan(
 
 def _collect(scale: "Scale", table: "Table", seeds: int | None) -> None:
     from experiments.collect import collect, write
-    from experiments.text import results_table
+    from experiments.terminal import results_table
 
     values = collect(scale, table, seeds)
     path = write(scale, values)
@@ -199,7 +199,7 @@ def _rows(table: "Table", only: list[str] | None) -> list[str] | None:
     Raises:
         ValueError: for an unknown row, with near matches.
     """
-    from experiments.near import choose
+    from experiments.suggest import choose
 
     known = [row.id for row in table.rows]
     return None if only is None else [choose(f"row of {table.id}", row, known) for row in only]

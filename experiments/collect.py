@@ -12,7 +12,7 @@ from experiments.runs import is_older, items_of, read_item
 from experiments.scale import Scale
 from experiments.table import Column, Reference, Row, Table
 from lumix.evaluate.evaluation import read_arrays
-from lumix.train import record
+from lumix.train import run_directory
 
 SCHEMA = 1
 CURVE = ("epoch", "loss", "top1", "lam_0", "lam", "perturbation")
@@ -38,7 +38,7 @@ def collect(scale: Scale, table: Table, seeds: int | None = None) -> dict[str, A
         for item in items_of(scale, [run], seeds):
             if (result := read_item(item)) is not None:
                 results[key][item.seed] = result
-                curve = record.read_metrics(item.directory)
+                curve = run_directory.read_metrics(item.directory)
                 of_seeds[str(item.seed)] = _without_lambda(result) | {"curve": [_reduced(epoch) for epoch in curve]}
         runs[key] = {"config": run.to_dict(), "owner": owners(scale)[key], "seeds": of_seeds}
     measured = _measured(scale, table, results, seeds)
@@ -122,7 +122,7 @@ def write(scale: Scale, values: dict[str, Any]) -> Path:
         else:
             text = _json(value)
         lines.append(f" {_json(name)}: {text}")
-    record.write_text(path, "{\n" + ",\n".join(lines) + "\n}\n")
+    run_directory.write_text(path, "{\n" + ",\n".join(lines) + "\n}\n")
     return path
 
 

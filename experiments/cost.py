@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from experiments.registry import TABLES, get_table, owners
 from experiments.runs import Item, items_of, read_item
 from experiments.scale import Scale
-from lumix.train import record
+from lumix.train import run_directory
 
 
 @dataclass(frozen=True)
@@ -47,6 +47,6 @@ def _cost(scale: Scale, table: str, items: list[Item]) -> Cost:
 def _seconds(item: Item) -> float | None:
     try:
         result = read_item(item)
-    except record.RunError:
+    except run_directory.RunError:
         return None
     return None if result is None else float(result["seconds"])

@@ -5,12 +5,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from experiments.registry import TABLES, evaluation_directory, get_table, run_directory, seeds_of
+from experiments.registry import TABLES, directory_of, evaluation_directory, get_table, seeds_of
 from experiments.runs import ABSENT, DAMAGED, FINISHED, OLDER, Item
 from experiments.scale import Scale
 from experiments.table import Table
 from lumix.evaluate.evaluation import Evaluation, fingerprint, read_evaluation
-from lumix.train import record
+from lumix.train import run_directory
 from lumix.train.config import Run
 
 
@@ -43,8 +43,8 @@ def evaluation_item(scale: Scale, table: Table, run: Run, evaluation: Evaluation
     for name, (key, fixed) in evaluation.sources.items():
         if key not in table.runs:
             raise ValueError(f"{evaluation.key} needs the run {key} as its {name}: add it to sources of {table.id}")
-        others[name] = run_directory(scale, table.runs[key], seed if fixed is None else fixed)
-    item = Item(run, seed, run_directory(scale, run, seed))
+        others[name] = directory_of(scale, table.runs[key], seed if fixed is None else fixed)
+    item = Item(run, seed, directory_of(scale, run, seed))
     return EvaluationItem(item, evaluation, evaluation_directory(scale, run, evaluation, seed), others)
 
 
@@ -67,7 +67,7 @@ def evaluation_items(
 
 def ready_with(scale: Scale, run: Run, seed: int) -> list[EvaluationItem]:
     """The evaluations of all tables that need this training, are not made, and whose other trainings are finished."""
-    directory = run_directory(scale, run, seed)
+    directory = directory_of(scale, run, seed)
     items = {
         (item.cache, item.evaluation.key): item
         for name in TABLES
@@ -96,7 +96,7 @@ def state(item: EvaluationItem) -> str:
     """One of finished, older code, not started, damaged."""
     try:
         outcome = read(item)
-    except record.RunError:
+    except run_directory.RunError:
         return DAMAGED
     if outcome is None:
         return ABSENT

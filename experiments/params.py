@@ -4,9 +4,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from experiments.near import choose
 from experiments.registry import TABLES
 from experiments.scale import NAMES
+from experiments.suggest import choose
 
 LAUNCHERS = ("local", "slurm")
 FILE = Path("params.yaml")

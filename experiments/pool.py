@@ -18,7 +18,7 @@ from typing import Any
 
 from experiments.evaluations import EvaluationItem
 from experiments.runs import Item
-from lumix.train import record
+from lumix.train import run_directory
 from lumix.train.config import Execution
 
 STOP_SECONDS = 5.0  # grace of a worker before it is killed
@@ -74,9 +74,9 @@ def discard_older(directory: Path) -> None:
     source = directory / "result.json"
     if not source.exists():
         source = directory / "environment.json"
-    if not source.exists() or record.read_json(source).get("fingerprint") == record.code_fingerprint():
+    if not source.exists() or run_directory.read_json(source).get("fingerprint") == run_directory.code_fingerprint():
         return
-    with record.locked(directory) as lock:
+    with run_directory.locked(directory) as lock:
         # result.json goes first: a run directory without it is unfinished, whatever else is left of it.
         (directory / "result.json").unlink(missing_ok=True)
         for path in sorted(directory.rglob("*"), reverse=True):
@@ -246,4 +246,4 @@ def _die_with_parent() -> None:
 
 def _one_line(error: Exception) -> str:
     text = " ".join(str(error).split()) or "no message"
-    return text if isinstance(error, (record.RunError, ValueError)) else f"{type(error).__name__}: {text}"
+    return text if isinstance(error, (run_directory.RunError, ValueError)) else f"{type(error).__name__}: {text}"

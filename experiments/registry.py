@@ -5,8 +5,8 @@ from functools import cache
 from pathlib import Path
 
 from experiments.methods import headline
-from experiments.near import choose
 from experiments.scale import Scale
+from experiments.suggest import choose
 from experiments.table import Table
 from lumix.evaluate.evaluation import Evaluation
 from lumix.train.config import Run
@@ -73,7 +73,7 @@ def seeds_of(scale: Scale, run: Run, seeds: int | None = None) -> range:
     return range(scale.headline_seeds if run.key in _headline(scale) else scale.seeds)
 
 
-def run_directory(scale: Scale, run: Run, seed: int) -> Path:
+def directory_of(scale: Scale, run: Run, seed: int) -> Path:
     """runs/<scale>/<owner>/<run key>/seed<k>, relative to the project's root."""
     return Path("runs", scale.name, owners(scale)[run.key], run.key, f"seed{seed}")
 

@@ -6,10 +6,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from experiments.registry import run_directory, seeds_of
+from experiments.registry import directory_of, seeds_of
 from experiments.scale import Scale
 from experiments.table import Table
-from lumix.train import record
+from lumix.train import run_directory
 from lumix.train.config import Run
 
 LIVELY_SECONDS = 120.0  # a living run touches its lock more often
@@ -36,7 +36,7 @@ class Item:
 
 def items_of(scale: Scale, runs: Iterable[Run], seeds: int | None = None) -> list[Item]:
     """Every (run, seed), in the order of the runs."""
-    return [Item(run, seed, run_directory(scale, run, seed)) for run in runs for seed in seeds_of(scale, run, seeds)]
+    return [Item(run, seed, directory_of(scale, run, seed)) for run in runs for seed in seeds_of(scale, run, seeds)]
 
 
 def items_of_table(
@@ -58,9 +58,9 @@ def read_item(item: Item) -> dict[str, Any] | None:
     Raises:
         RunError: for a damaged file or the result of another run, naming it and the remedy.
     """
-    result = record.read_result(item.directory)
+    result = run_directory.read_result(item.directory)
     if result is not None and (result["key"], result.get("seed")) != (item.run.key, item.seed):
-        raise record.RunError(
+        raise run_directory.RunError(
             f"{item.directory} holds the result of {result['key']} seed {result.get('seed')}, not of {item.name}: "
             f"move that folder away and run the same command again"
         )
@@ -69,14 +69,14 @@ def read_item(item: Item) -> dict[str, Any] | None:
 
 def is_older(result: dict[str, Any]) -> bool:
     """Whether a result was made by other code of `lumix` than there is now."""
-    return bool(result.get("fingerprint") != record.code_fingerprint())
+    return bool(result.get("fingerprint") != run_directory.code_fingerprint())
 
 
 def state(item: Item) -> str:
     """One of finished, older code, started, not started, damaged."""
     try:
         result = read_item(item)
-    except record.RunError:
+    except run_directory.RunError:
         return DAMAGED
     if result is not None:
         return OLDER if is_older(result) else FINISHED

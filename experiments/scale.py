@@ -4,7 +4,7 @@ import importlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
-from experiments.near import choose
+from experiments.suggest import choose
 from lumix.train.config import Execution, Run
 
 HOMES = {

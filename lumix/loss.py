@@ -5,7 +5,7 @@ from torch import Tensor, nn
 
 from lumix import functional
 from lumix.batch import MixedBatch
-from lumix.mixers.plan import check_choice, check_probability
+from lumix.checks import check_choice, check_probability
 from lumix.rules import AreaRule, Rule
 
 

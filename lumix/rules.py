@@ -15,7 +15,8 @@ from torch import Tensor
 
 from lumix import functional
 from lumix.batch import Kind, MixedBatch
-from lumix.mixers.plan import check_choice, check_positive, check_probability, draw_beta
+from lumix.checks import check_choice, check_positive, check_probability
+from lumix.draws import draw_beta
 
 
 class Rule(Protocol):

@@ -16,7 +16,7 @@ from lumix.evaluate.localisation import MASSES, REGIONS, Setting, box_iou, boxes
 from lumix.train.config import Data
 from lumix.train.data import load
 from lumix.train.imageset import ImageSet
-from report import words
+from report import formatting
 from report.load import Results
 
 NATURAL, LOCALISATION = "lumix_table08_natural", "lumix_table05_localisation"
@@ -90,7 +90,7 @@ def calibration(results: Results) -> Figure:
     for axes in (left, right):
         axes.legend()
     figure.suptitle(
-        f"Natural adversarial images. {words.badge(results.scale, record)}\n"
+        f"Natural adversarial images. {formatting.badge(results.scale, record)}\n"
         f"Bins of {FEWEST} images or more; bands: ± one standard deviation over seeds",
         fontsize=10,
     )
@@ -147,7 +147,7 @@ def attention_maps(results: Results) -> Figure:
         line[0].set_ylabel(name)
     figure.suptitle(
         f"Attention of the class token, best head, {100 * MASS:.0f} % of its mass lit; dashed: the true box. "
-        f"{words.badge(results.scale, record)}",
+        f"{formatting.badge(results.scale, record)}",
         fontsize=10,
     )
     return figure
@@ -188,7 +188,7 @@ def localisation_grid(results: Results) -> Figure:
     both[0].set_ylabel("mean IoU with the true box, %")
     both[0].legend(fontsize=8, handlelength=4, loc="lower right")
     figure.suptitle(
-        f"Boxes from attention. {words.badge(results.scale, record)}\n"
+        f"Boxes from attention. {formatting.badge(results.scale, record)}\n"
         "Horizontal: the box around the whole image; dotted: single heads; bars: ± one standard deviation over seeds",
         fontsize=10,
     )

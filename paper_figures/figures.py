@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from scipy import stats
 
-from report import headline, words
+from report import formatting, headline
 from report.load import Results
 
 MODELS, LAWS = "lumix_table01_models", "lumix_table10_laws"
@@ -59,7 +59,7 @@ def gain_per_model(results: Results) -> Figure:
     figure, axes = plt.subplots(figsize=(8, 5.5))
     if any(gap.get("mean") is not None for _, gap in found):
         draw_gains(axes, found, results.scale, "LUMix minus CutMix, points of top-1")
-        axes.set_title(f"Gain per model. {words.badge(results.scale, record)}", fontsize=10, wrap=True)
+        axes.set_title(f"Gain per model. {formatting.badge(results.scale, record)}", fontsize=10, wrap=True)
     else:
         figure.set_size_inches(8, 2)
         style.say_not_run(axes, f"no results of {MODELS} at {results.scale} scale")
@@ -94,7 +94,7 @@ def lambda_laws(results: Results) -> Figure:
     draw_densities(left)
     if any(gap.get("mean") is not None for _, gap in found):
         draw_gains(right, found, results.scale, "LUMix with this law minus CutMix, points of top-1")
-        right.set_title(words.badge(results.scale, record), fontsize=10)
+        right.set_title(formatting.badge(results.scale, record), fontsize=10)
     else:
         style.say_not_run(right, f"no results of {LAWS} at {results.scale} scale")
     return figure
@@ -141,5 +141,7 @@ def training_curves(results: Results) -> Figure:
             style.say_not_run(axes, f"no headline runs at {results.scale} scale")
     if found.cutmix:
         used = {"runs": {found.cutmix: results.runs[found.cutmix]}}
-        figure.suptitle(f"{words.badge(results.scale, used)}. Bands: ± one standard deviation over seeds", fontsize=10)
+        figure.suptitle(
+            f"{formatting.badge(results.scale, used)}. Bands: ± one standard deviation over seeds", fontsize=10
+        )
     return figure

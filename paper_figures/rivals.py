@@ -8,7 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from report import words
+from report import formatting
 from report.load import Results
 
 TABLE = "lumix_table06_rivals"
@@ -95,6 +95,6 @@ def gain_against_cost(results: Results) -> Figure:
     both[0].set_ylabel("gain over the baseline, points of top-1")
     legend(figure, colours, names)
     figure.suptitle(
-        f"{words.badge(results.scale, record)}. Lines: 95 % interval of the gain, range of the cost", fontsize=10
+        f"{formatting.badge(results.scale, record)}. Lines: 95 % interval of the gain, range of the cost", fontsize=10
     )
     return figure

@@ -21,8 +21,8 @@ from lumix.evaluate.shuffling import shuffle_grid
 from lumix.train.config import Data
 from lumix.train.data import load
 from lumix.train.imageset import ImageSet
-from lumix.train.streams import stream_seed
-from report import words
+from lumix.train.rng import stream_seed
+from report import formatting
 from report.load import Results
 
 OCCLUSION, SHUFFLING = "lumix_table09_occlusion", "lumix_table07_shuffling"
@@ -103,7 +103,7 @@ def occlusion_curves(results: Results) -> Figure:
     for axes in grid[:, 0]:
         axes.set_ylabel("top-1 accuracy, %")
     figure.suptitle(
-        f"Dropped and shuffled patches. {words.badge(results.scale, occlusion or shuffling)}\n"
+        f"Dropped and shuffled patches. {formatting.badge(results.scale, occlusion or shuffling)}\n"
         f"Bands: ± one standard deviation over seeds{_judge(occlusion)}",
         fontsize=10,
     )
@@ -179,7 +179,7 @@ def robustness_sheet(results: Results) -> Figure:
     figure = _sheet(images, side, dropping, protocol_of(results.records[SHUFFLING], "shuffling"))
     seed = f"seed {dropping['seed']} of the evaluation, its first draw"
     figure.suptitle(
-        f"First test images, {seed}; ×: set to zero. {words.badge(results.scale, record)}",
+        f"First test images, {seed}; ×: set to zero. {formatting.badge(results.scale, record)}",
         fontsize=10,
     )
     return figure

@@ -14,7 +14,7 @@ from matplotlib.patches import Patch
 
 from lumix.evaluate.segmentation import thinning
 from lumix.evaluate.segmentation_data import IGNORE, Scenes, load_scenes
-from report import words
+from report import formatting
 from report.load import Results
 
 SEGMENTATION = "lumix_table04_segmentation"
@@ -61,7 +61,7 @@ def segmentations(results: Results) -> Figure:
         style.say_not_run(axes, reason)
         return figure
     figure = _grid(scenes, found)
-    figure.suptitle(f"First test scenes, seed 0, one scale. {words.badge(results.scale, record)}", fontsize=10)
+    figure.suptitle(f"First test scenes, seed 0, one scale. {formatting.badge(results.scale, record)}", fontsize=10)
     return figure
 
 

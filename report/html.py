@@ -4,7 +4,7 @@ from typing import Any
 
 import jinja2
 
-from report import words
+from report import formatting
 
 
 def environment() -> jinja2.Environment:
@@ -17,7 +17,7 @@ def environment() -> jinja2.Environment:
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    found.globals["words"] = words
+    found.globals["formatting"] = formatting
     return found
 
 
@@ -30,8 +30,8 @@ def shown_columns(record: dict[str, Any]) -> list[dict[str, Any]]:
             {
                 **column,
                 "paper": any(cell["paper"] is not None for cell in found),
-                "difference": any(words.difference(cell) for cell in found),
-                "paper_difference": any(words.paper_difference(cell) for cell in found),
+                "difference": any(formatting.difference(cell) for cell in found),
+                "paper_difference": any(formatting.paper_difference(cell) for cell in found),
             }
         )
     return columns

@@ -4,7 +4,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-from report import headline, words
+from report import formatting, headline
 from report.html import environment, fragment
 from report.load import Results, all_results, cells
 
@@ -114,15 +114,15 @@ def provenance(results: Results) -> list[dict[str, Any]]:
         lines.append(
             {
                 "key": key,
-                "summary": words.summary(run["config"]),
+                "summary": formatting.summary(run["config"]),
                 "owner": run["owner"],
-                "seeds": words.joined([f"{int(seed):2d}" for seed in seeds]).replace("  ", " ").strip(),
+                "seeds": formatting.joined([f"{int(seed):2d}" for seed in seeds]).replace("  ", " ").strip(),
                 "seconds": sum(seed["seconds"] for seed in done),
                 "rate": sum(rates) / len(rates) if rates else None,
-                "commits": words.joined(
+                "commits": formatting.joined(
                     [f"{(s['commit'] or 'no commit')[:9]}{' + changes' if s['dirty'] else ''}" for s in done]
                 ),
-                "hardware": words.joined(hardware),
+                "hardware": formatting.joined(hardware),
                 "checksums": ", ".join(f"{seed}: {result['checksum'][:8]}" for seed, result in seeds.items()),
             }
         )
@@ -143,9 +143,9 @@ def not_run(results: Results) -> list[tuple[str, str]]:
 
 
 def verdicts(results: Results) -> dict[str, int]:
-    """How many claims got each verdict, in the order of words.VERDICTS."""
+    """How many claims got each verdict, in the order of formatting.VERDICTS."""
     found = [claim["verdict"] for record in results.records.values() for claim in record["claims"]]
-    return {verdict: found.count(verdict) for verdict in words.VERDICTS}
+    return {verdict: found.count(verdict) for verdict in formatting.VERDICTS}
 
 
 def figure_files(folder: Path) -> list[dict[str, Any]]:
@@ -169,7 +169,7 @@ def scale_view(results: Results) -> dict[str, Any]:
     return {
         "scale": results.scale,
         "headline": found,
-        "headline_badge": words.badge(results.scale, {"runs": {key: {"config": c} for key, c in used.items()}}),
+        "headline_badge": formatting.badge(results.scale, {"runs": {key: {"config": c} for key, c in used.items()}}),
         "reading": headline.reading(found.gain),
         "verdicts": verdicts(results),
         "records": results.records,

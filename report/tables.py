@@ -6,10 +6,10 @@ from typing import Any
 
 import pandas as pd
 
-from report import words
+from report import formatting
+from report.formatting import DASH, MINUS
 from report.html import fragment
 from report.load import Results, cells
-from report.words import DASH, MINUS
 
 LATEX_SYMBOLS = {MINUS: "$-$", "±": r"$\pm$", "×": r"$\times$", "λ": r"$\lambda$", "η": r"$\eta$", DASH: "--"}
 LATEX_SYMBOLS |= {"α": r"$\alpha$", "σ": r"$\sigma$", "₀": "$_0$", "ᵣ": "$_r$", "ₛ": "$_s$"}
@@ -33,17 +33,17 @@ def long_frame(record: dict[str, Any]) -> pd.DataFrame:
 
 def wide_frame(record: dict[str, Any]) -> pd.DataFrame:
     """One line per row as people read it: the paper's columns under their own heading, beside ours."""
-    ours, paper = f"ours ({record['scale']}, mean ± std)", words.paper_heading(record)
+    ours, paper = f"ours ({record['scale']}, mean ± std)", formatting.paper_heading(record)
     lines = []
     for row in record["rows"]:
         line = {label["title"]: row["labels"].get(label["id"]) or DASH for label in record["label_columns"]}
         for column in record["value_columns"]:
             cell = row["cells"].get(column["id"])
             prefix = f"{column['title']}, " if len(record["value_columns"]) > 1 else ""
-            line[f"{prefix}{ours}"] = words.measured(cell) if cell else ""
-            line[f"{prefix}{paper}"] = words.number(cell["paper"]) if cell else ""
-            line[f"{prefix}our difference [95 %]"] = words.difference(cell) if cell else ""
-            line[f"{prefix}paper's difference"] = words.paper_difference(cell) if cell else ""
+            line[f"{prefix}{ours}"] = formatting.measured(cell) if cell else ""
+            line[f"{prefix}{paper}"] = formatting.number(cell["paper"]) if cell else ""
+            line[f"{prefix}our difference [95 %]"] = formatting.difference(cell) if cell else ""
+            line[f"{prefix}paper's difference"] = formatting.paper_difference(cell) if cell else ""
         line["row of"] = "ours" if row["ours"] else "paper"
         line["note"] = row["note"]
         lines.append(line)
@@ -60,14 +60,14 @@ def markdown(record: dict[str, Any]) -> str:
         .map(lambda text: str(text).replace("|", "\\|"))
         .to_markdown(index=False, disable_numparse=True)
     )
-    head = f"# {words.heading(record)}\n\n**{words.badge(record['scale'], record)}**\n\n{record['setting']}\n"
+    head = f"# {formatting.heading(record)}\n\n**{formatting.badge(record['scale'], record)}**\n\n{record['setting']}\n"
     return f"{head}\n{table}\n"
 
 
 def latex(record: dict[str, Any]) -> str:
     """A table environment for booktabs whose caption names scale and data; symbols as mathematics."""
     frame = wide_frame(record)
-    caption = f"{words.heading(record)}. {words.badge(record['scale'], record)}. {record['setting']}"
+    caption = f"{formatting.heading(record)}. {formatting.badge(record['scale'], record)}. {record['setting']}"
     for character in ("\\", "&", "%", "$", "#", "_", "{", "}", "~", "^"):
         caption = caption.replace(character, r"\textbackslash " if character == "\\" else f"\\{character}")
     text = frame.to_latex(index=False, escape=True, caption=caption, label=f"tab:{record['scale']}:{record['table']}")

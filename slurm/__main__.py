@@ -55,7 +55,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser().parse_args(arguments)
     from experiments.params import check_seeds, read_params
     from experiments.scale import get_scale
-    from lumix.train.record import RunError
+    from lumix.train.run_directory import RunError
     from slurm.scheduler import SchedulerError
 
     try:
@@ -110,9 +110,9 @@ def _items(
     Raises:
         ValueError: for an unknown table or row, with near matches.
     """
-    from experiments.near import choose
     from experiments.registry import get_table
     from experiments.runs import items_of_table
+    from experiments.suggest import choose
 
     tables = [get_table(name, scale) for name in (every if list(names) == ["all"] else names)]
     rows = {row.id for table in tables for row in table.rows}
@@ -122,12 +122,12 @@ def _items(
 
 
 def _status(scale: "Scale", name: str | None, every: Sequence[str], seeds: int | None) -> None:
-    from slurm import book
+    from slurm import ledger
     from slurm.status import ABSENT, ENDED, print_table, statuses, summary
 
     items = _items(scale, [name] if name else every, every, None, seeds)
     unique = list({item.directory: item for item in items}.values())
-    found, warning = statuses(scale, unique, book.ROOT)
+    found, warning = statuses(scale, unique, ledger.ROOT)
     # A table shows all it has; of everything only what has been touched.
     shown = found if name else [status for status in found if status.state != ABSENT]
     if warning:

@@ -11,8 +11,8 @@ import sys
 import time
 from pathlib import Path
 
-from lumix.train import record
-from slurm import book
+from lumix.train import run_directory
+from slurm import ledger
 
 DONE, GIVE_UP, AGAIN = 0, 1, 75
 # SLURM has already decided what follows, or a person has.
@@ -37,45 +37,45 @@ def conclude(path: Path, job: str, restart: int, code: int, state: str) -> int:
         code: exit code of the tasks.
         state: of the job as SLURM names it; empty where it gave no answer.
     """
-    entry = book.read_entry(path)
+    entry = ledger.read_entry(path)
     if entry is None or entry.job not in ("", job):
         return GIVE_UP  # the run has been given to another job
     attempt = entry.attempts[-1] if entry.attempts and entry.attempts[-1].restart == restart else None
     if attempt is None:  # the job died before it could say that it started
-        attempt = book.Attempt(len(entry.attempts) + 1, job, restart, socket.gethostname(), 0, time.time())
+        attempt = ledger.Attempt(len(entry.attempts) + 1, job, restart, socket.gethostname(), 0, time.time())
         entry.attempts.append(attempt)
     decided = DECIDED.get(state)
     if not attempt.outcome:
         attempt.outcome, attempt.reason = _outcome(code, state)
         attempt.ended = time.time()
     verdict = _verdict(entry, attempt, decided, state)
-    book.write_entry(path, entry)
+    ledger.write_entry(path, entry)
     return verdict
 
 
 def _outcome(code: int, state: str) -> tuple[str, str]:
     """What to make of tasks that left no word."""
     if state in DECIDED:
-        return book.LEFT, DECIDED[state]
+        return ledger.LEFT, DECIDED[state]
     if state == "TIMEOUT":  # a failure of its own: else it would be requeued for ever
-        return book.KILLED, "the time limit came before a checkpoint was saved: raise signal_delay_seconds"
+        return ledger.KILLED, "the time limit came before a checkpoint was saved: raise signal_delay_seconds"
     number = code - 128
     name = signal.Signals(number).name if number in set(signal.Signals) else ""
     if name in ("SIGUSR2", "SIGTERM"):
-        return book.STOPPED, f"{name} before training began"
+        return ledger.STOPPED, f"{name} before training began"
     if name == "SIGKILL":
-        return book.KILLED, "killed by SIGKILL, the usual cause is too little memory: raise memory_gb of the cluster"
-    return book.KILLED, f"died by {name}" if name else f"died with exit code {code}"
+        return ledger.KILLED, "killed by SIGKILL, the usual cause is too little memory: raise memory_gb of the cluster"
+    return ledger.KILLED, f"died by {name}" if name else f"died with exit code {code}"
 
 
-def _verdict(entry: book.Entry, attempt: book.Attempt, decided: str | None, state: str) -> int:
-    if attempt.outcome == book.FINISHED:
+def _verdict(entry: ledger.Entry, attempt: ledger.Attempt, decided: str | None, state: str) -> int:
+    if attempt.outcome == ledger.FINISHED:
         return DONE
     if decided:
         if state == "CANCELLED":
-            entry.ended = entry.ended or book.CANCELLED
+            entry.ended = entry.ended or ledger.CANCELLED
         return GIVE_UP
-    if entry.failures >= book.MOST_FAILURES:
+    if entry.failures >= ledger.MOST_FAILURES:
         entry.ended = f"gave up after {entry.failures} failures, the last one: {attempt.reason}"
         return GIVE_UP
     return AGAIN
@@ -86,12 +86,12 @@ def main(arguments: list[str]) -> int:
         signal.signal(number, signal.SIG_IGN)
     submission, code, state = Path(arguments[0]), int(arguments[1]), arguments[2] if len(arguments) > 2 else ""
     try:
-        names = record.read_json(submission / "entries.json")
+        names = run_directory.read_json(submission / "entries.json")
         path = Path(names[int(os.environ.get("SLURM_ARRAY_TASK_ID", 0))])
         array, task = os.environ.get("SLURM_ARRAY_JOB_ID"), os.environ.get("SLURM_ARRAY_TASK_ID")
         job = f"{array}_{task}" if array else os.environ["SLURM_JOB_ID"]
         verdict = conclude(path, job, int(os.environ.get("SLURM_RESTART_COUNT", 0)), code, state)
-    except (record.RunError, OSError, LookupError, ValueError) as error:
+    except (run_directory.RunError, OSError, LookupError, ValueError) as error:
         # Without a book that counts failures a requeue could go on for ever.
         print(f"not requeued, as the job book cannot be kept: {error}", file=sys.stderr, flush=True)
         return GIVE_UP

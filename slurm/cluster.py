@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from experiments.near import choose
+from experiments.suggest import choose
 from lumix.train.config import Config
 
 FOLDER = Path(__file__).resolve().parent / "clusters"

@@ -3,11 +3,11 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from experiments.near import choose
 from experiments.registry import TABLES, get_table
 from experiments.runs import Item, items_of, items_of_table
 from experiments.scale import Scale
-from slurm import book
+from experiments.suggest import choose
+from slurm import ledger
 from slurm.plan import entry_of, states_of
 from slurm.scheduler import cancel_jobs
 
@@ -32,28 +32,28 @@ def items_named(scale: Scale, name: str, seeds: int | None) -> list[Item]:
     return [item for item in items if f"seed{item.seed}" == chosen]
 
 
-def cancel(scale: Scale, items: Sequence[Item], root: Path = book.ROOT) -> list[str]:
+def cancel(scale: Scale, items: Sequence[Item], root: Path = ledger.ROOT) -> list[str]:
     """Cancel the living jobs of some items; returns their ids.
 
     Raises:
         SchedulerError: where SLURM gives no answer.
     """
-    with book.book_locked(root):
+    with ledger.book_locked(root):
         found = [(item, entry) for item in items if (entry := entry_of(root, scale, item)) is not None]
         states = states_of([entry for _, entry in found])
         living = [(item, entry) for item, entry in found if entry.job in states and states[entry.job].alive]
         if living:
             cancel_jobs([entry.job for _, entry in living])
         for item, _ in living:
-            path = book.entry_path(root, scale.name, item.run.key, item.seed)
-            entry = book.read_entry(path)  # anew: the job may have written since
+            path = ledger.entry_path(root, scale.name, item.run.key, item.seed)
+            entry = ledger.read_entry(path)  # anew: the job may have written since
             if entry is not None and not entry.ended:
-                entry.ended = book.CANCELLED
-                book.write_entry(path, entry)
+                entry.ended = ledger.CANCELLED
+                ledger.write_entry(path, entry)
     return [entry.job for _, entry in living]
 
 
-def logs(scale: Scale, items: Sequence[Item], root: Path = book.ROOT) -> str:
+def logs(scale: Scale, items: Sequence[Item], root: Path = ledger.ROOT) -> str:
     """The ends of a run's own log and of its job's output, each under its path."""
     parts = []
     for item in items:

@@ -10,7 +10,7 @@ from experiments.cost import owned_items
 from experiments.registry import TABLES
 from experiments.runs import Item
 from experiments.scale import Scale
-from lumix.train import record
+from lumix.train import run_directory
 from lumix.train.config import Run
 from slurm.disk import checkpoint_bytes, readable, weight_bytes
 
@@ -35,7 +35,7 @@ def measurements(scale: Scale) -> list[Measurement]:
     found = {}
     for table in TABLES:
         path = results_path(scale, table)
-        for key, entry in (record.read_json(path)["runs"] if path.exists() else {}).items():
+        for key, entry in (run_directory.read_json(path)["runs"] if path.exists() else {}).items():
             for seed, result in entry["seeds"].items():
                 device, gpus = str(result["hardware"]["device"]), int(result.get("processes", 1))
                 if device != "cpu":

@@ -3,7 +3,7 @@
 from experiments.collect import results_path
 from experiments.registry import TABLES
 from experiments.scale import Scale
-from lumix.train import record
+from lumix.train import run_directory
 from lumix.train.config import Run
 
 # Parameters of the paper's models with 1000 classes; a test counts them in timm.
@@ -35,7 +35,7 @@ def _measured(scale: Scale) -> dict[str, int]:
     found: dict[str, int] = {}
     for table in TABLES:
         path = results_path(scale, table)
-        for entry in record.read_json(path)["runs"].values() if path.exists() else ():
+        for entry in run_directory.read_json(path)["runs"].values() if path.exists() else ():
             for result in entry["seeds"].values():
                 found[entry["config"]["model"]["role"]] = int(result["parameters"])
     return found

@@ -18,14 +18,14 @@ from pathlib import Path
 from typing import Any
 
 from experiments.runs import LIVELY_SECONDS
-from lumix.train import record
+from lumix.train import run_directory
 from lumix.train.config import Execution, Run
-from slurm import book
+from slurm import ledger
 from slurm.layout import microbatch
 
 SIGNALS = (signal.SIGUSR2, signal.SIGTERM)
 QUIET_SECONDS = LIVELY_SECONDS  # every 20 updates, and around an evaluation, a living run touches its lock
-ENDED = {book.STOPPED: "stopped", book.FAILED: "failed", book.KILLED: "was killed", book.LEFT: "was ended"}
+ENDED = {ledger.STOPPED: "stopped", ledger.FAILED: "failed", ledger.KILLED: "was killed", ledger.LEFT: "was ended"}
 WHY = {
     "SIGUSR2": "SIGUSR2: the time limit is near, or a job of higher priority needs the nodes",
     "SIGTERM": "SIGTERM: cancelled, requeued by an administrator, or preempted",
@@ -68,16 +68,16 @@ class Job:
                 if _rank() == 0:
                     self._announce()
                 result = self._train(caught)
-            except record.Stopped:
+            except run_directory.Stopped:
                 if _rank() == 0:
-                    self._end(book.STOPPED, WHY[caught.name] if caught else "another task was asked to stop")
+                    self._end(ledger.STOPPED, WHY[caught.name] if caught else "another task was asked to stop")
                 raise SystemExit(0) from None
             except Exception as error:
-                self._end(book.FAILED, ("" if _rank() == 0 else f"task {_rank()}: ") + _one_line(error))
+                self._end(ledger.FAILED, ("" if _rank() == 0 else f"task {_rank()}: ") + _one_line(error))
                 raise
             if _rank() == 0:
                 self._evaluate()
-                book.end_attempt(Path(self.entry), book.FINISHED, "")
+                ledger.end_attempt(Path(self.entry), ledger.FINISHED, "")
             return result
 
     def checkpoint(self) -> Any:
@@ -91,8 +91,8 @@ class Job:
         directory = Path(self.directory)
         restart = int(os.environ.get("SLURM_RESTART_COUNT", 0))
         job = job_id()
-        attempt = book.begin_attempt(Path(self.entry), job, restart, socket.gethostname(), os.getpid())
-        entry = book.read_entry(Path(self.entry))
+        attempt = ledger.begin_attempt(Path(self.entry), job, restart, socket.gethostname(), os.getpid())
+        entry = ledger.read_entry(Path(self.entry))
         before = entry.attempts[-2] if entry is not None and len(entry.attempts) > 1 else None
         why = f" after attempt {before.number} {ENDED.get(before.outcome, 'ended')} ({before.reason})" if before else ""
         try:
@@ -100,7 +100,7 @@ class Job:
             with (directory / "log.txt").open("a") as file:
                 file.write(f"attempt {attempt.number} of job {job} on {attempt.host}{why}\n")
         except OSError as error:
-            raise record.RunError(
+            raise run_directory.RunError(
                 f"{directory} cannot be written ({error.strerror}): mend that, then python -m slurm submit --resume"
             ) from error
         if entry is not None:
@@ -138,18 +138,18 @@ class Job:
             for item in ready_with(get_scale(self.scale), Run.from_dict(self.run), self.seed):
                 try:
                     work(item, Execution(**self.execution), self.fresh_code)
-                except (record.RunError, ValueError, OSError) as error:
+                except (run_directory.RunError, ValueError, OSError) as error:
                     with (Path(self.directory) / "log.txt").open("a") as file:
                         file.write(f"{item.evaluation.key} failed: {_one_line(error)}\n")
 
     def _end(self, outcome: str, reason: str) -> None:
         """Write down the outcome; where even that fails, slurm/after.py draws its conclusion from the exit code."""
         try:
-            book.end_attempt(Path(self.entry), outcome, reason)
-            if outcome == book.FAILED:
+            ledger.end_attempt(Path(self.entry), outcome, reason)
+            if outcome == ledger.FAILED:
                 with (Path(self.directory) / "log.txt").open("a") as file:
                     file.write(f"failed: {reason}\n")
-        except (OSError, record.RunError) as error:
+        except (OSError, run_directory.RunError) as error:
             print(f"the job book cannot be written: {error}", flush=True)
 
 
@@ -159,7 +159,7 @@ def job_id() -> str:
     return f"{array}_{task}" if array else os.environ.get("SLURM_JOB_ID", "debug")
 
 
-def release_lock(directory: Path, entry: book.Entry, job: str, quiet: float = QUIET_SECONDS) -> None:
+def release_lock(directory: Path, entry: ledger.Entry, job: str, quiet: float = QUIET_SECONDS) -> None:
     """Remove the lock that an earlier attempt of this same job left on another host, once it is surely dead.
 
     SLURM starts a job again only after its last attempt has ended, but a node that it gave up for lost may live on: so
@@ -175,7 +175,7 @@ def release_lock(directory: Path, entry: book.Entry, job: str, quiet: float = QU
         if not mine or host == socket.gethostname():
             return
         if age >= quiet:
-            record.bury(path, text)
+            run_directory.discard_stale_lock(path, text)
             return
         time.sleep(min(5.0, quiet - age))
 
@@ -237,7 +237,7 @@ def _distributed(device: str, tasks: int) -> Iterator[None]:
     stopped = True
     try:
         yield
-    except record.Stopped:
+    except run_directory.Stopped:
         raise
     except BaseException:
         stopped = False  # the others may be gone: leave them alone and end
@@ -249,4 +249,4 @@ def _distributed(device: str, tasks: int) -> Iterator[None]:
 
 def _one_line(error: Exception) -> str:
     text = " ".join(str(error).split()) or "no message"
-    return text if isinstance(error, record.RunError) else f"{type(error).__name__}: {text}"
+    return text if isinstance(error, run_directory.RunError) else f"{type(error).__name__}: {text}"

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from experiments.scale import Scale
 from lumix.train.config import Execution, Run
-from lumix.train.record import RunError
+from lumix.train.run_directory import RunError
 from slurm.cluster import Cluster
 
 

@@ -8,8 +8,8 @@ from pathlib import Path
 from experiments.registry import owners
 from experiments.runs import OLDER, Item, is_open, state
 from experiments.scale import Scale
-from experiments.text import grid
-from slurm import book
+from experiments.terminal import grid
+from slurm import ledger
 from slurm.cluster import Cluster
 from slurm.disk import checkpoint_bytes, readable, weight_bytes
 from slurm.layout import Layout, layout_of, microbatch
@@ -35,11 +35,11 @@ class Plan:
         return sum(self.scale.gpu_hours(item.run) for item in self.items)
 
 
-def entry_of(root: Path, scale: Scale, item: Item) -> book.Entry | None:
-    return book.read_entry(book.entry_path(root, scale.name, item.run.key, item.seed))
+def entry_of(root: Path, scale: Scale, item: Item) -> ledger.Entry | None:
+    return ledger.read_entry(ledger.entry_path(root, scale.name, item.run.key, item.seed))
 
 
-def states_of(entries: Sequence[book.Entry]) -> dict[str, JobState]:
+def states_of(entries: Sequence[ledger.Entry]) -> dict[str, JobState]:
     """States of the jobs of some entries; an entry whose submission was cut short learns its job by name.
 
     Raises:
@@ -74,7 +74,7 @@ def make_plan(
     cluster: Cluster,
     root: Path,
     resume: bool,
-    ask: Callable[[Sequence[book.Entry]], dict[str, JobState]] = states_of,
+    ask: Callable[[Sequence[ledger.Entry]], dict[str, JobState]] = states_of,
 ) -> Plan:
     """Decide for every item; `ask` tells the states of jobs.
 
@@ -101,26 +101,26 @@ def make_plan(
     return Plan(scale, cluster, layout, tuple(chosen), done, tuple(skipped))
 
 
-def _why_not(item: Item, entry: book.Entry | None, states: dict[str, JobState], resume: bool) -> str:
+def _why_not(item: Item, entry: ledger.Entry | None, states: dict[str, JobState], resume: bool) -> str:
     """Why an open item is not submitted; empty if it is."""
     if entry is None:
         return ""
     found = states.get(entry.job)
     if found is not None and found.alive:
         return f"{'running' if found.running else 'queued'} as job {entry.job}"
-    if resume or entry.ended == book.FINISHED or state(item) == OLDER:
+    if resume or entry.ended == ledger.FINISHED or state(item) == OLDER:
         return ""
     return f"{why_ended(entry, found)}: --resume submits it again"
 
 
-def why_ended(entry: book.Entry, found: JobState | None) -> str:
+def why_ended(entry: ledger.Entry, found: JobState | None) -> str:
     """What became of a job that lives no more without finishing its run."""
     if entry.ended:
         return entry.ended
     last = entry.attempts[-1] if entry.attempts else None
     if found is not None and found.state == "CANCELLED":
         return "cancelled"
-    if last is not None and last.outcome in (book.FAILED, book.KILLED):
+    if last is not None and last.outcome in (ledger.FAILED, ledger.KILLED):
         return f"failed: {last.reason}"
     if found is not None and found.state in FAILURES:
         return f"failed: {last_error(entry) or f'SLURM says {found.state}'}"
@@ -129,7 +129,7 @@ def why_ended(entry: book.Entry, found: JobState | None) -> str:
     return f"lost: job {entry.job or 'of ' + job_name(entry.submission)} is gone"
 
 
-def last_error(entry: book.Entry) -> str:
+def last_error(entry: ledger.Entry) -> str:
     """The last line that names an error in the output of a job, for one that could not write it into the book."""
     lines = []
     for path in sorted(Path(entry.submission, "log").glob(f"{entry.job}_*_log.err")):
@@ -202,6 +202,6 @@ def _disk(plan: Plan) -> str:
     return f"disk:      {readable(peak)} of checkpoints while running, {readable(weights)} of final weights for good"
 
 
-def refuse_without_scheduler(entries: Sequence[book.Entry]) -> dict[str, JobState]:
+def refuse_without_scheduler(entries: Sequence[ledger.Entry]) -> dict[str, JobState]:
     """For --dry-run away from the cluster: what the job book says, taken for alive where it shows no end."""
     return {entry.job: JobState("PENDING", "SLURM was not asked") for entry in entries if entry.job and not entry.ended}

@@ -9,9 +9,9 @@ from typing import Any
 
 from experiments.runs import DAMAGED, FINISHED, OLDER, STARTED, Item, read_item, state
 from experiments.scale import Scale
-from experiments.text import grid
-from lumix.train import record
-from slurm import book
+from experiments.terminal import grid
+from lumix.train import run_directory
+from slurm import ledger
 from slurm.plan import entry_of, states_of, why_ended
 from slurm.scheduler import JobState, SchedulerError
 
@@ -48,7 +48,7 @@ def statuses(scale: Scale, items: Sequence[Item], root: Path) -> tuple[list[Stat
     return [status_of(item, entry, states) for item, entry in found], warning
 
 
-def status_of(item: Item, entry: book.Entry | None, states: dict[str, JobState] | None) -> Status:
+def status_of(item: Item, entry: ledger.Entry | None, states: dict[str, JobState] | None) -> Status:
     """The status of one item; `states` None means that SLURM gave no answer."""
     kind = state(item)
     found = states.get(entry.job) if entry is not None and states is not None else None
@@ -67,8 +67,8 @@ def status_of(item: Item, entry: book.Entry | None, states: dict[str, JobState] 
         return _from_directory(item, entry)
     if alive:
         assert found is not None
-        if entry.ended == book.CANCELLED:
-            return _with(item, entry, book.CANCELLED, "its job is ending")
+        if entry.ended == ledger.CANCELLED:
+            return _with(item, entry, ledger.CANCELLED, "its job is ending")
         running = found.running and bool(entry.attempts)
         return _with(item, entry, "running" if running else "queued", _waiting(entry, found, running))
     reason = why_ended(entry, found)
@@ -76,7 +76,7 @@ def status_of(item: Item, entry: book.Entry | None, states: dict[str, JobState] 
     return _with(item, entry, word, reason.removeprefix(word).removeprefix(": "))
 
 
-def _waiting(entry: book.Entry, found: JobState, running: bool) -> str:
+def _waiting(entry: ledger.Entry, found: JobState, running: bool) -> str:
     """Why a job was requeued, and what a queued one waits for."""
     if running and entry.attempts and not entry.attempts[-1].outcome and len(entry.attempts) == 1:
         return ""
@@ -85,22 +85,22 @@ def _waiting(entry: book.Entry, found: JobState, running: bool) -> str:
     return ", ".join(part for part in (waits, why) if part)
 
 
-def _from_directory(item: Item, entry: book.Entry) -> Status:
+def _from_directory(item: Item, entry: ledger.Entry) -> Status:
     """Without SLURM: a lock that is touched means running."""
     lock = item.directory / "lock"
     try:
-        fresh = time.time() - lock.stat().st_mtime < record.LOCK_STALE_SECONDS
+        fresh = time.time() - lock.stat().st_mtime < run_directory.LOCK_STALE_SECONDS
     except OSError:
         fresh = False
     if fresh:
         return _with(item, entry, "running", "")
     last = entry.attempts[-1] if entry.attempts else None
-    if last is not None and last.outcome in (book.FAILED, book.KILLED):
+    if last is not None and last.outcome in (ledger.FAILED, ledger.KILLED):
         return _with(item, entry, "failed", last.reason)
     return _with(item, entry, "queued", f"or lost; {entry.last_words}".removesuffix("; "))
 
 
-def _with(item: Item, entry: book.Entry | None, word: str, note: str) -> Status:
+def _with(item: Item, entry: ledger.Entry | None, word: str, note: str) -> Status:
     """A status with what metrics.jsonl tells of the progress."""
     last = _last_epoch(item.directory)
     epoch = int(last.get("epoch", 0))
@@ -120,8 +120,8 @@ def _with(item: Item, entry: book.Entry | None, word: str, note: str) -> Status:
 
 def _last_epoch(directory: Path) -> dict[str, Any]:
     try:
-        epochs = record.read_metrics(directory)
-    except (record.RunError, OSError):
+        epochs = run_directory.read_metrics(directory)
+    except (run_directory.RunError, OSError):
         return {}
     return epochs[-1] if epochs else {}
 

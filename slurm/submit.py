@@ -11,8 +11,8 @@ from typing import Any
 from experiments.registry import owners
 from experiments.runs import Item
 from experiments.scale import Scale
-from lumix.train import record
-from slurm import book
+from lumix.train import run_directory
+from slurm import ledger
 from slurm.cluster import Cluster
 from slurm.job import Job
 from slurm.layout import execution_of
@@ -45,7 +45,7 @@ def submit(
     cluster: Cluster,
     dry_run: bool = False,
     resume: bool = False,
-    root: Path = book.ROOT,
+    root: Path = ledger.ROOT,
 ) -> Plan:
     """Print the plan and, without `dry_run`, submit it; the runs of the debug executor are trained at once.
 
@@ -57,7 +57,7 @@ def submit(
         plan = _dry_plan(scale, items, cluster, resume, root)
         print(plan_text(plan) + "\nnothing was submitted: this was a dry run")
         return plan
-    with book.book_locked(root):
+    with ledger.book_locked(root):
         plan = make_plan(scale, items, cluster, root, resume)
         print(plan_text(plan), flush=True)
         if not plan.items:
@@ -91,12 +91,12 @@ def _prepare(plan: Plan, items: Sequence[Item], root: Path) -> Path:
         try:
             take_snapshot(Path.cwd(), folder / "code")
         except OSError as error:
-            raise record.RunError(f"the code cannot be copied to {folder}: {error.strerror or error}") from error
+            raise run_directory.RunError(f"the code cannot be copied to {folder}: {error.strerror or error}") from error
     paths = [_entry_path(plan.scale, item, root).resolve() for item in items]
-    record.write_json(folder / "entries.json", [str(path) for path in paths])
+    run_directory.write_json(folder / "entries.json", [str(path) for path in paths])
     owner = owners(plan.scale)
     for index, (item, path) in enumerate(zip(items, paths, strict=True)):
-        entry = book.Entry(
+        entry = ledger.Entry(
             scale=plan.scale.name,
             table=owner[item.run.key],
             key=item.run.key,
@@ -109,12 +109,12 @@ def _prepare(plan: Plan, items: Sequence[Item], root: Path) -> Path:
             submitted=time.time(),
             job="debug" if plan.cluster.executor == "debug" else "",
         )
-        book.write_entry(path, entry)
+        ledger.write_entry(path, entry)
     return folder
 
 
 def _entry_path(scale: Scale, item: Item, root: Path) -> Path:
-    return book.entry_path(root, scale.name, item.run.key, item.seed)
+    return ledger.entry_path(root, scale.name, item.run.key, item.seed)
 
 
 def _job(plan: Plan, item: Item, root: Path) -> Job:
@@ -173,10 +173,10 @@ def _forget(plan: Plan, items: Sequence[Item], folder: Path, root: Path) -> None
 
 def _note_job(path: Path, job: str) -> None:
     """Write the id down, unless the job has started already and did so itself."""
-    entry = book.read_entry(path)
+    entry = ledger.read_entry(path)
     if entry is not None and not entry.job:
         entry.job = job
-        book.write_entry(path, entry)
+        ledger.write_entry(path, entry)
 
 
 def parameters(plan: Plan, folder: Path, python: str) -> dict[str, Any]:
@@ -235,7 +235,7 @@ def _train_here(plan: Plan, root: Path) -> None:
         failed += error is not None
         print(f"[{number}/{len(plan.items)}] {item.name}  {'finished' if error is None else f'failed: {error}'}")
     if failed:
-        raise record.RunError(f"{failed} of {len(plan.items)} runs failed, see the lines above")
+        raise run_directory.RunError(f"{failed} of {len(plan.items)} runs failed, see the lines above")
 
 
 def _last_line(error: Exception) -> str:

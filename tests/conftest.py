@@ -34,7 +34,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[torch.nn.Module, 
     from lumix.train.checkpoint import load_model
     from lumix.train.config import Data, Loss, Mix, Optim
     from lumix.train.loop import fit
-    from lumix.train.record import read_json
+    from lumix.train.run_directory import read_json
 
     directory = tmp_path_factory.mktemp("run")
     plain = {"data": Data("digits", 8, train_size=300), "mix": Mix(mixup_alpha=0, cutmix_alpha=0), "loss": Loss()}

@@ -10,7 +10,7 @@ from typing import Any
 import yaml
 
 from lumix.train.config import Data, Loss, Model, Optim, Run
-from report import headline, words
+from report import formatting, headline
 
 ROOT = Path(__file__).parent.parent
 NASTY = '<b>"bold" & </td>'
@@ -103,7 +103,7 @@ def fake_record(table: str, seeds: int) -> dict[str, Any]:
         "setting": f"A fixture, no result: {NASTY}", "statistic": "last", "metric": "top-1 accuracy, %",
         "label_columns": [{"id": "law", "title": "λr"}], "value_columns": [{"id": "top1", "title": "Top-1"}],
         "baseline": {"row": "none", "column": "top1"}, "rows": rows, "runs": runs, "seconds": 12.5,
-        "claims": [fake_claim(verdict, seeds) for verdict in words.VERDICTS],
+        "claims": [fake_claim(verdict, seeds) for verdict in formatting.VERDICTS],
     }  # fmt: skip
 
 

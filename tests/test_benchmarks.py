@@ -13,12 +13,12 @@ import torch
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from benchmarks import loss, measure, mixing, outcome, page, record, start_up  # noqa: E402
+from benchmarks import loss, measure, mixing, page, recording, start_up  # noqa: E402
 from benchmarks.__main__ import main  # noqa: E402
 from benchmarks.measure import Setting, Spread, Timings  # noqa: E402
-from benchmarks.outcome import Case, Goal  # noqa: E402
+from benchmarks.rows import Case, Goal, Skipped  # noqa: E402
 from lumix import Kind, functional  # noqa: E402
-from lumix.mixers import plan as plans  # noqa: E402
+from lumix.mixers import apply as plans  # noqa: E402
 
 SHORT = Setting(rounds=4, seconds=0.0)
 SMALL = mixing.Cell(6, 32, torch.float32, False)
@@ -152,7 +152,7 @@ def test_every_rival_of_the_mixing_rows_runs():
 
 
 def fake_row(monkeypatch, values, quick=False, error=None):
-    """`record.run_row` of a row whose number is `values` in turn, with the target 8."""
+    """`recording.run_row` of a row whose number is `values` in turn, with the target 8."""
     left = iter(values)
 
     class Row:
@@ -164,19 +164,19 @@ def fake_row(monkeypatch, values, quick=False, error=None):
                 raise error
             yield Case("case", "ms", {"lumix": Spread.of([1.0])}, [Goal("number", Spread.of([next(left)]), 8.0)])
 
-    monkeypatch.setitem(record.ROWS, "fake", "fake")
+    monkeypatch.setitem(recording.ROWS, "fake", "fake")
     monkeypatch.setitem(sys.modules, "benchmarks.fake", Row)
-    return record.run_row("fake", replace(SHORT, quick=quick))
+    return recording.run_row("fake", replace(SHORT, quick=quick))
 
 
 def test_rows_have_a_status(monkeypatch):
     assert fake_row(monkeypatch, [9.0])["status"] == "done"
     assert fake_row(monkeypatch, [5.0])["status"] == "below target"
-    skipped = fake_row(monkeypatch, [], error=outcome.Skipped("no peer here"))
+    skipped = fake_row(monkeypatch, [], error=Skipped("no peer here"))
     assert (skipped["status"], skipped["reason"]) == ("skipped", "no peer here")
     unequal = fake_row(monkeypatch, [], error=AssertionError("other\npixels"))
     assert (unequal["status"], unequal["reason"]) == ("not equal", "other pixels")
-    assert "Not equal: other pixels" in record.row_markdown(unequal, "CPU time")
+    assert "Not equal: other pixels" in recording.row_markdown(unequal, "CPU time")
 
 
 def test_a_quick_row_is_tried_once_more(monkeypatch):
@@ -188,7 +188,7 @@ def test_markdown_shows_verdicts_and_says_why():
     missed = Goal("speed-up", Spread(5.0, 4.0, 6.0, 9), 8.0, why="physics")
     case = Case("case", "ms", {"lumix": Spread(0.0123, 0.012, 0.013, 9)}, [missed], skipped={"gco": "not installed"})
     row = {"name": "fake", "title": "Fake", "peers": "none", "status": "below target", "reason": ""}
-    text = record.row_markdown(row | {"cases": [case.as_json(False)]}, "CPU time")
+    text = recording.row_markdown(row | {"cases": [case.as_json(False)]}, "CPU time")
     assert "| case | 0.0123 (0.0120 to 0.0130) | 9 |" in text
     assert "| case | speed-up | 5.00x (4.00 to 6.00) | ≥ 8x | **not reached** |" in text
     assert "case, speed-up: physics." in text
@@ -196,7 +196,7 @@ def test_markdown_shows_verdicts_and_says_why():
 
 
 def test_numbers_have_three_digits():
-    assert [record.number(x) for x in (0, 0.0741, 1.234, 47.77, 2365.1)] == ["0", "0.0741", "1.23", "47.8", "2 365"]
+    assert [recording.number(x) for x in (0, 0.0741, 1.234, 47.77, 2365.1)] == ["0", "0.0741", "1.23", "47.8", "2 365"]
 
 
 def test_the_page_is_that_of_the_committed_results():
@@ -204,14 +204,14 @@ def test_the_page_is_that_of_the_committed_results():
     assert page.PAGE.read_text() == page.page(page.results())
 
 
-@pytest.mark.parametrize("path", sorted(record.RESULTS.glob("*.json")), ids=lambda p: p.name)
+@pytest.mark.parametrize("path", sorted(recording.RESULTS.glob("*.json")), ids=lambda p: p.name)
 def test_committed_results_are_whole_and_name_their_machine(path):
     result = json.loads(path.read_text())
-    assert path.name == f"{record.slug(result)}.json"
+    assert path.name == f"{recording.slug(result)}.json"
     assert not result["quick"]
     assert result["hardware"]["cpu"]
     assert result["hardware"]["torch"]
-    assert [row["name"] for row in result["rows"]] == list(record.ROWS)
+    assert [row["name"] for row in result["rows"]] == list(recording.ROWS)
     for row in result["rows"]:
         assert row["status"] in ("done", "below target", "skipped")
         missed = [goal for case in row["cases"] for goal in case["goals"] if not goal["reached"]]
@@ -275,5 +275,5 @@ def test_start_up_checks_that_the_import_is_lazy():
 )
 def test_exit_status_tells_what_is_wrong_from_what_is_slow(monkeypatch, status, quick, code):
     row = {"name": "loss", "status": status, "reason": "", "cases": []}
-    monkeypatch.setattr(record, "run", lambda names, setting: {"rows": [row], "quick": quick})
+    monkeypatch.setattr(recording, "run", lambda names, setting: {"rows": [row], "quick": quick})
     assert main(["--row", "loss", *(["--quick"] if quick else [])]) == code

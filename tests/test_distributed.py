@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from engine import small_run
 
-from lumix.train import record, training
+from lumix.train import run_directory, training
 from lumix.train.checkpoint import load_checkpoint
 from lumix.train.config import Execution
 from lumix.train.loop import fit
@@ -27,7 +27,7 @@ from lumix.train import training
 from lumix.train.config import Execution, Run
 from lumix.train.loop import fit
 from lumix.train.process import Process
-from lumix.train.record import RunError
+from lumix.train.run_directory import RunError
 torch.set_num_threads(1)
 training.CHECK_EVERY = 4
 rank, job = int(sys.argv[1]), json.loads(sys.argv[2])
@@ -94,7 +94,7 @@ def test_two_processes_train_evaluate_and_resume(tmp_path: Path) -> None:
     assert results[0]["n_samples"] == 797
     assert results[0]["processes"] == 2
     two_processes(tmp_path, tmp_path / "stopped", stop_at=14)
-    assert record.read_result(tmp_path / "stopped") is None
+    assert run_directory.read_result(tmp_path / "stopped") is None
     resumed = two_processes(tmp_path, tmp_path / "stopped")
     assert "resumed" in (tmp_path / "stopped" / "log.txt").read_text()
     assert resumed[0]["checksum"] == results[0]["checksum"]

@@ -12,11 +12,11 @@ import safetensors.torch
 import torch
 from engine import StopHere, small_run, stopped_after
 
-from lumix.train import record, training
+from lumix.train import run_directory, training
 from lumix.train.checkpoint import load_checkpoint, load_model
 from lumix.train.config import Data, Execution, Mix, Optim
 from lumix.train.loop import fit
-from lumix.train.record import RunError
+from lumix.train.run_directory import RunError
 
 ROOT = Path(__file__).resolve().parents[1]
 OFTEN = Execution(checkpoint_seconds=0)
@@ -56,10 +56,10 @@ def test_a_run_leaves_what_a_run_directory_holds(finished: Path) -> None:
         "result.json",
         "log.txt",
     }
-    result, metrics = record.read_result(finished), record.read_metrics(finished)
+    result, metrics = run_directory.read_result(finished), run_directory.read_metrics(finished)
     assert result is not None
     assert result["key"] == small_run().key
-    assert result["checksum"] == record.sha256(finished / "model.safetensors")
+    assert result["checksum"] == run_directory.sha256(finished / "model.safetensors")
     assert [line["epoch"] for line in metrics] == [1, 2, 3, 4]
     assert result["top1"]["last"] == metrics[-1]["top1"]
     assert result["n_samples"] == 797
@@ -83,7 +83,7 @@ def test_training_learns(tmp_path: Path) -> None:
 
 def test_a_finished_run_is_returned_and_not_trained_again(finished: Path) -> None:
     before = {path: path.stat().st_mtime_ns for path in finished.iterdir()}
-    assert fit(small_run(), 0, finished) == record.read_result(finished)
+    assert fit(small_run(), 0, finished) == run_directory.read_result(finished)
     assert before == {path: path.stat().st_mtime_ns for path in finished.iterdir()}
 
 
@@ -108,7 +108,7 @@ def test_load_model_gives_the_reported_accuracy(finished: Path) -> None:
     _, test = load(small_run().data)
     with torch.no_grad():
         hits = model(normalise(test.images, test.mean, test.std)).argmax(1) == test.labels
-    result = record.read_result(finished)
+    result = run_directory.read_result(finished)
     assert result is not None
     assert 100 * hits.double().mean().item() == pytest.approx(result["top1"]["last"], abs=1e-9)
 
@@ -126,7 +126,9 @@ def test_stopped_and_resumed_equals_undisturbed(
     assert not (tmp_path / "r" / "lock").exists()
     fit(small_run(), 0, tmp_path / "r", OFTEN)
     assert_same_weights(finished, tmp_path / "r")
-    assert without_times(record.read_metrics(finished)) == without_times(record.read_metrics(tmp_path / "r"))
+    assert without_times(run_directory.read_metrics(finished)) == without_times(
+        run_directory.read_metrics(tmp_path / "r")
+    )
 
 
 def test_a_run_that_is_asked_to_stop_saves_and_goes_on_later(
@@ -134,7 +136,7 @@ def test_a_run_that_is_asked_to_stop_saves_and_goes_on_later(
 ) -> None:
     monkeypatch.setattr(training, "CHECK_EVERY", 4)
     asked = iter([False, False, True])
-    with pytest.raises(record.Stopped, match="update 8"):
+    with pytest.raises(run_directory.Stopped, match="update 8"):
         fit(small_run(), 0, tmp_path / "r", stop=lambda: next(asked))
     assert load_checkpoint(tmp_path / "r", small_run().key, 0) is not None
     assert not (tmp_path / "r" / "lock").exists()
@@ -243,10 +245,10 @@ def test_a_checkpoint_executes_no_code(tmp_path: Path) -> None:
 def test_damaged_json_is_named(tmp_path: Path) -> None:
     (tmp_path / "result.json").write_text('{"key": "a"')
     with pytest.raises(RunError, match=r"result.json is damaged .*delete it"):
-        record.read_result(tmp_path)
+        run_directory.read_result(tmp_path)
     (tmp_path / "result.json").write_text("[]")
     with pytest.raises(RunError, match="no result of a run"):
-        record.read_result(tmp_path)
+        run_directory.read_result(tmp_path)
 
 
 def test_a_loss_that_is_no_number_stops_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -303,12 +305,12 @@ def test_batches_that_do_not_fit_are_refused(tmp_path: Path) -> None:
 
 def test_a_living_owner_keeps_its_lock(tmp_path: Path) -> None:
     with (
-        record.locked(tmp_path / "r"),
+        run_directory.locked(tmp_path / "r"),
         pytest.raises(RunError, match=rf"in use by process {os.getpid()} on"),
-        record.locked(tmp_path / "r"),
+        run_directory.locked(tmp_path / "r"),
     ):
         pass
-    with record.locked(tmp_path / "r") as path:
+    with run_directory.locked(tmp_path / "r") as path:
         assert path.exists()
     assert not path.exists()
 
@@ -317,10 +319,10 @@ def test_a_living_owner_keeps_its_lock(tmp_path: Path) -> None:
 def test_a_lock_cut_short_is_taken_over_when_old(tmp_path: Path, text: str) -> None:
     path = tmp_path / "lock"
     path.write_text(text)
-    with pytest.raises(RunError, match="in use"), record.locked(tmp_path):
+    with pytest.raises(RunError, match="in use"), run_directory.locked(tmp_path):
         pass
     os.utime(path, (1, 1))
-    with record.locked(tmp_path):
+    with run_directory.locked(tmp_path):
         pass
 
 
@@ -332,17 +334,17 @@ def test_locks_of_the_dead_are_taken_over(tmp_path: Path) -> None:
     path = tmp_path / "lock"
     for born in ("1", None):
         path.write_text(json.dumps({"host": socket.gethostname(), "pid": process.pid, "born": born}))
-        with record.locked(tmp_path):
+        with run_directory.locked(tmp_path):
             pass
     # This very process, but born at another time: the pid was used again.
     path.write_text(json.dumps({"host": socket.gethostname(), "pid": os.getpid(), "born": "1"}))
-    with record.locked(tmp_path):
+    with run_directory.locked(tmp_path):
         pass
     path.write_text(json.dumps({"host": "elsewhere", "pid": 1, "born": "1"}))
-    with pytest.raises(RunError, match="process 1 on elsewhere"), record.locked(tmp_path):
+    with pytest.raises(RunError, match="process 1 on elsewhere"), run_directory.locked(tmp_path):
         pass
     os.utime(path, (1, 1))
-    with record.locked(tmp_path):
+    with run_directory.locked(tmp_path):
         pass
 
 
@@ -405,7 +407,7 @@ def test_class_folders_train_and_resume(tmp_path: Path, monkeypatch: pytest.Monk
         fit(run, 0, tmp_path / "b", Execution(workers=0, checkpoint_seconds=0))
     fit(run, 0, tmp_path / "b", Execution(workers=2, checkpoint_seconds=0))
     assert_same_weights(tmp_path / "a", tmp_path / "b")
-    result = record.read_result(tmp_path / "b")
+    result = run_directory.read_result(tmp_path / "b")
     assert result is not None
     assert result["n_samples"] == 6
 

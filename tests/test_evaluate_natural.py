@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from lumix.evaluate import calibration, natural_adversarial, natural_sets, out_of_distribution, subsets
 from lumix.train.embedded import SHAPES_MEAN, SHAPES_STD, shapes
-from lumix.train.record import write_json
+from lumix.train.run_directory import write_json
 
 CARD: dict[str, Any] = {
     "data": "shapes", "image_size": 16, "mean": SHAPES_MEAN, "std": SHAPES_STD, "num_classes": 10, "key": "tested",

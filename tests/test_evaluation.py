@@ -13,7 +13,7 @@ from engine import small_run
 
 from lumix.evaluate import evaluation as ev
 from lumix.evaluate.evaluation import Evaluation, Outcome
-from lumix.train import record
+from lumix.train import run_directory
 from lumix.train.attention import class_attention
 from lumix.train.checkpoint import export_model
 from lumix.train.model import build_model
@@ -29,7 +29,7 @@ def finish(directory, seed: int = 0, checksum: str = "a" * 64):
         "mean": [0.3], "std": [0.4], "data": "digits", "test_crop": 1.0, "weights": "raw",
     }  # fmt: skip
     export_model(directory, build_model(run.model, 10, 1, 8, seed=seed), card)
-    record.write_json(directory / "result.json", {"key": run.key, "seed": seed, "checksum": checksum})
+    run_directory.write_json(directory / "result.json", {"key": run.key, "seed": seed, "checksum": checksum})
     return directory
 
 
@@ -119,12 +119,12 @@ def test_a_second_model_is_handed_over_and_its_weights_count(tmp_path, calls):
 
 
 def test_damaged_and_unfinished_are_named(tmp_path, calls, monkeypatch):
-    with pytest.raises(record.RunError, match="no trained model"):
+    with pytest.raises(run_directory.RunError, match="no trained model"):
         ev.evaluate(tmp_path / "nothing", SHUFFLING)
     directory = finish(tmp_path / "run")
     for text in ("{", "{}"):
-        record.write_text(directory / "eval" / f"{SHUFFLING.key}.json", text)
-        with pytest.raises(record.RunError, match="delete it and run the same command again"):
+        run_directory.write_text(directory / "eval" / f"{SHUFFLING.key}.json", text)
+        with pytest.raises(run_directory.RunError, match="delete it and run the same command again"):
             ev.evaluate(directory, SHUFFLING)
 
 

@@ -11,7 +11,7 @@ import pool_jobs
 import pytest
 from test_experiments import finish, stand_in
 
-from experiments import evaluations, registry, text
+from experiments import evaluations, registry, terminal
 from experiments.collect import collect, write
 from experiments.evaluations import EvaluationItem, evaluation_items
 from experiments.methods import lumix
@@ -21,7 +21,7 @@ from experiments.runs import Item, items_of_table
 from experiments.scale import Scale, get_scale
 from experiments.table import Column, Row, Table
 from lumix.evaluate.evaluation import Evaluation, fingerprint
-from lumix.train import record
+from lumix.train import run_directory
 from lumix.train.config import Execution
 
 GRIDS = ("grid_1", "grid_4", "grid_8", "grid_16", "average")  # what Table 7 shows at the scale of these tests
@@ -45,7 +45,7 @@ def measure(item: EvaluationItem, values: dict[str, float], **changes: object) -
         "others": dict.fromkeys(item.others, "None"), "fingerprint": fingerprint(), "n_samples": 797, "seconds": 2.0,
         "images_per_second": 398.5, "values": values, **changes,
     }  # fmt: skip
-    record.write_json(item.cache / f"{item.evaluation.key}.json", outcome)
+    run_directory.write_json(item.cache / f"{item.evaluation.key}.json", outcome)
 
 
 # ------------------------------------------------------------------------------------------------- tables
@@ -97,14 +97,14 @@ def test_a_source_must_be_a_run_of_the_table_and_may_have_a_fixed_seed(scale):
     (occlusion,) = {e.key: e for e in table.evaluations.values()}.values()
     base, other = table.runs.values()
     item = evaluations.evaluation_item(scale, table, other, occlusion, 1)
-    assert item.others == {"source": registry.run_directory(scale, base, 1)}
-    assert item.needs == {registry.run_directory(scale, run, 1) for run in (base, other)}
+    assert item.others == {"source": registry.directory_of(scale, base, 1)}
+    assert item.needs == {registry.directory_of(scale, run, 1) for run in (base, other)}
     fixed = Evaluation("occlusion", {"filter": {"key": base.key, "seed": 0}})
     foreign = Evaluation("occlusion", {"filter": {"key": "nobody"}})
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(evaluations, "evaluation_directory", lambda *_: Path("eval"))
         item = evaluations.evaluation_item(scale, table, other, fixed, 1)
-        assert item.others == {"filter": registry.run_directory(scale, base, 0)}
+        assert item.others == {"filter": registry.directory_of(scale, base, 0)}
         with pytest.raises(ValueError, match="needs the run nobody as its filter: add it to sources of"):
             evaluations.evaluation_item(scale, table, other, foreign, 1)
 
@@ -218,9 +218,9 @@ def test_missing_stale_and_older_evaluations_are_told_apart(scale):
         collect(scale, table)
     measure(first, dict.fromkeys(GRIDS, 1.0), fingerprint="other")
     assert grid_4(scale, table)["older_code"]
-    record.write_text(first.cache / f"{first.evaluation.key}.json", "{")
+    run_directory.write_text(first.cache / f"{first.evaluation.key}.json", "{")
     assert evaluations.state(first) == "damaged"
-    with pytest.raises(record.RunError, match="is damaged"):
+    with pytest.raises(run_directory.RunError, match="is damaged"):
         collect(scale, table)
 
 
@@ -234,11 +234,11 @@ def test_an_evaluation_of_unfinished_training_is_not_shown(scale):
 
 def test_text_names_evaluations(scale):
     table = finished_table(scale)
-    shown = text.showing(scale, table, None)
+    shown = terminal.showing(scale, table, None)
     (evaluation,) = {e.key: e for e in table.evaluations.values()}.values()
     assert f"{evaluation.key} grid_16" in shown
     assert f'{evaluation.key}: {{"grids": [1, 4, 8, 16]' in shown
-    assert "4 of 4" in text.statuses(scale, [table], None)
+    assert "4 of 4" in terminal.statuses(scale, [table], None)
     assert "lower" not in json.dumps(collect(scale, table)["value_columns"])
     columns = tuple(dataclasses.replace(column, lower_is_better=True) for column in table.value_columns)
     lower = collect(scale, dataclasses.replace(table, value_columns=columns))["value_columns"]
@@ -264,7 +264,7 @@ def test_the_command_line_plans_evaluations_and_leaves_them_to_the_cluster(tmp_p
         directory = tmp_path / line.split()[0]
         key = directory.parent.name
         result = {"key": key, "seed": 0, "fingerprint": "x", "top1": {"last": 1.0}, "seconds": 1.0, "n_samples": 1}
-        record.write_json(directory / "result.json", result)
+        run_directory.write_json(directory / "result.json", result)
     answer = call("run", "lumix_table07_shuffling")
     assert answer.returncode == 75
     assert answer.stderr == (

@@ -12,10 +12,10 @@ from experiments.claims import WithinPaper
 from experiments.collect import collect, results_path, write
 from experiments.cost import costs
 from experiments.methods import constant_control, lumix
-from experiments.registry import TABLES, get_table, owners, run_directory, seeds_of
+from experiments.registry import TABLES, directory_of, get_table, owners, seeds_of
 from experiments.runs import ABSENT, DAMAGED, FINISHED, OLDER, STARTED, Item, is_open, items_of_table, state
 from experiments.scale import NAMES, Scale, get_scale
-from lumix.train import record
+from lumix.train import run_directory
 from lumix.train.config import Data, Model, Optim, Run
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -50,13 +50,13 @@ def finish(item: Item, top1: float, **changes: object) -> None:
         "top1": {"last": top1, "best": top1, "best_epoch": 2, "median_last": top1},
         "n_samples": 297,
         "seconds": 1.5,
-        "fingerprint": record.code_fingerprint(),
+        "fingerprint": run_directory.code_fingerprint(),
         "lambda": {"long": "statistics"},
         **changes,
     }
-    record.write_json(item.directory / "result.json", result)
+    run_directory.write_json(item.directory / "result.json", result)
     epoch = {"epoch": 1, "step": 9, "lr": 1e-3, "loss": 2.123456789, "lam_0": 0.5, "lam": None}
-    record.write_metrics(item.directory, [epoch, {**epoch, "epoch": 2, "top1": top1}])
+    run_directory.write_metrics(item.directory, [epoch, {**epoch, "epoch": 2, "top1": top1}])
 
 
 # ------------------------------------------------------------------------------------------------- tables
@@ -182,7 +182,7 @@ def test_the_first_table_owns_a_run_and_seeds_are_paired(scale):
     base = scale.run("deit_s")
     assert owners(scale)[base.key] == "lumix_table01_models"
     assert owners(scale)[constant_control(base).key] == "lumix_controls"
-    assert run_directory(scale, base, 4) == Path("runs", "bench", "lumix_table01_models", base.key, "seed4")
+    assert directory_of(scale, base, 4) == Path("runs", "bench", "lumix_table01_models", base.key, "seed4")
     assert list(seeds_of(scale, base)) == list(seeds_of(scale, lumix(base))) == [0, 1, 2]
     assert list(seeds_of(scale, constant_control(base))) == [0, 1, 2]
     assert list(seeds_of(scale, scale.run("swin_t"))) == [0, 1]
@@ -236,7 +236,7 @@ def test_recipes_are_those_of_the_recipe_document():
 def test_states_of_a_run(scale):
     (item, *_) = items_of_table(scale, get_table("lumix_table02_components", scale))
     assert (state(item), is_open(scale, item)) == (ABSENT, True)
-    record.write_json(item.directory / "environment.json", {})
+    run_directory.write_json(item.directory / "environment.json", {})
     assert (state(item), is_open(scale, item)) == (STARTED, True)
     finish(item, 90.0)
     assert (state(item), is_open(scale, item)) == (FINISHED, False)
@@ -268,7 +268,7 @@ def test_a_record_holds_cells_differences_claims_and_runs(scale):
     }
     for (row, seed), value in top1.items():
         run = table.cells[row, "top1"]
-        finish(Item(run, seed, run_directory(scale, run, seed)), value)
+        finish(Item(run, seed, directory_of(scale, run, seed)), value)
     path = write(scale, collect(scale, table))
     assert path == results_path(scale, table.id)
     values = json.loads(path.read_text())
@@ -308,10 +308,10 @@ def test_damaged_and_foreign_results_are_named(scale):
     table = get_table("lumix_table02_components", scale)
     (item, *_) = items_of_table(scale, table)
     finish(item, 90.0, seed=7)
-    with pytest.raises(record.RunError, match="seed 7, not of"):
+    with pytest.raises(run_directory.RunError, match="seed 7, not of"):
         collect(scale, table)
     (item.directory / "result.json").write_text('{"key": "dig')
-    with pytest.raises(record.RunError, match=r"result\.json is damaged .* delete it and run"):
+    with pytest.raises(run_directory.RunError, match=r"result\.json is damaged .* delete it and run"):
         collect(scale, table)
 
 

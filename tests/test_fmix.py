@@ -8,8 +8,8 @@ import torch
 from batches import images_of, labels_of, mix, stream
 
 from lumix.batch import Kind
-from lumix.mixers.fmix import FMix, draw_normal, low_frequency_image
-from lumix.mixers.plan import draw_beta, draw_partners, draw_uniform
+from lumix.draws import draw_beta, draw_normal, draw_partners, draw_uniform
+from lumix.mixers.fmix import FMix, low_frequency_image
 
 DTYPES = [torch.float32, torch.float64, torch.float16, torch.bfloat16, torch.uint8]
 SIDES = [(12, 8), (8, 12), (9, 7), (7, 9), (4, 2), (2, 5), (32, 32)]

@@ -12,9 +12,10 @@ from batches import stream
 from timm.loss import SoftTargetCrossEntropy
 
 from lumix import AreaRule, BetaLaw, Kind, LUMixRule, MixLoss
+from lumix.draws import draw_partners
 from lumix.integrations.timm import Criterion, Mixup
-from lumix.mixers.cutmix import box_around, visible_share
-from lumix.mixers.plan import Draws, deal, draw_partners
+from lumix.mixers.boxes import box_around, visible_share
+from lumix.mixers.plan import Draws, deal
 
 CLASSES = 7
 HEIGHT, WIDTH = 13, 9

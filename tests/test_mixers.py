@@ -6,7 +6,9 @@ from batches import ALL_MIXERS, MODES, PLANNED, images_of, labels_of, mix, strea
 
 from lumix import CutMix, Kind, Mixup, RandomLambda, RandomShuffle, Switch
 from lumix.batch import inside_box
-from lumix.mixers.plan import apply_plan, blend, mix_by_selecting, mix_by_writing
+from lumix.mixers.apply import apply_plan, mix_by_selecting
+from lumix.mixers.cpu_mixing import mix_by_writing
+from lumix.mixers.pixels import blend
 
 LAYOUTS = {
     "contiguous": lambda x: x,

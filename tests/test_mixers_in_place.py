@@ -1,4 +1,4 @@
-"""Mixing in place: the same bits as in new memory, for every plan, layout and path through lumix.mixers.writing."""
+"""Mixing in place: the same bits as in new memory, for every plan, layout and path through lumix.mixers.cpu_mixing."""
 
 from dataclasses import replace
 
@@ -10,17 +10,18 @@ from hypothesis import strategies as st
 from test_mixers import DTYPES, LAYOUTS
 
 from lumix import CutMix, Kind, Mixup, Switch
-from lumix.mixers import writing
-from lumix.mixers.plan import MixPlan, apply_plan, mix_by_selecting
+from lumix.mixers import cpu_mixing
+from lumix.mixers.apply import apply_plan, mix_by_selecting
+from lumix.mixers.plan import MixPlan
 
 
 @pytest.fixture(params=["small", "large", "large, no NumPy"])
 def path(request, monkeypatch):
     """The ways for small batches, for large ones, and for large ones without NumPy."""
     if request.param != "small":
-        monkeypatch.setattr(writing, "LARGE", 0)
-        monkeypatch.setattr(writing, "REUSED", 0)
-        monkeypatch.setattr(writing, "PIECE", 1)
+        monkeypatch.setattr(cpu_mixing, "LARGE", 0)
+        monkeypatch.setattr(cpu_mixing, "REUSED", 0)
+        monkeypatch.setattr(cpu_mixing, "PIECE", 1)
     if request.param == "large, no NumPy":
 
         def refuse(tensor):
@@ -66,17 +67,17 @@ def test_any_partners_and_any_kinds(partner, kinds, large, seed):
     expected = mix_by_selecting(images, plan)
     with pytest.MonkeyPatch.context() as patch:
         if large:
-            patch.setattr(writing, "LARGE", 0)
-            patch.setattr(writing, "REUSED", 0)
+            patch.setattr(cpu_mixing, "LARGE", 0)
+            patch.setattr(cpu_mixing, "REUSED", 0)
         assert torch.equal(apply_plan(images, labels_of(7), plan).images, expected)
         assert torch.equal(apply_plan(images, labels_of(7), plan, inplace=True).images, expected)
     assert torch.equal(images, expected)
 
 
 def test_rings_follow_the_partners_and_hold_each_sample_once():
-    assert list(writing.rings([2, 1, 4, 0, 3])) == [[0, 2, 4, 3], [1]]
+    assert list(cpu_mixing.cycles([2, 1, 4, 0, 3])) == [[0, 2, 4, 3], [1]]
     order = torch.randperm(50, generator=stream()).tolist()
-    found = list(writing.rings(order))
+    found = list(cpu_mixing.cycles(order))
     assert sorted(i for ring in found for i in ring) == list(range(50))
     for ring in found:
         assert [order[i] for i in ring] == ring[1:] + ring[:1]

@@ -9,9 +9,11 @@ from scipy import stats
 from torchvision.transforms import v2
 
 from lumix import CutMix, Kind, Mixup, RandomLambda, RandomShuffle, Switch
-from lumix.mixers.cutmix import box_around, visible_share
-from lumix.mixers.plan import MixPlan, apply_plan, draw_beta, draw_integers, draw_partners, unmixed_plan
-from lumix.mixers.shuffle import permute_patches
+from lumix.draws import draw_beta, draw_integers, draw_partners
+from lumix.mixers.apply import apply_plan
+from lumix.mixers.boxes import box_around, visible_share
+from lumix.mixers.patches import permute_patches
+from lumix.mixers.plan import MixPlan, unmixed_plan
 
 # ------------------------------------------------------------------------------------------------- laws of methods.md 7
 

@@ -10,7 +10,7 @@ from experiments.registry import get_table, owners
 from experiments.scale import Scale, get_scale
 from experiments.scales import mini
 from lumix.evaluate import localisation
-from lumix.train import record
+from lumix.train import run_directory
 
 SCALES = ("mini", "lab", "paper")
 
@@ -63,7 +63,7 @@ def test_the_record_keeps_numbers_and_arrays_of_each_evaluation(scale: Scale) ->
     measure(item, values)
     arrays = {"curve": np.array([[1 / 3, 2.0]]), "count": np.array([3, 4])}
     path = item.cache / f"{item.evaluation.key}.npz"
-    record.write_atomically(path, lambda file: np.savez(file, **arrays))
+    run_directory.write_atomically(path, lambda file: np.savez(file, **arrays))
     seeds = collect(scale, table)["runs"][item.item.run.key]["seeds"]
     shown = seeds[str(item.item.seed)]["evaluations"][item.evaluation.key]
     assert shown["values"]["grid_1"] == 12.3457

@@ -10,7 +10,7 @@ from test_evaluation import finish
 
 from lumix.evaluate import evaluation, occlusion
 from lumix.evaluate.grids import ATTENDED, LOSSES, VARIANTS
-from lumix.train.record import read_result
+from lumix.train.run_directory import read_result
 
 CARD = {"data": "digits", "image_size": 8, "mean": [0.3], "std": [0.4]}
 DRAWS = {"draw": "per_image", "repetitions": 2, "seed": 0, "batch": 300}

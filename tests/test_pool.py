@@ -11,7 +11,7 @@ import pool_jobs
 import pytest
 
 from experiments.pool import discard_older, run_pool
-from lumix.train import record
+from lumix.train import run_directory
 from lumix.train.config import Execution
 
 
@@ -66,18 +66,18 @@ def test_no_worker_outlives_the_call(number):
 
 
 def test_results_of_older_code_are_discarded_and_others_kept(tmp_path):
-    record.write_json(tmp_path / "result.json", {"key": "k", "fingerprint": record.code_fingerprint()})
-    record.write_text(tmp_path / "eval" / "a.json", "{}")
+    run_directory.write_json(tmp_path / "result.json", {"key": "k", "fingerprint": run_directory.code_fingerprint()})
+    run_directory.write_text(tmp_path / "eval" / "a.json", "{}")
     discard_older(tmp_path)
     assert (tmp_path / "eval" / "a.json").exists()
-    record.write_json(tmp_path / "result.json", {"key": "k", "fingerprint": "of other code"})
+    run_directory.write_json(tmp_path / "result.json", {"key": "k", "fingerprint": "of other code"})
     discard_older(tmp_path)
     assert list(tmp_path.iterdir()) == []
 
 
 def test_half_done_runs_of_older_code_are_discarded_but_not_under_a_living_process(tmp_path):
-    record.write_json(tmp_path / "environment.json", {"fingerprint": "of other code"})
-    with record.locked(tmp_path), pytest.raises(record.RunError, match="in use"):
+    run_directory.write_json(tmp_path / "environment.json", {"fingerprint": "of other code"})
+    with run_directory.locked(tmp_path), pytest.raises(run_directory.RunError, match="in use"):
         discard_older(tmp_path)
     assert (tmp_path / "environment.json").exists()
     discard_older(tmp_path)
@@ -88,4 +88,4 @@ def test_a_real_run_trains_in_a_worker(tmp_path):
     (answer,) = run_pool(pool_jobs.items(tmp_path, 1), Execution(), 1)
     assert answer.error == ""
     assert answer.result["key"] == pool_jobs.RUN.key
-    assert record.read_result(tmp_path / "seed0") == answer.result
+    assert run_directory.read_result(tmp_path / "seed0") == answer.result

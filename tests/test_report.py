@@ -15,7 +15,7 @@ from scipy import stats
 
 from experiments.claims import Interval
 from experiments.registry import TABLES
-from report import headline, page, tables, words
+from report import formatting, headline, page, tables
 from report.__main__ import main
 from report.load import all_results, read_results
 
@@ -71,7 +71,7 @@ def test_page_is_built_without_any_result(root: Path) -> None:
 
 def test_each_verdict_and_each_reason_is_on_the_page(root: Path) -> None:
     text = page.render(root)
-    for verdict in words.VERDICTS:
+    for verdict in formatting.VERDICTS:
         assert f"A claim that is {verdict}." in text
     assert "its data are missing" in text
     assert "not at this scale" in text
@@ -121,8 +121,8 @@ def test_reading_says_what_the_interval_allows(low: float | None, high: float | 
 def test_one_seed_has_no_spread_and_no_interval(root: Path) -> None:
     record = read_results(root).records["fixture_one"]
     lumix = record["rows"][1]["cells"]["top1"]
-    assert "±" not in words.measured(lumix)
-    assert "no interval" in words.difference(lumix)
+    assert "±" not in formatting.measured(lumix)
+    assert "no interval" in formatting.difference(lumix)
 
 
 def test_csv_holds_every_cell_unrounded(root: Path) -> None:

@@ -186,7 +186,7 @@ from pathlib import Path
 import torch, torch.distributed as dist
 from lumix.evaluate import occlusion, shuffling
 from lumix.train.checkpoint import load_model
-from lumix.train.record import read_json
+from lumix.train.run_directory import read_json
 torch.set_num_threads(1)
 rank, directory, arguments = int(sys.argv[1]), Path(sys.argv[2]), json.loads(sys.argv[3])
 dist.init_process_group(

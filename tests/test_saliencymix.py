@@ -5,8 +5,8 @@ import torch
 from batches import images_of, labels_of, stream
 
 from lumix.batch import Kind
-from lumix.mixers.cutmix import box_around, visible_share
-from lumix.mixers.plan import draw_beta, draw_partners, draw_uniform
+from lumix.draws import draw_beta, draw_partners, draw_uniform
+from lumix.mixers.boxes import box_around, visible_share
 from lumix.mixers.saliency import fine_grained_saliency, peaks, reference_float_saliency
 from lumix.mixers.saliencymix import IMAGENET_MEAN, IMAGENET_STD, SaliencyMix
 from lumix.train.embedded import shapes

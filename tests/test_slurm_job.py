@@ -12,8 +12,8 @@ from engine import small_run
 
 from lumix.train.config import Execution
 from lumix.train.loop import fit
-from lumix.train.record import RunError, locked, read_result
-from slurm import after, book
+from lumix.train.run_directory import RunError, locked, read_result
+from slurm import after, ledger
 from slurm.job import Job, release_lock
 
 
@@ -26,7 +26,7 @@ def entry(tmp_path) -> Path:
 
 def _enter(path: Path, job: str = "debug", **changes) -> None:
     values = {"scale": "mini", "table": "t", "key": "k", "seed": 0, "directory": "d", "submission": "s", "index": 0}
-    book.write_entry(path, book.Entry(**values, cluster="c", executor="slurm", submitted=0.0, job=job, **changes))
+    ledger.write_entry(path, ledger.Entry(**values, cluster="c", executor="slurm", submitted=0.0, job=job, **changes))
 
 
 def _job(entry: Path, directory: Path, run=None, **changes) -> Job:
@@ -35,7 +35,7 @@ def _job(entry: Path, directory: Path, run=None, **changes) -> Job:
 
 
 def _attempt(number: int = 1, outcome: str = "", host: str = "here", pid: int = 1, job: str = "7", restart: int = 0):
-    return book.Attempt(number, job, restart, host, pid, 1.0, 2.0 if outcome else 0.0, outcome, outcome and "because")
+    return ledger.Attempt(number, job, restart, host, pid, 1.0, 2.0 if outcome else 0.0, outcome, outcome and "because")
 
 
 # ------------------------------------------------------------------------------------------------- training
@@ -44,7 +44,7 @@ def _attempt(number: int = 1, outcome: str = "", host: str = "here", pid: int = 
 def test_a_job_trains_as_fit_does_and_says_so(tmp_path, entry):
     result = _job(entry, tmp_path / "job")()
     assert result["checksum"] == fit(small_run(epochs=2), 0, tmp_path / "fit")["checksum"]
-    found = book.read_entry(entry)
+    found = ledger.read_entry(entry)
     assert (found.ended, found.attempts[0].outcome, found.requeues) == ("finished", "finished", 0)
     assert (tmp_path / "job" / "log.txt").read_text().startswith("attempt 1 of job debug on ")
 
@@ -65,7 +65,7 @@ def test_a_signal_saves_and_the_next_attempt_ends_bit_for_bit(tmp_path, entry):
     assert signal.getsignal(signal.SIGUSR2) == before
     assert read_result(directory) is None
     assert (directory / "checkpoint.pt").exists()
-    found = book.read_entry(entry)
+    found = ledger.read_entry(entry)
     assert found.attempts[0].outcome == "stopped"
     assert found.last_words.startswith("SIGUSR2: the time limit is near")
     assert not found.ended
@@ -74,7 +74,7 @@ def test_a_signal_saves_and_the_next_attempt_ends_bit_for_bit(tmp_path, entry):
     log = (directory / "log.txt").read_text()
     assert "attempt 2 of job debug on " in log
     assert "after attempt 1 stopped (SIGUSR2" in log
-    assert book.read_entry(entry).requeues == 1
+    assert ledger.read_entry(entry).requeues == 1
 
 
 def test_a_failure_is_written_down_with_its_reason(tmp_path, entry):
@@ -82,7 +82,7 @@ def test_a_failure_is_written_down_with_its_reason(tmp_path, entry):
     fit(small_run(epochs=3), 0, directory)
     with pytest.raises(RunError):
         _job(entry, directory)()
-    found = book.read_entry(entry)
+    found = ledger.read_entry(entry)
     assert found.attempts[0].outcome == "failed"
     assert "holds run" in found.attempts[0].reason
     assert (directory / "log.txt").read_text().splitlines()[-1].startswith("failed: ")
@@ -93,7 +93,7 @@ def test_a_run_given_to_another_job_is_not_trained(tmp_path, entry):
     with pytest.raises(RunError, match="job debug is out of date, its run was given to job 99_1"):
         _job(entry, tmp_path / "job")()
     assert not (tmp_path / "job" / "config.json").exists()
-    assert book.read_entry(entry).attempts == []
+    assert ledger.read_entry(entry).attempts == []
 
 
 def test_submitit_gets_the_same_call_again(tmp_path, entry):
@@ -104,8 +104,8 @@ def test_submitit_gets_the_same_call_again(tmp_path, entry):
 
 def test_attempts_without_a_word_were_ended_by_slurm(entry):
     _enter(entry, job="7", attempts=[_attempt()])
-    assert book.begin_attempt(entry, "7", 1, "there", 2).number == 2
-    first, second = book.read_entry(entry).attempts
+    assert ledger.begin_attempt(entry, "7", 1, "there", 2).number == 2
+    first, second = ledger.read_entry(entry).attempts
     assert first.outcome == "left"
     assert first.reason.startswith("no word from it")
     assert (second.host, second.restart, second.outcome) == ("there", 1, "")
@@ -113,9 +113,9 @@ def test_attempts_without_a_word_were_ended_by_slurm(entry):
 
 def test_the_first_task_that_fails_is_the_one_reported(entry):
     _enter(entry, job="7", attempts=[_attempt()])
-    book.end_attempt(entry, book.FAILED, "task 3: out of memory")
-    book.end_attempt(entry, book.FAILED, "connection closed by peer")
-    assert book.read_entry(entry).last_words == "task 3: out of memory"
+    ledger.end_attempt(entry, ledger.FAILED, "task 3: out of memory")
+    ledger.end_attempt(entry, ledger.FAILED, "connection closed by peer")
+    assert ledger.read_entry(entry).last_words == "task 3: out of memory"
 
 
 # ------------------------------------------------------------------------------------------------- afterwards
@@ -136,7 +136,7 @@ def test_a_stopped_run_is_requeued(entry, state):
 def test_where_slurm_has_decided_nothing_is_requeued(entry, state):
     _enter(entry, job="7", attempts=[_attempt()])
     assert after.conclude(entry, "7", 0, 143, state) == after.GIVE_UP
-    found = book.read_entry(entry)
+    found = ledger.read_entry(entry)
     assert found.attempts[0].outcome == "left"
     assert found.ended == ("cancelled" if state == "CANCELLED" else "")
 
@@ -154,7 +154,7 @@ def test_where_slurm_has_decided_nothing_is_requeued(entry, state):
 def test_a_death_without_a_word_is_read_from_the_exit_code(entry, code, state, outcome, words):
     _enter(entry, job="7", attempts=[_attempt()])
     assert after.conclude(entry, "7", 0, code, state) == after.AGAIN
-    attempt = book.read_entry(entry).attempts[0]
+    attempt = ledger.read_entry(entry).attempts[0]
     assert attempt.outcome == outcome
     assert attempt.reason.startswith(words)
 
@@ -162,7 +162,7 @@ def test_a_death_without_a_word_is_read_from_the_exit_code(entry, code, state, o
 def test_a_job_that_died_before_it_began_is_counted(entry):
     _enter(entry, job="7", attempts=[_attempt(outcome="stopped", restart=0)])
     assert after.conclude(entry, "7", 1, 1, "RUNNING") == after.AGAIN
-    assert [attempt.outcome for attempt in book.read_entry(entry).attempts] == ["stopped", "killed"]
+    assert [attempt.outcome for attempt in ledger.read_entry(entry).attempts] == ["stopped", "killed"]
 
 
 def test_three_failures_of_its_own_end_a_job_and_stops_do_not_count(entry):
@@ -172,7 +172,7 @@ def test_three_failures_of_its_own_end_a_job_and_stops_do_not_count(entry):
     ]
     _enter(entry, job="7", attempts=[*attempts, _attempt(6, "failed", restart=5)])
     assert after.conclude(entry, "7", 5, 1, "RUNNING") == after.GIVE_UP
-    assert book.read_entry(entry).ended == "gave up after 3 failures, the last one: because"
+    assert ledger.read_entry(entry).ended == "gave up after 3 failures, the last one: because"
 
 
 def test_the_script_asks_for_a_requeue_only_while_it_can_count(tmp_path, entry, monkeypatch, capsys):
@@ -202,9 +202,9 @@ def _lock(directory: Path, host: str, age: float) -> Path:
     return path
 
 
-def _entry(*attempts: book.Attempt) -> book.Entry:
+def _entry(*attempts: ledger.Attempt) -> ledger.Entry:
     values = {"scale": "mini", "table": "t", "key": "k", "seed": 0, "directory": "d", "submission": "s", "index": 0}
-    return book.Entry(**values, cluster="c", executor="slurm", submitted=0.0, job="7", attempts=list(attempts))
+    return ledger.Entry(**values, cluster="c", executor="slurm", submitted=0.0, job="7", attempts=list(attempts))
 
 
 def test_the_lock_of_an_earlier_attempt_on_another_node_is_removed(tmp_path):
@@ -239,9 +239,9 @@ def test_two_submits_wait_for_each_other(tmp_path):
     with (
         locked(tmp_path),
         pytest.raises(RunError, match="is held by another submit for too long"),
-        book.book_locked(tmp_path, seconds=0.3),
+        ledger.book_locked(tmp_path, seconds=0.3),
     ):
         pass
-    with book.book_locked(tmp_path):
+    with ledger.book_locked(tmp_path):
         assert (tmp_path / "lock").exists()
     assert not (tmp_path / "lock").exists()

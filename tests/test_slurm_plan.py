@@ -10,8 +10,8 @@ from experiments.registry import get_table
 from experiments.runs import items_of_table
 from experiments.scale import get_scale
 from experiments.scales.paper import RUNS
-from lumix.train.record import RunError
-from slurm import book
+from lumix.train.run_directory import RunError
+from slurm import ledger
 from slurm.cluster import Cluster, cluster_names, load_cluster
 from slurm.disk import PAPER_PARAMETERS, checkpoint_bytes
 from slurm.layout import layout_of, microbatch
@@ -33,8 +33,8 @@ def items(scale=PAPER, seeds=None):
     return items_of_table(scale, get_table(TABLE, scale), seeds=seeds)
 
 
-def enter(item, scale=PAPER, **changes) -> book.Entry:
-    entry = book.Entry(
+def enter(item, scale=PAPER, **changes) -> ledger.Entry:
+    entry = ledger.Entry(
         scale=scale.name,
         table=TABLE,
         key=item.run.key,
@@ -48,12 +48,12 @@ def enter(item, scale=PAPER, **changes) -> book.Entry:
         job="7_0",
     )
     entry = dataclasses.replace(entry, **changes)
-    book.write_entry(book.entry_path(book.ROOT, scale.name, item.run.key, item.seed), entry)
+    ledger.write_entry(ledger.entry_path(ledger.ROOT, scale.name, item.run.key, item.seed), entry)
     return entry
 
 
 def plan_with(states, resume=False, scale=PAPER, cluster="a100"):
-    return make_plan(scale, items(scale), load_cluster(cluster), book.ROOT, resume, ask=lambda entries: states)
+    return make_plan(scale, items(scale), load_cluster(cluster), ledger.ROOT, resume, ask=lambda entries: states)
 
 
 # ------------------------------------------------------------------------------------------------- clusters
@@ -154,7 +154,7 @@ def test_a_batch_that_does_not_divide_is_one_sentence():
         microbatch(PAPER.run("deit_s"), 12, 128)
     cluster = Cluster(name="six", gpus_per_node=6, nodes=2)
     with pytest.raises(RunError, match="does not divide over 6 tasks"):
-        make_plan(PAPER, items(), dataclasses.replace(cluster, nodes=1), book.ROOT, False)
+        make_plan(PAPER, items(), dataclasses.replace(cluster, nodes=1), ledger.ROOT, False)
 
 
 # ------------------------------------------------------------------------------------------------- plans
@@ -162,7 +162,7 @@ def test_a_batch_that_does_not_divide_is_one_sentence():
 
 def test_tables_share_runs_and_each_is_submitted_once():
     both = items() + items_of_table(PAPER, get_table("lumix_table02_components", PAPER)) + items()
-    plan = make_plan(PAPER, both, load_cluster("a100"), book.ROOT, False)
+    plan = make_plan(PAPER, both, load_cluster("a100"), ledger.ROOT, False)
     directories = [item.directory for item in plan.items]
     assert len(directories) == len(set(directories)) < len(both)
     hours = [PAPER.hours(item.run) for item in plan.items]
@@ -219,7 +219,7 @@ def test_without_an_answer_from_slurm_nothing_is_submitted():
         raise SchedulerError("squeue did not answer")
 
     with pytest.raises(SchedulerError):
-        make_plan(PAPER, items(), load_cluster("a100"), book.ROOT, True, ask=silent)
+        make_plan(PAPER, items(), load_cluster("a100"), ledger.ROOT, True, ask=silent)
 
 
 def test_a_submission_that_was_cut_short_is_found_by_name(monkeypatch):
@@ -250,7 +250,7 @@ def test_submit_without_slurm_says_so_and_enters_nothing(monkeypatch):
     monkeypatch.setenv("PATH", "")
     with pytest.raises(SchedulerError, match="sbatch is not on the PATH"):
         submit(PAPER, items(), load_cluster("a100"))
-    assert not (book.ROOT / "entries").exists()
+    assert not (ledger.ROOT / "entries").exists()
 
 
 # ------------------------------------------------------------------------------------------------- sbatch
@@ -260,7 +260,7 @@ def test_parameters_are_taken_by_submitit():
     from submitit.slurm.slurm import _make_sbatch_string
 
     cluster = dataclasses.replace(load_cluster("a100"), modules=("cuda/12.4",), setup=("umask 002",), account="lab")
-    plan = make_plan(PAPER, items(), cluster, book.ROOT, False)
+    plan = make_plan(PAPER, items(), cluster, ledger.ROOT, False)
     text = _make_sbatch_string(
         command="python x", folder="/f/log", map_count=3, **parameters(plan, Path("/f"), "apptainer exec i.sif python")
     )
@@ -298,9 +298,9 @@ def test_parameters_of_models_are_those_of_timm():
 
 
 def test_entries_survive_the_disk_and_damage_is_named():
-    entry = enter(items()[0], attempts=[book.Attempt(1, "7_0", 0, "n1", 5, 1.0, 2.0, book.STOPPED, "SIGUSR2")])
-    path = book.entry_path(book.ROOT, "paper", entry.key, entry.seed)
-    assert book.read_entry(path) == entry
+    entry = enter(items()[0], attempts=[ledger.Attempt(1, "7_0", 0, "n1", 5, 1.0, 2.0, ledger.STOPPED, "SIGUSR2")])
+    path = ledger.entry_path(ledger.ROOT, "paper", entry.key, entry.seed)
+    assert ledger.read_entry(path) == entry
     path.write_text(json.dumps({"scale": "paper", "attempts": []}))
     with pytest.raises(RunError, match="is no entry of the job book"):
-        book.read_entry(path)
+        ledger.read_entry(path)

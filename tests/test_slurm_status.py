@@ -8,8 +8,8 @@ import pytest
 from experiments.registry import get_table
 from experiments.runs import items_of_table
 from experiments.scale import get_scale
-from lumix.train import record
-from slurm import book, control, scheduler, status
+from lumix.train import run_directory
+from slurm import control, ledger, scheduler, status
 from slurm.scheduler import JobState, SchedulerError, parse_sacct, parse_squeue
 from slurm.status import duration, plain_table, status_of, summary
 
@@ -27,9 +27,9 @@ def item():
     return items_of_table(PAPER, get_table(TABLE, PAPER), seeds=1)[0]
 
 
-def entry_for(item, *attempts, **changes) -> book.Entry:
+def entry_for(item, *attempts, **changes) -> ledger.Entry:
     values = {"scale": "paper", "table": TABLE, "key": item.run.key, "seed": item.seed, "cluster": "a100"}
-    entry = book.Entry(
+    entry = ledger.Entry(
         **values,
         directory=str(item.directory),
         submission=str(Path.cwd() / "s" / "20260101"),
@@ -42,19 +42,19 @@ def entry_for(item, *attempts, **changes) -> book.Entry:
     return dataclasses.replace(entry, **changes)
 
 
-def attempt(outcome: str = "", reason: str = "", number: int = 1) -> book.Attempt:
-    return book.Attempt(number, "7_0", number - 1, "n1", 5, 1.0, 0.0, outcome, reason)
+def attempt(outcome: str = "", reason: str = "", number: int = 1) -> ledger.Attempt:
+    return ledger.Attempt(number, "7_0", number - 1, "n1", 5, 1.0, 0.0, outcome, reason)
 
 
 def started(item, epochs: int = 3) -> None:
-    record.write_json(item.directory / "environment.json", {"fingerprint": "other"})
+    run_directory.write_json(item.directory / "environment.json", {"fingerprint": "other"})
     for epoch in range(1, epochs + 1):
-        record.append_metrics(item.directory, {"epoch": epoch, "images_per_second": 8000.0, "seconds": 100.0})
+        run_directory.append_metrics(item.directory, {"epoch": epoch, "images_per_second": 8000.0, "seconds": 100.0})
 
 
 def finished(item, fingerprint: str) -> None:
     values = {"key": item.run.key, "seed": item.seed, "top1": {"last": 79.9}, "fingerprint": fingerprint}
-    record.write_json(item.directory / "result.json", values)
+    run_directory.write_json(item.directory / "result.json", values)
 
 
 # ------------------------------------------------------------------------------------------------- answers
@@ -159,7 +159,7 @@ def test_states_of_what_is_not_finished(item, entry, job, state, note):
 
 
 def test_done_is_what_the_directory_says_whatever_slurm_thinks(item):
-    finished(item, record.code_fingerprint())
+    finished(item, run_directory.code_fingerprint())
     found = status_of(item, entry_for(item, attempt()), {"7_0": JobState("FAILED", listed=False)})
     assert (found.state, found.note) == ("done", "top-1 79.90")
     finished(item, "other")
@@ -170,19 +170,19 @@ def test_done_is_what_the_directory_says_whatever_slurm_thinks(item):
 
 def test_without_slurm_the_directories_speak(item, monkeypatch):
     started(item)
-    book.write_entry(book.entry_path(book.ROOT, "paper", item.run.key, 0), entry_for(item, attempt()))
+    ledger.write_entry(ledger.entry_path(ledger.ROOT, "paper", item.run.key, 0), entry_for(item, attempt()))
     monkeypatch.setenv("PATH", "")
-    (found,), warning = status.statuses(PAPER, [item], book.ROOT)
+    (found,), warning = status.statuses(PAPER, [item], ledger.ROOT)
     assert found.state == "queued"
     assert warning.endswith("the states below are those of the run directories")
     (item.directory / "lock").touch()
-    assert status.statuses(PAPER, [item], book.ROOT)[0][0].state == "running"
+    assert status.statuses(PAPER, [item], ledger.ROOT)[0][0].state == "running"
     assert summary([found, found]) == "2 queued"
 
 
 def test_without_a_job_and_without_slurm_nothing_is_asked(item, monkeypatch):
     monkeypatch.setenv("PATH", "")
-    (found,), warning = status.statuses(PAPER, [item], book.ROOT)
+    (found,), warning = status.statuses(PAPER, [item], ledger.ROOT)
     assert (found.state, warning) == ("not submitted", "")
     started(item)
     assert status_of(item, None, {}).state == "started"
@@ -212,7 +212,7 @@ def test_runs_are_named_by_table_key_or_seed(item):
 def test_cancel_takes_living_jobs_only_and_remembers(tmp_path, monkeypatch):
     first, second = items_of_table(PAPER, get_table(TABLE, PAPER), seeds=1)[:2]
     for item, job in ((first, "7_0"), (second, "7_1")):
-        book.write_entry(book.entry_path(book.ROOT, "paper", item.run.key, 0), entry_for(item, job=job))
+        ledger.write_entry(ledger.entry_path(ledger.ROOT, "paper", item.run.key, 0), entry_for(item, job=job))
     scancel = f'echo "$@" >> {tmp_path / "cancelled"}'
     path = fake_slurm(
         tmp_path / "bin", squeue="echo '7_0|RUNNING|None'; echo '7_1|COMPLETED|None'", sacct="exit 1", scancel=scancel
@@ -220,17 +220,19 @@ def test_cancel_takes_living_jobs_only_and_remembers(tmp_path, monkeypatch):
     monkeypatch.setenv("PATH", path)
     assert control.cancel(PAPER, [first, second]) == ["7_0"]
     assert (tmp_path / "cancelled").read_text() == "7_0\n"
-    ended = [book.read_entry(book.entry_path(book.ROOT, "paper", item.run.key, 0)).ended for item in (first, second)]
+    ended = [
+        ledger.read_entry(ledger.entry_path(ledger.ROOT, "paper", item.run.key, 0)).ended for item in (first, second)
+    ]
     assert ended == ["cancelled", ""]
 
 
 def test_logs_show_the_run_and_its_job(item):
     entry = entry_for(item, attempt())
-    book.write_entry(book.entry_path(book.ROOT, "paper", item.run.key, 0), entry)
+    ledger.write_entry(ledger.entry_path(ledger.ROOT, "paper", item.run.key, 0), entry)
     assert control.logs(PAPER, [item]) == ""
-    record.write_text(item.directory / "log.txt", "".join(f"epoch {n}\n" for n in range(100)))
-    record.write_text(Path(entry.submission, "log", "7_0_0_log.err"), "Traceback\n")
-    record.write_text(Path(entry.submission, "log", "7_00_0_log.err"), "another job\n")
+    run_directory.write_text(item.directory / "log.txt", "".join(f"epoch {n}\n" for n in range(100)))
+    run_directory.write_text(Path(entry.submission, "log", "7_0_0_log.err"), "Traceback\n")
+    run_directory.write_text(Path(entry.submission, "log", "7_00_0_log.err"), "another job\n")
     text = control.logs(PAPER, [item])
     assert "epoch 99" in text
     assert "epoch 59\n" not in text

@@ -14,7 +14,7 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lumix.train import record
+from lumix.train import run_directory
 from lumix.train.config import Config
 
 if TYPE_CHECKING:
@@ -84,7 +84,7 @@ class Outcome:
 @cache
 def fingerprint() -> str:
     """16 hexadecimal digits over the sources of `lumix.evaluate` and of what it reads models and data with."""
-    digest = hashlib.sha256(record.code_fingerprint().encode())
+    digest = hashlib.sha256(run_directory.code_fingerprint().encode())
     for path in sorted(Path(__file__).parent.rglob("*.py")):
         digest.update(path.name.encode() + b"\0" + path.read_bytes() + b"\0")
     return digest.hexdigest()[:16]
@@ -101,9 +101,9 @@ def read_evaluation(
     path = (cache or directory / "eval") / f"{evaluation.key}.json"
     if not path.exists():
         return None
-    found = record.read_json(path)
+    found = run_directory.read_json(path)
     if not isinstance(found, dict) or any(name not in found for name in VALUES):
-        raise record.RunError(f"{path} is no evaluation: delete it and run the same command again")
+        raise run_directory.RunError(f"{path} is no evaluation: delete it and run the same command again")
     checksums = {name: _checksum(other) for name, other in (others or {}).items()}
     if found["checksum"] != _checksum(directory) or found["others"] != checksums:
         return None
@@ -153,7 +153,9 @@ def evaluate(
     resolved = {name: {**evaluation.arguments[name], "directory": path} for name, path in others.items()}
     module = importlib.import_module(PROTOCOLS[evaluation.protocol])
     start = time.monotonic()
-    outcome = module.drive(model, record.read_json(directory / "model.json"), evaluation.arguments | resolved, device)
+    outcome = module.drive(
+        model, run_directory.read_json(directory / "model.json"), evaluation.arguments | resolved, device
+    )
     seconds = time.monotonic() - start
     checksums = {"checksum": _checksum(directory), "others": {name: _checksum(path) for name, path in others.items()}}
     return _write(cache or directory / "eval", evaluation, outcome, {**checksums, "seconds": seconds})
@@ -169,7 +171,9 @@ def _write(folder: Path, evaluation: Evaluation, outcome: Outcome, facts: dict[s
         import numpy as np
 
         arrays: dict[str, Any] = dict(outcome.arrays)
-        record.write_atomically(folder / f"{evaluation.key}.npz", lambda file: np.savez_compressed(file, **arrays))
+        run_directory.write_atomically(
+            folder / f"{evaluation.key}.npz", lambda file: np.savez_compressed(file, **arrays)
+        )
     result = {
         "key": evaluation.key,
         **evaluation.to_dict(),
@@ -179,13 +183,13 @@ def _write(folder: Path, evaluation: Evaluation, outcome: Outcome, facts: dict[s
         "images_per_second": outcome.n_samples / max(facts["seconds"], 1e-9),
         "values": values,
     }
-    record.write_json(folder / f"{evaluation.key}.json", result)
+    run_directory.write_json(folder / f"{evaluation.key}.json", result)
     return result
 
 
 def _checksum(directory: Path) -> str | None:
     """SHA-256 of the weights in a run directory, as result.json has it; None where there are none yet."""
-    result = record.read_result(directory)
+    result = run_directory.read_result(directory)
     return None if result is None else str(result.get("checksum"))
 
 

@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from lumix.evaluate.evaluation import Outcome
 from lumix.evaluate.robustness import correct, normaliser, percent, pixel_batches, summed
 from lumix.mixers import CutMix, Mixup
-from lumix.mixers.plan import apply_plan
-from lumix.train.streams import stream_seed
+from lumix.mixers.apply import apply_plan
+from lumix.train.rng import stream_seed
 
 MIXERS = {"mixup": Mixup, "cutmix": CutMix}
 

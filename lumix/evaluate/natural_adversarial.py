@@ -17,7 +17,7 @@ from lumix.evaluate.subsets import class_folders, class_indices
 from lumix.train.checkpoint import load_model
 from lumix.train.files import data_root
 from lumix.train.folder import ClassFolders
-from lumix.train.record import read_json
+from lumix.train.run_directory import read_json
 
 CURVE_POINTS = 40  # of the response rate, for the figure
 

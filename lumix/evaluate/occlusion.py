@@ -27,8 +27,8 @@ from lumix.evaluate.robustness import (
 from lumix.train.attention import check_class_attention, class_attention
 from lumix.train.checkpoint import load_model
 from lumix.train.files import data_root
-from lumix.train.record import read_json
-from lumix.train.streams import stream_seed
+from lumix.train.rng import stream_seed
+from lumix.train.run_directory import read_json
 
 # ------------------------------------------------------------------------------------------------- which patches stay
 

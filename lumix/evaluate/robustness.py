@@ -17,7 +17,7 @@ from lumix.evaluate.picture_files import batches, robustness_transform
 from lumix.train.data import is_resident
 from lumix.train.files import data_root
 from lumix.train.folder import ClassFolders
-from lumix.train.streams import stream_seed
+from lumix.train.rng import stream_seed
 
 DRAWS = ("per_batch", "per_image")
 

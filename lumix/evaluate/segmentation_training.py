@@ -20,7 +20,7 @@ from lumix.evaluate.segmentation_models import build
 from lumix.evaluate.segmentation_recipe import Recipe
 from lumix.train.data import normalise
 from lumix.train.folder import ignore_signals
-from lumix.train.streams import epoch_order, stream_seed
+from lumix.train.rng import epoch_order, stream_seed
 
 LARGEST_SHARE, TRIES = 0.75, 10  # a crop that one class fills further is drawn again
 AUXILIARY_WEIGHT = 0.4

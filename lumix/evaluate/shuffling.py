@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from lumix.evaluate.evaluation import Outcome
 from lumix.evaluate.grids import AVERAGED, GRIDS
 from lumix.evaluate.robustness import check_draw, count_correct, normaliser, percent, pixel_batches, summed
-from lumix.train.streams import stream_seed
+from lumix.train.rng import stream_seed
 
 
 def shuffle_grid(images: Tensor, order: Tensor, rows: int, columns: int) -> Tensor:

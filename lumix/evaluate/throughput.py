@@ -21,7 +21,7 @@ from lumix.train.config import Run
 from lumix.train.data import normalise
 from lumix.train.model import build_model
 from lumix.train.optim import build_optimizer
-from lumix.train.streams import step_generator
+from lumix.train.rng import step_generator
 from lumix.train.task import MixTask, build_task
 
 Step = Callable[[int], None]

@@ -19,8 +19,11 @@ from torch.nn import functional as F
 
 from lumix import mixers
 from lumix.batch import MixedBatch
+from lumix.checks import check_batch, check_probability
 from lumix.loss import MixLoss
-from lumix.mixers.plan import MixPlan, PlannedMixer, apply_plan, check_batch, check_probability, unmixed_plan
+from lumix.mixers.apply import apply_plan
+from lumix.mixers.base import PlannedMixer
+from lumix.mixers.plan import MixPlan, unmixed_plan
 
 
 @dataclass(frozen=True)

@@ -9,10 +9,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lumix.batch import Kind, MixedBatch
-from lumix.mixers.fmix import mix_by_mask
-from lumix.mixers.looking import evaluating
-from lumix.mixers.plan import check_choice, check_positive, draw_beta
-from lumix.mixers.whole import WholeBatchMixer
+from lumix.checks import check_choice, check_positive
+from lumix.draws import draw_beta
+from lumix.mixers.base import WholeBatchMixer
+from lumix.mixers.eval_mode import evaluating
+from lumix.mixers.pixels import mix_by_mask
 
 SCORES = ("mean", "last_channel")
 

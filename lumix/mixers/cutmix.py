@@ -9,34 +9,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from lumix.batch import Kind, box_area
-from lumix.mixers.plan import (
-    Draws,
-    PlannedMixer,
-    check_choice,
-    check_positive,
-    draw_beta,
-    draw_integers,
-)
-
-BOX_RULES = ("legacy", "full")
-
-
-def box_around(own_weight: Tensor, centre: Tensor, height: int, width: int, rule: str = "legacy") -> Tensor:
-    """Boxes [D, 4] (top, bottom, left, right) of area share 1 - own_weight [D] around `centre` [D, 2], clipped.
-
-    `centre` holds int64 rows and columns.
-    """
-    lengths = torch.tensor([height, width], device=own_weight.device)
-    side = (lengths * torch.sqrt(1 - own_weight).unsqueeze(1)).long()
-    upper = side >> 1 if rule == "legacy" else (side + 1) >> 1
-    corners = torch.stack([centre - (side >> 1), centre + upper], dim=2)
-    return torch.minimum(corners.clamp_(min=0), lengths.unsqueeze(1)).view(-1, 4)
-
-
-def visible_share(box: Tensor, height: int, width: int) -> Tensor:
-    """Share [D] float64 of the own image that boxes [D, 4] leave visible."""
-    return 1 - box_area(box).double() / (height * width)
+from lumix.batch import Kind
+from lumix.checks import check_choice, check_positive
+from lumix.draws import draw_beta, draw_integers
+from lumix.mixers.base import PlannedMixer
+from lumix.mixers.boxes import BOX_RULES, box_around, visible_share
+from lumix.mixers.plan import Draws
 
 
 @dataclass(frozen=True)

@@ -7,22 +7,12 @@ import torch
 from torch import Tensor
 
 from lumix.batch import Kind, MixedBatch
-from lumix.mixers.plan import blend, check_choice, check_positive, check_probability, draw_beta, draw_uniform
-from lumix.mixers.whole import WholeBatchMixer
+from lumix.checks import check_choice, check_positive, check_probability
+from lumix.draws import draw_beta, draw_normal, draw_uniform
+from lumix.mixers.base import WholeBatchMixer
+from lumix.mixers.pixels import blend, mix_by_mask
 
 SPECTRA = ("reference", "full")
-
-
-def mix_by_mask(images: Tensor, partner: Tensor, own: Tensor) -> Tensor:
-    """Images [B, C, H, W] where `own`, bool [B or 1, 1, H, W], is true, and their partner's pixels elsewhere."""
-    other = images[partner]
-    # In place of the copy: touching fresh memory costs the CPU as much as the selection.
-    return torch.where(own, images, other) if images.requires_grad else torch.where(own, images, other, out=other)
-
-
-def draw_normal(shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
-    """Standard normal draws in float64, on the generator's device."""
-    return torch.randn(shape, generator=generator, device=generator.device, dtype=torch.float64)
 
 
 def frequency_scale(rows: int, columns: int, height: int, width: int, decay: float, device: torch.device) -> Tensor:

@@ -14,8 +14,11 @@ import torch
 from torch import Tensor, nn
 
 from lumix.batch import MixedBatch
+from lumix.checks import check_batch
+from lumix.draws import draw_integers
+from lumix.mixers.apply import apply_plan
+from lumix.mixers.base import PlannedMixer
 from lumix.mixers.mixup import Mixup
-from lumix.mixers.plan import PlannedMixer, apply_plan, check_batch, draw_integers
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,10 @@ from dataclasses import dataclass
 import torch
 
 from lumix.batch import Kind
-from lumix.mixers.plan import Draws, PlannedMixer, check_positive, draw_beta
+from lumix.checks import check_positive
+from lumix.draws import draw_beta
+from lumix.mixers.base import PlannedMixer
+from lumix.mixers.plan import Draws
 
 
 @dataclass(frozen=True)

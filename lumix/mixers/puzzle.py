@@ -14,11 +14,13 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from lumix.batch import Kind, MixedBatch
-from lumix.mixers.looking import IMAGENET_STD, evaluating
-from lumix.mixers.plan import blend, check_choice, check_positive, draw_beta, draw_integers
+from lumix.checks import check_choice, check_positive
+from lumix.draws import draw_beta, draw_integers
+from lumix.mixers.base import WholeBatchMixer
+from lumix.mixers.eval_mode import IMAGENET_STD, evaluating
+from lumix.mixers.pixels import blend
 from lumix.mixers.puzzle_cut import SOLVERS, cut_energy, saliency_share, solve
 from lumix.mixers.puzzle_transport import transport, transport_plan
-from lumix.mixers.whole import WholeBatchMixer
 
 
 def input_saliency(model: torch.nn.Module, images: Tensor, labels: Tensor) -> Tensor:

@@ -17,7 +17,7 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
-from lumix.mixers.shuffle import patch_grid
+from lumix.mixers.patches import patch_grid
 
 
 @lru_cache(maxsize=16)

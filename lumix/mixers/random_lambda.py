@@ -7,8 +7,10 @@ import torch
 from torch import Tensor
 
 from lumix.batch import Kind, MixedBatch
-from lumix.mixers.plan import PAIRINGS, blend, check_batch, check_choice, check_positive, draw_beta, draw_partners
-from lumix.mixers.shuffle import patch_grid
+from lumix.checks import check_batch, check_choice, check_positive
+from lumix.draws import PAIRINGS, draw_beta, draw_partners
+from lumix.mixers.patches import patch_grid
+from lumix.mixers.pixels import blend
 
 
 @dataclass(frozen=True)

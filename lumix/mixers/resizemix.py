@@ -8,9 +8,10 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from lumix.batch import Kind, MixedBatch
-from lumix.mixers.cutmix import visible_share
-from lumix.mixers.plan import check_choice, draw_integers, draw_uniform
-from lumix.mixers.whole import WholeBatchMixer
+from lumix.checks import check_choice
+from lumix.draws import draw_integers, draw_uniform
+from lumix.mixers.base import WholeBatchMixer
+from lumix.mixers.boxes import visible_share
 
 INTERPOLATIONS = ("nearest", "bilinear")
 

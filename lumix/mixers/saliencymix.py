@@ -7,11 +7,14 @@ import torch
 from torch import Tensor
 
 from lumix.batch import Kind, MixedBatch
-from lumix.mixers.cutmix import BOX_RULES, box_around, visible_share
-from lumix.mixers.looking import IMAGENET_MEAN, IMAGENET_STD
-from lumix.mixers.plan import Draws, apply_plan, check_choice, check_positive, deal, draw_beta
+from lumix.checks import check_choice, check_positive
+from lumix.draws import draw_beta
+from lumix.mixers.apply import apply_plan
+from lumix.mixers.base import WholeBatchMixer
+from lumix.mixers.boxes import BOX_RULES, box_around, visible_share
+from lumix.mixers.eval_mode import IMAGENET_MEAN, IMAGENET_STD
+from lumix.mixers.plan import Draws, deal
 from lumix.mixers.saliency import fine_grained_saliency, in_chunks, opencv_saliency, peaks, reference_float_saliency
-from lumix.mixers.whole import WholeBatchMixer
 
 SCOPES = ("batch_first", "sample")
 INPUTS = ("uint8", "reference_float")

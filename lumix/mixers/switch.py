@@ -7,18 +7,13 @@ import torch
 from torch import Tensor
 
 from lumix.batch import Kind, MixedBatch
+from lumix.checks import check_batch, check_probability
+from lumix.draws import draw_uniform
+from lumix.mixers.apply import apply_plan
+from lumix.mixers.base import Mixer, PlannedMixer
 from lumix.mixers.cutmix import CutMix
 from lumix.mixers.mixup import Mixup
-from lumix.mixers.plan import (
-    Draws,
-    Mixer,
-    PlannedMixer,
-    apply_plan,
-    check_batch,
-    check_probability,
-    draw_uniform,
-    unmixed_plan,
-)
+from lumix.mixers.plan import Draws, unmixed_plan
 
 
 @dataclass(frozen=True)

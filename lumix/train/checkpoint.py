@@ -10,7 +10,7 @@ from torch import nn
 
 from lumix.train.config import Model
 from lumix.train.model import build_model
-from lumix.train.record import RunError, read_json, write_atomically, write_json
+from lumix.train.run_directory import RunError, read_json, write_atomically, write_json
 
 
 def save_checkpoint(directory: Path, state: dict[str, Any]) -> None:

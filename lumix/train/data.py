@@ -14,7 +14,7 @@ from lumix.train.config import Data
 from lumix.train.embedded import digits, shapes
 from lumix.train.files import cifar100, data_root, tiny_imagenet
 from lumix.train.imageset import ImageSet
-from lumix.train.streams import epoch_order, step_generator, stream_seed
+from lumix.train.rng import epoch_order, step_generator, stream_seed
 
 __all__ = [
     "ImageSet",

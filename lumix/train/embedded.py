@@ -8,7 +8,7 @@ import torch
 from numpy.typing import NDArray
 
 from lumix.train.imageset import ImageSet, boxes_of, channel_statistics
-from lumix.train.streams import stream_seed
+from lumix.train.rng import stream_seed
 
 Array = NDArray[np.floating[Any]]
 

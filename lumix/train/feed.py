@@ -13,8 +13,8 @@ from lumix.train.data import augment, is_resident, load, normalise
 from lumix.train.folder import EpochSampler, device_augmentation, ignore_signals, image_folder, train_loader
 from lumix.train.imageset import ImageSet
 from lumix.train.process import Process
-from lumix.train.record import RunError
-from lumix.train.streams import epoch_order, step_generator
+from lumix.train.rng import epoch_order, step_generator
+from lumix.train.run_directory import RunError
 
 EVALUATION_BATCH = 1000
 

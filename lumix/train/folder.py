@@ -20,7 +20,7 @@ from lumix.train.config import Data
 from lumix.train.device_augment import DeviceAugmentation
 from lumix.train.fast import CropReader, read_image
 from lumix.train.files import data_root
-from lumix.train.streams import epoch_order, stream_seed
+from lumix.train.rng import epoch_order, stream_seed
 
 LevelFunction = Callable[[float, dict[str, Any]], tuple[int]]
 Address = tuple[int, int, int]  # epoch, position in the epoch's order, index of the image

@@ -10,8 +10,8 @@ from torch import Tensor, nn
 from lumix.train.config import Data, Mix, Model
 from lumix.train.data import is_resident, load, normalise
 from lumix.train.model import build_model
-from lumix.train.record import RunError
-from lumix.train.streams import epoch_order
+from lumix.train.rng import epoch_order
+from lumix.train.run_directory import RunError
 
 EMBEDDED = Model("frozen", "resnet18", {"cifar_stem": True, "channels": [8, 16, 16, 16], "layers": [1, 1, 1, 1]})
 EPOCHS, BATCH, LEARNING_RATE = 15, 50, 5e-3

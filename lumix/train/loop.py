@@ -11,11 +11,11 @@ from typing import Any
 
 import torch
 
-from lumix.train import record
+from lumix.train import run_directory
 from lumix.train.config import Execution, Run
-from lumix.train.outcome import write_result
 from lumix.train.process import Process
-from lumix.train.record import RunError
+from lumix.train.result import write_result
+from lumix.train.run_directory import RunError
 from lumix.train.training import Training, never
 
 
@@ -38,7 +38,7 @@ def fit(
     execution = execution or Execution()
     process = Process.current(execution.device)
     with ExitStack() as stack, _settings(process.device, execution):
-        process.agree(lambda: str(stack.enter_context(record.locked(directory))))
+        process.agree(lambda: str(stack.enter_context(run_directory.locked(directory))))
         finished = process.agree(lambda: _open(run, seed, directory, process))
         if finished is not None:
             return finished
@@ -66,22 +66,22 @@ def _open(run: Run, seed: int, directory: Path, process: Process) -> dict[str, A
     """Make `directory` ready for this run; its result if it is finished already."""
     config = directory / "config.json"
     if config.exists():
-        found = record.read_json(config)
+        found = run_directory.read_json(config)
         if (found.get("key"), found.get("seed")) != (run.key, seed):
             raise RunError(
                 f"{directory} holds run {found.get('key')} seed {found.get('seed')}, not {run.key} seed {seed}: "
                 f"choose another directory"
             )
     else:
-        record.write_json(config, {"key": run.key, "seed": seed, "run": run.to_dict()})
-    result = record.read_result(directory)
+        run_directory.write_json(config, {"key": run.key, "seed": seed, "run": run.to_dict()})
+    result = run_directory.read_result(directory)
     if result is not None:
         return result
     environment = {
-        **record.commit(),
-        "fingerprint": record.code_fingerprint(),
-        "hardware": record.hardware(process.name()),
+        **run_directory.commit(),
+        "fingerprint": run_directory.code_fingerprint(),
+        "hardware": run_directory.hardware(process.name()),
         "processes": process.world,
     }
-    record.write_json(directory / "environment.json", environment)
+    run_directory.write_json(directory / "environment.json", environment)
     return None

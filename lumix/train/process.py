@@ -8,7 +8,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from lumix.train.record import RunError
+from lumix.train.run_directory import RunError
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,8 @@ from torch import Tensor, nn
 from lumix import mixers
 from lumix.batch import MixedBatch
 from lumix.loss import MixLoss
-from lumix.mixers.plan import apply_plan, unmixed_plan
+from lumix.mixers.apply import apply_plan
+from lumix.mixers.plan import unmixed_plan
 from lumix.rules import AreaRule, BetaLaw, ConstantLaw, Law, LUMixRule, NormalLaw, Rule, TransMixRule
 from lumix.train.attention import check_class_attention, recorded_attention
 from lumix.train.config import Loss, Mix, Run

@@ -13,7 +13,7 @@ from timm.utils import ModelEmaV3
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from lumix.train import record
+from lumix.train import run_directory
 from lumix.train.checkpoint import load_checkpoint, save_checkpoint
 from lumix.train.config import Execution, Run
 from lumix.train.feed import Feed, build_feed, share_of_batch
@@ -21,8 +21,8 @@ from lumix.train.model import build_model
 from lumix.train.optim import build_optimizer, build_schedule
 from lumix.train.process import Process
 from lumix.train.progress import Progress
-from lumix.train.record import RunError, Stopped
-from lumix.train.streams import step_generator, stream_seed
+from lumix.train.rng import step_generator, stream_seed
+from lumix.train.run_directory import RunError, Stopped
 from lumix.train.tally import SIZE, summary, tally
 from lumix.train.task import MixTask, build_task
 
@@ -123,7 +123,7 @@ class Training:
         """Continue from the checkpoint in the directory, if there is one."""
         state = self.process.agree(lambda: load_checkpoint(self.directory, self.run.key, self.seed))
         if self.process.rank == 0:  # what was recorded after the checkpoint is done again
-            record.write_metrics(self.directory, [] if state is None else state["metrics"])
+            run_directory.write_metrics(self.directory, [] if state is None else state["metrics"])
         if state is None:
             return
         self.task.load_checkpoint_state(state["state_dict"])
@@ -245,7 +245,7 @@ class Training:
         self.epoch_seconds = 0.0
         self.sums.zero_()
         if self.process.rank == 0:
-            record.append_metrics(self.directory, line)
+            run_directory.append_metrics(self.directory, line)
         self.progress.epoch(line)
         self.save_if_due()
 

@@ -4,8 +4,8 @@
     entries/<name>.json       one run and seed: its job, and its attempts. Written by `submit`, then by the job itself
     submissions/<id>/         code (the snapshot), entries.json (array index -> entry), log (output of the jobs)
 
-Imports no torch, no submitit, and nothing but the standard library besides lumix.train.record: a job's batch script
-reads it with whatever Python there is.
+Imports no torch, no submitit, and nothing but the standard library besides lumix.train.run_directory: a job's batch
+script reads it with whatever Python there is.
 """
 
 import dataclasses
@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from lumix.train import record
+from lumix.train import run_directory
 
 ROOT = Path("runs", ".jobs")
 LOCK_SECONDS = 120.0  # a submission of a thousand runs takes seconds
@@ -85,17 +85,19 @@ def read_entry(path: Path) -> Entry | None:
     """
     if not path.exists():
         return None
-    values: Any = record.read_json(path)
+    values: Any = run_directory.read_json(path)
     try:
         attempts = [Attempt(**attempt) for attempt in values.pop("attempts")]
         return Entry(**values, attempts=attempts)
     except (TypeError, AttributeError, KeyError) as error:
-        raise record.RunError(f"{path} is no entry of the job book ({error}): delete it and submit again") from error
+        raise run_directory.RunError(
+            f"{path} is no entry of the job book ({error}): delete it and submit again"
+        ) from error
 
 
 def write_entry(path: Path, entry: Entry) -> None:
     """Replace an entry atomically."""
-    record.write_json(path, dataclasses.asdict(entry))
+    run_directory.write_json(path, dataclasses.asdict(entry))
 
 
 def begin_attempt(path: Path, job: str, restart: int, host: str, pid: int) -> Attempt:
@@ -109,7 +111,7 @@ def begin_attempt(path: Path, job: str, restart: int, host: str, pid: int) -> At
         time.sleep(0.1)  # `submit` is about to write the id down; both at once would lose one of the two
     if entry is None or entry.job not in ("", job):
         owner = "nobody" if entry is None else f"job {entry.job}"
-        raise record.RunError(f"job {job} is out of date, its run was given to {owner}: python -m slurm status")
+        raise run_directory.RunError(f"job {job} is out of date, its run was given to {owner}: python -m slurm status")
     entry.job = job
     for attempt in entry.attempts:
         if not attempt.outcome:
@@ -144,14 +146,14 @@ def book_locked(root: Path, seconds: float = LOCK_SECONDS) -> Iterator[None]:
     with ExitStack() as stack:
         while True:
             try:
-                stack.enter_context(record.locked(root))
+                stack.enter_context(run_directory.locked(root))
                 break
-            except record.RunError as error:
+            except run_directory.RunError as error:
                 # Both sentences mean that another process holds it; a full disk or a wrong owner will not pass.
                 if not any(words in str(error) for words in ("is in use", "changes hands")):
                     raise
                 if time.monotonic() > deadline:
-                    raise record.RunError(
+                    raise run_directory.RunError(
                         f"the job book {root} is held by another submit for too long: {error}"
                     ) from error
             time.sleep(0.2)

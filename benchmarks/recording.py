@@ -11,8 +11,8 @@ from typing import Any
 import torch
 
 from benchmarks.measure import Setting, settle_allocator
-from benchmarks.outcome import Row, Skipped
-from lumix.train.record import commit, hardware
+from benchmarks.rows import Row, Skipped
+from lumix.train.run_directory import commit, hardware
 
 RESULTS = Path(__file__).parent / "results"
 # Names of rows and their modules, in the order of the page.

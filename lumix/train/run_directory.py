@@ -251,22 +251,22 @@ def _remove_stale(path: Path) -> None:
             f"{path.parent} is in use by process {pid} on {host or 'an unknown host'}: wait for it, or end it and "
             f"run the same command again"
         )
-    bury(path, text)
+    discard_stale_lock(path, text)
 
 
-def bury(path: Path, text: str) -> None:
+def discard_stale_lock(path: Path, text: str) -> None:
     """Remove a lock that was judged dead, unless it is by now another's: of several judges one can rename it."""
-    grave = path.with_name(f".lock.{os.getpid()}.{time.monotonic_ns()}")
+    aside = path.with_name(f".lock.{os.getpid()}.{time.monotonic_ns()}")
     try:
-        os.rename(path, grave)
+        os.rename(path, aside)
     except FileNotFoundError:
         return
     except OSError as error:
         raise RunError(_explain(error, path)) from error
-    if grave.read_text() == text:
-        grave.unlink()
+    if aside.read_text() == text:
+        aside.unlink()
     else:
-        os.rename(grave, path)
+        os.rename(aside, path)
 
 
 def _birth(pid: int) -> str | None:

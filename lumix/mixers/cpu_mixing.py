@@ -5,20 +5,19 @@ torch. Blends go through the batch in pieces that stay in the cache.
 
 In place there is no copy of the batch at all. glibc gives blocks above 32 MB back to the kernel and gets them anew at
 every step, which for such a copy takes several times as long as the mixing. But a sample must not be read after it was
-written. Partners form rings, in which each sample reads from the next and the last from the first; written in this
+written. Partners form cycles, in which each sample reads from the next and the last from the first; written in this
 order, only what the last one needs of the first is kept.
 """
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from lumix.batch import Kind, box_area, is_kind
-
-if TYPE_CHECKING:
-    from lumix.mixers.plan import MixPlan
+from lumix.mixers.pixels import blend
+from lumix.mixers.plan import MixPlan
 
 PIECE = 2**21  # bytes of float32 that are blended at a time, a few times a core's second-level cache
 LARGE = 2**16  # bytes of an image from which on an assignment a sample is cheaper than one gather for all
@@ -26,22 +25,7 @@ REUSED = 2**25  # bytes up to which glibc reuses memory
 INTEGERS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 
 
-def blend(own: Tensor, other: Tensor, own_weight: Tensor) -> Tensor:
-    """own_weight * own + (1 - own_weight) * other for `own_weight` float64 [B] or broadcastable to [B, C, H, W].
-
-    Computed in float32 (float64 for float64 images) and returned in the dtype of `own`, rounded for integers. Two
-    products and a sum, in this order, are what timm computes.
-    """
-    work = own.dtype if own.dtype in (torch.float32, torch.float64) else torch.float32
-    weight = own_weight.view(-1, 1, 1, 1) if own_weight.ndim == 1 else own_weight
-    mixed = own.to(work) * weight.to(work)
-    mixed.add_(other.to(work).mul((1 - weight).to(work)))
-    if own.dtype == work:
-        return mixed
-    return mixed.to(own.dtype) if own.is_floating_point() else mixed.round_().to(own.dtype)
-
-
-def mix_by_writing(images: Tensor, plan: "MixPlan", inplace: bool = False) -> Tensor:
+def mix_by_writing(images: Tensor, plan: MixPlan, inplace: bool = False) -> Tensor:
     """The mixed images [B, C, H, W] of a plan, both on the CPU: in new memory, or `inplace`. No gradient passes.
 
     Raises:
@@ -60,7 +44,7 @@ def mix_by_writing(images: Tensor, plan: "MixPlan", inplace: bool = False) -> Te
     return mixed
 
 
-def blend_all(images: Tensor, mixed: Tensor, plan: "MixPlan") -> Tensor:
+def blend_all(images: Tensor, mixed: Tensor, plan: MixPlan) -> Tensor:
     """Every sample blended into `mixed`, which may be `images` itself."""
     own, result = in_memory_order(images), in_memory_order(mixed)
     others = own.index_select(0, plan.partner) if mixed is images else None
@@ -90,7 +74,7 @@ def in_memory_order(images: Tensor) -> Tensor:
     return images.permute(0, 2, 3, 1) if images.is_contiguous(memory_format=torch.channels_last) else images
 
 
-def paste_all(images: Tensor, mixed: Tensor, plan: "MixPlan") -> None:
+def paste_all(images: Tensor, mixed: Tensor, plan: MixPlan) -> None:
     """Write the box of each sample's partner into `mixed`; into `images` itself only as `one_gather` allows."""
     if one_gather(images, plan):
         paste_at_once(images, mixed, plan)
@@ -101,12 +85,12 @@ def paste_all(images: Tensor, mixed: Tensor, plan: "MixPlan") -> None:
         target[i, top:bottom, left:right] = source[j, top:bottom, left:right]
 
 
-def one_gather(images: Tensor, plan: "MixPlan") -> bool:
+def one_gather(images: Tensor, plan: MixPlan) -> bool:
     """Whether all samples share one box and are small enough for one gather of all boxes."""
     return plan.one_draw and images[0].nbytes < LARGE
 
 
-def paste_at_once(images: Tensor, mixed: Tensor, plan: "MixPlan") -> None:
+def paste_at_once(images: Tensor, mixed: Tensor, plan: MixPlan) -> None:
     top, bottom, left, right = plan.box[0].tolist()
     source, target = in_memory_order(images), in_memory_order(mixed)
     rows, columns = 2, 3
@@ -132,20 +116,20 @@ def pixels(images: Tensor) -> Any:
 # ------------------------------------------------------------------------------------------------- in place
 
 
-def rings(partner: list[int]) -> Iterator[list[int]]:
+def cycles(partner: list[int]) -> Iterator[list[int]]:
     """The cycles of a permutation of 0 .. B - 1: each sample is followed by its partner, the last by the first."""
     waiting = [True] * len(partner)
     for first in range(len(partner)):
         if waiting[first]:
-            ring, i = [], first
+            cycle, i = [], first
             while waiting[i]:
                 waiting[i] = False
-                ring.append(i)
+                cycle.append(i)
                 i = partner[i]
-            yield ring
+            yield cycle
 
 
-def mix_in_place(images: Tensor, plan: "MixPlan") -> Tensor:
+def mix_in_place(images: Tensor, plan: MixPlan) -> Tensor:
     """Mix `images` into themselves, and return them."""
     if any(stride == 0 and size > 1 for stride, size in zip(images.stride(), images.shape, strict=True)):
         raise ValueError("images that share memory (expand) cannot be mixed in place: use images.contiguous()")
@@ -154,7 +138,7 @@ def mix_in_place(images: Tensor, plan: "MixPlan") -> Tensor:
         return images
     partner = plan.partner.tolist()
     few_bytes = images.nbytes <= REUSED and (Kind.MIXUP in plan.kinds or images[0].nbytes < LARGE)
-    if few_bytes or len(set(partner)) < len(partner):  # no rings where two samples read from one
+    if few_bytes or len(set(partner)) < len(partner):  # no cycles where two samples read from one
         return mix_with_copy(images, plan)
     if Kind.MIXUP in plan.kinds:
         rewrite(images, plan, partner)
@@ -163,7 +147,7 @@ def mix_in_place(images: Tensor, plan: "MixPlan") -> Tensor:
     return images
 
 
-def mix_with_copy(images: Tensor, plan: "MixPlan") -> Tensor:
+def mix_with_copy(images: Tensor, plan: MixPlan) -> Tensor:
     """In place by way of a copy of all that is read."""
     if Kind.MIXUP not in plan.kinds:
         paste_all(images.clone(), images, plan)
@@ -178,19 +162,19 @@ def paste_in_place(images: Tensor, box: Tensor, partner: list[int]) -> None:
     view = pixels(images)
     torch.autograd.graph.increment_version(images)
     boxes, areas = box.tolist(), box_area(box).tolist()
-    for ring in rings(partner):
-        if len(ring) == 2 and areas[ring[0]] < areas[ring[1]]:
-            ring.reverse()  # keeps the smaller of the two boxes
-        last = ring[-1]
-        kept = cut(view[ring[0]], boxes[last])
-        for i in ring[:-1]:
+    for cycle in cycles(partner):
+        if len(cycle) == 2 and areas[cycle[0]] < areas[cycle[1]]:
+            cycle.reverse()  # keeps the smaller of the two boxes
+        last = cycle[-1]
+        kept = cut(view[cycle[0]], boxes[last])
+        for i in cycle[:-1]:
             top, bottom, left, right = boxes[i]
             view[i, top:bottom, left:right] = view[partner[i], top:bottom, left:right]
         top, bottom, left, right = boxes[last]
         view[last, top:bottom, left:right] = kept
 
 
-def rewrite(images: Tensor, plan: "MixPlan", partner: list[int]) -> None:
+def rewrite(images: Tensor, plan: MixPlan, partner: list[int]) -> None:
     """Blend or paste one sample after the other."""
     blended, boxes, weights = is_kind(plan.kind, Kind.MIXUP).tolist(), plan.box.tolist(), plan.own_weight.tolist()
     view = pixels(images)
@@ -198,12 +182,12 @@ def rewrite(images: Tensor, plan: "MixPlan", partner: list[int]) -> None:
     work = images.dtype if images.dtype == torch.float64 else torch.float32
     each = images.unbind(0)
     scratch = torch.empty_like(each[0], dtype=work), torch.empty_like(each[0], dtype=work)
-    for ring in rings(partner):
-        first, last = ring[0], ring[-1]
+    for cycle in cycles(partner):
+        first, last = cycle[0], cycle[-1]
         kept = cut(view[first], boxes[last])
         if blended[last]:
             kept = share_of(each[first], 1 - weights[last], scratch[1])
-        for i in ring:
+        for i in cycle:
             j, (top, bottom, left, right) = partner[i], boxes[i]
             if blended[i]:
                 other = kept if i == last else share_of(each[j], 1 - weights[i], scratch[0])

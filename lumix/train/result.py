@@ -5,7 +5,7 @@ from typing import Any
 
 from timm.utils.model import unwrap_model
 
-from lumix.train import record
+from lumix.train import run_directory
 from lumix.train.checkpoint import export_model
 from lumix.train.config import Run
 from lumix.train.training import Training
@@ -39,13 +39,13 @@ def write_result(training: Training) -> dict[str, Any]:
         "seconds": training.train_seconds,
         "images_per_second": training.update * run.batch_size / training.train_seconds,
         "parameters": sum(p.numel() for p in network.parameters()),
-        "checksum": record.sha256(directory / "model.safetensors"),
-        "fingerprint": record.code_fingerprint(),
-        **record.commit(),
-        "hardware": record.hardware(training.process.name()),
+        "checksum": run_directory.sha256(directory / "model.safetensors"),
+        "fingerprint": run_directory.code_fingerprint(),
+        **run_directory.commit(),
+        "hardware": run_directory.hardware(training.process.name()),
         "processes": training.process.world,
     }
-    record.write_json(directory / "result.json", result)
+    run_directory.write_json(directory / "result.json", result)
     (directory / "checkpoint.pt").unlink(missing_ok=True)
     return result
 

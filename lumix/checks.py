@@ -1,0 +1,33 @@
+"""Checks of arguments: each raises ValueError in one sentence with the offending value and the remedy."""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+
+def check_batch(images: Tensor, labels: Tensor) -> None:
+    """Raise ValueError, with the offending value and the remedy, for a batch that cannot be mixed."""
+    if images.ndim != 4:
+        raise ValueError(f"images must be [B, C, H, W], not of shape {list(images.shape)}")
+    if labels.dtype != torch.int64:
+        raise ValueError(f"labels must be class indices of dtype int64, not {labels.dtype}: use labels.long()")
+    if labels.shape != images.shape[:1]:
+        raise ValueError(f"labels must be [B] with B = {len(images)} images, not of shape {list(labels.shape)}")
+    if len(images) == 0:
+        raise ValueError("the batch is empty: a mixer needs at least one image")
+
+
+def check_choice(name: str, value: Any, allowed: tuple[str, ...]) -> None:
+    if value not in allowed:
+        raise ValueError(f"{name} must be one of {', '.join(allowed)}, not {value!r}")
+
+
+def check_probability(name: str, value: float) -> None:
+    if not 0 <= value <= 1:
+        raise ValueError(f"{name} must lie between 0 and 1, not {value!r}")
+
+
+def check_positive(name: str, value: float) -> None:
+    if not value > 0:
+        raise ValueError(f"{name} must be above 0, not {value!r}")

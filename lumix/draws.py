@@ -1,0 +1,63 @@
+"""Random draws from an explicit generator, on its device; D draws, B samples."""
+
+import torch
+from torch import Tensor
+
+MODES = ("batch", "pair", "elem")
+PAIRINGS = ("flip", "permutation")
+
+
+def draw_uniform(count: int, generator: torch.Generator) -> Tensor:
+    """[D] float64 in [0, 1), on the generator's device."""
+    return torch.rand(count, generator=generator, device=generator.device, dtype=torch.float64)
+
+
+def draw_beta(alpha: float, count: int, generator: torch.Generator) -> Tensor:
+    """[D] float64 from Beta(alpha, alpha), on the generator's device.
+
+    A Beta is a ratio of Gammas. torch.distributions takes no generator; the sampler beneath it does.
+    """
+    concentration = torch.full((2, count), alpha, device=generator.device, dtype=torch.float64)
+    gamma = torch._standard_gamma(concentration, generator=generator)
+    return gamma[0] / gamma.sum(0)
+
+
+def draw_integers(high: Tensor, generator: torch.Generator) -> Tensor:
+    """[D] int64, uniform on 0 .. high - 1 for each entry of `high` [D] int64, which are at least 1."""
+    return torch.minimum((draw_uniform(len(high), generator) * high).long(), high - 1)
+
+
+def draw_partners(size: int, mode: str, pairing: str, generator: torch.Generator) -> tuple[Tensor, Tensor, int]:
+    """Who is mixed with whom, and which draw each sample uses: (partner [B], group [B], number of draws).
+
+    "flip" is timm's reversed batch; it needs an even batch. "permutation" serves any size; a sample paired with itself
+    stays as it is. In mode "pair" partners are mutual and share a draw.
+    """
+    device = generator.device
+    index = torch.arange(size, device=device)
+    if pairing == "flip":
+        if size % 2:
+            raise ValueError(
+                f"flip pairing needs an even batch, not {size} images: use drop_last=True or pairing='permutation'"
+            )
+        partner = index.flip(0)
+        pair = torch.minimum(index, partner)
+    else:
+        order = torch.randperm(size, generator=generator, device=device)
+        partner, pair = order, index
+        if mode == "pair":
+            even = size - size % 2
+            partner, pair = index.clone(), torch.full_like(index, size // 2)
+            first, second = order[0:even:2], order[1:even:2]
+            partner[first], partner[second] = second, first
+            pair[first] = pair[second] = torch.arange(size // 2, device=device)
+    if mode == "batch":
+        return partner, torch.zeros_like(index), 1
+    if mode == "pair":
+        return partner, pair, (size + 1) // 2
+    return partner, index, size
+
+
+def draw_normal(shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
+    """Standard normal draws in float64, on the generator's device."""
+    return torch.randn(shape, generator=generator, device=generator.device, dtype=torch.float64)

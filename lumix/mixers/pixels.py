@@ -1,0 +1,26 @@
+"""Pixels of two images into one: blended by a weight, or selected by a mask."""
+
+import torch
+from torch import Tensor
+
+
+def blend(own: Tensor, other: Tensor, own_weight: Tensor) -> Tensor:
+    """own_weight * own + (1 - own_weight) * other for `own_weight` float64 [B] or broadcastable to [B, C, H, W].
+
+    Computed in float32 (float64 for float64 images) and returned in the dtype of `own`, rounded for integers. Two
+    products and a sum, in this order, are what timm computes.
+    """
+    work = own.dtype if own.dtype in (torch.float32, torch.float64) else torch.float32
+    weight = own_weight.view(-1, 1, 1, 1) if own_weight.ndim == 1 else own_weight
+    mixed = own.to(work) * weight.to(work)
+    mixed.add_(other.to(work).mul((1 - weight).to(work)))
+    if own.dtype == work:
+        return mixed
+    return mixed.to(own.dtype) if own.is_floating_point() else mixed.round_().to(own.dtype)
+
+
+def mix_by_mask(images: Tensor, partner: Tensor, own: Tensor) -> Tensor:
+    """Images [B, C, H, W] where `own`, bool [B or 1, 1, H, W], is true, and their partner's pixels elsewhere."""
+    other = images[partner]
+    # In place of the copy: touching fresh memory costs the CPU as much as the selection.
+    return torch.where(own, images, other) if images.requires_grad else torch.where(own, images, other, out=other)
