@@ -51,7 +51,7 @@ def collect(scale: Scale, table: Table, seeds: int | None = None) -> dict[str, A
         "title": table.title,
         "paper_table": table.paper_table,
         "scale": scale.name,
-        "setting": table.setting or scale.setting,
+        "setting": table.setting or scale.text,
         "statistic": "last",
         "metric": table.metric,
         "label_columns": [{"id": column.id, "title": column.title} for column in table.label_columns],
@@ -139,7 +139,7 @@ def _evidence(scale: Scale, table: Table, results: Results, measured: Measured) 
         else:
             outcomes = measured[run.key, evaluation.key].items()
             values[cell] = {seed: _metric(outcome, table.metric_of(cell)) for seed, outcome in outcomes}
-    return Evidence(values, table.paper, at_paper_scale=scale.name == "paper")
+    return Evidence(values, table.paper, at_paper_scale=scale.replicates)
 
 
 def _metric(outcome: dict[str, Any], name: str) -> float:

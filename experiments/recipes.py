@@ -7,7 +7,9 @@ does; the total batch of 1024 is our choice, at which each original scales its l
 
 from typing import Any
 
-from lumix.train.config import Data, Mix, Model, Optim, Run
+from experiments.methods import SWITCH
+from lumix.catalogue import Spec
+from lumix.train.config import Data, Loss, Mix, Model, Optim, Run
 
 RAND_AUGMENT = "rand-m9-mstd0.5-inc1"
 
@@ -31,7 +33,7 @@ def _base(data: Data, model: Model, optim: Optim, epochs: int, channels_last: bo
         data=data,
         model=model,
         optim=optim,
-        mix=Mix(mixup_alpha=0.8, cutmix_alpha=1.0, prob=1.0, switch_prob=0.5, mode="batch"),
+        mix=Mix(choices=SWITCH),
         epochs=epochs,
         batch_size=1024,  # 8 x 128
         precision="bfloat16",
@@ -59,8 +61,7 @@ def plain_resnet(role: str, name: str) -> Run:
     data = Data(name="imagenet", image_size=224, flip=True, crop_scale=0.08, test_crop=0.875)
     optim = Optim(lr=0.1, name="sgd", weight_decay=1e-4, momentum=0.9, min_lr=0.0)
     run = _base(data, Model(role, name), optim, epochs=100, channels_last=True)
-    mix = run.mix.replace(mixup_alpha=0.0, cutmix_alpha=0.0)
-    return run.replace(mix=mix, loss=run.loss.replace(smoothing=0.0), batch_size=256)
+    return run.replace(mix=Mix(), loss=Loss(terms=(Spec("cross_entropy"),)), batch_size=256)
 
 
 def swin(role: str, name: str, drop_path_rate: float) -> Run:

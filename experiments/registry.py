@@ -63,7 +63,7 @@ def evaluation_owners(scale: Scale) -> dict[tuple[str, str], str]:
 
 @cache
 def _headline(scale: Scale) -> frozenset[str]:
-    return headline(scale)
+    return frozenset(run.key for run in headline(scale))
 
 
 def seeds_of(scale: Scale, run: Run, seeds: int | None = None) -> range:

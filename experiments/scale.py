@@ -5,14 +5,37 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from experiments.suggest import choose
+from lumix.evaluate.evaluation import Evaluation
 from lumix.train.config import Execution, Run
 
 HOMES = {
-    "mini": "experiments.scales.mini_scale",
+    "mini": "experiments.scales.mini",
     "lab": "experiments.scales.lab",
     "paper": "experiments.scales.paper",
 }
 NAMES = tuple(HOMES)
+DEFAULT_SETTING = "deit"
+
+
+@dataclass(frozen=True, eq=False)
+class Setting:
+    """One recipe of a scale: the runs it gives to roles, and how tables on it are evaluated here.
+
+    Attributes:
+        base: role ("deit_s") -> its base run: the usual mixing, the ordinary loss.
+        text: one sentence on data, models and budget, where it is not the scale's.
+        evaluations: what a table asks for by name -> the evaluation that this scale can make of it.
+        sources: roles whose base runs evaluations need and no cell shows.
+        notes: further texts that a table shows, by name.
+        unavailable: role or column -> why it is not there at this scale.
+    """
+
+    base: Callable[[str], Run]
+    text: str = ""
+    evaluations: Mapping[str, Evaluation] = field(default_factory=dict)
+    sources: tuple[str, ...] = ()
+    notes: Mapping[str, str] = field(default_factory=dict)
+    unavailable: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, eq=False)
@@ -21,13 +44,14 @@ class Scale:
 
     Attributes:
         name: one of `NAMES`.
-        setting: one sentence on data, models and budget, printed above every table.
+        text: one sentence on data, models and budget, printed above every table.
+        settings: by name, as "deit" (the recipe of LUMix's tables) or "objects" (images whose objects are known).
         seeds: seeds of every cell; they are 0 .. n-1, so that any two cells can be compared seed by seed.
         headline_seeds: seeds of the runs behind the headline comparison (`experiments.methods.headline`).
-        run: role ("deit_s") -> its base run: Mixup and CutMix, the ordinary loss.
-        patch: role -> side in pixels of the patches that Random Shuffling and Random lambda use (Table 12).
+        patch: side in pixels of the patches that Random Shuffling and Random lambda use (Table 12).
         hours: run -> estimated hours on this scale's device for one seed: GPU-hours where `gpus`, else CPU-hours.
-        unavailable: role -> why this scale has no such model.
+        parameters: role -> number of parameters, where they are known before anything is trained.
+        replicates: whether its numbers may be set against the paper's own.
         retrain_on_code_change: train again when the code of `lumix` changed; else keep the run and flag it.
         execution: device and data loading of a run that is started here.
         gpus: GPUs of one run; 0 is a scale for CPUs.
@@ -36,22 +60,37 @@ class Scale:
     """
 
     name: str
-    setting: str
+    text: str
+    settings: Mapping[str, Setting]
     seeds: int
     headline_seeds: int
-    run: Callable[[str], Run]
-    patch: Callable[[str], int]
+    patch: int
     hours: Callable[[Run], float]
-    unavailable: Mapping[str, str] = field(default_factory=dict)
+    parameters: Mapping[str, int] = field(default_factory=dict)
+    replicates: bool = False
     retrain_on_code_change: bool = False
     execution: Execution = field(default_factory=Execution)
     gpus: int = 0
     processes: int = 0
     dollars_per_gpu_hour: float = 0.0
 
+    def base(self, setting: str, role: str) -> Run:
+        """The base run of a role under a setting.
+
+        Raises:
+            ValueError: for a setting that the scale does not have, with near matches.
+        """
+        choose(f"setting of scale {self.name}", setting, self.settings)
+        return self.settings[setting].base(role)
+
     def gpu_hours(self, run: Run) -> float:
         """Estimated GPU-hours of one seed of `run`; 0 at a scale for CPUs."""
         return self.hours(run) if self.gpus else 0.0
+
+
+def register_scale(name: str, module: str) -> None:
+    """Add a scale: `module` holds its `SCALE`."""
+    HOMES[name] = module
 
 
 def get_scale(name: str) -> Scale:
@@ -60,7 +99,7 @@ def get_scale(name: str) -> Scale:
     Raises:
         ValueError: for any other name, with those there are.
     """
-    choose("scale", name, NAMES)
+    choose("scale", name, HOMES)
     scale = importlib.import_module(HOMES[name]).SCALE
     assert isinstance(scale, Scale)
     return scale

@@ -7,7 +7,7 @@ from functools import cached_property
 from pathlib import Path
 
 from experiments.claims import Claim
-from experiments.scale import Scale
+from experiments.scale import DEFAULT_SETTING, Scale
 from lumix.evaluate.evaluation import Evaluation
 from lumix.train.config import Run
 
@@ -127,10 +127,11 @@ def make_row(
     role: str = "deit_s",
     ours: bool = False,
     note: str = "",
+    setting: str = DEFAULT_SETTING,
 ) -> Row:
     """A row whose cells are methods applied to the base run of `role`; without runs where the scale lacks the role."""
-    reason = scale.unavailable.get(role, "")
-    runs = {} if reason else {column: method(scale.run(role)) for column, method in methods.items()}
+    reason = scale.settings[setting].unavailable.get(role, "")
+    runs = {} if reason else {column: method(scale.base(setting, role)) for column, method in methods.items()}
     return Row(id, labels, runs, ours, note, reason)
 
 

@@ -33,7 +33,8 @@ def recipe(run: Run) -> str:
         f"{run.epochs} epochs, batch {run.batch_size}, {run.precision}",
         f"{optim.name} lr {optim.lr:g}, decay {optim.weight_decay:g}, warm-up {optim.warmup_epochs} from "
         f"{optim.warmup_lr:g}, floor {optim.min_lr:g}",
-        f"Mixup {mix.mixup_alpha:g}, {mix.method} {mix.cutmix_alpha:g}, smoothing {loss.smoothing:g}",
+        f"{mix} ({mix.pairing} pairing, {mix.mode} mode)",
+        str(loss),
     ]
     if optim.clip_grad:
         parts.append(f"clip {optim.clip_grad:g}")
@@ -54,7 +55,7 @@ def listing(scale: Scale, tables: Sequence[Table]) -> str:
         (table.id, table.paper_table or "ours", table.title, str(len(table.rows)), str(len(table.runs)))
         for table in tables
     ]
-    return f"scale {scale.name}: {scale.setting}\n\n" + grid(("table", "paper", "title", "rows", "runs"), lines)
+    return f"scale {scale.name}: {scale.text}\n\n" + grid(("table", "paper", "title", "rows", "runs"), lines)
 
 
 def showing(scale: Scale, table: Table, seeds: int | None) -> str:
@@ -63,11 +64,11 @@ def showing(scale: Scale, table: Table, seeds: int | None) -> str:
     header = ["row", *labels, "column", "paper", "run", "measure", "seeds", "note"]
     lines = [_shown(scale, table, row, column, seeds) for row in table.rows for column in table.value_columns]
     protocols = {evaluation.key: evaluation for evaluation in table.evaluations.values()}
-    recipes = dict.fromkeys(f"{run.model.role}: {recipe(run)}" for run in _base_runs(scale, table))
+    recipes = dict.fromkeys(f"{run.model.role}: {recipe(run)}" for run in _base_runs(table))
     return "\n".join(
         [
             f"{table.id}: {table.paper_table or 'ours'}, {table.title}",
-            f"scale {scale.name}: {table.setting or scale.setting}",
+            f"scale {scale.name}: {table.setting or scale.text}",
             "",
             grid(header, lines),
             "",
@@ -100,12 +101,11 @@ def _measure(table: Table, cell: Reference) -> str:
     return "" if evaluation is None else f"{evaluation.key} {table.metric_of(cell)}"
 
 
-def _base_runs(scale: Scale, table: Table) -> list[Run]:
-    """For each role and data set of the table the scale's base run, or the table's first on data of its own."""
+def _base_runs(table: Table) -> list[Run]:
+    """For each role and data set of the table the first run on it."""
     found: dict[tuple[str, str], Run] = {}
     for run in table.runs.values():
-        base = scale.run(run.model.role)
-        found.setdefault((run.model.role, run.data.name), base if base.data == run.data else run)
+        found.setdefault((run.model.role, run.data.name), run)
     return list(found.values())
 
 
@@ -133,11 +133,11 @@ def cost_table(scale: Scale, costs: Sequence[Cost]) -> str:
     header = ["table", "runs", "trainings", f"{unit} (estimate)", "dollars", "finished", "seconds (measured)"]
     text = grid(header, [*lines, _cost_line(scale, total)])
     if not scale.gpus:
-        return f"scale {scale.name}: {scale.setting}\n\n{text}\n\nno GPU is needed, hence no price"
+        return f"scale {scale.name}: {scale.text}\n\n{text}\n\nno GPU is needed, hence no price"
     price = (
         f"{scale.dollars_per_gpu_hour:.2f} dollars per GPU-hour, a round figure: see experiments/scales/{scale.name}.py"
     )
-    return f"scale {scale.name}: {scale.setting}\n\n{text}\n\n{price}"
+    return f"scale {scale.name}: {scale.text}\n\n{text}\n\n{price}"
 
 
 def _cost_line(scale: Scale, cost: Cost) -> list[str]:

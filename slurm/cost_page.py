@@ -83,7 +83,7 @@ def cost_page(scale: Scale, seeds: int | None = None) -> str:
             "<!-- Generated: python -m slurm cost-page > docs/cost.md -->",
             "# What the tables cost",
             "",
-            f"Scale `{scale.name}`: {scale.setting} A run that several tables show is trained once and counted for the "
+            f"Scale `{scale.name}`: {scale.text} A run that several tables show is trained once and counted for the "
             f"first of them. One training takes {gpus}; wall time is on nodes of {GPUS_PER_NODE} GPUs, longest runs "
             "first, without waiting in the queue. A dash means that the table owns no run of its own.",
             "",

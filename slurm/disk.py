@@ -7,27 +7,12 @@ from lumix.train import run_directory
 from lumix.train.config import Run
 
 # Parameters of the paper's models with 1000 classes; a test counts them in timm.
-PAPER_PARAMETERS = {
-    "convnext_t": 28589128,
-    "convnext_s": 50223688,
-    "convnext_b": 88591464,
-    "swin_t": 28288354,
-    "swin_s": 49606258,
-    "swin_b": 87768224,
-    "deit_s": 22050664,
-    "deit_b": 86567656,
-    "xcit_s": 26253304,
-    "xcit_m": 84395752,
-    "xcit_l": 189096136,
-    "resnet50": 25557032,
-    "resnet101": 44549160,
-}
 
 
 def parameters_of(scale: Scale, run: Run) -> int | None:
     """Parameters of a run's model: known at paper scale, else read from a collected result of the same model."""
-    if scale.name == "paper":
-        return PAPER_PARAMETERS.get(run.model.role)
+    if scale.parameters:
+        return scale.parameters.get(run.model.role)
     return _measured(scale).get(run.model.role)
 
 

@@ -7,13 +7,14 @@ from experiments.claims import Claim, Close, EachGreater, Greater
 from experiments.methods import components, constant_control, lumix, same
 from experiments.scale import Scale
 from experiments.table import TOP1, Column, Method, Table, top1_row
+from lumix.catalogue import Spec
 
 # id, label, method, note
 ROWS: tuple[tuple[str, str, Method, str], ...] = (
     ("none", "baseline: Mixup and CutMix", same, ""),
     ("lumix", "LUMix: λr ~ Beta(2, 2), eta 1", lumix, ""),
     ("constant", "λr = 1/2", constant_control, "the expected gradient of LUMix without its noise"),
-    ("beta_0.8", "λr ~ Beta(0.8, 0.8)", partial(lumix, law_parameter=0.8), "I-9"),
+    ("beta_0.8", "λr ~ Beta(0.8, 0.8)", partial(lumix, law=Spec("beta", alpha=0.8)), "I-9"),
     ("lam_s_r", "λs alone, weight 0.5, with R", partial(components, r_r=0.0, r_s=0.5, eta=1.0), ""),
     ("lam_s", "λs alone, weight 0.5", partial(components, r_r=0.0, r_s=0.5), "Table 2"),
     ("both", "on Mixup batches too", partial(lumix, apply_to="both"), "I-13"),
@@ -23,7 +24,7 @@ ROWS: tuple[tuple[str, str, Method, str], ...] = (
     ("eta_2", "eta 2", partial(lumix, eta=2.0), "I-6"),
     ("double_softmax", "λs from a double softmax", partial(lumix, scores="double_softmax"), "I-4"),
     ("attached", "gradient through λs", partial(lumix, detach=False), "I-12"),
-    ("and", "equation 8 read as AND", partial(lumix, regulariser="and"), "I-5"),
+    ("and", "equation 8 read as AND", partial(lumix, reading="and"), "I-5"),
 )
 NONE, LUMIX, CONSTANT = ((row, "top1") for row in ("none", "lumix", "constant"))
 

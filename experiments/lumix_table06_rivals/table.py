@@ -9,6 +9,7 @@ from experiments import methods
 from experiments.claims import Claim, Close, EachGreater, Greater, WithinPaper
 from experiments.scale import Scale
 from experiments.table import TOP1, Column, Row, Table
+from lumix.catalogue import Spec
 from lumix.evaluate.evaluation import Evaluation
 from lumix.train.config import Run
 
@@ -21,9 +22,10 @@ def _on(rival: Callable[[Run], Run]) -> Callable[[Run], Run]:
     return lambda run: methods.lumix(rival(run))
 
 
-RESIZEMIX = partial(methods.in_place_of_cutmix, method="resizemix")
-SALIENCYMIX = partial(methods.in_place_of_cutmix, method="saliencymix")
-FMIX = partial(methods.in_place_of_cutmix, method="fmix")
+RESIZEMIX = partial(methods.in_place_of_cutmix, rival=Spec("resizemix"))
+SALIENCYMIX = partial(methods.in_place_of_cutmix, rival=Spec("saliencymix"))
+FMIX = partial(methods.in_place_of_cutmix, rival=Spec("fmix"))
+MANIFOLDMIX = partial(methods.in_place_of_cutmix, rival=Spec("manifoldmix"))  # alpha of its authors' CIFAR runs
 # id, name, method, model-agnostic, ours, note
 METHODS: tuple[tuple[str, str, Callable[[Run], Run], str, bool, str], ...] = (
     ("baseline", "Baseline", methods.without_cutmix, "-", False, "Mixup alone"),
@@ -35,7 +37,7 @@ METHODS: tuple[tuple[str, str, Callable[[Run], Run], str, bool, str], ...] = (
     ("lumix", "LUMix", methods.lumix, "yes", False, ""),
     ("resizemix", "ResizeMix", RESIZEMIX, "yes", True, ""),
     ("fmix", "FMix", FMIX, "yes", True, ""),
-    ("manifoldmix", "ManifoldMix", methods.manifold_mix, "stages", True, "after the input or one of the first stages"),
+    ("manifoldmix", "ManifoldMix", MANIFOLDMIX, "stages", True, "after the input or one of the first stages"),
     ("lumix_saliencymix", "LUMix on SaliencyMix", _on(SALIENCYMIX), "yes", True, ""),
     ("lumix_puzzlemix", "LUMix on Puzzle-Mix", _on(methods.puzzle_mix), "yes", True, ""),
     ("lumix_resizemix", "LUMix on ResizeMix", _on(RESIZEMIX), "yes", True, ""),
@@ -53,20 +55,19 @@ PAPER_SPEED = {
 }
 
 
-def timed(run: Run) -> Run:
-    """The run with its method on every batch, as the paper's speeds imply; the baseline goes on blending."""
-    return methods.with_mix(run, mixup_alpha=0.0) if run.mix.cutmix_alpha else run
-
-
 def throughput(scale: Scale, run: Run, precision: str) -> Evaluation:
-    """Speed and memory of `run` beside the baseline of its backbone, under the protocol of docs/performance.md."""
-    baseline = methods.without_cutmix(scale.run(run.model.role))
+    """Speed and memory of `run` beside the baseline of its backbone, under the protocol of docs/performance.md.
+
+    The method is timed on every batch, as the paper's speeds imply; the baseline goes on blending.
+    """
+    baseline = methods.without_cutmix(scale.base("deit", run.model.role))
     if scale.gpus:
         counts: dict[str, Any] = {"batch": 128, "warmup": 50, "rounds": 5, "steps": 200}
     else:
         counts = {"batch": run.batch_size, "warmup": 4, "rounds": 9, "steps": 4}
-    runs = {"run": timed(run).to_dict(), "baseline": baseline.to_dict()}
-    return Evaluation("throughput", {**runs, **counts, "precision": precision})
+    return Evaluation(
+        "throughput", {"baseline": {"key": baseline.key}, "every_batch": True, **counts, "precision": precision}
+    )
 
 
 def _row(
@@ -80,11 +81,11 @@ def _row(
         "fps": str(speed) if speed else "",
         "agnostic": agnostic,
     }
-    lacking = LACKING.get((role, id), "") or scale.unavailable.get(role, "")
+    lacking = LACKING.get((role, id), "") or scale.settings["deit"].unavailable.get(role, "")
     row_id, baseline = f"{role}_{id}", f"{role}_baseline"
     if lacking:
         return Row(row_id, labels, {}, ours, "", lacking, baseline)
-    run = method(scale.run(role))
+    run = method(scale.base("deit", role))
     columns = _columns(scale)
     evaluations = {
         column.id: throughput(scale, run, "bfloat16" if column.id == "speed_amp" else "float32")

@@ -2,7 +2,6 @@
 
 from pathlib import Path
 
-from experiments import robustness
 from experiments.claims import Claim, EachGreater, Greater, WithinPaper
 from experiments.methods import HEADLINE_ROLE, lumix, same
 from experiments.scale import Scale
@@ -14,7 +13,8 @@ AVERAGE = "average"
 
 
 def build(scale: Scale) -> Table:
-    evaluation = robustness.shuffling(scale)
+    evaluation = scale.settings["deit"].evaluations["shuffling"]
+    grids = evaluation.arguments["grids"]
     return Table(
         id="lumix_table07_shuffling",
         title="Robustness to shuffled patches, DeiT-S",
@@ -22,19 +22,14 @@ def build(scale: Scale) -> Table:
         folder=Path(__file__).parent,
         label_columns=(Column("patches", "Grid size (patches)"),),
         value_columns=tuple(Column(id, title, evaluation) for id, (title, _) in METHODS.items()),
-        rows=_rows(scale),
-        claims=_claims(_shuffling_grids(scale)),
+        rows=_rows(scale, grids),
+        claims=_claims([grid for grid in grids if grid in AVERAGED and grid > 1]),
         metric="top-1 accuracy on shuffled images, %",
     )
 
 
-def _shuffling_grids(scale: Scale) -> list[int]:
-    return [grid for grid in robustness.grids(scale) if grid in AVERAGED and grid > 1]
-
-
-def _rows(scale: Scale) -> tuple[Row, ...]:
-    runs = {id: method(scale.run(HEADLINE_ROLE)) for id, (_, method) in METHODS.items()}
-    grids = robustness.grids(scale)
+def _rows(scale: Scale, grids: list[int]) -> tuple[Row, ...]:
+    runs = {id: method(scale.base("deit", HEADLINE_ROLE)) for id, (_, method) in METHODS.items()}
     averaged = [str(grid) for grid in grids if grid in AVERAGED]
     unavailable = "such patches do not divide the images of this scale, or are smaller than a token of its net"
     rows = [

@@ -2,7 +2,6 @@
 
 from pathlib import Path
 
-from experiments import robustness
 from experiments.claims import Claim, EachGreater, Greater, WithinPaper
 from experiments.methods import HEADLINE_ROLE, lumix, same
 from experiments.scale import Scale
@@ -22,9 +21,9 @@ VARIANTS = {
 
 
 def build(scale: Scale) -> Table:
-    evaluation = robustness.occlusion(scale)
-    runs = {id: method(scale.run(HEADLINE_ROLE)) for id, (_, method) in METHODS.items()}
-    source = "DINO ViT-S/16" if scale.name == "paper" else "the baseline of the same seed, a stand-in for DINO"
+    setting = scale.settings["deit"]
+    evaluation, source = setting.evaluations["occlusion"], setting.notes["attention"]
+    runs = {id: method(setting.base(HEADLINE_ROLE)) for id, (_, method) in METHODS.items()}
     return Table(
         id="lumix_table09_occlusion",
         title="Robustness to dropped patches, DeiT-S",

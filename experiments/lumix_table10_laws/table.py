@@ -7,14 +7,15 @@ from experiments.claims import Claim, Close, EachGreater, Greater, WithinPaper
 from experiments.methods import lumix, same
 from experiments.scale import Scale
 from experiments.table import TOP1, Column, Method, Table, top1_row
+from lumix.catalogue import Spec
 
 
-def _normal(deviation: float, reading: str = "clamp_final") -> Method:
-    return partial(lumix, law="normal", law_parameter=deviation, law_reading=reading)
+def _normal(deviation: float, reading: str = "raw") -> Method:
+    return partial(lumix, law=Spec("normal", scale=deviation, reading=reading))
 
 
 def _beta(alpha: float) -> Method:
-    return partial(lumix, law="beta", law_parameter=alpha)
+    return partial(lumix, law=Spec("beta", alpha=alpha))
 
 
 CLAMPED = "final ratio clamped to [0, 1]"

@@ -2,30 +2,40 @@
 
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from experiments.claims import Claim, Greater
-from experiments.methods import lumix, same, with_loss
+from experiments.methods import binary, lumix, same, sigmoid_scores
 from experiments.scale import Scale
 from experiments.table import TOP1, Column, Method, Table, top1_row
 from lumix.train.config import Run
 
 
-def _bce(run: Run, **changes: object) -> Run:
-    return with_loss(run, kind="bce", **changes)
+def _bce_lumix(run: Run, **changes: Any) -> Run:
+    return binary(lumix(run), **changes)
 
 
-_bce_lumix = partial(lumix, kind="bce")
+def _bce_lumix_sigmoid(run: Run) -> Run:
+    return sigmoid_scores(_bce_lumix(run))
+
 
 # id, loss, LUMix, method, note, ours
 ROWS: tuple[tuple[str, str, str, Method, str, bool], ...] = (
     ("sce", "SCE", "", same, "", False),
     ("sce_lumix", "SCE", "yes", lumix, "", False),
-    ("bce", "BCE", "", _bce, "target 1 for both classes", False),
+    ("bce", "BCE", "", binary, "target 1 for both classes", False),
     ("bce_lumix", "BCE", "yes", _bce_lumix, "soft targets where LUMix acts", False),
-    ("bce_threshold", "BCE", "", partial(_bce, bce_target="threshold"), "target 1 above 0.2, as RSB does", True),
-    ("bce_soft", "BCE", "", partial(_bce, bce_target="soft"), "target is the area", True),
-    ("bce_lumix_sigmoid", "BCE", "yes", partial(_bce_lumix, scores="sigmoid"), "λs and R from sigmoid scores", True),
-    ("bce_lumix_class_sum", "BCE", "yes", partial(_bce_lumix, bce_reduction="class_sum"), "summed over classes", True),
+    ("bce_threshold", "BCE", "", partial(binary, target="threshold"), "target 1 above 0.2, as RSB does", True),
+    ("bce_soft", "BCE", "", partial(binary, target="soft"), "target is the area", True),
+    (
+        "bce_lumix_sigmoid",
+        "BCE",
+        "yes",
+        _bce_lumix_sigmoid,
+        "λs and R from sigmoid scores",
+        True,
+    ),
+    ("bce_lumix_class_sum", "BCE", "yes", partial(_bce_lumix, reduction="class_sum"), "summed over classes", True),
 )
 SCE, SCE_LUMIX, BCE, BCE_LUMIX = ((row[0], "top1") for row in ROWS if not row[5])
 

@@ -32,7 +32,7 @@ def build(scale: Scale) -> Table:
         value_columns=(TOP1,),
         rows=tuple(
             top1_row(scale, id, {"shuffle": shuffled, "lumix": with_lumix, "grid": grid}, method, ours=ours, note=note)
-            for id, shuffled, with_lumix, grid, method, note, ours in _rows(scale.patch("deit_s"))
+            for id, shuffled, with_lumix, grid, method, note, ours in _rows(scale.patch)
         ),
         claims=CLAIMS,
         baseline=NONE,

@@ -8,8 +8,12 @@ leave every net short of what it can reach on CIFAR-100: raise EPOCHS for more, 
 
 from typing import Any
 
-from experiments.scale import Scale
-from lumix.train.config import Data, Execution, Model, Optim, Run
+from experiments.methods import SWITCH
+from experiments.protocols import PER_IMAGE, robustness
+from experiments.scale import Scale, Setting
+from lumix.evaluate.evaluation import Evaluation
+from lumix.evaluate.segmentation_recipe import Recipe
+from lumix.train.config import Data, Execution, Mix, Model, Optim, Run
 
 EPOCHS = 30
 CIFAR100 = Data(name="cifar100", image_size=32, flip=True, crop_padding=4)
@@ -82,6 +86,7 @@ def run(role: str) -> Run:
         data=CIFAR100,
         model=Model(role, name, arguments),
         optim=Optim(lr=1e-3, weight_decay=0.05, warmup_epochs=3, warmup_lr=1e-6, min_lr=1e-5, clip_grad=1.0),
+        mix=Mix(choices=SWITCH),
         epochs=EPOCHS,
         batch_size=256,
         precision="bfloat16",
@@ -127,17 +132,69 @@ def hours(run: Run) -> float:
     the CPU meanwhile: 0.35 ms an image, measured at 32 pixels, in every other batch.
     """
     images = 400_000 if run.data.name == "tiny_imagenet" else 50_000
-    seconds = 1 / IMAGES_PER_SECOND[run.model.role] + (0.35e-3 / 2 if run.mix.method == "puzzlemix" else 0)
+    seconds = 1 / IMAGES_PER_SECOND[run.model.role] + (0.35e-3 / 2 if "puzzlemix" in run.mix.names else 0)
     return (run.epochs * images * seconds + 20) / 3600
 
 
+def segmentation_run(role: str) -> Run:
+    """DeiT-S as ever; at 32 pixels a ResNet with the ordinary stem, which DeepLabV3+ needs, would end in one pixel."""
+    if role == "deit_s":
+        return run(role)
+    data = CIFAR100.replace(image_size=64, crop_padding=8)
+    return run("resnet50").replace(data=data, model=Model("resnet50", "resnet18"))
+
+
+SEGMENTER = Recipe("camvid", base=240, crop=96, stride=64, iterations=4000, lr=1e-2, min_lr=1e-4, precision="bfloat16")
+DEEPLAB = SEGMENTER.replace(decoder="deeplabv3plus", min_lr=1e-3, weight_decay=1e-4, width=256)
+STAND_INS = {
+    "classes": [index for index in range(100) if index % 4 in (0, 1)],
+    "known_classes": [index for index in range(100) if index % 4 in (1, 2)],
+    "unknown_pool": 5000,
+    "share": 0.2,
+    "reference": {"key": run("resnet50").key, "seed": 0},
+}
+PATCH = 4  # one token of the nets with patch 4, as 16 pixels are at 224
+NO_MASKS = "Tiny-ImageNet has boxes and no masks"
+SETTINGS = {
+    "deit": Setting(
+        run,
+        evaluations=robustness(run("deit_s"), PATCH, {"key": run("deit_s").key}, PER_IMAGE),
+        notes={"attention": "the baseline of the same seed, a stand-in for DINO"},
+    ),
+    "objects": Setting(
+        tiny_run,
+        f"Tiny-ImageNet at 64 pixels, a small DeiT-S with 16x16 tokens, {TINY_EPOCHS} epochs, one GPU; the "
+        "annotated boxes of the validation images of those classes that are there.",
+        {"boxes": Evaluation("weak_localisation", {"setting": "0.9/best/all"})},
+        unavailable={"masks": NO_MASKS},
+    ),
+    "segmentation": Setting(
+        segmentation_run,
+        "CamVid street scenes at 240x180, 11 classes, 367 training and 233 test images; a small DeiT-S (patches of "
+        "4 pixels) and a ResNet-18 pre-trained on CIFAR-100, 4000 updates of crops of 96 pixels, one "
+        "GPU. Not Pascal Context.",
+        {
+            name: Evaluation("segmentation", {"recipe": r.to_dict()})
+            for name, r in (("segmenter", SEGMENTER), ("deeplab", DEEPLAB))
+        },
+        notes={"deeplab": "stand-in: the library's DeepLabV3+, 256 channels wide, on a ResNet-18"},
+    ),
+    "adversarial": Setting(
+        run,
+        "CIFAR-100 at 32 pixels, a small DeiT-S, one GPU. In place of ImageNet-A, CIFAR-100 test images of 50 "
+        "classes that a ResNet-18 gets wrong; in place of ImageNet-O, those Tiny-ImageNet images of classes "
+        "foreign to CIFAR-100 that it is surest about, against test images of 50 classes.",
+        {"natural": Evaluation("natural_adversarial", STAND_INS)},
+        sources=("resnet50",),
+    ),
+}
 SCALE = Scale(
     name="lab",
-    setting=f"CIFAR-100 at 32 pixels, nets of 4 to 16 M parameters for every role, {EPOCHS} epochs, one GPU.",
+    text=f"CIFAR-100 at 32 pixels, nets of 4 to 16 M parameters for every role, {EPOCHS} epochs, one GPU.",
     seeds=3,
     headline_seeds=3,
-    run=run,
-    patch=lambda role: 4,  # one token of the nets with patch 4, as 16 pixels are at 224
+    settings=SETTINGS,
+    patch=PATCH,
     hours=hours,
     execution=Execution(device="cuda"),
     gpus=1,

@@ -24,7 +24,12 @@ narrow convolutions. XCiT knows patches of 8 and 16 only, so its digits are enla
 
 from typing import Any
 
-from lumix.train.config import Data, Model, Optim, Run
+from experiments.methods import SWITCH
+from experiments.protocols import PER_IMAGE, robustness
+from experiments.scale import Scale, Setting
+from lumix.evaluate.evaluation import Evaluation
+from lumix.evaluate.segmentation_recipe import Recipe
+from lumix.train.config import Data, Mix, Model, Optim, Run
 
 TRAIN_SIZE = 300
 BATCH_SIZE = 50
@@ -81,6 +86,7 @@ def run(role: str) -> Run:
         data=Data("digits", image_size=16 if role.startswith("xcit") else 8, train_size=TRAIN_SIZE),
         model=MODELS[role],
         optim=Optim(lr=LEARNING_RATE[role], weight_decay=0.05, warmup_epochs=5, warmup_lr=1e-6, min_lr=1e-5),
+        mix=Mix(choices=SWITCH),
         epochs=EPOCHS[role],
         batch_size=BATCH_SIZE,
         evaluate_every=10,
@@ -108,3 +114,106 @@ def shapes_run(role: str) -> Run:
         epochs=SHAPES_EPOCHS[role],
         evaluate_every=8,
     )
+
+
+# CPU milliseconds for one training image under LUMix, one thread, measured once: long runs are started first.
+MILLISECONDS = {
+    "deit_s": 0.28,
+    "deit_b": 0.34,
+    "swin_t": 0.28,
+    "swin_s": 0.39,
+    "swin_b": 0.41,
+    "convnext_t": 0.34,
+    "convnext_s": 0.34,
+    "convnext_b": 0.47,
+    "xcit_s": 0.32,
+    "xcit_m": 0.34,
+    "xcit_l": 0.45,
+    "resnet50": 0.36,
+}
+
+
+def hours(run: Run) -> float:
+    """Estimated CPU-hours of one seed."""
+    return run.epochs * run.data.train_size * MILLISECONDS[run.model.role] / 3.6e6
+
+
+# Learning rates and sizes were chosen on seed 0 of the runs without LUMix, for what 8 CPU-seconds can give.
+SCENES = Recipe("shapes", batch_size=8, scale_low=1.0, scale_high=1.4, photometric=False, test_size=100)
+SEGMENTER = SCENES.replace(
+    base=24, crop=24, stride=16, iterations=320, lr=5e-3, min_lr=5e-5, drop_path=0.0, dropout=0.0
+)
+DEEPLAB = SCENES.replace(
+    decoder="deeplabv3plus",
+    base=32,
+    crop=32,
+    stride=21,
+    iterations=200,
+    lr=0.2,
+    min_lr=5e-3,
+    weight_decay=1e-4,
+    width=32,
+    dilation=1,
+)
+# Fresh scenes of 8 shapes, and scenes of untrained shapes, filtered by a ResNet of seed 0: one test set for all seeds.
+STAND_INS = {
+    "classes": list(range(8)),
+    "known_classes": list(range(2, 10)),
+    "pool": 10_000,
+    "unknown_pool": 1000,
+    "share": 0.2,
+    "reference": {"key": shapes_run("resnet50").key, "seed": 0},
+}
+PATCH = 2  # one token of the nets with patch 2, as 16 pixels are at 224
+SETTINGS = {
+    "deit": Setting(
+        run,
+        evaluations=robustness(run("deit_s"), PATCH, {"key": run("deit_s").key}, PER_IMAGE),
+        notes={"attention": "the baseline of the same seed, a stand-in for DINO"},
+    ),
+    "objects": Setting(
+        shapes_run,
+        "2000 procedural scenes of ten shapes, 16x16 pixels, a tiny DeiT-S with 4x4 tokens, one CPU thread; exact "
+        "masks and boxes of 1000 test scenes. This exercises the mechanics and says nothing about ImageNet.",
+        {
+            "boxes": Evaluation("weak_localisation", {"setting": "0.9/best/all"}),
+            "masks": Evaluation("weak_segmentation", {"mass": 0.9}),
+        },
+    ),
+    "segmentation": Setting(
+        lambda role: shapes_run("resnet50" if role == "resnet101" else role),
+        "Ten shapes and background in procedural scenes of 16x16 pixels, a tiny DeiT-S (4-pixel patches, images "
+        "enlarged to 24) and a tiny ResNet (images enlarged to 32), both pre-trained and fine-tuned on these scenes "
+        "on one CPU thread, tested on 100 of them. This exercises the mechanics and says nothing about Pascal Context.",
+        {
+            name: Evaluation("segmentation", {"recipe": r.to_dict()})
+            for name, r in (("segmenter", SEGMENTER), ("deeplab", DEEPLAB))
+        },
+        notes={
+            "deeplab": "stand-in: the library's DeepLabV3+, 32 channels wide, dilations 1, 2, 3, on the tiny ResNet of "
+            "this scale"
+        },
+    ),
+    "adversarial": Setting(
+        shapes_run,
+        "2000 procedural scenes of ten shapes, 16x16 pixels, a tiny DeiT-S, one CPU thread. In place of "
+        "ImageNet-A, fresh scenes of 8 shapes that a tiny ResNet gets wrong; in place of ImageNet-O, those scenes "
+        "of 5 untrained shapes that it is surest about, against test scenes of 8 shapes. This says nothing about "
+        "ImageNet.",
+        {"natural": Evaluation("natural_adversarial", STAND_INS)},
+        sources=("resnet50",),
+    ),
+}
+SCALE = Scale(
+    name="mini",
+    text=(
+        f"{TRAIN_SIZE} training images of scikit-learn's 8x8 digits, a tiny net of its own architecture for every "
+        "role, one CPU thread: this exercises the mechanics and says nothing about ImageNet."
+    ),
+    seeds=3,
+    headline_seeds=8,
+    settings=SETTINGS,
+    patch=PATCH,
+    hours=hours,
+    retrain_on_code_change=True,
+)

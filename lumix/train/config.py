@@ -1,16 +1,19 @@
 """What a run is: frozen dataclasses that hold everything which decides the weights, except the seed.
 
-A `Run` has one canonical JSON text and one key, a readable slug and eight hexadecimal digits of the text's SHA-256.
-Equal runs have equal keys, however many tables ask for them. This module imports no torch, so tables list at once.
+A `Run` is written as what differs from the defaults, and its key is a readable slug with eight hexadecimal digits of
+that text's SHA-256: equal runs have equal keys, however many tables ask for them, and a new field with a default
+renames none. A changed meaning needs a new name. This module imports no torch, so tables list at once.
 """
 
 import dataclasses
 import hashlib
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Self, get_type_hints
 
-MIXERS = ("cutmix", "saliencymix", "puzzlemix", "attentivecutmix", "resizemix", "fmix", "manifoldmix")
+from lumix.catalogue import Spec, get_part
+
 DATA_SETS = ("digits", "shapes", "cifar100", "tiny_imagenet", "imagenet")
 
 
@@ -44,10 +47,16 @@ class Config:
         """Raise ValueError, naming field and value, where the record makes no sense."""
 
     def to_dict(self) -> dict[str, Any]:
-        return dataclasses.asdict(self)
+        """What differs from the defaults, as JSON knows it."""
+        found = {}
+        for entry in dataclasses.fields(self):
+            value = getattr(self, entry.name)
+            if value != _default(entry):
+                found[entry.name] = _encoded(value)
+        return found
 
     @classmethod
-    def from_dict(cls, values: dict[str, Any]) -> Self:
+    def from_dict(cls, values: Mapping[str, Any]) -> Self:
         """The record that `to_dict` wrote.
 
         Raises:
@@ -57,17 +66,31 @@ class Config:
         unknown = sorted(set(values) - set(hints))
         if unknown:
             raise ValueError(f"{cls.__name__} has no field {unknown[0]!r}; it has {', '.join(hints)}")
-        nested = {
-            name: hints[name].from_dict(value)
-            if dataclasses.is_dataclass(hints[name]) and isinstance(value, dict)
-            else value
-            for name, value in values.items()
-        }
-        return cls(**nested)
+        return cls(**{name: _decoded(value, hints[name]) for name, value in values.items()})
 
     def replace(self, **changes: Any) -> Self:
         """A copy with some fields changed."""
         return dataclasses.replace(self, **changes)
+
+
+def _default(entry: "dataclasses.Field[Any]") -> Any:
+    """The default of a field; `MISSING`, which equals nothing else, where there is none."""
+    return entry.default if entry.default_factory is dataclasses.MISSING else entry.default_factory()
+
+
+def _encoded(value: Any) -> Any:
+    if isinstance(value, Config | Spec):
+        return value.to_dict()
+    return [_encoded(entry) for entry in value] if isinstance(value, tuple) else value
+
+
+def _decoded(value: Any, hint: Any = None) -> Any:
+    """A JSON value as its field has it: records by their type, Specs, and tuples of such."""
+    if isinstance(hint, type) and issubclass(hint, Config | Spec) and isinstance(value, Mapping):
+        return hint.from_dict(value)
+    if isinstance(value, list):
+        return tuple(_decoded(entry, Spec if isinstance(entry, Mapping) else None) for entry in value)
+    return value
 
 
 @dataclass(frozen=True)
@@ -111,88 +134,80 @@ class Model(Config):
         _one_of(self, "init", ("timm", "small"))
 
 
+def _specs(owner: object, name: str, specs: Any, kind: str) -> None:
+    """Check that `specs` are a tuple of Specs of one kind of part."""
+    if not isinstance(specs, tuple) or not all(isinstance(spec, Spec) for spec in specs):
+        raise ValueError(f"{type(owner).__name__}.{name} must be a tuple of Specs, not {specs!r}")
+    for spec in specs:
+        get_part(spec.name, kind)
+
+
 @dataclass(frozen=True)
 class Mix(Config):
-    """How images are mixed (timm's terms). Both alphas 0 is no mixing."""
+    """How images are mixed: by one of the mixers `choices` with its weight; () is no mixing."""
 
-    mixup_alpha: float = 0.8
-    cutmix_alpha: float = 1.0
-    method: str = "cutmix"  # what stands in CutMix's place, with its alpha: one of `MIXERS` (Table 6)
-    prob: float = 1.0
-    switch_prob: float = 0.5
+    choices: tuple[tuple[Spec, float], ...] = ()
+    prob: float = 1.0  # that a batch, pair or sample is mixed at all
     mode: str = "batch"
     pairing: str = "flip"
-    box_rule: str = "legacy"
-    shuffle_patch: int = 0  # side in pixels of the patches that Random Shuffling permutes (Table 12); 0 is off
-    random_lambda_patch: int = 0  # side of the patches that Random lambda blends one by one (Table 12); 0 is off
-    transport_size: int = -1  # Puzzle-Mix: side in pixels of the cells that transport moves; -1 moves whole blocks
-    frozen_network: str = ""  # Attentive-CutMix: timm name of a pretrained net; "embedded" trains a tiny one first
-    frozen_size: int = 224  # Attentive-CutMix: pixels to which images are resized for it; 0 leaves them
-    cells: int = 6  # Attentive-CutMix: cells of its feature map that are cut
+    then: tuple[Spec, ...] = ()  # steps that change the mixed batch further
 
     def check(self) -> None:
-        _one_of(self, "method", MIXERS)
-        _within(self, "mixup_alpha", 0)
-        _within(self, "cutmix_alpha", 0)
+        if not all(isinstance(choice, tuple) and len(choice) == 2 for choice in self.choices):
+            raise ValueError(f"Mix.choices must be pairs of a Spec and its weight, not {self.choices!r}")
+        object.__setattr__(self, "choices", tuple((spec, float(weight)) for spec, weight in self.choices))
+        _specs(self, "choices", tuple(spec for spec, _ in self.choices), "mixer")
+        _specs(self, "then", self.then, "step")
+        if len(self.choices) > 2:
+            raise ValueError(f"Mix.choices are one mixer or a switch of two, not {len(self.choices)}")
+        if any(not 0 < weight <= 1 for _, weight in self.choices) or (
+            self.choices and abs(sum(self.weights) - 1) > 1e-9
+        ):
+            raise ValueError(f"the weights of Mix.choices must be above 0 and sum to 1, not {self.weights}")
         _within(self, "prob", 0, 1)
-        _within(self, "switch_prob", 0, 1)
         _one_of(self, "mode", ("batch", "pair", "elem"))
         _one_of(self, "pairing", ("flip", "permutation"))
-        _one_of(self, "box_rule", ("legacy", "full"))
-        _within(self, "shuffle_patch", 0)
-        _within(self, "random_lambda_patch", 0)
-        _within(self, "frozen_size", 0)
-        _within(self, "cells", 1)
-        if self.method == "attentivecutmix" and not self.frozen_network:
-            raise ValueError("Mix.frozen_network must name the pretrained network of attentivecutmix, as 'resnet50'")
-        if self.method != "cutmix" and not self.cutmix_alpha:
-            raise ValueError(f"Mix.cutmix_alpha must be above 0 for {self.method}, whose alpha it is")
+        for spec, _ in self.choices:
+            for name, usual in (("mode", "batch"), ("prob", 1.0)):
+                if name not in get_part(spec.name).given and getattr(self, name) != usual:
+                    raise ValueError(f"{spec.name} has no {name}: leave Mix.{name} at {usual!r}")
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The names of the mixers."""
+        return tuple(spec.name for spec, _ in self.choices)
+
+    @property
+    def weights(self) -> tuple[float, ...]:
+        return tuple(weight for _, weight in self.choices)
+
+    def __str__(self) -> str:
+        """In a line, for people."""
+        mixers = " or ".join(f"{spec} {weight:g}" if weight < 1 else str(spec) for spec, weight in self.choices)
+        return ", then ".join([mixers or "no mixing", *map(str, self.then)])
 
 
 @dataclass(frozen=True)
 class Loss(Config):
-    """The loss and the label rule. r_r = r_s = eta = 0 is the ordinary mixed loss, or with r_a above 0 TransMix."""
+    """The label rule and the terms of the loss, which are summed."""
 
-    kind: str = "ce"
-    smoothing: float = 0.1
-    r_r: float = 0.0
-    r_s: float = 0.0
-    r_a: float = 0.0  # share of the class token's attention: 0.5 alone is TransMix
-    eta: float = 0.0
-    law: str = "beta"
-    law_parameter: float = 2.0  # alpha of the Beta, standard deviation of the normal, the constant itself
-    law_reading: str = "clamp_final"  # of the normal law (I-14)
-    regulariser: str = "or"  # reading of equation 8 (I-5)
-    scores: str = "softmax"
-    detach: bool = True
-    apply_to: str = "cutmix"
-    bce_target: str = "twohot"
-    bce_threshold: float = 0.2
-    bce_reduction: str = "mean"
+    rule: Spec = field(default_factory=lambda: Spec("area"))
+    terms: tuple[Spec, ...] = field(default_factory=lambda: (Spec("cross_entropy", smoothing=0.1),))
 
     def check(self) -> None:
-        _one_of(self, "kind", ("ce", "bce"))
-        _within(self, "smoothing", 0, 1)
-        for name in ("r_r", "r_s", "r_a", "eta"):
-            _within(self, name, 0)
-        if self.r_r + self.r_s + self.r_a > 1 + 1e-9:
-            parts = f"{self.r_r:g} + {self.r_s:g}" + (f" + {self.r_a:g}" if self.r_a else "")
-            raise ValueError(
-                f"r_r + r_s{' + r_a' if self.r_a else ''} must be at most 1 so that the label weight stays in [0, 1], "
-                f"not {parts}"
-            )
-        _one_of(self, "law", ("beta", "normal", "constant"))
-        _one_of(self, "law_reading", ("clamp_final", "clamp_draw", "sigmoid"))
-        _one_of(self, "regulariser", ("or", "and"))
-        _one_of(self, "scores", ("softmax", "double_softmax", "sigmoid"))
-        _one_of(self, "apply_to", ("cutmix", "both"))
-        _one_of(self, "bce_target", ("twohot", "threshold", "soft"))
-        _one_of(self, "bce_reduction", ("mean", "class_sum"))
+        _specs(self, "rule", (self.rule,), "rule")
+        _specs(self, "terms", self.terms, "term")
+        names = [term.name for term in self.terms]
+        if not names or len(set(names)) < len(names):
+            raise ValueError(f"Loss.terms must be at least one term, each once, not {names}")
 
-    @property
-    def perturbs(self) -> bool:
-        """Whether this is LUMix rather than the ordinary mixed loss or TransMix."""
-        return self.r_r > 0 or self.r_s > 0 or self.eta > 0
+    def term(self, name: str) -> Spec | None:
+        """The term of that name, None where the loss lacks it."""
+        return next((term for term in self.terms if term.name == name), None)
+
+    def __str__(self) -> str:
+        """In a line, for people."""
+        return f"{' + '.join(map(str, self.terms))}, label weight by {self.rule}"
 
 
 @dataclass(frozen=True)
@@ -230,7 +245,6 @@ class Run(Config):
     epochs: int = 300
     batch_size: int = 1024  # of one update, over all devices and accumulation steps
     precision: str = "float32"  # or bfloat16, float16: automatic mixed precision
-    compile: bool = False
     channels_last: bool = False
     evaluate_every: int = 1  # epochs between evaluations; the last `median_last` epochs are always evaluated
     median_last: int = 10
@@ -239,8 +253,6 @@ class Run(Config):
         for name in ("epochs", "batch_size", "evaluate_every", "median_last"):
             _within(self, name, 1)
         _one_of(self, "precision", ("float32", "bfloat16", "float16"))
-        if self.compile and self.loss.r_a:
-            raise ValueError("Run.compile hides the attention that Loss.r_a reads: leave one of them out")
         if self.optim.warmup_epochs >= self.epochs:
             raise ValueError(
                 f"Optim.warmup_epochs must be below the {self.epochs} epochs of the run, not {self.optim.warmup_epochs}"
@@ -253,32 +265,26 @@ class Run(Config):
 
     @property
     def method(self) -> str:
-        """The method in a word or two, for the key and for people."""
-        mix, loss = self.mix, self.loss
-        parts = []
-        if mix.random_lambda_patch:
-            parts.append("random_lambda")
-        elif mix.mixup_alpha and mix.cutmix_alpha:
-            parts.append(mix.method)
-        elif mix.mixup_alpha or mix.cutmix_alpha:
-            parts.append("mixup_only" if mix.mixup_alpha else f"{mix.method}_only")
-        else:
-            parts.append("unmixed")
-        if mix.shuffle_patch:
-            parts.append("shuffle")
-        if loss.kind == "bce":
-            parts.append("bce")
-        if loss.r_a:
-            parts.append("transmix" if not loss.perturbs else f"attention-{loss.r_a:g}")
-        if loss.perturbs:
-            parts.append(f"lumix-{loss.r_r:g}-{loss.r_s:g}-eta{loss.eta:g}")
-        return "-".join(parts)
+        """The method in a few words, for the key: mixers and steps, rule, and the terms beside cross entropy."""
+        words = ["_".join(self.mix.names) or "unmixed", *(_slug(step) for step in self.mix.then)]
+        if self.loss.rule.name != "area":
+            words.append(_slug(self.loss.rule))
+        words += [_slug(term) for term in self.loss.terms if term.name != "cross_entropy"]
+        return "-".join(words)
 
     @property
     def key(self) -> str:
         """Readable slug and eight hexadecimal digits of the SHA-256 of the canonical JSON."""
         digest = hashlib.sha256(self.canonical_json.encode()).hexdigest()[:8]
         return f"{self.data.name}-{self.model.role}-{self.method}-{digest}"
+
+
+def _slug(spec: Spec) -> str:
+    """A part with those of its arguments that are numbers and differ from their defaults; smoothing is left out."""
+    shown = {
+        name: value for name, value in spec.arguments.items() if name != "smoothing" and type(value) in (int, float)
+    }
+    return "-".join([spec.name, *(f"{name}{value:g}" for name, value in shown.items())])
 
 
 @dataclass(frozen=True)

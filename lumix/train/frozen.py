@@ -1,4 +1,8 @@
-"""The frozen network through which Attentive-CutMix looks at images: pretrained on ImageNet, or a tiny one of ours."""
+"""Frozen networks through which a mixer looks at images: pretrained on ImageNet, or a tiny one trained here.
+
+Each function builds one for images of a data set normalised by `mean` and `std`. Without `pretrained` its weights are
+random, which is enough to measure time.
+"""
 
 from functools import lru_cache
 
@@ -7,7 +11,7 @@ import torch
 from timm.data.constants import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from torch import Tensor, nn
 
-from lumix.train.config import Data, Mix, Model
+from lumix.train.config import Data, Model
 from lumix.train.data import is_resident, load, normalise
 from lumix.train.model import build_model
 from lumix.train.rng import epoch_order
@@ -40,41 +44,40 @@ class Features(nn.Module):
         return Tensor(found[0])
 
 
-def frozen_network(
-    mix: Mix,
-    data: Data,
-    mean: tuple[float, ...],
-    std: tuple[float, ...],
-    device: torch.device,
-    pretrained: bool = True,
-) -> nn.Module | None:
-    """The network of Attentive-CutMix for images normalised by `mean` and `std`; None for every other method.
+Values = tuple[float, ...]
 
-    Without `pretrained` its weights are random, to measure time.
+
+def embedded(data: Data, mean: Values, std: Values, pretrained: bool) -> nn.Module:
+    """A tiny ResNet that was trained on the run's own training images.
 
     Raises:
-        RunError: where the pretrained weights cannot be had.
-        ValueError: for "embedded" with a data set that is not held in memory.
+        ValueError: for a data set that is not held in memory.
     """
-    if mix.method != "attentivecutmix" or not mix.cutmix_alpha:
-        return None
+    if not is_resident(data.name):
+        raise ValueError(
+            f"the network 'embedded' is for sets held in memory, not for {data.name}: name a pretrained one"
+        )
     given = torch.tensor(mean), torch.tensor(std)
-    if mix.frozen_network == "embedded":
-        if not is_resident(data.name):
-            raise ValueError(f"Mix.frozen_network 'embedded' is for sets held in memory, not for {data.name}")
-        plain = data.replace(flip=False, crop_padding=0)
-        features = Features(_train(plain, EPOCHS if pretrained else 0), 2, given, given)
-    else:
-        try:
-            network = timm.create_model(mix.frozen_network, pretrained=pretrained)
-        except (OSError, RuntimeError) as error:
-            raise RunError(
-                f"the pretrained weights of {mix.frozen_network} for Attentive-CutMix cannot be had ({error}): fetch "
-                f"them once on a machine with internet, timm keeps them in its cache"
-            ) from error
-        wanted = torch.tensor(IMAGENET_DEFAULT_MEAN), torch.tensor(IMAGENET_DEFAULT_STD)
-        features = Features(network, len(network.feature_info) - 1, given, wanted)  # type: ignore[arg-type]
-    return features.to(device).eval().requires_grad_(False)
+    plain = data.replace(flip=False, crop_padding=0)
+    return Features(_train(plain, EPOCHS if pretrained else 0), 2, given, given)
+
+
+def pretrained(model: str, data: Data, mean: Values, std: Values, pretrained: bool) -> nn.Module:
+    """A network of timm, by its name with the tag of its weights; `data` plays no part.
+
+    Raises:
+        RunError: where the weights cannot be had.
+    """
+    try:
+        network = timm.create_model(model, pretrained=pretrained)
+    except (OSError, RuntimeError) as error:
+        raise RunError(
+            f"the pretrained weights of {model} cannot be had ({error}): fetch them once on a machine with internet, "
+            f"timm keeps them in its cache"
+        ) from error
+    given = torch.tensor(mean), torch.tensor(std)
+    wanted = torch.tensor(IMAGENET_DEFAULT_MEAN), torch.tensor(IMAGENET_DEFAULT_STD)
+    return Features(network, len(network.feature_info) - 1, given, wanted)  # type: ignore[arg-type]
 
 
 @lru_cache(maxsize=2)

@@ -1,0 +1,182 @@
+"""The catalogue: every mixer, step, rule, law, loss term and frozen network by name. Imports no torch.
+
+To add a method write its class in a file of its own, and an entry here (or `register` one from another package); a test
+holds the entries against the classes' own arguments and defaults.
+"""
+
+from typing import Any
+
+from lumix.specs import PARTS, Argument, Part, Spec, create, get_part, register
+
+__all__ = ["PARTS", "Argument", "Part", "Spec", "create", "get_part", "register"]
+
+PLANNED = ("mode", "pairing", "prob", "inplace")  # drawn for each batch, pair or sample, whatever the images
+WHOLE = ("pairing", "prob")  # drawn for the whole batch
+REQUIRED_SPEC = Argument(Spec, required=True)
+SHARES = Argument(tuple, optional=True)
+
+
+def _add(kind: str, name: str, home: str, title: str, arguments: dict[str, Any] | None = None, **facts: Any) -> None:
+    """Register an entry; an argument is written as its default, which tells its type too."""
+    known = {a: d if isinstance(d, Argument) else Argument(type(d), d) for a, d in (arguments or {}).items()}
+    register(Part(kind, name, f"lumix.{home}", title, known, **facts))
+
+
+# ------------------------------------------------------------------------------------------------- mixers
+
+_add("mixer", "mixup", "mixers.mixup:Mixup", "Mixup", {"alpha": 0.8}, given=PLANNED, pixels="blend")
+_add(
+    "mixer",
+    "cutmix",
+    "mixers.cutmix:CutMix",
+    "CutMix",
+    {"alpha": 1.0, "minmax": SHARES, "box_rule": "legacy", "correct_lam": True},
+    given=PLANNED,
+    pixels="cut",
+)
+_add(
+    "mixer",
+    "saliencymix",
+    "mixers.saliencymix:SaliencyMix",
+    "SaliencyMix",
+    {"alpha": 1.0, "scope": "batch_first", "saliency_input": "uint8", "detector": "torch", "box_rule": "legacy"},
+    given=(*WHOLE, "mean", "std"),
+    pixels="cut",
+    dynamic=True,
+)
+_add(
+    "mixer",
+    "puzzlemix",
+    "mixers.puzzle:PuzzleMix",
+    "Puzzle-Mix",
+    {
+        "alpha": 1.0,
+        "num_labels": 3,
+        "beta": 1.2,
+        "gamma": 0.5,
+        "eta": 0.2,
+        "neighbours": 4,
+        "grids": SHARES,
+        "transport": True,
+        "transport_eps": 0.8,
+        "transport_size": -1,
+        "solver": "maxflow",
+    },
+    given=(*WHOLE, "std"),
+    pixels="cut",
+    dynamic=True,
+    needs="the network",
+)
+_add(
+    "mixer",
+    "attentivecutmix",
+    "mixers.attentive:AttentiveCutMix",
+    "Attentive-CutMix",
+    {
+        "network": REQUIRED_SPEC,
+        "cells": 6,
+        "scores": "mean",
+        "size": Argument(int, 224, optional=True),
+        "ratio_alpha": Argument(float, optional=True),
+    },
+    given=(*WHOLE, "network"),
+    pixels="cut",
+    dynamic=True,
+    needs="a frozen network",
+)
+_add(
+    "mixer",
+    "resizemix",
+    "mixers.resizemix:ResizeMix",
+    "ResizeMix",
+    {"low": 0.1, "high": 0.8, "interpolation": "nearest"},
+    given=WHOLE,
+    pixels="cut",
+)
+_add(
+    "mixer",
+    "fmix",
+    "mixers.fmix:FMix",
+    "FMix",
+    {"alpha": 1.0, "decay": 3.0, "spectrum": "reference", "max_soft": 0.0},
+    given=WHOLE,
+    pixels="cut",
+)
+_add(
+    "mixer",
+    "manifoldmix",
+    "mixers.manifold:ManifoldMix",
+    "ManifoldMix",
+    {"layers": ("", "layer1", "layer2"), "alpha": 2.0},
+    given=PLANNED[:3],
+    pixels="blend",
+    needs="the network",
+)
+_add(
+    "mixer",
+    "random_lambda",
+    "mixers.random_lambda:RandomLambda",
+    "Random lambda",
+    {"alpha": 0.8, "patch": 16},
+    given=("pairing",),
+    pixels="blend",
+)
+
+# ------------------------------------------------------------------------------------------------- steps after mixing
+
+_add("step", "shuffle", "mixers.shuffle:RandomShuffle", "Random shuffling", {"patch": 16}, given=("mixer",))
+
+# ------------------------------------------------------------------------------------------------- label rules
+
+_add("law", "beta", "rules.laws:BetaLaw", "Beta(alpha, alpha)", {"alpha": 2.0})
+_add("law", "normal", "rules.laws:NormalLaw", "N(0, scale)", {"scale": 1.0, "reading": "raw"})
+_add("law", "constant", "rules.laws:ConstantLaw", "a constant", {"value": 0.5})
+_add("rule", "area", "rules.area:AreaRule", "area")
+_add("rule", "transmix", "rules.transmix:TransMixRule", "TransMix", {"share": 0.5})
+_add(
+    "rule",
+    "lumix",
+    "rules.lumix:LUMixRule",
+    "LUMix",
+    {
+        "r_r": 0.4,
+        "r_s": 0.1,
+        "law": Spec("beta"),
+        "detach": True,
+        "apply_to": "cut",
+        "scores": "softmax",
+        "r_a": 0.0,
+        "clamp": True,
+    },
+)
+
+# ------------------------------------------------------------------------------------------------- loss terms
+
+_add("term", "cross_entropy", "terms.cross_entropy:CrossEntropy", "mixed cross entropy", {"smoothing": 0.0})
+_add(
+    "term",
+    "binary_cross_entropy",
+    "terms.binary_cross_entropy:BinaryCrossEntropy",
+    "binary cross entropy",
+    {"smoothing": 0.0, "target": "twohot", "threshold": 0.2, "reduction": "mean"},
+)
+_add(
+    "term",
+    "regulariser",
+    "terms.regulariser:Regulariser",
+    "regulariser R",
+    {"eta": 1.0, "smoothing": 0.0, "reading": "or", "scores": "softmax"},
+)
+
+# ------------------------------------------------------------------------------------------------- frozen networks
+
+LOOKS = ("data", "mean", "std", "pretrained")  # what a frozen network is built for
+_add("network", "embedded", "train.frozen:embedded", "a tiny ResNet trained on the run's own images", given=LOOKS)
+_add(
+    "network",
+    "pretrained",
+    "train.frozen:pretrained",
+    "a network of timm with published weights",
+    {"model": Argument(str, required=True)},
+    given=LOOKS,
+)
