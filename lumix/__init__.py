@@ -5,92 +5,45 @@
     batch = mixer(images, labels, generator)
     loss = loss_fn(model(batch.images), batch, generator)
 
-Names are resolved on first use, so that `lumix.train.config` and the experiment tables can be read without importing
-torch. Of other packages this one needs torch alone; `lumix.train`, `lumix.evaluate` and `lumix.integrations` need more.
+Every mixer, rule, law and loss term of `lumix.catalogue` is here by its class's name. Names are resolved
+on first use, so that `lumix.train.config` and the experiment tables can be read without importing torch. Of other
+packages this one needs torch alone; `lumix.train`, `lumix.evaluate` and `lumix.integrations` need more.
 """
 
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from lumix.catalogue import PARTS
+
 if TYPE_CHECKING:
-    from lumix import functional
-    from lumix.batch import Kind, MixedBatch
-    from lumix.loss import MixLoss
-    from lumix.mixers import (
-        AttentiveCutMix,
-        CutMix,
-        Either,
-        FMix,
-        ManifoldMix,
-        Mixer,
-        Mixup,
-        PuzzleMix,
-        RandomLambda,
-        RandomShuffle,
-        ResizeMix,
-        SaliencyMix,
-        Switch,
-        hidden_mixing,
-    )
-    from lumix.rules import AreaRule, BetaLaw, ConstantLaw, LUMixRule, NormalLaw, Rule, TransMixRule
+    from lumix import functional as functional
+    from lumix.batch import Kind as Kind
+    from lumix.batch import MixedBatch as MixedBatch
+    from lumix.catalogue import *  # noqa: F403
+    from lumix.composition import Either as Either
+    from lumix.composition import Switch as Switch
+    from lumix.loss import MixLoss as MixLoss
+    from lumix.mixers.base import Mixer as Mixer
+    from lumix.mixers.hidden import hidden_mixing as hidden_mixing
+    from lumix.rules.base import Rule as Rule
+    from lumix.terms.base import Term as Term
 
 __version__ = "0.1.0"
 
 _HOME = {
-    "functional": "lumix.functional",
+    "Either": "lumix.composition",
     "Kind": "lumix.batch",
-    "MixedBatch": "lumix.batch",
     "MixLoss": "lumix.loss",
-    "AttentiveCutMix": "lumix.mixers",
-    "CutMix": "lumix.mixers",
-    "Either": "lumix.mixers",
-    "FMix": "lumix.mixers",
-    "ManifoldMix": "lumix.mixers",
-    "Mixer": "lumix.mixers",
-    "Mixup": "lumix.mixers",
-    "PuzzleMix": "lumix.mixers",
-    "RandomLambda": "lumix.mixers",
-    "RandomShuffle": "lumix.mixers",
-    "ResizeMix": "lumix.mixers",
-    "SaliencyMix": "lumix.mixers",
-    "Switch": "lumix.mixers",
-    "hidden_mixing": "lumix.mixers",
-    "AreaRule": "lumix.rules",
-    "BetaLaw": "lumix.rules",
-    "ConstantLaw": "lumix.rules",
-    "LUMixRule": "lumix.rules",
-    "NormalLaw": "lumix.rules",
-    "Rule": "lumix.rules",
-    "TransMixRule": "lumix.rules",
-}
+    "MixedBatch": "lumix.batch",
+    "Mixer": "lumix.mixers.base",
+    "Rule": "lumix.rules.base",
+    "Switch": "lumix.composition",
+    "Term": "lumix.terms.base",
+    "functional": "lumix.functional",
+    "hidden_mixing": "lumix.mixers.hidden",
+} | {part.class_name: part.module for part in PARTS.values() if part.kind != "network"}
 
-__all__ = [
-    "AreaRule",
-    "AttentiveCutMix",
-    "BetaLaw",
-    "ConstantLaw",
-    "CutMix",
-    "Either",
-    "FMix",
-    "Kind",
-    "LUMixRule",
-    "ManifoldMix",
-    "MixLoss",
-    "MixedBatch",
-    "Mixer",
-    "Mixup",
-    "NormalLaw",
-    "PuzzleMix",
-    "RandomLambda",
-    "RandomShuffle",
-    "ResizeMix",
-    "Rule",
-    "SaliencyMix",
-    "Switch",
-    "TransMixRule",
-    "functional",
-    "hidden_mixing",
-]
+__all__ = sorted(_HOME)
 
 
 def __getattr__(name: str) -> Any:

@@ -4,11 +4,30 @@ To add a method write its class in a file of its own, and an entry here (or `reg
 holds the entries against the classes' own arguments and defaults.
 """
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from lumix.specs import PARTS, Argument, Part, Spec, create, get_part, register
+from lumix.specs import PARTS, Argument, Part, Spec, create, get_part, register  # noqa: F401 - used through this module
 
-__all__ = ["PARTS", "Argument", "Part", "Spec", "create", "get_part", "register"]
+if TYPE_CHECKING:  # what `lumix.NAME` is, for type checkers and editors
+    from lumix.mixers.attentive import AttentiveCutMix as AttentiveCutMix
+    from lumix.mixers.cutmix import CutMix as CutMix
+    from lumix.mixers.fmix import FMix as FMix
+    from lumix.mixers.manifold import ManifoldMix as ManifoldMix
+    from lumix.mixers.mixup import Mixup as Mixup
+    from lumix.mixers.puzzle import PuzzleMix as PuzzleMix
+    from lumix.mixers.random_lambda import RandomLambda as RandomLambda
+    from lumix.mixers.resizemix import ResizeMix as ResizeMix
+    from lumix.mixers.saliencymix import SaliencyMix as SaliencyMix
+    from lumix.mixers.shuffle import RandomShuffle as RandomShuffle
+    from lumix.rules.area import AreaRule as AreaRule
+    from lumix.rules.laws import BetaLaw as BetaLaw
+    from lumix.rules.laws import ConstantLaw as ConstantLaw
+    from lumix.rules.laws import NormalLaw as NormalLaw
+    from lumix.rules.lumix import LUMixRule as LUMixRule
+    from lumix.rules.transmix import TransMixRule as TransMixRule
+    from lumix.terms.binary_cross_entropy import BinaryCrossEntropy as BinaryCrossEntropy
+    from lumix.terms.cross_entropy import CrossEntropy as CrossEntropy
+    from lumix.terms.regulariser import Regulariser as Regulariser
 
 PLANNED = ("mode", "pairing", "prob", "inplace")  # drawn for each batch, pair or sample, whatever the images
 WHOLE = ("pairing", "prob")  # drawn for the whole batch

@@ -51,13 +51,16 @@ class Part:
     needs: str = "nothing"
 
     @property
+    def module(self) -> str:
+        return self.home.partition(":")[0]
+
+    @property
     def class_name(self) -> str:
         return self.home.partition(":")[2]
 
     def load(self) -> Any:
         """The class or function itself."""
-        module, _, name = self.home.partition(":")
-        return getattr(importlib.import_module(module), name)
+        return getattr(importlib.import_module(self.module), self.class_name)
 
 
 PARTS: dict[str, Part] = {}

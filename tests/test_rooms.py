@@ -1,0 +1,142 @@
+"""Who imports whom: the rooms of docs/architecture.md, one by one, and no circle anywhere, not even for types."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from lumix.catalogue import PARTS
+
+ROOT = Path(__file__).resolve().parents[1]
+PACKAGES = ("lumix", "experiments", "slurm", "report", "paper_figures")
+LEAVES = {"lumix.batch", "lumix.checks", "lumix.draws", "lumix.functional", "lumix.specs"}
+METHOD = {*LEAVES, "lumix.catalogue", "lumix.composition", "lumix.loss", "lumix.mixers", "lumix.rules", "lumix.terms"}
+# Room -> the rooms that it may import, beside itself. Types count: an import under TYPE_CHECKING is an import.
+ALLOWED: dict[str, set[str]] = {
+    "lumix": METHOD,
+    "lumix.batch": {"lumix.checks"},
+    "lumix.checks": set(),
+    "lumix.draws": {"lumix.checks"},
+    "lumix.functional": set(),
+    "lumix.specs": set(),
+    "lumix.catalogue": {"lumix.specs", "lumix.mixers", "lumix.rules", "lumix.terms"},  # the latter for types alone
+    "lumix.mixers": {"lumix.batch", "lumix.checks", "lumix.draws"},
+    "lumix.composition": {"lumix.batch", "lumix.checks", "lumix.draws", "lumix.mixers"},
+    "lumix.rules": {"lumix.batch", "lumix.checks", "lumix.draws", "lumix.functional"},
+    "lumix.terms": {"lumix.batch", "lumix.checks", "lumix.functional"},
+    "lumix.loss": {"lumix.batch", "lumix.checks", "lumix.functional", "lumix.rules", "lumix.terms"},
+    "lumix.integrations": METHOD,
+    "lumix.train": METHOD,
+    "lumix.evaluate": {*METHOD, "lumix.train"},
+    "experiments": {*METHOD, "lumix.train", "lumix.evaluate"},
+    "slurm": {*METHOD, "lumix.train", "lumix.evaluate", "experiments"},
+    "report": {*METHOD, "lumix.train", "lumix.evaluate", "experiments"},
+    "paper_figures": {*METHOD, "lumix", "lumix.train", "lumix.evaluate", "experiments", "report"},
+}
+
+
+def module_of(path: Path) -> str:
+    parts = path.relative_to(ROOT).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+SOURCES = {
+    module_of(path): path
+    for package in PACKAGES
+    for path in sorted((ROOT / package).rglob("*.py"))
+    if "__pycache__" not in path.parts
+}
+
+
+def room_of(module: str) -> str:
+    """The longest room name that a module's name begins with."""
+    return max((room for room in ALLOWED if f"{module}.".startswith(f"{room}.")), key=len)
+
+
+def imports_of(module: str) -> set[str]:
+    """The modules of this project and the packages of others that a module imports anywhere, for types included."""
+    found = set()
+    for node in ast.walk(ast.parse(SOURCES[module].read_text())):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{module} imports relatively; write the full name"
+            assert node.module is not None
+            names = {f"{node.module}.{alias.name}" for alias in node.names}
+            found |= names & SOURCES.keys() or {node.module}
+    return found
+
+
+IMPORTS = {module: imports_of(module) for module in SOURCES}
+
+
+def test_there_is_something_to_check() -> None:
+    assert {room_of(module) for module in SOURCES} == set(ALLOWED)
+    assert len(SOURCES) > 150
+
+
+@pytest.mark.parametrize("module", SOURCES)
+def test_imports_run_one_way(module: str) -> None:
+    room = room_of(module)
+    rooms = {room_of(name) for name in IMPORTS[module] & SOURCES.keys()}
+    assert rooms <= {*ALLOWED[room], room}
+    assert "tests" not in {name.split(".")[0] for name in IMPORTS[module]}
+
+
+@pytest.mark.parametrize("module", [module for module in SOURCES if room_of(module) in {*METHOD, "lumix"}])
+def test_the_method_needs_torch_alone(module: str) -> None:
+    packages = {name.split(".")[0] for name in IMPORTS[module]}
+    optional = {"scipy", "numpy", "gco", "cv2"} if room_of(module) == "lumix.mixers" else set()
+    assert packages - sys.stdlib_module_names - optional <= {"torch", "lumix"}
+
+
+def test_no_method_imports_from_the_file_of_another() -> None:
+    homes = {part.module for part in PARTS.values() if part.kind in ("mixer", "step", "term")}
+    homes |= {part.module for part in PARTS.values() if part.kind == "rule"}
+    for module in homes & SOURCES.keys():
+        assert not IMPORTS[module] & (homes - {module})
+
+
+def test_there_is_no_circle() -> None:
+    """Every module comes after what it imports; the catalogue's imports for types point at files that know it not."""
+    waiting = {module: (imports & SOURCES.keys()) - {module} for module, imports in IMPORTS.items()}
+    while waiting:
+        ready = {module for module, needs in waiting.items() if not needs & waiting.keys()}
+        assert ready, f"a circle among {sorted(waiting)}"
+        for module in ready:
+            del waiting[module]
+
+
+def python(code: str) -> list[str]:
+    """Run code in a fresh interpreter, from the project's folder, and return what it prints."""
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    return done.stdout.split()
+
+
+@pytest.mark.parametrize("module", ["lumix", "lumix.catalogue", "lumix.train.config", "lumix.integrations"])
+def test_importing_the_package_loads_neither_torch_nor_numpy(module: str) -> None:
+    loaded = python(f"import sys, {module}; print(*sys.modules)")
+    assert module in loaded
+    assert not {"torch", "numpy", "timm", "torchvision"} & set(loaded)
+
+
+def test_every_public_name_works_with_torch_alone() -> None:
+    code = (
+        "import sys, lumix; print(*[getattr(lumix, n) and n for n in lumix.__all__]); print('--'); print(*sys.modules)"
+    )
+    output = python(code)
+    names, loaded = output[: output.index("--")], set(output[output.index("--") :])
+    assert {"Mixup", "CutMix", "Switch", "LUMixRule", "MixLoss", "functional"} <= set(names)
+    assert "torch" in loaded
+    assert not {"timm", "torchvision", "scipy", "pandas", "sklearn"} & loaded
+
+
+def test_an_unknown_public_name_is_an_attribute_error() -> None:
+    import lumix
+
+    with pytest.raises(AttributeError, match="module 'lumix' has no attribute 'Mixxup'"):
+        _ = lumix.Mixxup
+    assert set(lumix.__all__) <= set(dir(lumix))
