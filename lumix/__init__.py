@@ -15,11 +15,11 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from lumix import functional
     from lumix.batch import Kind, MixedBatch
+    from lumix.composition import Either, Switch
     from lumix.loss import MixLoss
     from lumix.mixers import (
         AttentiveCutMix,
         CutMix,
-        Either,
         FMix,
         ManifoldMix,
         Mixer,
@@ -29,7 +29,6 @@ if TYPE_CHECKING:
         RandomShuffle,
         ResizeMix,
         SaliencyMix,
-        Switch,
         hidden_mixing,
     )
     from lumix.rules import AreaRule, BetaLaw, ConstantLaw, LUMixRule, NormalLaw, Rule, TransMixRule
@@ -43,7 +42,7 @@ _HOME = {
     "MixLoss": "lumix.loss",
     "AttentiveCutMix": "lumix.mixers",
     "CutMix": "lumix.mixers",
-    "Either": "lumix.mixers",
+    "Either": "lumix.composition",
     "FMix": "lumix.mixers",
     "ManifoldMix": "lumix.mixers",
     "Mixer": "lumix.mixers",
@@ -53,7 +52,7 @@ _HOME = {
     "RandomShuffle": "lumix.mixers",
     "ResizeMix": "lumix.mixers",
     "SaliencyMix": "lumix.mixers",
-    "Switch": "lumix.mixers",
+    "Switch": "lumix.composition",
     "hidden_mixing": "lumix.mixers",
     "AreaRule": "lumix.rules",
     "BetaLaw": "lumix.rules",

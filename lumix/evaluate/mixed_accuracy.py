@@ -59,7 +59,7 @@ def drive(
                 f"an image of the last batch of {arguments['batch']} has no partner: use another batch size"
             )
         generator = torch.Generator().manual_seed(stream_seed(seed, place, "mixed accuracy"))
-        plan = mixer.plan(len(images), images.shape[-2], images.shape[-1], generator)
+        plan = mixer.draw(images.shape, generator)
         batch = apply_plan(images, labels, replace(plan, partner=torch.arange(len(images)).roll(-1)))
         with torch.inference_mode():
             first, both = mixed_hits(model(normalise(batch.images)), batch.labels, batch.partner_labels)

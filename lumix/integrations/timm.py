@@ -20,10 +20,10 @@ from torch.nn import functional as F
 from lumix import mixers
 from lumix.batch import MixedBatch
 from lumix.checks import check_batch, check_probability
+from lumix.composition import Switch
 from lumix.loss import MixLoss
 from lumix.mixers.apply import apply_plan
 from lumix.mixers.base import PlannedMixer
-from lumix.mixers.plan import MixPlan, unmixed_plan
 
 
 @dataclass(frozen=True)
@@ -113,7 +113,7 @@ class Mixup:
         self.mixer: PlannedMixer
         if mixup_alpha > 0 and cuts:
             parts = mixers.Mixup(mixup_alpha), mixers.CutMix(cutmix_alpha, **cut)
-            self.mixer = mixers.Switch(*parts, switch_prob, **shared)
+            self.mixer = Switch(*parts, switch_prob, **shared)
         elif cuts:
             self.mixer = mixers.CutMix(cutmix_alpha, **cut, **shared)
         elif mixup_alpha > 0:
@@ -128,15 +128,11 @@ class Mixup:
             ValueError: for an odd or empty batch, for a target that is not [B] int64 or (on the CPU) out of range.
         """
         check_batch(images, target)
-        if not self.mixup_enabled:
-            return self.apply(images, target, unmixed_plan(len(images), images.device))
-        height, width = images.shape[-2:]
-        plan = self.mixer.plan(len(images), height, width, self._stream(images.device))
-        return self.apply(images, target, plan)
+        mixer = self.mixer if self.mixup_enabled else mixers.NoMix()
+        return self.apply(images, target, mixer.draw(images.shape, self._stream(images.device)))
 
-    def apply(self, images: Tensor, target: Tensor, plan: MixPlan) -> tuple[Tensor, MixTarget]:
+    def apply(self, images: Tensor, target: Tensor, plan: mixers.MixPlan) -> tuple[Tensor, MixTarget]:
         """As the call, under a given plan."""
-        check_batch(images, target)
         if target.device.type == "cpu" and not bool(((target >= 0) & (target < self.num_classes)).all()):
             raise ValueError(
                 f"labels must lie in 0 .. {self.num_classes - 1} for num_classes={self.num_classes}, "

@@ -10,7 +10,7 @@ from lumix.batch import Kind, MixedBatch
 from lumix.checks import check_choice, check_positive
 from lumix.draws import draw_beta
 from lumix.mixers.apply import apply_plan
-from lumix.mixers.base import WholeBatchMixer
+from lumix.mixers.base import BatchDraws, WholeBatchMixer
 from lumix.mixers.boxes import BOX_RULES, box_around, visible_share
 from lumix.mixers.eval_mode import IMAGENET_MEAN, IMAGENET_STD
 from lumix.mixers.plan import Draws, deal
@@ -19,6 +19,13 @@ from lumix.mixers.saliency import fine_grained_saliency, in_chunks, opencv_salie
 SCOPES = ("batch_first", "sample")
 INPUTS = ("uint8", "reference_float")
 DETECTORS = ("torch", "opencv")
+
+
+@dataclass(frozen=True)
+class SaliencyMixDraws(BatchDraws):
+    """The own image's share before a box is clipped, [1] or [B] float64."""
+
+    own_weight: Tensor
 
 
 @dataclass(frozen=True)
@@ -47,7 +54,6 @@ class SaliencyMix(WholeBatchMixer):
     std: tuple[float, ...] = IMAGENET_STD
     detector: str = "torch"
     box_rule: str = "legacy"
-    kind = Kind.CUTMIX
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -61,25 +67,34 @@ class SaliencyMix(WholeBatchMixer):
                 f"mean and std must have one entry a channel each, not {len(self.mean)} and {len(self.std)}"
             )
 
-    def apply(
-        self, images: Tensor, labels: Tensor, partner: Tensor, generator: torch.Generator, model: Any
+    def draw_mixed(self, partner: Tensor, shape: tuple[int, ...], generator: torch.Generator) -> SaliencyMixDraws:
+        count = 1 if self.scope == "batch_first" else shape[0]
+        return SaliencyMixDraws(partner, draw_beta(self.alpha, count, generator))
+
+    def mix(
+        self,
+        images: Tensor,
+        labels: Tensor,
+        partner: Tensor,
+        draws: SaliencyMixDraws,
+        model: Any,
+        saliency: Tensor | None = None,
     ) -> MixedBatch:
-        """As the base says, for images [B, 3 or 1, H, W], uint8 or floating.
+        """As the base says, for images [B, 3 or 1, H, W], uint8 or floating; with `saliency` maps [B, H, W] for any.
 
         Raises:
             ValueError: for a `mean` that does not match the channels.
             ImportError: for detector "opencv" without OpenCV's contrib modules.
         """
-        size, (height, width), device = len(images), images.shape[-2:], images.device
-        count = 1 if self.scope == "batch_first" else size
-        own_weight = draw_beta(self.alpha, count, generator).to(device)
-        centre = peaks(self.saliency(images[partner[:count]]))
-        box = box_around(own_weight, centre, height, width, self.box_rule)
-        kind = torch.full((count,), int(Kind.CUTMIX), dtype=torch.uint8, device=device)
-        draws = Draws(visible_share(box, height, width), kind, box)
-        group = torch.arange(size, device=device) * (count > 1)
-        plan = deal(draws, torch.ones(count, dtype=torch.bool, device=device), partner, group, self.kinds)
-        return apply_plan(images, labels, plan)
+        count, (height, width), device = len(draws.own_weight), images.shape[-2:], images.device
+        looked_at = partner[:count]
+        maps = self.saliency(images[looked_at]) if saliency is None else saliency[looked_at]
+        box = box_around(draws.own_weight.to(device), peaks(maps), height, width, self.box_rule)
+        kind = torch.full((count,), int(Kind.BOX), dtype=torch.uint8, device=device)
+        boxes = Draws(visible_share(box, height, width), kind, box)
+        group = torch.arange(len(images), device=device) * (count > 1)
+        mixes = torch.ones(count, dtype=torch.bool, device=device)
+        return apply_plan(images, labels, deal(boxes, mixes, partner, group, frozenset({Kind.BOX})))
 
     def saliency(self, images: Tensor) -> Tensor:
         """The maps [B, H, W] float32 in [0, 1] that place the boxes, of images [B, 3 or 1, H, W]."""
