@@ -12,7 +12,8 @@ from lumix import AreaRule, CutMix, FMix, Kind, LUMixRule, MixedBatch, Mixup, Sw
 from lumix.rules import attended_weight
 from lumix.train.attention import class_attention
 from lumix.train.config import Loss
-from lumix.train.task import MixTask, NoMix, build_loss
+from lumix.mixers import NoMix
+from lumix.train.task import MixTask, build_loss
 
 PATCH = 4
 GRID = 6  # images of 12 x 8 pixels have 3 x 2 patches of 4
