@@ -82,14 +82,11 @@ def test_the_partners_box_is_pasted_and_weighed_by_what_stays_visible(dtype, cha
         assert len(batch.box.unique(dim=0)) == 1 or scope == "sample"
 
 
-@pytest.mark.parametrize("detector", ["torch", "opencv"])
 @pytest.mark.parametrize("saliency_input", ["uint8", "reference_float"])
-def test_the_detector_sees_the_pixels_or_the_floats(detector, saliency_input):
-    if detector == "opencv":
-        pytest.importorskip("cv2")
+def test_the_detector_sees_the_pixels_or_the_floats(saliency_input):
     pixels = shapes(12, 0).images
     floats = normalised(pixels)
-    mixer = SaliencyMix(scope="sample", saliency_input=saliency_input, detector=detector)
+    mixer = SaliencyMix(scope="sample", saliency_input=saliency_input)
     assert torch.equal(mixer.saliency(pixels), fine_grained_saliency(pixels))
     wanted = fine_grained_saliency(pixels) if saliency_input == "uint8" else reference_float_saliency(floats)
     assert torch.equal(mixer.saliency(floats), wanted)
@@ -130,7 +127,6 @@ def test_gradients_pass_by_the_detector():
         (lambda: SaliencyMix(0), "alpha must be above 0, not 0"),
         (lambda: SaliencyMix(scope="all"), "scope must be one of batch_first, sample, not 'all'"),
         (lambda: SaliencyMix(saliency_input="float"), "saliency_input must be one of uint8, reference_float, not"),
-        (lambda: SaliencyMix(detector="cv"), "detector must be one of torch, opencv, not 'cv'"),
         (lambda: SaliencyMix(box_rule="odd"), "box_rule must be one of legacy, full"),
         (lambda: SaliencyMix(pairing="roll"), "pairing must be one of flip, permutation"),
         (lambda: SaliencyMix(prob=1.5), r"prob must lie between 0 and 1, not 1\.5"),

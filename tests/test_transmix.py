@@ -9,10 +9,10 @@ from batches import images_of, labels_of, random_logits, stream
 from torch import nn
 
 from lumix import AreaRule, CutMix, FMix, Kind, LUMixRule, MixedBatch, Mixup, Switch, TransMixRule, functional
+from lumix.mixers import NoMix
 from lumix.rules import attended_weight
 from lumix.train.attention import class_attention
 from lumix.train.config import Loss
-from lumix.mixers import NoMix
 from lumix.train.task import MixTask, build_loss
 
 PATCH = 4

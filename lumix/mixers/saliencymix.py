@@ -14,11 +14,10 @@ from lumix.mixers.base import BatchDraws, WholeBatchMixer
 from lumix.mixers.boxes import BOX_RULES, box_around, visible_share
 from lumix.mixers.eval_mode import IMAGENET_MEAN, IMAGENET_STD
 from lumix.mixers.plan import Draws, deal
-from lumix.mixers.saliency import fine_grained_saliency, in_chunks, opencv_saliency, peaks, reference_float_saliency
+from lumix.mixers.saliency import fine_grained_saliency, in_chunks, peaks, reference_float_saliency
 
 SCOPES = ("batch_first", "sample")
 INPUTS = ("uint8", "reference_float")
-DETECTORS = ("torch", "opencv")
 
 
 @dataclass(frozen=True)
@@ -43,7 +42,6 @@ class SaliencyMix(WholeBatchMixer):
             "reference_float": the published slip, floats read as bytes (`reference_float_saliency`), which places the
             box by little more than chance. Images in uint8 are seen as they are.
         mean, std: normalisation of float images, one entry a channel; ImageNet's by default.
-        detector: "torch", on the device of the images, or "opencv", the same maps from OpenCV's contrib modules.
         box_rule: edges of a box of odd side, see `CutMix`.
     """
 
@@ -52,7 +50,6 @@ class SaliencyMix(WholeBatchMixer):
     saliency_input: str = "uint8"
     mean: tuple[float, ...] = IMAGENET_MEAN
     std: tuple[float, ...] = IMAGENET_STD
-    detector: str = "torch"
     box_rule: str = "legacy"
 
     def __post_init__(self) -> None:
@@ -60,7 +57,6 @@ class SaliencyMix(WholeBatchMixer):
         check_positive("alpha", self.alpha)
         check_choice("scope", self.scope, SCOPES)
         check_choice("saliency_input", self.saliency_input, INPUTS)
-        check_choice("detector", self.detector, DETECTORS)
         check_choice("box_rule", self.box_rule, BOX_RULES)
         if len(self.mean) != len(self.std):
             raise ValueError(
@@ -84,7 +80,6 @@ class SaliencyMix(WholeBatchMixer):
 
         Raises:
             ValueError: for a `mean` that does not match the channels.
-            ImportError: for detector "opencv" without OpenCV's contrib modules.
         """
         count, (height, width), device = len(draws.own_weight), images.shape[-2:], images.device
         looked_at = partner[:count]
@@ -101,12 +96,11 @@ class SaliencyMix(WholeBatchMixer):
         return in_chunks(images.detach(), self._detect)
 
     def _detect(self, images: Tensor) -> Tensor:
-        if images.dtype != torch.uint8:
-            slip = self.saliency_input == "reference_float"
-            images = images.float() if slip else self.to_bytes(images)
-        if self.detector == "opencv":
-            return opencv_saliency(images)
-        return fine_grained_saliency(images) if images.dtype == torch.uint8 else reference_float_saliency(images)
+        if images.dtype == torch.uint8:
+            return fine_grained_saliency(images)
+        if self.saliency_input == "reference_float":
+            return reference_float_saliency(images.float())
+        return fine_grained_saliency(self.to_bytes(images))
 
     def to_bytes(self, images: Tensor) -> Tensor:
         """Normalised float images as the uint8 pixels they came from."""
