@@ -9,7 +9,7 @@ from lumix.batch import Kind, MixedBatch, inside_box, is_kind
 from lumix.checks import check_batch
 from lumix.mixers.cpu_mixing import mix_by_writing
 from lumix.mixers.pixels import blend
-from lumix.mixers.plan import MixPlan, unmixed_plan
+from lumix.mixers.plan import MixPlan
 
 
 def mix_images(images: Tensor, plan: MixPlan, inplace: bool = False) -> Tensor:
@@ -57,8 +57,3 @@ def apply_plan(images: Tensor, labels: Tensor, plan: MixPlan, inplace: bool = Fa
     mixed = mix_images(images, plan, inplace) if plan.hidden is None else images
     box = plan.box if Kind.BOX in plan.kinds else None
     return record(mixed, labels, plan.partner, plan.own_weight, plan.kind, box=box, hidden=plan.hidden)
-
-
-def unmixed(images: Tensor, labels: Tensor) -> MixedBatch:
-    """The MixedBatch of a copy of B images that are not mixed."""
-    return apply_plan(images, labels, unmixed_plan(len(images), images.device))

@@ -65,7 +65,7 @@ class AttentiveCutMix(WholeBatchMixer):
         ratio = None if self.ratio_alpha is None else float(draw_beta(self.ratio_alpha, 1, generator))
         return AttentiveDraws(partner, ratio)
 
-    def mix(self, images: Tensor, labels: Tensor, partner: Tensor, draws: AttentiveDraws, model: Any) -> MixedBatch:
+    def mix(self, images: Tensor, labels: Tensor, draws: AttentiveDraws, model: Any) -> MixedBatch:
         """As the base says.
 
         Raises:
@@ -74,9 +74,9 @@ class AttentiveCutMix(WholeBatchMixer):
         """
         cells, share = self.strongest(self.cell_scores(images), draws.ratio)
         own = on_pixels(cells, *images.shape[-2:]).unsqueeze(1)
-        mixed = mix_by_mask(images, partner, own)
+        mixed = mix_by_mask(images, draws.partner, own)
         weight = torch.full((len(images),), share)
-        return record(mixed, labels, partner, weight, Kind.MASK, mask=own.to(torch.float32))
+        return record(mixed, labels, draws.partner, weight, Kind.MASK, mask=own.to(torch.float32))
 
     @torch.no_grad()
     def cell_scores(self, images: Tensor) -> Tensor:

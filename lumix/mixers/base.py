@@ -1,6 +1,6 @@
 """What a mixer is, and the two bases: mixers whose plan does not depend on the images, and mixers of whole batches."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, Protocol
 
 import torch
@@ -9,8 +9,10 @@ from torch import Tensor
 from lumix.batch import Kind, MixedBatch
 from lumix.checks import check_batch, check_choice, check_probability
 from lumix.draws import MODES, PAIRINGS, draw_partners, draw_uniform
-from lumix.mixers.apply import apply_plan, unmixed
-from lumix.mixers.plan import Draws, MixPlan, deal
+from lumix.mixers.apply import apply_plan
+from lumix.mixers.plan import Draws, MixPlan, deal, unmixed_plan
+
+Given = Tensor | None  # what a caller may hand in, to be computed where it is None
 
 
 class Mixer(Protocol):
@@ -108,8 +110,8 @@ class WholeBatchMixer(Mixer):
         """The draws for a batch that is mixed with these partners."""
         raise NotImplementedError
 
-    def mix(self, images: Tensor, labels: Tensor, partner: Tensor, *args: Any, **given: Any) -> MixedBatch:
-        """The mixed batch for partners [B] int64 on the images' device; further arguments are draws and model."""
+    def mix(self, images: Tensor, labels: Tensor, *args: Any, **given: Any) -> MixedBatch:
+        """The batch mixed by draws whose partners are on the images' device; further arguments as of `apply`."""
         raise NotImplementedError
 
     def draw(self, shape: tuple[int, ...], generator: torch.Generator) -> BatchDraws:
@@ -119,12 +121,11 @@ class WholeBatchMixer(Mixer):
             return BatchDraws(partner, mixes=False)
         return self.draw_mixed(partner, shape, generator)
 
-    def apply(
-        self, images: Tensor, labels: Tensor, draws: BatchDraws, model: Any = None, **given: Tensor | None
-    ) -> MixedBatch:
+    def apply(self, images: Tensor, labels: Tensor, draws: BatchDraws, model: Any = None, **given: Given) -> MixedBatch:
         """As `Mixer`. `given` is what the method would otherwise compute from the images, see the method."""
         check_batch(images, labels, len(draws.partner))
         self.check_shape(images.shape)
         if not draws.mixes:
-            return unmixed(images, labels)
-        return self.mix(images, labels, draws.partner.to(images.device), draws, model, **given)
+            return apply_plan(images, labels, unmixed_plan(len(images), images.device))
+        draws = replace(draws, partner=draws.partner.to(images.device))
+        return self.mix(images, labels, draws, model, **given)

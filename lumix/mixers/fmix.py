@@ -91,8 +91,8 @@ class FMix(WholeBatchMixer):
         own_weight = draw_beta(self.alpha, 1, generator)
         return FMixDraws(partner, own_weight, self.draw_mask(shape[-2], shape[-1], own_weight, generator))
 
-    def mix(self, images: Tensor, labels: Tensor, partner: Tensor, draws: FMixDraws, model: Any) -> MixedBatch:
-        size, own = len(images), draws.mask.to(images.device).expand(1, 1, -1, -1)
+    def mix(self, images: Tensor, labels: Tensor, draws: FMixDraws, model: Any) -> MixedBatch:
+        size, partner, own = len(images), draws.partner, draws.mask.to(images.device).expand(1, 1, -1, -1)
         hard = self.max_soft == 0
         mixed = mix_by_mask(images, partner, own > 0) if hard else blend(images, images[partner], own)
         weight, mask = draws.own_weight.expand(size), own.expand(size, -1, -1, -1)

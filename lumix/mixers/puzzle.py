@@ -17,7 +17,7 @@ from lumix.batch import Kind, MixedBatch
 from lumix.checks import check_choice, check_positive
 from lumix.draws import draw_beta, draw_integers
 from lumix.mixers.apply import record
-from lumix.mixers.base import BatchDraws, WholeBatchMixer
+from lumix.mixers.base import BatchDraws, Given, WholeBatchMixer
 from lumix.mixers.eval_mode import IMAGENET_STD, evaluating
 from lumix.mixers.pixels import blend
 from lumix.mixers.puzzle_cut import SOLVERS, cut_energy, saliency_share, solve
@@ -91,14 +91,13 @@ class PuzzleMix(WholeBatchMixer):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_positive("alpha", self.alpha)
-        check_positive("neighbours", self.neighbours)
+        for name in ("alpha", "neighbours", "transport_eps"):
+            check_positive(name, getattr(self, name))
         check_choice("solver", self.solver, SOLVERS)
         if self.solver == "maxflow" and find_spec("scipy") is None:  # not first at a batch that leaves blocks open
             raise ImportError("solver='maxflow' needs SciPy: pip install scipy, or use solver='icm'")
         if self.num_labels < 2:
             raise ValueError(f"num_labels must be at least 2, not {self.num_labels!r}")
-        check_positive("transport_eps", self.transport_eps)
         for name in ("beta", "gamma", "eta"):
             if not getattr(self, name) >= 0:
                 raise ValueError(f"{name} must be at least 0, not {getattr(self, name)!r}")
@@ -140,14 +139,7 @@ class PuzzleMix(WholeBatchMixer):
 
     @torch.no_grad()
     def mix(
-        self,
-        images: Tensor,
-        labels: Tensor,
-        partner: Tensor,
-        draws: PuzzleDraws,
-        model: Any,
-        saliency: Tensor | None = None,
-        mask: Tensor | None = None,
+        self, images: Tensor, labels: Tensor, draws: PuzzleDraws, model: Any, saliency: Given = None, mask: Given = None
     ) -> MixedBatch:
         """As the base says, for images [B, C, H, H] of floating point, seen by `model`, which stays as it is.
 
@@ -159,14 +151,14 @@ class PuzzleMix(WholeBatchMixer):
         """
         if not images.is_floating_point():
             raise ValueError(f"PuzzleMix needs the normalised images that the network takes, not {images.dtype}")
+        partner = draws.partner
         own, other = images, images[partner]
         if mask is None or self.transport:
             saliency = input_saliency(model, images, labels) if saliency is None else saliency
             mask = self.mask(images, partner, draws.lam, draws.grid, saliency) if mask is None else mask
             if self.transport:
                 own, other, mask = self._moved(own, other, mask, partner, saliency)
-        side = images.shape[-1]
-        pixels = upsample(mask, side // mask.shape[-1]).unsqueeze(1)
+        pixels = upsample(mask, images.shape[-1] // mask.shape[-1]).unsqueeze(1)
         mixed = blend(own, other, pixels)
         if images.is_contiguous(memory_format=torch.channels_last) and not images.is_contiguous():
             mixed = mixed.contiguous(memory_format=torch.channels_last)

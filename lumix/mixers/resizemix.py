@@ -52,12 +52,13 @@ class ResizeMix(WholeBatchMixer):
     def draw_mixed(self, partner: Tensor, shape: tuple[int, ...], generator: torch.Generator) -> ResizeMixDraws:
         return ResizeMixDraws(partner, self.draw_box(shape[-2], shape[-1], generator))
 
-    def mix(self, images: Tensor, labels: Tensor, partner: Tensor, draws: ResizeMixDraws, model: Any) -> MixedBatch:
+    def mix(self, images: Tensor, labels: Tensor, draws: ResizeMixDraws, model: Any) -> MixedBatch:
         top, bottom, left, right = draws.box.tolist()
         mixed = images.clone()
-        mixed[:, :, top:bottom, left:right] = self.resize(images, bottom - top, right - left)[partner]
+        mixed[:, :, top:bottom, left:right] = self.resize(images, bottom - top, right - left)[draws.partner]
         boxes = draws.box.to(images.device).expand(len(images), 4)
-        return record(mixed, labels, partner, visible_share(boxes, *images.shape[-2:]), Kind.BOX, box=boxes, moved=True)
+        weight = visible_share(boxes, *images.shape[-2:])
+        return record(mixed, labels, draws.partner, weight, Kind.BOX, box=boxes, moved=True)
 
     def draw_box(self, height: int, width: int, generator: torch.Generator) -> Tensor:
         """One clipped box [4] int64 (top, bottom, left, right) of at least one pixel, on the generator's device."""

@@ -10,7 +10,7 @@ from lumix.batch import Kind, MixedBatch
 from lumix.checks import check_choice, check_positive
 from lumix.draws import draw_beta
 from lumix.mixers.apply import apply_plan
-from lumix.mixers.base import BatchDraws, WholeBatchMixer
+from lumix.mixers.base import BatchDraws, Given, WholeBatchMixer
 from lumix.mixers.boxes import BOX_RULES, box_around, visible_share
 from lumix.mixers.eval_mode import IMAGENET_MEAN, IMAGENET_STD
 from lumix.mixers.plan import Draws, deal
@@ -68,13 +68,7 @@ class SaliencyMix(WholeBatchMixer):
         return SaliencyMixDraws(partner, draw_beta(self.alpha, count, generator))
 
     def mix(
-        self,
-        images: Tensor,
-        labels: Tensor,
-        partner: Tensor,
-        draws: SaliencyMixDraws,
-        model: Any,
-        saliency: Tensor | None = None,
+        self, images: Tensor, labels: Tensor, draws: SaliencyMixDraws, model: Any, saliency: Given = None
     ) -> MixedBatch:
         """As the base says, for images [B, 3 or 1, H, W], uint8 or floating; with `saliency` maps [B, H, W] for any.
 
@@ -82,14 +76,14 @@ class SaliencyMix(WholeBatchMixer):
             ValueError: for a `mean` that does not match the channels.
         """
         count, (height, width), device = len(draws.own_weight), images.shape[-2:], images.device
-        looked_at = partner[:count]
+        looked_at = draws.partner[:count]
         maps = self.saliency(images[looked_at]) if saliency is None else saliency[looked_at]
         box = box_around(draws.own_weight.to(device), peaks(maps), height, width, self.box_rule)
         kind = torch.full((count,), int(Kind.BOX), dtype=torch.uint8, device=device)
         boxes = Draws(visible_share(box, height, width), kind, box)
         group = torch.arange(len(images), device=device) * (count > 1)
         mixes = torch.ones(count, dtype=torch.bool, device=device)
-        return apply_plan(images, labels, deal(boxes, mixes, partner, group, frozenset({Kind.BOX})))
+        return apply_plan(images, labels, deal(boxes, mixes, draws.partner, group, frozenset({Kind.BOX})))
 
     def saliency(self, images: Tensor) -> Tensor:
         """The maps [B, H, W] float32 in [0, 1] that place the boxes, of images [B, 3 or 1, H, W]."""
