@@ -29,4 +29,4 @@ def goals(cell: Cell, timings: Timings) -> list[Goal]:
     ]
 
 
-cases = MixingRow(Kind.CUTMIX, "box", (torch.float32, torch.uint8), goals, ONE_BOX).cases
+cases = MixingRow(Kind.BOX, "box", (torch.float32, torch.uint8), goals, ONE_BOX).cases

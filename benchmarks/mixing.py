@@ -23,7 +23,7 @@ from lumix.mixers.apply import apply_plan
 from lumix.mixers.plan import MixPlan
 
 CLASSES = 10
-ALPHA = {Kind.CUTMIX: 1.0, Kind.MIXUP: 0.8}
+ALPHA = {Kind.BOX: 1.0, Kind.BLEND: 0.8}
 FLOOR = "copy"  # the batch read once and written once, into memory that is there
 SIDES = (0.5, 0.55)  # of the box in mode "batch", where one draw would decide how much work there is
 
@@ -64,19 +64,19 @@ def cells(dtypes: tuple[torch.dtype, ...]) -> Iterator[Cell]:
 
 
 def timm_mixer(kind: Kind, mode: str, **options: Any) -> timm.data.mixup.Mixup:
-    alphas = {"mixup_alpha": ALPHA[kind]} if kind == Kind.MIXUP else {"mixup_alpha": 0.0, "cutmix_alpha": ALPHA[kind]}
+    alphas = {"mixup_alpha": ALPHA[kind]} if kind == Kind.BLEND else {"mixup_alpha": 0.0, "cutmix_alpha": ALPHA[kind]}
     return timm.data.mixup.Mixup(**alphas, mode=mode, num_classes=CLASSES, **options)
 
 
 def our_mixer(kind: Kind, mode: str, inplace: bool, **options: Any) -> CutMix | Mixup:
-    if kind == Kind.MIXUP:
+    if kind == Kind.BLEND:
         return Mixup(ALPHA[kind], mode=mode, pairing="flip", inplace=inplace, **options)
     return CutMix(ALPHA[kind], box_rule="full", mode=mode, pairing="flip", inplace=inplace, **options)
 
 
 def torchvision_mixer(kind: Kind, side: int) -> Any:
     """torchvision's, with a box of the size that the others have in mode "batch" (drawing it costs it nothing)."""
-    if kind == Kind.MIXUP:
+    if kind == Kind.BLEND:
         return v2.MixUp(alpha=ALPHA[kind], num_classes=CLASSES)
     mixer, edge = v2.CutMix(num_classes=CLASSES), int(SIDES[0] * side)
     start = (side - edge) // 2
@@ -105,7 +105,7 @@ def timm_and_its_plan(kind: Kind, mode: str, images: Tensor, labels: Tensor) -> 
 
     def weights_of(*arguments: Any) -> Any:
         drawn = draw(*arguments)
-        if kind == Kind.MIXUP:
+        if kind == Kind.BLEND:
             weights.extend(np.atleast_1d(drawn[0]).tolist())
         return drawn
 
@@ -135,7 +135,7 @@ def check_equal(kind: Kind, cell: Cell, device: str, modes: tuple[str, ...]) -> 
         theirs, plan = timm_and_its_plan(kind, mode, images, labels)
         for inplace in (False, True):
             ours = apply_plan(images.clone(), labels, plan, inplace).images
-            torch.testing.assert_close(ours, theirs, rtol=0, atol=0 if kind == Kind.CUTMIX else 3e-7)
+            torch.testing.assert_close(ours, theirs, rtol=0, atol=0 if kind == Kind.BOX else 3e-7)
 
 
 # ------------------------------------------------------------------------------------------------- rivals
@@ -147,13 +147,13 @@ def rivals(kind: Kind, mode: str, cell: Cell, device: str) -> dict[str, Work]:
     target = torch.empty_like(images)
     work: dict[str, Work] = {FLOOR: lambda: target.copy_(images)}
     options: dict[str, Any] = {}
-    if mode == "batch" and kind == Kind.CUTMIX:
+    if mode == "batch" and kind == Kind.BOX:
         options = {"minmax": SIDES}
     mixers: dict[str, Any] = {}
     for timm_mode in ("batch",) if mode == "batch" else ("elem", "pair"):
         theirs = {"cutmix_minmax": SIDES} if options else {}
         mixers[f"timm {timm_mode}"] = timm_mixer(kind, timm_mode, **theirs)
-    if cell.dtype != torch.uint8 or kind == Kind.CUTMIX:
+    if cell.dtype != torch.uint8 or kind == Kind.BOX:
         mixers["torchvision"] = torchvision_mixer(kind, cell.side)
     for name, mixer in mixers.items():
         work[name] = bound(mixer, images, labels)

@@ -28,4 +28,4 @@ def goals(cell: Cell, timings: Timings) -> list[Goal]:
     return [faster(timings, "timm elem", 8, why=why), within(timings, FLOOR, 2.5, why=why, quick=10)]
 
 
-cases = MixingRow(Kind.MIXUP, "weight", (torch.float32,), goals, ONE_WEIGHT).cases
+cases = MixingRow(Kind.BLEND, "weight", (torch.float32,), goals, ONE_WEIGHT).cases

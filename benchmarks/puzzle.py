@@ -13,7 +13,7 @@ from torch import Tensor
 from benchmarks import puzzle_reference
 from benchmarks.measure import Setting, Work, compare
 from benchmarks.rows import Case, Skipped, faster, timed_case
-from lumix.mixers.puzzle import IMAGENET_STD, PuzzleMix
+from lumix.mixers.puzzle import IMAGENET_STD, PuzzleDraws, PuzzleMix
 
 NAME = "puzzle"
 TITLE = "Puzzle-Mix without the network: mask and transport"
@@ -65,7 +65,8 @@ def one_case(side: int, grid: int, setting: Setting) -> Case:
     )
 
     def ours(mixer: PuzzleMix) -> Work:
-        return lambda: mixer.mix(device_images, device_labels, device_partner, LAM, grid, device_saliency)
+        draws = PuzzleDraws(device_partner, LAM, grid)
+        return lambda: mixer.apply(device_images, device_labels, draws, saliency=device_saliency)
 
     check_equal(exact, plainly("maxflow"), (images, labels, partner, saliency), grid)
     rivals: dict[str, Work] = {PLAIN: lambda: plainly("maxflow"), "lumix": ours(exact), "lumix, icm": ours(quick)}
@@ -101,6 +102,6 @@ def check_equal(
     images, labels, partner, saliency = given
     mask, mixed, own_weight = expected
     torch.testing.assert_close(mixer.mask(images, partner, LAM, grid, saliency), mask, rtol=0, atol=0)
-    found = mixer.mix(images, labels, partner, LAM, grid, saliency)
+    found = mixer.apply(images, labels, PuzzleDraws(partner, LAM, grid), saliency=saliency)
     torch.testing.assert_close(found.images, mixed, rtol=0, atol=1e-5)
     torch.testing.assert_close(found.own_weight, own_weight, rtol=0, atol=1e-6)

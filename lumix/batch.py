@@ -1,9 +1,10 @@
-"""MixedBatch: the one record that travels from image space to label space.
+"""MixedBatch: what mixers return, and what label rules and losses read.
 
-Shape legend: B samples, H rows, W columns. Sample i has an own image (the canvas, class `labels[i]`) and a partner
-image `partner[i]` (class `partner_labels[i]`); for cutting methods the partner is what is pasted.
+Shape legend: B samples, H rows, W columns. Sample i has an own image (class `labels[i]`) and a partner image
+`partner[i]` (class `partner_labels[i]`); methods that cut paste a part of the partner into the own image.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass, fields
 from enum import IntEnum
 from typing import Any
@@ -13,29 +14,29 @@ from torch import Tensor
 
 
 class Kind(IntEnum):
-    """How a sample was mixed; the values of `MixedBatch.kind`."""
+    """How a sample's pixels were mixed: not at all, by a weighted sum, by a pasted box, or by a mask."""
 
     NONE = 0
-    MIXUP = 1
-    CUTMIX = 2
+    BLEND = 1
+    BOX = 2
     MASK = 3
 
 
 @dataclass(frozen=True)
 class MixedBatch:
-    """B mixed images and everything a label rule or loss may ask about them.
+    """B mixed images and what a label rule or a loss needs to know of them.
 
     Attributes:
         images: [B, C, H, W] mixed images, dtype and memory format of the input.
         labels: [B] int64, own class.
         partner_labels: [B] int64, class of the partner.
-        own_weight: [B] float32 in [0, 1], area or blend weight of the own label (1 - lambda_0).
-        partner: [B] int64, index of the partner in the batch that was mixed.
-        kind: [B] uint8, a `Kind` per sample.
-        box: [B, 4] int64 or None: pasted rectangle (top, bottom, left, right), half open; zeros where nothing was cut.
-        mask: [B, 1, H, W] or None: 1 where the own image shows, for methods whose region is no rectangle.
-        moved: whether pixels also changed their place, as by ResizeMix and Puzzle-Mix's transport: box and mask then
-            tell whose pixel shows, no longer which.
+        own_weight: [B] float32 in [0, 1], weight of the own label by area or by blending (1 - lambda_0).
+        partner: [B] int64, index of the partner in the whole batch.
+        kind: [B] uint8, the `Kind` of each sample.
+        box: [B, 4] int64 or None: pasted box (top, bottom, left, right), half open; zeros where none was pasted.
+        mask: [B, 1, H, W] or None: share of the own image at each pixel, for methods whose region is not a box.
+        moved: whether pixels were also moved inside their image (ResizeMix, Puzzle-Mix with transport). Box and mask
+            then say from which of the two images a pixel comes, but not from where in it.
         hidden: name of the module whose output is still to be mixed (ManifoldMix, see `hidden_mixing`), or None.
     """
 
@@ -53,17 +54,17 @@ class MixedBatch:
     def __len__(self) -> int:
         return len(self.labels)
 
-    def _map(self, function: Any) -> "MixedBatch":
+    def _map(self, function: Callable[[Tensor], Tensor]) -> "MixedBatch":
         values: dict[str, Any] = {f.name: getattr(self, f.name) for f in fields(self)}
-        mapped = {name: function(value) if isinstance(value, Tensor) else value for name, value in values.items()}
-        return MixedBatch(**mapped)
+        values |= {name: function(value) for name, value in values.items() if isinstance(value, Tensor)}
+        return MixedBatch(**values)
 
     def to(self, device: torch.device | str, non_blocking: bool = False) -> "MixedBatch":
         """The same batch with every tensor on `device`."""
         return self._map(lambda t: t.to(device, non_blocking=non_blocking))
 
     def __getitem__(self, index: slice | Tensor) -> "MixedBatch":
-        """Some of the samples, by slice or index tensor. `partner` goes on naming rows of the batch that was mixed."""
+        """Some of the samples, by slice or index tensor; `partner` stays the index in the whole batch."""
         if isinstance(index, int):
             raise TypeError(f"index a MixedBatch with a slice or a tensor, not {index}: use [{index}:{index + 1}]")
         if self.hidden is not None:
@@ -71,27 +72,27 @@ class MixedBatch:
         return self._map(lambda t: t[index])
 
     def is_kind(self, kind: Kind) -> Tensor:
-        """[B] bool, which samples were mixed in this way."""
+        """[B] bool, which samples are of this kind."""
         return is_kind(self.kind, kind)
 
     def is_cut(self) -> Tensor:
         """[B] bool, which samples were cut, by box or by mask."""
-        return self.is_kind(Kind.CUTMIX) | self.is_kind(Kind.MASK)
+        return self.is_kind(Kind.BOX) | self.is_kind(Kind.MASK)
 
     def own_mask(self, stride: int = 1) -> Tensor:
         """[B, 1, H, W] float32, the share of the own image at each pixel: 1 or 0 when cut, its weight when blended.
 
-        With a `stride` only every so-manyth row and column, from the first: [B, 1, ceil(H / stride), ceil(W / stride)].
+        With a `stride`, of rows and columns 0, stride, 2 * stride, ...: [B, 1, ceil(H / stride), ceil(W / stride)].
 
         Raises:
-            ValueError: where the record no longer knows the place of the cut, as after RandomShuffle.
+            ValueError: for a cut batch without box and mask, as RandomShuffle returns it.
         """
         if self.mask is not None:
             return self.mask[..., ::stride, ::stride].float()
         if self.box is None and bool(self.is_cut().any()):
             raise ValueError("this batch was cut but holds neither box nor mask: ask before patches are shuffled")
         height, width = (-(-side // stride) for side in self.images.shape[-2:])
-        share = torch.where(self.is_kind(Kind.MIXUP), self.own_weight, torch.ones_like(self.own_weight))
+        share = torch.where(self.is_kind(Kind.BLEND), self.own_weight, torch.ones_like(self.own_weight))
         shares = share.view(-1, 1, 1, 1).expand(-1, 1, height, width)
         if self.box is None:
             return shares
@@ -101,13 +102,13 @@ class MixedBatch:
         """Segmentation masks [B, H, W] of the unmixed batch, cut and pasted as the images were.
 
         Raises:
-            ValueError: for a batch with blended pixels, which belong to two objects at once, or with moved ones.
+            ValueError: for a batch with blended pixels, which belong to two objects at once, or with moved pixels.
         """
         if self.moved:
             raise ValueError("ResizeMix, and Puzzle-Mix with transport, move pixels, and masks do not follow")
         own = self.own_mask().squeeze(1)
-        if bool(self.is_kind(Kind.MIXUP).any() | ((own > 0) & (own < 1)).any()):
-            raise ValueError("a blended (Mixup) sample has no mask of one object per pixel: cut masks of CutMix only")
+        if bool(self.is_kind(Kind.BLEND).any() | ((own > 0) & (own < 1)).any()):
+            raise ValueError("a blended sample has no mask of one object per pixel: cut masks of cut batches only")
         return torch.where(own > 0.5, masks, masks[self.partner])
 
 
@@ -124,9 +125,9 @@ def box_area(box: Tensor) -> Tensor:
 
 
 def inside_box(box: Tensor, height: int, width: int, stride: int = 1) -> Tensor:
-    """[B, 1, H, W] bool, true inside each half-open box [B, 4] (top, bottom, left, right).
+    """[B, 1, height, width] bool, true inside each half-open box [B, 4] (top, bottom, left, right).
 
-    `height` and `width` count the rows and columns asked about, which are `stride` pixels apart.
+    `height` rows and `width` columns are looked at, `stride` pixels apart.
     """
     rows = torch.arange(height, device=box.device).view(1, height, 1) * stride
     columns = torch.arange(width, device=box.device).view(1, 1, width) * stride

@@ -58,7 +58,7 @@ _add(
     "saliencymix",
     "mixers.saliencymix:SaliencyMix",
     "SaliencyMix",
-    {"alpha": 1.0, "scope": "batch_first", "saliency_input": "uint8", "detector": "torch", "box_rule": "legacy"},
+    {"alpha": 1.0, "scope": "batch_first", "saliency_input": "uint8", "box_rule": "legacy"},
     given=(*WHOLE, "mean", "std"),
     pixels="cut",
     dynamic=True,

@@ -6,8 +6,8 @@ import torch
 from torch import Tensor
 
 
-def check_batch(images: Tensor, labels: Tensor) -> None:
-    """Raise ValueError, with the offending value and the remedy, for a batch that cannot be mixed."""
+def check_batch(images: Tensor, labels: Tensor, drawn: int | None = None) -> None:
+    """Refuse a batch that cannot be mixed, or one whose size is not that for which the draws were made, `drawn`."""
     if images.ndim != 4:
         raise ValueError(f"images must be [B, C, H, W], not of shape {list(images.shape)}")
     if labels.dtype != torch.int64:
@@ -16,6 +16,8 @@ def check_batch(images: Tensor, labels: Tensor) -> None:
         raise ValueError(f"labels must be [B] with B = {len(images)} images, not of shape {list(labels.shape)}")
     if len(images) == 0:
         raise ValueError("the batch is empty: a mixer needs at least one image")
+    if drawn is not None and drawn != len(images):
+        raise ValueError(f"the draws are for {drawn} images, the batch has {len(images)}: draw with images.shape")
 
 
 def check_choice(name: str, value: Any, allowed: tuple[str, ...]) -> None:

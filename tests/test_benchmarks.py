@@ -95,13 +95,13 @@ def test_a_quick_run_wants_half_of_the_target(at_most, value, reached, passed_qu
 # ------------------------------------------------------------------------------------------------- equality
 
 
-@pytest.mark.parametrize("kind", [Kind.CUTMIX, Kind.MIXUP])
+@pytest.mark.parametrize("kind", [Kind.BOX, Kind.BLEND])
 def test_mixers_make_of_timms_draws_what_timm_makes(kind):
     mixing.check_equal(kind, SMALL, "cpu", ("elem", "pair", "batch"))
 
 
 @pytest.mark.parametrize("mode", ["elem", "pair", "batch"])
-@pytest.mark.parametrize("kind", [Kind.CUTMIX, Kind.MIXUP])
+@pytest.mark.parametrize("kind", [Kind.BOX, Kind.BLEND])
 def test_a_mixer_that_errs_in_one_pixel_is_found(kind, mode, monkeypatch):
     original = plans.mix_images
 
@@ -125,7 +125,7 @@ def test_the_loss_is_algorithm_1_and_a_wrong_one_is_found(monkeypatch):
 
 def test_the_tasks_samples_are_all_cut_and_of_two_classes():
     batch = loss.Task.make(5, "cpu").batch
-    assert (batch.kind == Kind.CUTMIX).all()
+    assert (batch.kind == Kind.BOX).all()
     assert (batch.labels != batch.partner_labels).all()
 
 
@@ -140,7 +140,7 @@ def test_one_row_in_full(monkeypatch):
 
 
 def test_every_rival_of_the_mixing_rows_runs():
-    for kind in (Kind.CUTMIX, Kind.MIXUP):
+    for kind in (Kind.BOX, Kind.BLEND):
         for mode in ("elem", "batch"):
             rivals = mixing.rivals(kind, mode, SMALL, "cpu")
             assert {"copy", "torchvision", "lumix", "lumix, copying"} < set(rivals)

@@ -9,7 +9,7 @@ from lumix import BetaLaw, Kind
 from lumix import functional as equations
 
 CLASSES = 5
-BATCH = label_batch(kind=Kind.CUTMIX)  # the first pair is of one class
+BATCH = label_batch(kind=Kind.BOX)  # the first pair is of one class
 PAIR = (BATCH.labels, BATCH.partner_labels)
 SAME = BATCH.labels == BATCH.partner_labels
 WEIGHT = BATCH.own_weight.double()

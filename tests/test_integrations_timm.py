@@ -92,8 +92,8 @@ def replay(recorded, theirs, size, box_rule):
             share = visible_share(box[i : i + 1], HEIGHT, WIDTH)[0]
             final[i] = share if theirs.mode == "batch" else share.float()
     assert next(integers, None) is None
-    kind = torch.where(cuts, int(Kind.CUTMIX), int(Kind.MIXUP)).to(torch.uint8)
-    return deal(Draws(final, kind, box), mixes, partner, group, frozenset({Kind.MIXUP, Kind.CUTMIX}))
+    kind = torch.where(cuts, int(Kind.BOX), int(Kind.BLEND)).to(torch.uint8)
+    return deal(Draws(final, kind, box), mixes, partner, group, frozenset({Kind.BLEND, Kind.BOX}))
 
 
 CASES = {
@@ -123,8 +123,8 @@ def test_images_and_dense_targets_equal_timms_bit_for_bit(recorded, box_rule, ca
         assert torch.equal(our_images, their_images)
         assert torch.equal(our_target.dense(), their_target)
         kinds |= set(plan.kind.tolist())
-    expected = {"mixup": {Kind.MIXUP}, "switch": {Kind.MIXUP, Kind.CUTMIX}, "minmax": {Kind.MIXUP, Kind.CUTMIX}}
-    assert kinds - {Kind.NONE} == expected.get(case, {Kind.CUTMIX})  # the comparison has seen what it is about
+    expected = {"mixup": {Kind.BLEND}, "switch": {Kind.BLEND, Kind.BOX}, "minmax": {Kind.BLEND, Kind.BOX}}
+    assert kinds - {Kind.NONE} == expected.get(case, {Kind.BOX})  # the comparison has seen what it is about
 
 
 @pytest.mark.parametrize(("smoothing", "mode"), list(itertools.product([0.0, 0.1], ["batch", "elem"])))

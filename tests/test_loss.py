@@ -13,7 +13,7 @@ from lumix import AreaRule, BetaLaw, ConstantLaw, Kind, LUMixRule, MixLoss
 
 CLASSES = 5
 BATCH = label_batch()
-CUT = label_batch(kind=Kind.CUTMIX)
+CUT = label_batch(kind=Kind.BOX)
 LOGITS = random_logits()
 LAM_R = torch.rand(12, generator=stream(7), dtype=torch.float64)
 FULL = {"smoothing": 0.1, "eta": 1.0}
@@ -169,7 +169,7 @@ def test_only_perturbed_samples_differ_from_the_baseline(kind):
     """Law 9: Mixup samples under apply_to="cutmix", and unmixed ones always, have the ordinary loss and no R."""
     plain = MixLoss(kind=kind, smoothing=0.1)
     baseline = plain.per_sample(LOGITS, BATCH, BATCH.own_weight)
-    for apply_to, untouched in [("cutmix", BATCH.kind != Kind.CUTMIX), ("both", BATCH.kind == Kind.NONE)]:
+    for apply_to, untouched in [("cutmix", BATCH.kind != Kind.BOX), ("both", BATCH.kind == Kind.NONE)]:
         values = value(MixLoss(LUMixRule(apply_to=apply_to), kind=kind, **FULL), batch=BATCH)
         torch.testing.assert_close(values[untouched], baseline[untouched], rtol=1e-7, atol=0)
         assert (values[~untouched] != baseline[~untouched]).all()

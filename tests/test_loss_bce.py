@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from lumix import AreaRule, Kind, LUMixRule, MixLoss
 
 CLASSES = 5
-CUT = label_batch(kind=Kind.CUTMIX)
+CUT = label_batch(kind=Kind.BOX)
 LOGITS = random_logits()
 LAM_R = torch.rand(12, generator=stream(7), dtype=torch.float64)
 
@@ -62,7 +62,7 @@ def test_bce_targets_are_those_of_brute_force(rule, bce_target, smoothing):
 
 def test_threshold_is_strict_for_both_classes():
     """0.25 is not above 0.25, on either side."""
-    batch = replace(label_batch(3, kind=Kind.CUTMIX), labels=torch.zeros(3).long(), partner_labels=torch.ones(3).long())
+    batch = replace(label_batch(3, kind=Kind.BOX), labels=torch.zeros(3).long(), partner_labels=torch.ones(3).long())
     loss = MixLoss(kind="bce", bce_target="threshold", bce_threshold=0.25, bce_reduction="class_sum")
     logits = torch.full((3, 3), 3.0)
     values = loss.per_sample(logits, batch, torch.tensor([0.75, 0.7, 0.25]))

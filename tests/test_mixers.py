@@ -24,7 +24,7 @@ def slowly(images, plan):
     mixed = []
     for i, j in enumerate(plan.partner.tolist()):
         own, other = images[i].clone(), images[j]
-        if plan.kind[i] == Kind.MIXUP:
+        if plan.kind[i] == Kind.BLEND:
             weight = plan.own_weight[i].item()
             own = blended = own.to(torch.float64) * weight + other.to(torch.float64) * (1 - weight)
             own = (blended if images.is_floating_point() else blended.round()).to(images.dtype)
@@ -48,7 +48,7 @@ def test_images_are_what_the_plan_says_on_both_paths(name, mode, pairing, dtype,
     for size in (6, 2) if pairing == "flip" else (1, 7):
         images, labels = LAYOUTS[layout](images_of(size, dtype)), labels_of(size)
         before = images.clone(), labels.clone()
-        plan = mixer.plan(size, *images.shape[-2:], stream(size))
+        plan = mixer.draw(images.shape, stream(size))
         batch = apply_plan(images, labels, plan)
         assert torch.equal(batch.images, mixer(images, labels, stream(size)).images)
         assert torch.equal(mix_by_selecting(images, plan), mix_by_writing(images, plan))
@@ -141,12 +141,12 @@ def test_inside_box_counts_the_pixels_of_the_box():
 
 
 def test_blended_samples_have_no_mask_of_one_object_per_pixel():
-    with pytest.raises(ValueError, match="cut masks of CutMix only"):
+    with pytest.raises(ValueError, match="cut masks of cut batches only"):
         mix(Mixup())[2].cut_masks(torch.zeros(6, 12, 8))
 
 
 def test_device_path_compiles_as_one_graph():
-    images, plan = images_of(6), Switch(mode="elem").plan(6, 12, 8, stream())
+    images, plan = images_of(6), Switch(mode="elem").draw((6, 3, 12, 8), stream())
     compiled = torch.compile(lambda x: mix_by_selecting(x, plan), fullgraph=True, backend="eager")
     assert torch.equal(compiled(images), mix_by_selecting(images, plan))
 
@@ -191,7 +191,10 @@ def test_bad_batches_are_refused_in_one_sentence(make, spoil, message):
         (lambda: mix(CutMix(minmax=(0.1, 0.11))), "leaves no whole pixel for a side of 12"),
         (lambda: mix(RandomLambda(patch=5)), "patches of side 5 do not tile an image of 12 x 8"),
         (lambda: mix(RandomShuffle(Mixup(), patch=16)), "patches of side 16 do not tile"),
-        (lambda: apply_plan(images_of(4), labels_of(4), Mixup().plan(6, 12, 8, stream())), "plan is for 6 images, the"),
+        (
+            lambda: apply_plan(images_of(4), labels_of(4), Mixup().draw((6, 3, 12, 8), stream())),
+            "draws are for 6 images, the",
+        ),
     ],
 )
 def test_bad_settings_are_refused_in_one_sentence(build, message):

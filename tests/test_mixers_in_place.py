@@ -39,7 +39,7 @@ def test_in_place_gives_the_same_bits_in_the_callers_memory(name, mode, dtype, l
     for pairing, size in [("flip", 6), ("permutation", 1), ("permutation", 7)]:
         mixer = PLANNED[name](mode=mode, pairing=pairing, prob=0.8)
         images, labels = LAYOUTS[layout](images_of(size, dtype)), labels_of(size)
-        plan = mixer.plan(size, *images.shape[-2:], stream(size))
+        plan = mixer.draw(images.shape, stream(size))
         copied = apply_plan(images, labels, plan)
         assert torch.equal(copied.images, mix_by_selecting(images, plan))
         batch = replace(mixer, inplace=True)(images, labels, stream(size))
@@ -61,7 +61,7 @@ def test_any_partners_and_any_kinds(partner, kinds, large, seed):
     images, kind = images_of(7, seed=seed), torch.tensor(kinds, dtype=torch.uint8)
     top, left = torch.randint(6, (2, 7), generator=stream(seed))
     boxes = torch.stack([top, top + 4, left, left + 2], dim=1)
-    box = torch.where((kind == Kind.CUTMIX)[:, None], boxes, 0)
+    box = torch.where((kind == Kind.BOX)[:, None], boxes, 0)
     weight = torch.where(kind == Kind.NONE, 1.0, torch.rand(7, generator=stream(seed), dtype=torch.float64))
     plan = MixPlan(weight, torch.tensor(partner), kind, box, frozenset({*kinds, Kind.NONE}))
     expected = mix_by_selecting(images, plan)

@@ -31,7 +31,7 @@ from lumix.mixers.plan import MixPlan, unmixed_plan
 def test_boxes_lie_inside_and_weights_are_what_can_be_seen(name, mode, size, height, width, prob, seed):
     """Mixer laws: paste provenance, lam_own = 1 - pasted fraction counted from pixels, unmixed samples untouched."""
     mixer = PLANNED[name](mode=mode, prob=prob)
-    plan = mixer.plan(size, height, width, stream(seed))
+    plan = mixer.draw((size, 3, height, width), stream(seed))
     top, bottom, left, right = plan.box.unbind(1)
     assert ((top >= 0) & (top <= bottom) & (bottom <= height)).all()
     assert ((left >= 0) & (left <= right) & (right <= width)).all()
@@ -40,7 +40,7 @@ def test_boxes_lie_inside_and_weights_are_what_can_be_seen(name, mode, size, hei
     batch = apply_plan(images, torch.arange(size), plan)
     expected = plan.own_weight * torch.arange(size) + (1 - plan.own_weight) * plan.partner
     torch.testing.assert_close(batch.images.mean((1, 2, 3)), expected)
-    cut = plan.kind == Kind.CUTMIX
+    cut = plan.kind == Kind.BOX
     pasted = (batch.images[:, 0] == plan.partner.view(-1, 1, 1)).double().mean((1, 2))
     moved = cut & (plan.partner != torch.arange(size))
     torch.testing.assert_close(plan.own_weight[moved], 1 - pasted[moved])
@@ -48,7 +48,7 @@ def test_boxes_lie_inside_and_weights_are_what_can_be_seen(name, mode, size, hei
     assert torch.equal(batch.images[unmixed], images[unmixed])
     assert (plan.own_weight[unmixed] == 1).all()
     assert prob > 0 or unmixed.all()
-    if not (batch.kind == Kind.MIXUP).any() and batch.box is not None:
+    if not (batch.kind == Kind.BLEND).any() and batch.box is not None:
         masks = torch.arange(size).view(-1, 1, 1).expand(size, height, width)
         assert torch.equal(batch.cut_masks(masks).double(), batch.images[:, 0])
     shown = batch.own_mask().mean((1, 2, 3))
@@ -114,13 +114,13 @@ def test_integer_draws_are_uniform_up_to_the_last():
 
 
 def test_switch_mixes_and_cuts_at_their_rates():
-    plan = Switch(Mixup(0.3), CutMix(1.0), switch_prob=0.3, prob=0.8, mode="elem").plan(20_000, 32, 32, stream())
+    plan = Switch(Mixup(0.3), CutMix(1.0), switch_prob=0.3, prob=0.8, mode="elem").draw((20_000, 3, 32, 32), stream())
     counts = plan.kind.bincount(minlength=3).numpy()
     # a box of no pixel is no cut: sides of int(32 sqrt(u)) < 2 under the legacy rule, u uniform
     lost = 0.24 * (2 / 32) ** 2
     expected = torch.tensor([0.2 + lost, 0.56, 0.24 - lost]).double().numpy() * 20_000
     assert stats.chisquare(counts, expected).pvalue > 1e-3
-    blended = plan.own_weight[plan.kind == Kind.MIXUP].numpy()
+    blended = plan.own_weight[plan.kind == Kind.BLEND].numpy()
     assert stats.kstest(blended[blended < 0.5], lambda x: 2 * stats.beta(0.3, 0.3).cdf(x)).pvalue > 1e-3
 
 
@@ -141,7 +141,7 @@ def test_box_rules_differ_in_odd_sides(rule, sides):
 
 def test_minmax_boxes_keep_their_limits_and_reach_the_border_under_the_full_rule_only():
     for rule, reached in [("legacy", 19), ("full", 20)]:
-        box = CutMix(minmax=(0.2, 0.5), box_rule=rule, mode="elem").plan(5000, 20, 20, stream()).box
+        box = CutMix(minmax=(0.2, 0.5), box_rule=rule, mode="elem").draw((5000, 3, 20, 20), stream()).box
         side = box[:, 1::2] - box[:, ::2]
         assert (side.min(), side.max()) == (4, 9)
         assert (box.min(), box.max()) == (0, reached)
@@ -165,10 +165,10 @@ def test_torchvisions_formulas_on_its_own_draws(kind):
             plan = unmixed_plan(6, images.device)
             partner = (torch.arange(6) - 1) % 6
             if kind == "mixup":
-                kinds, weight, box = Kind.MIXUP, drawn[-1]["lam"], plan.box
+                kinds, weight, box = Kind.BLEND, drawn[-1]["lam"], plan.box
             else:
                 left, top, right, bottom = drawn[-1]["box"]
-                kinds, weight = Kind.CUTMIX, drawn[-1]["lam_adjusted"]
+                kinds, weight = Kind.BOX, drawn[-1]["lam_adjusted"]
                 box = torch.tensor([[top, bottom, left, right]]).expand(6, 4)
             weights, codes = torch.full_like(plan.own_weight, weight), torch.full_like(plan.kind, int(kinds))
             batch = apply_plan(images, labels, MixPlan(weights, partner, codes, box, frozenset({kinds}), True))

@@ -7,7 +7,7 @@ from batches import label_batch, random_logits, stream
 from lumix import Kind
 from lumix import functional as equations
 
-BATCH = label_batch(kind=Kind.CUTMIX)  # the first pair is of one class
+BATCH = label_batch(kind=Kind.BOX)  # the first pair is of one class
 PAIR = (BATCH.labels, BATCH.partner_labels)
 SAME = BATCH.labels == BATCH.partner_labels
 PENALTIES = torch.rand(2, 12, generator=stream(4), dtype=torch.float64)

@@ -11,8 +11,7 @@ import torch.nn.functional as F
 from batches import stream
 from puzzle_cases import one, problem, puzzle_batch, random_problem, reference
 
-from lumix.mixers import puzzle_cut
-from lumix.mixers.puzzle_cut import CutEnergy, cut_energy, descend, label_prior, saliency_share, solve
+from lumix.mixers.puzzle_cut import CutEnergy, cut_energy, descend, label_prior, saliency_share, solve, solve_maxflow
 
 PROBLEMS = [(grid, labels, spread) for grid in (2, 4, 8, 16) for labels in (2, 3, 4) for spread in (1.0, 6.0)]
 
@@ -176,21 +175,23 @@ def test_descents_from_both_ends_enclose_every_minimum(sweeps):
                 assert (minimum <= high[i]).all()
 
 
-def test_a_batch_too_large_for_32_bits_is_split(monkeypatch):
+def test_a_batch_too_large_for_32_bits_is_split():
+    """Two images whose costs each reach half of a limit cannot share a graph under it."""
     energy = problem(6, 8, 3, seed=2)
-    expected, graphs = solve(energy), []
-    cut = puzzle_cut._source_side
-    monkeypatch.setattr(puzzle_cut, "_source_side", lambda rise, *edges: graphs.append(len(rise)) or cut(rise, *edges))
-    for exponent in range(24, 14, -1):
-        graphs.clear()
-        monkeypatch.setattr(puzzle_cut, "LARGEST_FLOW", 2**exponent)
-        assert torch.equal(solve(energy), expected)
-        if len(graphs) > 3:
-            break
-    assert len(graphs) > 3
-    monkeypatch.setattr(puzzle_cut, "LARGEST_FLOW", 10)
+
+    def too_large(limit):
+        count = 0
+        for i in range(6):
+            try:
+                solve_maxflow(one(energy, i), limit)
+            except ValueError:
+                count += 1
+        return count
+
+    limit = next(2**exponent for exponent in range(24, 10, -1) if too_large(2**exponent // 2) >= 2)
+    assert torch.equal(solve_maxflow(energy, limit), solve(energy))
     with pytest.raises(ValueError, match="32 bits of scipy's maximum flow: use solver='icm'"):
-        solve(energy)
+        solve_maxflow(energy, 10)
 
 
 @pytest.mark.parametrize(("lam", "label"), [(0.0, 2), (0.5, 1), (1.0, 0)])

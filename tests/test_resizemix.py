@@ -84,7 +84,7 @@ def test_the_record_is_a_cut_with_one_box_whose_pixels_moved():
     partner, _, _ = draw_partners(6, "batch", "permutation", stream())
     assert torch.equal(batch.partner, partner)
     assert torch.equal(batch.partner_labels, labels[partner])
-    assert batch.is_kind(Kind.CUTMIX).all()
+    assert batch.is_kind(Kind.BOX).all()
     assert (batch.box == batch.box[0]).all()
     assert (batch.own_weight.dtype, batch.kind.dtype, batch.box.dtype) == (torch.float32, torch.uint8, torch.int64)
     assert batch.moved

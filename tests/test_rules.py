@@ -99,7 +99,7 @@ def test_weights_stay_in_the_unit_interval(r_r, r_s, logits):
 
 def test_the_final_clamp_acts_on_normal_draws_only_after_mixing():
     """I-14, the default reading: 0.5 x 0.6 + 0.5 x 1.2 = 0.9 is legal although the draw was not."""
-    batch = label_batch(3, kind=Kind.CUTMIX)
+    batch = label_batch(3, kind=Kind.BOX)
     object.__setattr__(batch, "own_weight", torch.full((3,), 0.4))
     lam_r = torch.tensor([1.2, 3.0, -3.0])
     weight = LUMixRule(0.5, 0.0, NormalLaw()).weigh(random_logits(3), batch, lam_r)
@@ -108,7 +108,7 @@ def test_the_final_clamp_acts_on_normal_draws_only_after_mixing():
 
 def test_apply_to_chooses_the_perturbed_samples():
     """Law 9 and I-13: CutMix and mask methods, or every mixed sample; never an unmixed one."""
-    kinds = torch.tensor([Kind.NONE, Kind.MIXUP, Kind.CUTMIX, Kind.MASK], dtype=torch.uint8)
+    kinds = torch.tensor([Kind.NONE, Kind.BLEND, Kind.BOX, Kind.MASK], dtype=torch.uint8)
     batch = label_batch(4)
     object.__setattr__(batch, "kind", kinds)
     assert LUMixRule(apply_to="cutmix").perturbs(batch).tolist() == [False, False, True, True]

@@ -41,11 +41,12 @@ def expected_boxes(scope, size, places, height, width, alpha=1.0):
 
 @pytest.mark.parametrize("scope", ["batch_first", "sample"])
 @pytest.mark.parametrize("alpha", [0.2, 1.0])
-def test_boxes_are_centred_on_the_partners_peak(scope, alpha, monkeypatch):
+def test_boxes_are_centred_on_the_partners_peak(scope, alpha):
     """On maps of one bright pixel each; batch_first takes that of the first sample's partner for all (Q1)."""
-    monkeypatch.setattr(SaliencyMix, "saliency", lambda self, images: images[:, 0].float())
     images, places = spots(7)
-    batch = SaliencyMix(alpha, scope=scope)(images, labels_of(7), stream())
+    mixer = SaliencyMix(alpha, scope=scope)
+    draws = mixer.draw(images.shape, stream())
+    batch = mixer.apply(images, labels_of(7), draws, saliency=images[:, 0].float())
     partner, box = expected_boxes(scope, 7, places, 24, 20, alpha)
     assert torch.equal(batch.partner, partner)
     assert torch.equal(batch.box, box)
@@ -75,20 +76,17 @@ def test_the_partners_box_is_pasted_and_weighed_by_what_stays_visible(dtype, cha
         )
         torch.testing.assert_close(batch.own_weight, own.mean((1, 2, 3)))
         assert torch.equal(batch.partner_labels, labels[batch.partner])
-        assert torch.equal(batch.is_kind(Kind.CUTMIX), batch.own_weight < 1)
+        assert torch.equal(batch.is_kind(Kind.BOX), batch.own_weight < 1)
         assert torch.equal(images, before[0])
         assert torch.equal(labels, before[1])
         assert len(batch.box.unique(dim=0)) == 1 or scope == "sample"
 
 
-@pytest.mark.parametrize("detector", ["torch", "opencv"])
 @pytest.mark.parametrize("saliency_input", ["uint8", "reference_float"])
-def test_the_detector_sees_the_pixels_or_the_floats(detector, saliency_input):
-    if detector == "opencv":
-        pytest.importorskip("cv2")
+def test_the_detector_sees_the_pixels_or_the_floats(saliency_input):
     pixels = shapes(12, 0).images
     floats = normalised(pixels)
-    mixer = SaliencyMix(scope="sample", saliency_input=saliency_input, detector=detector)
+    mixer = SaliencyMix(scope="sample", saliency_input=saliency_input)
     assert torch.equal(mixer.saliency(pixels), fine_grained_saliency(pixels))
     wanted = fine_grained_saliency(pixels) if saliency_input == "uint8" else reference_float_saliency(floats)
     assert torch.equal(mixer.saliency(floats), wanted)
@@ -129,7 +127,6 @@ def test_gradients_pass_by_the_detector():
         (lambda: SaliencyMix(0), "alpha must be above 0, not 0"),
         (lambda: SaliencyMix(scope="all"), "scope must be one of batch_first, sample, not 'all'"),
         (lambda: SaliencyMix(saliency_input="float"), "saliency_input must be one of uint8, reference_float, not"),
-        (lambda: SaliencyMix(detector="cv"), "detector must be one of torch, opencv, not 'cv'"),
         (lambda: SaliencyMix(box_rule="odd"), "box_rule must be one of legacy, full"),
         (lambda: SaliencyMix(pairing="roll"), "pairing must be one of flip, permutation"),
         (lambda: SaliencyMix(prob=1.5), r"prob must lie between 0 and 1, not 1\.5"),

@@ -9,10 +9,11 @@ from batches import images_of, labels_of, random_logits, stream
 from torch import nn
 
 from lumix import AreaRule, CutMix, FMix, Kind, LUMixRule, MixedBatch, Mixup, Switch, TransMixRule, functional
+from lumix.mixers.none import NoMix
 from lumix.rules import attended_weight
 from lumix.train.attention import class_attention
 from lumix.train.config import Loss
-from lumix.train.task import MixTask, NoMix, build_loss
+from lumix.train.task import MixTask, build_loss
 
 PATCH = 4
 GRID = 6  # images of 12 x 8 pixels have 3 x 2 patches of 4
@@ -71,7 +72,7 @@ def test_a_box_within_a_patch_gets_no_attention():
 
 def test_blended_and_unmixed_samples_keep_their_weight():
     batch = cut_batch(Switch(Mixup(), CutMix(), mode="elem", prob=0.7), size=60)
-    plain = ~batch.is_kind(Kind.CUTMIX)
+    plain = ~batch.is_kind(Kind.BOX)
     assert 0 < plain.sum() < 60
     weight = TransMixRule()(random_logits(60), batch, attention=attention_of(60))
     assert torch.equal(weight[plain], batch.own_weight[plain])
@@ -89,7 +90,7 @@ def test_attention_is_a_third_part_of_lambda():
     predicted = functional.predicted_weight(logits, batch.labels, batch.partner_labels)
     parts = (batch.own_weight, 1 - lam_r, predicted, by_hand(batch, attention))
     expected = sum(share * part for share, part in zip((0.25, 0.4, 0.1, 0.25), parts, strict=True))
-    cut = batch.is_kind(Kind.CUTMIX)
+    cut = batch.is_kind(Kind.BOX)
     torch.testing.assert_close(weight[cut], expected[cut], check_dtype=False)
     same = LUMixRule(0.4, 0.1).weigh(logits, batch, lam_r)
     assert torch.equal(LUMixRule(0.4, 0.1, r_a=0.0).weigh(logits, batch, lam_r, attention), same)

@@ -45,9 +45,9 @@ def test_the_same_on_the_gpu(build: Build, images: Build) -> None:
     ("build", "images", "kind"),
     [
         (FMix, lambda: images_of(6), Kind.MASK),
-        (ResizeMix, lambda: images_of(6), Kind.CUTMIX),
+        (ResizeMix, lambda: images_of(6), Kind.BOX),
         (ATTENTIVE, lambda: images_of(2), Kind.MASK),
-        (SaliencyMix, lambda: spots(4)[0], Kind.CUTMIX),
+        (SaliencyMix, lambda: spots(4)[0], Kind.BOX),
     ],
     ids=["fmix", "resizemix", "attentive", "saliencymix"],
 )

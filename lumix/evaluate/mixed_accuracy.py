@@ -10,8 +10,9 @@ from torch import Tensor, nn
 
 from lumix.evaluate.evaluation import Outcome
 from lumix.evaluate.robustness import correct, normaliser, percent, pixel_batches, summed
-from lumix.mixers import CutMix, Mixup
 from lumix.mixers.apply import apply_plan
+from lumix.mixers.cutmix import CutMix
+from lumix.mixers.mixup import Mixup
 from lumix.train.rng import stream_seed
 
 MIXERS = {"mixup": Mixup, "cutmix": CutMix}
@@ -59,7 +60,7 @@ def drive(
                 f"an image of the last batch of {arguments['batch']} has no partner: use another batch size"
             )
         generator = torch.Generator().manual_seed(stream_seed(seed, place, "mixed accuracy"))
-        plan = mixer.plan(len(images), images.shape[-2], images.shape[-1], generator)
+        plan = mixer.draw(images.shape, generator)
         batch = apply_plan(images, labels, replace(plan, partner=torch.arange(len(images)).roll(-1)))
         with torch.inference_mode():
             first, both = mixed_hits(model(normalise(batch.images)), batch.labels, batch.partner_labels)

@@ -17,13 +17,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from lumix import mixers
 from lumix.batch import MixedBatch
 from lumix.checks import check_batch, check_probability
+from lumix.composition import Switch
 from lumix.loss import MixLoss
+from lumix.mixers import cutmix, mixup, none
 from lumix.mixers.apply import apply_plan
 from lumix.mixers.base import PlannedMixer
-from lumix.mixers.plan import MixPlan, unmixed_plan
+from lumix.mixers.plan import MixPlan
 
 
 @dataclass(frozen=True)
@@ -112,12 +113,12 @@ class Mixup:
         cutmix_alpha = cutmix_alpha if minmax is None else 1.0  # unused, but must be above 0
         self.mixer: PlannedMixer
         if mixup_alpha > 0 and cuts:
-            parts = mixers.Mixup(mixup_alpha), mixers.CutMix(cutmix_alpha, **cut)
-            self.mixer = mixers.Switch(*parts, switch_prob, **shared)
+            parts = mixup.Mixup(mixup_alpha), cutmix.CutMix(cutmix_alpha, **cut)
+            self.mixer = Switch(*parts, switch_prob, **shared)
         elif cuts:
-            self.mixer = mixers.CutMix(cutmix_alpha, **cut, **shared)
+            self.mixer = cutmix.CutMix(cutmix_alpha, **cut, **shared)
         elif mixup_alpha > 0:
-            self.mixer = mixers.Mixup(mixup_alpha, **shared)
+            self.mixer = mixup.Mixup(mixup_alpha, **shared)
         else:
             raise ValueError("nothing to mix: set mixup_alpha or cutmix_alpha above 0, or give cutmix_minmax")
 
@@ -128,15 +129,11 @@ class Mixup:
             ValueError: for an odd or empty batch, for a target that is not [B] int64 or (on the CPU) out of range.
         """
         check_batch(images, target)
-        if not self.mixup_enabled:
-            return self.apply(images, target, unmixed_plan(len(images), images.device))
-        height, width = images.shape[-2:]
-        plan = self.mixer.plan(len(images), height, width, self._stream(images.device))
-        return self.apply(images, target, plan)
+        mixer = self.mixer if self.mixup_enabled else none.NoMix()
+        return self.apply(images, target, mixer.draw(images.shape, self._stream(images.device)))
 
     def apply(self, images: Tensor, target: Tensor, plan: MixPlan) -> tuple[Tensor, MixTarget]:
         """As the call, under a given plan."""
-        check_batch(images, target)
         if target.device.type == "cpu" and not bool(((target >= 0) & (target < self.num_classes)).all()):
             raise ValueError(
                 f"labels must lie in 0 .. {self.num_classes - 1} for num_classes={self.num_classes}, "

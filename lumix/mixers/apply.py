@@ -1,5 +1,7 @@
 """A plan applied to images: on devices by selecting whole tensors, on the CPU by writing what changes."""
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -24,28 +26,34 @@ def mix_by_selecting(images: Tensor, plan: MixPlan) -> Tensor:
     """For devices: whole tensors, no question about their values, hence no synchronisation. Gradients pass."""
     other = images[plan.partner]  # unlike index_select it keeps channels_last
     mixed = images
-    if Kind.MIXUP in plan.kinds:
-        mixed = blend(images, other, torch.where(is_kind(plan.kind, Kind.MIXUP), plan.own_weight, 1.0))
-    if Kind.CUTMIX in plan.kinds:
+    if Kind.BLEND in plan.kinds:
+        mixed = blend(images, other, torch.where(is_kind(plan.kind, Kind.BLEND), plan.own_weight, 1.0))
+    if Kind.BOX in plan.kinds:
         mixed = torch.where(inside_box(plan.box, *images.shape[-2:]), other, mixed)
     return mixed.clone() if mixed is images else mixed
+
+
+def record(
+    images: Tensor, labels: Tensor, partner: Tensor, own_weight: Tensor, kind: Tensor | Kind, **others: Any
+) -> MixedBatch:
+    """The MixedBatch of mixed images, all of one `kind` or of kinds [B] uint8; `others` are further fields of it.
+
+    `labels` [B] int64 and `partner` [B] int64 are on the images' device, `own_weight` [B] of any float dtype.
+    """
+    if isinstance(kind, Kind):
+        kind = torch.full((len(images),), int(kind), dtype=torch.uint8, device=images.device)
+    weight = own_weight.to(images.device, torch.float32)
+    return MixedBatch(images, labels, labels[partner], weight, partner, kind, **others)
 
 
 def apply_plan(images: Tensor, labels: Tensor, plan: MixPlan, inplace: bool = False) -> MixedBatch:
     """The MixedBatch of B images and labels under a plan of B samples; the caller's stay as they are, unless `inplace`.
 
-    In place the images are those of the caller, mixed.
+    In place the images are those of the caller, mixed. Where a hidden output is to be mixed they are the caller's, as
+    they were.
     """
-    check_batch(images, labels)
-    if len(plan.partner) != len(images):
-        raise ValueError(f"the plan is for {len(plan.partner)} images, the batch has {len(images)}")
+    check_batch(images, labels, len(plan.partner))
     plan = plan.to(images.device)
-    return MixedBatch(
-        images=mix_images(images, plan, inplace),
-        labels=labels,
-        partner_labels=labels[plan.partner],
-        own_weight=plan.own_weight.to(torch.float32),
-        partner=plan.partner,
-        kind=plan.kind,
-        box=plan.box if Kind.CUTMIX in plan.kinds else None,
-    )
+    mixed = mix_images(images, plan, inplace) if plan.hidden is None else images
+    box = plan.box if Kind.BOX in plan.kinds else None
+    return record(mixed, labels, plan.partner, plan.own_weight, plan.kind, box=box, hidden=plan.hidden)

@@ -11,11 +11,19 @@ from torch.nn import functional as F
 from lumix.batch import Kind, MixedBatch
 from lumix.checks import check_choice, check_positive
 from lumix.draws import draw_beta
-from lumix.mixers.base import WholeBatchMixer
+from lumix.mixers.apply import record
+from lumix.mixers.base import BatchDraws, WholeBatchMixer
 from lumix.mixers.eval_mode import evaluating
 from lumix.mixers.pixels import mix_by_mask
 
 SCORES = ("mean", "last_channel")
+
+
+@dataclass(frozen=True)
+class AttentiveDraws(BatchDraws):
+    """The share of cells to keep where it is drawn, else None."""
+
+    ratio: float | None
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,7 +49,6 @@ class AttentiveCutMix(WholeBatchMixer):
     scores: str = "mean"
     size: int | None = 224
     ratio_alpha: float | None = None
-    kind = Kind.MASK
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -54,20 +61,22 @@ class AttentiveCutMix(WholeBatchMixer):
         if self.ratio_alpha is not None:
             check_positive("ratio_alpha", self.ratio_alpha)
 
-    def apply(
-        self, images: Tensor, labels: Tensor, partner: Tensor, generator: torch.Generator, model: Any
-    ) -> MixedBatch:
+    def draw_mixed(self, partner: Tensor, shape: tuple[int, ...], generator: torch.Generator) -> AttentiveDraws:
+        ratio = None if self.ratio_alpha is None else float(draw_beta(self.ratio_alpha, 1, generator))
+        return AttentiveDraws(partner, ratio)
+
+    def mix(self, images: Tensor, labels: Tensor, draws: AttentiveDraws, model: Any) -> MixedBatch:
         """As the base says.
 
         Raises:
             ValueError: for a network whose output is no feature map, or whose grid has fewer cells than `cells` or is
                 finer than the images.
         """
-        ratio = None if self.ratio_alpha is None else float(draw_beta(self.ratio_alpha, 1, generator))
-        cells, share = self.strongest(self.cell_scores(images), ratio)
+        cells, share = self.strongest(self.cell_scores(images), draws.ratio)
         own = on_pixels(cells, *images.shape[-2:]).unsqueeze(1)
-        mixed = mix_by_mask(images, partner, own)
-        return self.record(mixed, labels, partner, torch.full((len(images),), share), mask=own.to(torch.float32))
+        mixed = mix_by_mask(images, draws.partner, own)
+        weight = torch.full((len(images),), share)
+        return record(mixed, labels, draws.partner, weight, Kind.MASK, mask=own.to(torch.float32))
 
     @torch.no_grad()
     def cell_scores(self, images: Tensor) -> Tensor:

@@ -1,6 +1,6 @@
-"""What a mixer is, and the two bases: mixers whose plan is drawn without looking, and mixers of whole batches."""
+"""What a mixer is, and the two bases: mixers whose plan does not depend on the images, and mixers of whole batches."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, Protocol
 
 import torch
@@ -12,63 +12,83 @@ from lumix.draws import MODES, PAIRINGS, draw_partners, draw_uniform
 from lumix.mixers.apply import apply_plan
 from lumix.mixers.plan import Draws, MixPlan, deal, unmixed_plan
 
+Given = Tensor | None  # what a caller may hand in, to be computed where it is None
+
 
 class Mixer(Protocol):
-    """Anything that mixes a batch; `model` is for methods that look at the images through a network."""
+    """Mixes batches: `draw` makes all random choices, `apply` carries them out, a call does both."""
 
-    def __call__(self, images: Tensor, labels: Tensor, generator: torch.Generator, model: Any = None) -> MixedBatch: ...
+    def draw(self, shape: tuple[int, ...], generator: torch.Generator) -> Any:
+        """All that is random, a frozen dataclass on the generator's device, for images of `shape` (B, C, H, W)."""
+
+    def apply(self, images: Tensor, labels: Tensor, draws: Any, model: Any = None) -> MixedBatch:
+        """Mix images [B, C, H, W] and labels [B] int64 by what `draw` returned for B images of this shape.
+
+        The caller's tensors stay as they are. `model` is for methods that look at the images through a network.
+
+        Raises:
+            ValueError: for an empty batch, labels that are no int64 indices, draws for another number of images, or
+                what the method cannot work with.
+        """
+
+    def __call__(self, images: Tensor, labels: Tensor, generator: torch.Generator, model: Any = None) -> MixedBatch:
+        """`apply` of `draw`. Also raises ValueError for flip pairing of an odd batch."""
+        check_batch(images, labels)
+        return self.apply(images, labels, self.draw(images.shape, generator), model)
 
 
 @dataclass(frozen=True)
-class PlannedMixer:
-    """Base of the mixers whose plan does not depend on the images.
+class PlannedMixer(Mixer):
+    """Base of the mixers whose draws are a `MixPlan`, for images of any dtype and layout.
 
     Attributes:
         mode: one draw for the "batch", for each "pair" of partners, or for each sample ("elem").
         pairing: "permutation" (any batch size) or timm's "flip" of the batch (even batches).
         prob: probability that a draw mixes at all.
         inplace: write into the caller's images, which saves the copy of a batch that nobody else needs.
+        kinds: the kinds of mix that the mixer makes.
     """
 
     mode: str = field(default="batch", kw_only=True)
     pairing: str = field(default="permutation", kw_only=True)
     prob: float = field(default=1.0, kw_only=True)
     inplace: bool = field(default=False, kw_only=True)
+    kinds: ClassVar[frozenset[Kind]]
 
     def __post_init__(self) -> None:
         check_choice("mode", self.mode, MODES)
         check_choice("pairing", self.pairing, PAIRINGS)
         check_probability("prob", self.prob)
 
-    @property
-    def kinds(self) -> frozenset[Kind]:
-        """The kinds of mix that this mixer makes."""
-        raise NotImplementedError
-
-    def draw(self, count: int, height: int, width: int, generator: torch.Generator) -> Draws:
+    def draw_each(self, count: int, height: int, width: int, generator: torch.Generator) -> Draws:
         """`count` independent draws for images of height x width, on the generator's device."""
         raise NotImplementedError
 
-    def plan(self, size: int, height: int, width: int, generator: torch.Generator) -> MixPlan:
-        """Draw a plan for `size` images of height x width, on the generator's device."""
-        partner, group, count = draw_partners(size, self.mode, self.pairing, generator)
-        draws = self.draw(count, height, width, generator)
+    def draw(self, shape: tuple[int, ...], generator: torch.Generator) -> MixPlan:
+        partner, group, count = draw_partners(shape[0], self.mode, self.pairing, generator)
+        draws = self.draw_each(count, shape[-2], shape[-1], generator)
         mixes = draw_uniform(count, generator) < self.prob
         return deal(draws, mixes, partner, group, self.kinds)
 
-    def __call__(self, images: Tensor, labels: Tensor, generator: torch.Generator, model: Any = None) -> MixedBatch:
-        """Mix images [B, C, H, W] of any dtype and layout with labels [B] int64; both stay as they are by default.
-
-        Raises:
-            ValueError: for an empty batch, labels that are no int64 indices, or flip pairing of an odd batch.
-        """
-        check_batch(images, labels)
-        plan = self.plan(len(images), images.shape[-2], images.shape[-1], generator)
-        return apply_plan(images, labels, plan, self.inplace)
+    def apply(self, images: Tensor, labels: Tensor, draws: MixPlan, model: Any = None) -> MixedBatch:
+        return apply_plan(images, labels, draws, self.inplace)
 
 
 @dataclass(frozen=True)
-class WholeBatchMixer:
+class BatchDraws:
+    """What is drawn for a whole batch; without `mixes` it is all, and else a method adds its own fields.
+
+    Attributes:
+        partner: [B] int64.
+        mixes: whether the batch is mixed at all.
+    """
+
+    partner: Tensor
+    mixes: bool = field(default=True, kw_only=True)
+
+
+@dataclass(frozen=True)
+class WholeBatchMixer(Mixer):
     """Base of the mixers that mix all of a batch in one way, or none of it.
 
     Attributes:
@@ -78,47 +98,34 @@ class WholeBatchMixer:
 
     pairing: str = field(default="permutation", kw_only=True)
     prob: float = field(default=1.0, kw_only=True)
-    kind: ClassVar[Kind]  # of every mixed sample
 
     def __post_init__(self) -> None:
         check_choice("pairing", self.pairing, PAIRINGS)
         check_probability("prob", self.prob)
 
-    @property
-    def kinds(self) -> frozenset[Kind]:
-        """The kinds of mix that this mixer makes."""
-        return frozenset({self.kind})
+    def check_shape(self, shape: tuple[int, ...]) -> None:
+        """Raise ValueError for images of a shape that the method cannot mix."""
 
-    def check(self, images: Tensor, labels: Tensor) -> None:
-        """Raise ValueError, with the offending value and the remedy, for a batch that cannot be mixed."""
-        check_batch(images, labels)
-
-    def apply(
-        self, images: Tensor, labels: Tensor, partner: Tensor, generator: torch.Generator, model: Any
-    ) -> MixedBatch:
-        """The mixed batch for given partners [B] int64 on the images' device."""
+    def draw_mixed(self, partner: Tensor, shape: tuple[int, ...], generator: torch.Generator) -> BatchDraws:
+        """The draws for a batch that is mixed with these partners."""
         raise NotImplementedError
 
-    def __call__(self, images: Tensor, labels: Tensor, generator: torch.Generator, model: Any = None) -> MixedBatch:
-        """Mix images [B, C, H, W] with labels [B] int64; both stay as they are. `model` as the method needs it.
+    def mix(self, images: Tensor, labels: Tensor, *args: Any, **given: Any) -> MixedBatch:
+        """The batch mixed by draws whose partners are on the images' device; further arguments as of `apply`."""
+        raise NotImplementedError
 
-        Raises:
-            ValueError: for a bad batch, flip pairing of an odd one, or what the method cannot work with.
-        """
-        self.check(images, labels)
-        partner, _, _ = draw_partners(len(images), "batch", self.pairing, generator)
+    def draw(self, shape: tuple[int, ...], generator: torch.Generator) -> BatchDraws:
+        self.check_shape(shape)
+        partner, _, _ = draw_partners(shape[0], "batch", self.pairing, generator)
         if float(draw_uniform(1, generator)) >= self.prob:
-            return apply_plan(images, labels, unmixed_plan(len(images), images.device))
-        return self.apply(images, labels, partner.to(images.device), generator, model)
+            return BatchDraws(partner, mixes=False)
+        return self.draw_mixed(partner, shape, generator)
 
-    def record(self, images: Tensor, labels: Tensor, partner: Tensor, own_weight: Tensor, **region: Any) -> MixedBatch:
-        """The record of mixed images with own weights [B] and their `mask` or `box`."""
-        return MixedBatch(
-            images=images,
-            labels=labels,
-            partner_labels=labels[partner],
-            own_weight=own_weight.to(images.device, torch.float32),
-            partner=partner,
-            kind=torch.full((len(images),), int(self.kind), dtype=torch.uint8, device=images.device),
-            **region,
-        )
+    def apply(self, images: Tensor, labels: Tensor, draws: BatchDraws, model: Any = None, **given: Given) -> MixedBatch:
+        """As `Mixer`. `given` is what the method would otherwise compute from the images, see the method."""
+        check_batch(images, labels, len(draws.partner))
+        self.check_shape(images.shape)
+        if not draws.mixes:
+            return apply_plan(images, labels, unmixed_plan(len(images), images.device))
+        draws = replace(draws, partner=draws.partner.to(images.device))
+        return self.mix(images, labels, draws, model, **given)

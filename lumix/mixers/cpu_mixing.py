@@ -33,13 +33,13 @@ def mix_by_writing(images: Tensor, plan: MixPlan, inplace: bool = False) -> Tens
     """
     if inplace:
         return mix_in_place(images, plan)
-    blended = is_kind(plan.kind, Kind.MIXUP).nonzero().squeeze(1) if Kind.MIXUP in plan.kinds else None
+    blended = is_kind(plan.kind, Kind.BLEND).nonzero().squeeze(1) if Kind.BLEND in plan.kinds else None
     if blended is not None and len(blended) == len(images):
         return blend_all(images, torch.empty_like(images), plan)
     mixed = images.clone()
     if blended is not None and len(blended):
         mixed[blended] = blend(images[blended], images[plan.partner[blended]], plan.own_weight[blended])
-    if Kind.CUTMIX in plan.kinds:
+    if Kind.BOX in plan.kinds:
         paste_all(images, mixed, plan)
     return mixed
 
@@ -133,14 +133,14 @@ def mix_in_place(images: Tensor, plan: MixPlan) -> Tensor:
     """Mix `images` into themselves, and return them."""
     if any(stride == 0 and size > 1 for stride, size in zip(images.stride(), images.shape, strict=True)):
         raise ValueError("images that share memory (expand) cannot be mixed in place: use images.contiguous()")
-    if Kind.MIXUP not in plan.kinds and one_gather(images, plan):
+    if Kind.BLEND not in plan.kinds and one_gather(images, plan):
         paste_at_once(images, images, plan)
         return images
     partner = plan.partner.tolist()
-    few_bytes = images.nbytes <= REUSED and (Kind.MIXUP in plan.kinds or images[0].nbytes < LARGE)
+    few_bytes = images.nbytes <= REUSED and (Kind.BLEND in plan.kinds or images[0].nbytes < LARGE)
     if few_bytes or len(set(partner)) < len(partner):  # no cycles where two samples read from one
         return mix_with_copy(images, plan)
-    if Kind.MIXUP in plan.kinds:
+    if Kind.BLEND in plan.kinds:
         rewrite(images, plan, partner)
     else:
         paste_in_place(images, plan.box, partner)
@@ -149,10 +149,10 @@ def mix_in_place(images: Tensor, plan: MixPlan) -> Tensor:
 
 def mix_with_copy(images: Tensor, plan: MixPlan) -> Tensor:
     """In place by way of a copy of all that is read."""
-    if Kind.MIXUP not in plan.kinds:
+    if Kind.BLEND not in plan.kinds:
         paste_all(images.clone(), images, plan)
         return images
-    if Kind.CUTMIX not in plan.kinds and (plan.one_draw or bool(is_kind(plan.kind, Kind.MIXUP).all())):
+    if Kind.BOX not in plan.kinds and (plan.one_draw or bool(is_kind(plan.kind, Kind.BLEND).all())):
         return blend_all(images, images, plan)
     return images.copy_(mix_by_writing(images, plan))
 
@@ -176,7 +176,7 @@ def paste_in_place(images: Tensor, box: Tensor, partner: list[int]) -> None:
 
 def rewrite(images: Tensor, plan: MixPlan, partner: list[int]) -> None:
     """Blend or paste one sample after the other."""
-    blended, boxes, weights = is_kind(plan.kind, Kind.MIXUP).tolist(), plan.box.tolist(), plan.own_weight.tolist()
+    blended, boxes, weights = is_kind(plan.kind, Kind.BLEND).tolist(), plan.box.tolist(), plan.own_weight.tolist()
     view = pixels(images)
     torch.autograd.graph.increment_version(images)
     work = images.dtype if images.dtype == torch.float64 else torch.float32

@@ -1,8 +1,4 @@
-"""CutMix (Yun et al. 2019): a rectangle of the partner pasted into the own image, weighted by what remains visible.
-
-Two rules for the edges of a box of odd side are in use, and papers before mid-2026 used the older one: "legacy" runs
-from centre - side // 2 to centre + side // 2 and so loses a pixel; "full" (timm from 1.0.31) keeps it.
-"""
+"""CutMix (Yun et al. 2019): a rectangle of the partner pasted into the own image, weighted by what remains visible."""
 
 from dataclasses import dataclass
 
@@ -24,7 +20,7 @@ class CutMix(PlannedMixer):
     Attributes:
         alpha: of the Beta that the box's share is drawn from, above 0; 1 is uniform.
         minmax: instead of alpha, smallest and largest side as a share of the image's (timm's cutmix_minmax).
-        box_rule: "legacy" or "full", see the top of this file.
+        box_rule: "legacy" or "full", see `lumix.mixers.boxes`.
         correct_lam: weight the labels by the box after clipping at the border; with False by the share drawn.
     """
 
@@ -32,6 +28,7 @@ class CutMix(PlannedMixer):
     minmax: tuple[float, float] | None = None
     box_rule: str = "legacy"
     correct_lam: bool = True
+    kinds = frozenset({Kind.BOX})
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -40,11 +37,7 @@ class CutMix(PlannedMixer):
         if self.minmax is not None and not (len(self.minmax) == 2 and 0 <= self.minmax[0] < self.minmax[1] <= 1):
             raise ValueError(f"minmax must be two shares of a side, 0 <= smallest < largest <= 1, not {self.minmax!r}")
 
-    @property
-    def kinds(self) -> frozenset[Kind]:
-        return frozenset({Kind.CUTMIX})
-
-    def draw(self, count: int, height: int, width: int, generator: torch.Generator) -> Draws:
+    def draw_each(self, count: int, height: int, width: int, generator: torch.Generator) -> Draws:
         weight = draw_beta(self.alpha, count, generator)
         if self.minmax is not None:
             box = self._draw_box_between(count, height, width, generator)
@@ -54,7 +47,7 @@ class CutMix(PlannedMixer):
             box = box_around(weight, centre, height, width, self.box_rule)
         if self.correct_lam or self.minmax is not None:
             weight = visible_share(box, height, width)
-        kind = torch.full((count,), int(Kind.CUTMIX), dtype=torch.uint8, device=generator.device)
+        kind = torch.full((count,), int(Kind.BOX), dtype=torch.uint8, device=generator.device)
         return Draws(weight, kind, box)
 
     def _draw_box_between(self, count: int, height: int, width: int, generator: torch.Generator) -> Tensor:

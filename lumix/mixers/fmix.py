@@ -9,7 +9,8 @@ from torch import Tensor
 from lumix.batch import Kind, MixedBatch
 from lumix.checks import check_choice, check_positive, check_probability
 from lumix.draws import draw_beta, draw_normal, draw_uniform
-from lumix.mixers.base import WholeBatchMixer
+from lumix.mixers.apply import record
+from lumix.mixers.base import BatchDraws, WholeBatchMixer
 from lumix.mixers.pixels import blend, mix_by_mask
 
 SPECTRA = ("reference", "full")
@@ -47,6 +48,14 @@ def low_frequency_image(height: int, width: int, decay: float, spectrum: str, ge
 
 
 @dataclass(frozen=True)
+class FMixDraws(BatchDraws):
+    """The own label's share [1] float64, and the mask [H, W] float32, 1 where the own image shows."""
+
+    own_weight: Tensor
+    mask: Tensor
+
+
+@dataclass(frozen=True)
 class FMix(WholeBatchMixer):
     """Show the own image where low-frequency noise is brightest, on the share Beta(alpha, alpha) of all pixels.
 
@@ -65,7 +74,6 @@ class FMix(WholeBatchMixer):
     decay: float = 3.0
     spectrum: str = "reference"
     max_soft: float = 0.0
-    kind = Kind.MASK
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -73,22 +81,22 @@ class FMix(WholeBatchMixer):
         check_choice("spectrum", self.spectrum, SPECTRA)
         check_probability("max_soft", self.max_soft)
 
-    def check(self, images: Tensor, labels: Tensor) -> None:
-        super().check(images, labels)
-        if self.spectrum == "reference" and images.shape[-2] < 2:
+    def check_shape(self, shape: tuple[int, ...]) -> None:
+        if self.spectrum == "reference" and shape[-2] < 2:
             raise ValueError(
-                f"the reference spectrum needs images of 2 rows or more, not {images.shape[-2]}: use spectrum='full'"
+                f"the reference spectrum needs images of 2 rows or more, not {shape[-2]}: use spectrum='full'"
             )
 
-    def apply(
-        self, images: Tensor, labels: Tensor, partner: Tensor, generator: torch.Generator, model: Any
-    ) -> MixedBatch:
-        size, (height, width) = len(images), images.shape[-2:]
+    def draw_mixed(self, partner: Tensor, shape: tuple[int, ...], generator: torch.Generator) -> FMixDraws:
         own_weight = draw_beta(self.alpha, 1, generator)
-        own = self.draw_mask(height, width, own_weight, generator).to(images.device).view(1, 1, height, width)
+        return FMixDraws(partner, own_weight, self.draw_mask(shape[-2], shape[-1], own_weight, generator))
+
+    def mix(self, images: Tensor, labels: Tensor, draws: FMixDraws, model: Any) -> MixedBatch:
+        size, partner, own = len(images), draws.partner, draws.mask.to(images.device).expand(1, 1, -1, -1)
         hard = self.max_soft == 0
         mixed = mix_by_mask(images, partner, own > 0) if hard else blend(images, images[partner], own)
-        return self.record(mixed, labels, partner, own_weight.expand(size), mask=own.expand(size, 1, height, width))
+        weight, mask = draws.own_weight.expand(size), own.expand(size, -1, -1, -1)
+        return record(mixed, labels, partner, weight, Kind.MASK, mask=mask)
 
     def draw_mask(self, height: int, width: int, own_weight: Tensor, generator: torch.Generator) -> Tensor:
         """One mask [H, W] float32 in [0, 1] with the share `own_weight` [1] float64 of ones, up to rounding."""

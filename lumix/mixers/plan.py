@@ -1,10 +1,7 @@
-"""The plan of a mix.
+"""MixPlan: what the mixers of `PlannedMixer` draw for a batch, on any device and for anything of B samples.
 
-A mixer draws a `MixPlan` from an explicit generator and applies it. The plan is all that was random, so it can be
-injected by tests, replayed on another device, or applied to something else than images.
-
-Shape legend: B samples, H rows, W columns; D draws, where mode "batch" makes one draw for the batch, "pair" one for
-each two partners, "elem" one for each sample. Weights belong to the own label; they are float64 until applied.
+Shape legend: B samples; D draws, where mode "batch" makes one draw for the batch, "pair" one for each two partners,
+"elem" one for each sample. Weights belong to the own label; they are float64 until applied.
 """
 
 from dataclasses import dataclass, replace
@@ -13,6 +10,7 @@ import torch
 from torch import Tensor
 
 from lumix.batch import Kind, box_area
+from lumix.draws import draw_beta
 
 
 @dataclass(frozen=True)
@@ -26,6 +24,7 @@ class MixPlan:
         box: [B, 4] int64, pasted rectangles (top, bottom, left, right); zeros for none.
         kinds: the kinds that may occur, known without looking at tensors.
         one_draw: whether all samples share one weight and box.
+        hidden: name of the module whose output is mixed instead of the images, or None.
     """
 
     own_weight: Tensor
@@ -34,6 +33,7 @@ class MixPlan:
     box: Tensor
     kinds: frozenset[Kind]
     one_draw: bool = False
+    hidden: str | None = None
 
     def to(self, device: torch.device) -> "MixPlan":
         return replace(
@@ -55,11 +55,18 @@ def unmixed_plan(size: int, device: torch.device) -> MixPlan:
 
 @dataclass(frozen=True)
 class Draws:
-    """D draws before they are dealt out to samples: own_weight [D] float64, kind [D] uint8, box [D, 4] int64."""
+    """D draws before samples take them: own_weight [D] float64, kind [D] uint8, box [D, 4] int64."""
 
     own_weight: Tensor
     kind: Tensor
     box: Tensor
+
+
+def draw_blends(alpha: float, count: int, generator: torch.Generator) -> Draws:
+    """D = `count` blends with weights from Beta(alpha, alpha)."""
+    weight = draw_beta(alpha, count, generator)
+    kind = torch.full((count,), int(Kind.BLEND), dtype=torch.uint8, device=generator.device)
+    return Draws(weight, kind, torch.zeros((count, 4), dtype=torch.int64, device=generator.device))
 
 
 def deal(draws: Draws, mixes: Tensor, partner: Tensor, group: Tensor, kinds: frozenset[Kind]) -> MixPlan:

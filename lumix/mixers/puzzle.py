@@ -16,14 +16,15 @@ from torch import Tensor
 from lumix.batch import Kind, MixedBatch
 from lumix.checks import check_choice, check_positive
 from lumix.draws import draw_beta, draw_integers
-from lumix.mixers.base import WholeBatchMixer
+from lumix.mixers.apply import record
+from lumix.mixers.base import BatchDraws, Given, WholeBatchMixer
 from lumix.mixers.eval_mode import IMAGENET_STD, evaluating
 from lumix.mixers.pixels import blend
 from lumix.mixers.puzzle_cut import SOLVERS, cut_energy, saliency_share, solve
 from lumix.mixers.puzzle_transport import transport, transport_plan
 
 
-def input_saliency(model: torch.nn.Module, images: Tensor, labels: Tensor) -> Tensor:
+def input_saliency(model: torch.nn.Module | None, images: Tensor, labels: Tensor) -> Tensor:
     """Root mean square over channels [B, H, W] float32 of the gradient of the cross entropy at the images.
 
     The network is in eval mode meanwhile. Its weights get no gradient, and none is computed for them. The loss is
@@ -33,7 +34,12 @@ def input_saliency(model: torch.nn.Module, images: Tensor, labels: Tensor) -> Te
         model: from images to logits [B, classes], possibly inside DistributedDataParallel.
         images: [B, C, H, W] of floating point.
         labels: [B] int64.
+
+    Raises:
+        ValueError: without a model.
     """
+    if model is None:
+        raise ValueError("PuzzleMix looks at the images through the network: pass model=")
     if isinstance(model, torch.nn.parallel.DistributedDataParallel):
         model = model.module
     with torch.enable_grad(), evaluating(model):
@@ -41,6 +47,14 @@ def input_saliency(model: torch.nn.Module, images: Tensor, labels: Tensor) -> Te
         loss = F.cross_entropy(model(pixels).float(), labels, reduction="sum")
         (gradient,) = torch.autograd.grad(loss, pixels)
     return gradient.float().square().mean(1).sqrt()
+
+
+@dataclass(frozen=True)
+class PuzzleDraws(BatchDraws):
+    """The own image's share in [0, 1], and the number of blocks per side."""
+
+    lam: float
+    grid: int
 
 
 @dataclass(frozen=True)
@@ -53,8 +67,7 @@ class PuzzleMix(WholeBatchMixer):
         beta, gamma, eta: weight of equal labels of neighbours, of equal colours across borders, of the drawn share.
         neighbours: side in pixels of the cells over which colours are averaged, at most a block.
         grids: numbers of blocks per side, one drawn per batch; None is all of 2, 4, 8, 16 that suit the image.
-        transport: whether salient cells move; then `moved` is set in the record, and the mask says whose pixel shows,
-            no longer which.
+        transport: whether salient cells move; then `moved` is set in the MixedBatch.
         transport_eps: price of distance, above 0.
         transport_size: side in pixels of the cells that move where blocks are larger; -1 (as for ImageNet) moves whole
             blocks. The published CIFAR runs use 4.
@@ -75,18 +88,16 @@ class PuzzleMix(WholeBatchMixer):
     transport_size: int = -1
     solver: str = "maxflow"
     std: tuple[float, ...] | None = None
-    kind = Kind.MASK
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_positive("alpha", self.alpha)
-        check_positive("neighbours", self.neighbours)
+        for name in ("alpha", "neighbours", "transport_eps"):
+            check_positive(name, getattr(self, name))
         check_choice("solver", self.solver, SOLVERS)
         if self.solver == "maxflow" and find_spec("scipy") is None:  # not first at a batch that leaves blocks open
             raise ImportError("solver='maxflow' needs SciPy: pip install scipy, or use solver='icm'")
         if self.num_labels < 2:
             raise ValueError(f"num_labels must be at least 2, not {self.num_labels!r}")
-        check_positive("transport_eps", self.transport_eps)
         for name in ("beta", "gamma", "eta"):
             if not getattr(self, name) >= 0:
                 raise ValueError(f"{name} must be at least 0, not {getattr(self, name)!r}")
@@ -114,55 +125,44 @@ class PuzzleMix(WholeBatchMixer):
         block = side // grid
         return side % grid == 0 and block >= 2 and block % min(self.neighbours, block) == 0
 
-    def check(self, images: Tensor, labels: Tensor) -> None:
-        super().check(images, labels)
-        if images.shape[-2] != images.shape[-1]:
-            raise ValueError(f"PuzzleMix needs square images, not {images.shape[-2]} x {images.shape[-1]}: crop them")
-        if not images.is_floating_point():
-            raise ValueError(f"PuzzleMix needs the normalised images that the network takes, not {images.dtype}")
-        if self.std is not None and len(self.std) != images.shape[1]:
-            raise ValueError(f"std has {len(self.std)} values for images of {images.shape[1]} channels")
+    def check_shape(self, shape: tuple[int, ...]) -> None:
+        if shape[-2] != shape[-1]:
+            raise ValueError(f"PuzzleMix needs square images, not {shape[-2]} x {shape[-1]}: crop them")
+        if self.std is not None and len(self.std) != shape[1]:
+            raise ValueError(f"std has {len(self.std)} values for images of {shape[1]} channels")
 
-    def apply(
-        self, images: Tensor, labels: Tensor, partner: Tensor, generator: torch.Generator, model: Any
-    ) -> MixedBatch:
-        """As the base says, for images [B, C, H, H] of floating point, seen by `model`, which stays as it is.
-
-        Raises:
-            ValueError: without a model.
-            ImportError: where the solver's library is missing.
-        """
-        if model is None:
-            raise ValueError("PuzzleMix looks at the images through the network: pass model=")
+    def draw_mixed(self, partner: Tensor, shape: tuple[int, ...], generator: torch.Generator) -> PuzzleDraws:
+        grids = self.suitable_grids(shape[-1])
         lam = float(draw_beta(self.alpha, 1, generator))
-        grids = self.suitable_grids(images.shape[-1])
-        drawn = draw_integers(torch.tensor([len(grids)], device=generator.device), generator)
-        saliency = input_saliency(model, images, labels)
-        return self.mix(images, labels, partner, lam, grids[int(drawn)], saliency)
+        index = draw_integers(torch.tensor([len(grids)], device=generator.device), generator)
+        return PuzzleDraws(partner, lam, grids[int(index)])
 
     @torch.no_grad()
     def mix(
-        self, images: Tensor, labels: Tensor, partner: Tensor, lam: float, grid: int, saliency: Tensor
+        self, images: Tensor, labels: Tensor, draws: PuzzleDraws, model: Any, saliency: Given = None, mask: Given = None
     ) -> MixedBatch:
-        """The mix for given draws and saliency [B, H, H]: all but the network's part.
+        """As the base says, for images [B, C, H, H] of floating point, seen by `model`, which stays as it is.
 
-        Args:
-            images, labels: as above.
-            partner: [B] int64 on the images' device.
-            lam: drawn share of the own image in [0, 1].
-            grid: blocks per side.
+        Given `saliency` maps [B, H, H] need no model; a given `mask` [B, n, n] is the own image's share of each block.
+
+        Raises:
+            ValueError: without a model where it is needed, or for images that are not of floating point.
+            ImportError: where the solver's library is missing.
         """
-        self.check(images, labels)
-        mask = self.mask(images, partner, lam, grid, saliency)
+        if not images.is_floating_point():
+            raise ValueError(f"PuzzleMix needs the normalised images that the network takes, not {images.dtype}")
+        partner = draws.partner
         own, other = images, images[partner]
-        if self.transport:
-            own, other, mask = self._moved(own, other, mask, partner, saliency)
-        side = images.shape[-1]
-        pixels = upsample(mask, side // mask.shape[-1]).unsqueeze(1)
+        if mask is None or self.transport:
+            saliency = input_saliency(model, images, labels) if saliency is None else saliency
+            mask = self.mask(images, partner, draws.lam, draws.grid, saliency) if mask is None else mask
+            if self.transport:
+                own, other, mask = self._moved(own, other, mask, partner, saliency)
+        pixels = upsample(mask, images.shape[-1] // mask.shape[-1]).unsqueeze(1)
         mixed = blend(own, other, pixels)
         if images.is_contiguous(memory_format=torch.channels_last) and not images.is_contiguous():
             mixed = mixed.contiguous(memory_format=torch.channels_last)
-        return self.record(mixed, labels, partner, mask.mean((1, 2)), mask=pixels, moved=self.transport)
+        return record(mixed, labels, partner, mask.mean((1, 2)), Kind.MASK, mask=pixels, moved=self.transport)
 
     def mask(self, images: Tensor, partner: Tensor, lam: float, grid: int, saliency: Tensor) -> Tensor:
         """[B, n, n] float32, the own image's share of each block."""

@@ -187,8 +187,8 @@ def _neighbour_sum(pairs: tuple[Tensor, Tensor], values: Tensor) -> Tensor:
     return total
 
 
-def solve_maxflow(energy: CutEnergy) -> Tensor:
-    """A global minimum, by one minimum cut for the whole batch.
+def solve_maxflow(energy: CutEnergy, limit: int = LARGEST_FLOW) -> Tensor:
+    """A global minimum, by one minimum cut for the whole batch, or several where its costs reach the `limit`.
 
     Descents from both ends enclose every minimum; only blocks on which they disagree enter the graph. A block with
     labels low .. high becomes a chain of nodes, node a on the source's side where its label is at least a.
@@ -213,19 +213,19 @@ def solve_maxflow(energy: CutEnergy) -> Tensor:
     # pairs of chain nodes plus terms of one block each; settled nodes of a neighbour turn into such terms too.
     rise = step + degree.unsqueeze(-1) * (2 * level - 1) - fixed.unsqueeze(-1)
     is_open = (level > low.unsqueeze(-1)) & (level <= high.unsqueeze(-1))
-    return (low + _cut_open_nodes(energy, rise, is_open)).to(device)
+    return (low + _cut_open_nodes(energy, rise, is_open, limit)).to(device)
 
 
-def _cut_open_nodes(energy: CutEnergy, rise: Tensor, is_open: Tensor) -> Tensor:
+def _cut_open_nodes(energy: CutEnergy, rise: Tensor, is_open: Tensor, limit: int) -> Tensor:
     """[B, n, n] int64, how far above its lower bound each label lies, from the graph of the open nodes."""
     pull = rise[is_open].neg().clamp(min=0).sum()
-    if int(pull) >= LARGEST_FLOW:
+    if int(pull) >= limit:
         half = len(rise) // 2
         if half == 0:
             raise ValueError("the mask's costs exceed the 32 bits of scipy's maximum flow: use solver='icm'")
         parts = (slice(None, half), slice(half, None))
         energies = (CutEnergy(energy.unary[part], energy.down[part], energy.right[part]) for part in parts)
-        return torch.cat([_cut_open_nodes(e, rise[p], is_open[p]) for e, p in zip(energies, parts, strict=True)])
+        return torch.cat([_cut_open_nodes(e, rise[p], is_open[p], limit) for e, p in zip(energies, parts, strict=True)])
     node = (is_open.flatten().cumsum(0) - 1).view_as(is_open)
     edges = [_chain_edges(node, is_open), *_pair_edges(energy, node, is_open)]
     tail, head, capacity = (torch.cat(column) for column in zip(*edges, strict=True))

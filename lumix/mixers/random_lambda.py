@@ -9,12 +9,22 @@ from torch import Tensor
 from lumix.batch import Kind, MixedBatch
 from lumix.checks import check_batch, check_choice, check_positive
 from lumix.draws import PAIRINGS, draw_beta, draw_partners
+from lumix.mixers.apply import record
+from lumix.mixers.base import Mixer
 from lumix.mixers.patches import patch_grid
 from lumix.mixers.pixels import blend
 
 
 @dataclass(frozen=True)
-class RandomLambda:
+class RandomLambdaDraws:
+    """Partners [B] int64, and the own weight [B, 1, rows, columns] float64 of each patch."""
+
+    partner: Tensor
+    own_weight: Tensor
+
+
+@dataclass(frozen=True)
+class RandomLambda(Mixer):
     """Blend with one Beta(alpha, alpha) draw per patch; the label weight is the mean over patches (I-18).
 
     Attributes:
@@ -31,19 +41,15 @@ class RandomLambda:
         check_positive("alpha", self.alpha)
         check_choice("pairing", self.pairing, PAIRINGS)
 
-    def __call__(self, images: Tensor, labels: Tensor, generator: torch.Generator, model: Any = None) -> MixedBatch:
-        check_batch(images, labels)
-        size = len(images)
-        rows, columns = patch_grid(images.shape[-2], images.shape[-1], self.patch)
-        partner, _, _ = draw_partners(size, "elem", self.pairing, generator)
-        grid = draw_beta(self.alpha, size * rows * columns, generator).view(size, 1, rows, columns).to(images.device)
-        partner = partner.to(images.device)
+    def draw(self, shape: tuple[int, ...], generator: torch.Generator) -> RandomLambdaDraws:
+        rows, columns = patch_grid(shape[-2], shape[-1], self.patch)
+        partner, _, _ = draw_partners(shape[0], "elem", self.pairing, generator)
+        weight = draw_beta(self.alpha, shape[0] * rows * columns, generator)
+        return RandomLambdaDraws(partner, weight.view(shape[0], 1, rows, columns))
+
+    def apply(self, images: Tensor, labels: Tensor, draws: RandomLambdaDraws, model: Any = None) -> MixedBatch:
+        check_batch(images, labels, len(draws.partner))
+        partner, grid = draws.partner.to(images.device), draws.own_weight.to(images.device)
         weights = grid.repeat_interleave(self.patch, dim=2).repeat_interleave(self.patch, dim=3)
-        return MixedBatch(
-            images=blend(images, images.index_select(0, partner), weights),
-            labels=labels,
-            partner_labels=labels[partner],
-            own_weight=grid.mean(dim=(1, 2, 3)).to(torch.float32),
-            partner=partner,
-            kind=torch.full((size,), int(Kind.MIXUP), dtype=torch.uint8, device=images.device),
-        )
+        mixed = blend(images, images.index_select(0, partner), weights)
+        return record(mixed, labels, partner, grid.mean(dim=(1, 2, 3)), Kind.BLEND)

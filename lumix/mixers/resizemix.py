@@ -10,10 +10,18 @@ from torch.nn import functional as F
 from lumix.batch import Kind, MixedBatch
 from lumix.checks import check_choice
 from lumix.draws import draw_integers, draw_uniform
-from lumix.mixers.base import WholeBatchMixer
+from lumix.mixers.apply import record
+from lumix.mixers.base import BatchDraws, WholeBatchMixer
 from lumix.mixers.boxes import visible_share
 
 INTERPOLATIONS = ("nearest", "bilinear")
+
+
+@dataclass(frozen=True)
+class ResizeMixDraws(BatchDraws):
+    """The box [4] int64 (top, bottom, left, right)."""
+
+    box: Tensor
 
 
 @dataclass(frozen=True)
@@ -22,8 +30,7 @@ class ResizeMix(WholeBatchMixer):
 
     The box lies around a uniform centre and is clipped at the border; the partner is resized to what is left of it, so
     its aspect changes there, as in the public code (the paper speaks of a random place inside the image). The own
-    label keeps the share that stays visible. The record's masks tell whose pixel shows; that the partner's pixels
-    come from elsewhere is marked by `moved`.
+    label keeps the share that stays visible. As the partner's pixels come from elsewhere, `moved` is set.
 
     Attributes:
         low, high: tau is uniform between them, 0 <= low <= high <= 1. A side below 2 pixels becomes 2.
@@ -33,7 +40,6 @@ class ResizeMix(WholeBatchMixer):
     low: float = 0.1
     high: float = 0.8
     interpolation: str = "nearest"
-    kind = Kind.CUTMIX
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -43,16 +49,16 @@ class ResizeMix(WholeBatchMixer):
             )
         check_choice("interpolation", self.interpolation, INTERPOLATIONS)
 
-    def apply(
-        self, images: Tensor, labels: Tensor, partner: Tensor, generator: torch.Generator, model: Any
-    ) -> MixedBatch:
-        height, width = images.shape[-2:]
-        box = self.draw_box(height, width, generator)
-        top, bottom, left, right = box.tolist()
+    def draw_mixed(self, partner: Tensor, shape: tuple[int, ...], generator: torch.Generator) -> ResizeMixDraws:
+        return ResizeMixDraws(partner, self.draw_box(shape[-2], shape[-1], generator))
+
+    def mix(self, images: Tensor, labels: Tensor, draws: ResizeMixDraws, model: Any) -> MixedBatch:
+        top, bottom, left, right = draws.box.tolist()
         mixed = images.clone()
-        mixed[:, :, top:bottom, left:right] = self.resize(images, bottom - top, right - left)[partner]
-        boxes = box.to(images.device).expand(len(images), 4)
-        return self.record(mixed, labels, partner, visible_share(boxes, height, width), box=boxes, moved=True)
+        mixed[:, :, top:bottom, left:right] = self.resize(images, bottom - top, right - left)[draws.partner]
+        boxes = draws.box.to(images.device).expand(len(images), 4)
+        weight = visible_share(boxes, *images.shape[-2:])
+        return record(mixed, labels, draws.partner, weight, Kind.BOX, box=boxes, moved=True)
 
     def draw_box(self, height: int, width: int, generator: torch.Generator) -> Tensor:
         """One clipped box [4] int64 (top, bottom, left, right) of at least one pixel, on the generator's device."""

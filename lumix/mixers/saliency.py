@@ -4,8 +4,7 @@ Bright or dark against the mean of what surrounds a pixel, over six window sizes
 where it rounds and where it truncates, so that the peak, which is all that SaliencyMix uses, is the same.
 """
 
-from importlib import import_module
-from typing import Any
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
@@ -50,25 +49,6 @@ def reference_float_saliency(images: Tensor) -> Tensor:
     return in_chunks(images, maps)
 
 
-def opencv_saliency(images: Tensor) -> Tensor:
-    """OpenCV's own maps [B, H, W] float32 of images [B, 3 or 1, H, W] uint8 or float32 (then with the slip).
-
-    Raises:
-        ImportError: without OpenCV's contrib modules.
-        ValueError: for another dtype or shape.
-    """
-    check_detectable(images, torch.float32 if images.is_floating_point() else torch.uint8)
-    try:
-        cv2: Any = import_module("cv2")
-        detector = cv2.saliency.StaticSaliencyFineGrained_create()
-    except (ImportError, AttributeError):
-        remedy = "pip install opencv-contrib-python-headless"
-        raise ImportError(f"detector='opencv' needs OpenCV with its contrib modules: {remedy}") from None
-    pixels = images.permute(0, 2, 3, 1).contiguous().cpu().numpy()
-    maps = [torch.from_numpy(detector.computeSaliency(image)[1]) for image in pixels]
-    return torch.stack(maps).to(images.device)
-
-
 def peaks(maps: Tensor) -> Tensor:
     """[B, 2] int64, row and column of the largest value of each map [B, H, W], the first in row-major order."""
     width = maps.shape[-1]
@@ -86,7 +66,7 @@ def check_detectable(images: Tensor, dtype: torch.dtype) -> None:
         raise ValueError(f"this saliency detector reads images of dtype {dtype}, not {images.dtype}")
 
 
-def in_chunks(images: Tensor, maps: Any) -> Tensor:
+def in_chunks(images: Tensor, maps: Callable[[Tensor], Tensor]) -> Tensor:
     """`maps` of the images, a few of them at a time on the CPU."""
     if images.device.type != "cpu":
         return maps(images)

@@ -10,15 +10,21 @@ from lumix.batch import Kind, MixedBatch
 from lumix.checks import check_choice, check_positive
 from lumix.draws import draw_beta
 from lumix.mixers.apply import apply_plan
-from lumix.mixers.base import WholeBatchMixer
+from lumix.mixers.base import BatchDraws, Given, WholeBatchMixer
 from lumix.mixers.boxes import BOX_RULES, box_around, visible_share
 from lumix.mixers.eval_mode import IMAGENET_MEAN, IMAGENET_STD
 from lumix.mixers.plan import Draws, deal
-from lumix.mixers.saliency import fine_grained_saliency, in_chunks, opencv_saliency, peaks, reference_float_saliency
+from lumix.mixers.saliency import fine_grained_saliency, in_chunks, peaks, reference_float_saliency
 
 SCOPES = ("batch_first", "sample")
 INPUTS = ("uint8", "reference_float")
-DETECTORS = ("torch", "opencv")
+
+
+@dataclass(frozen=True)
+class SaliencyMixDraws(BatchDraws):
+    """The own image's share before a box is clipped, [1] or [B] float64."""
+
+    own_weight: Tensor
 
 
 @dataclass(frozen=True)
@@ -36,7 +42,6 @@ class SaliencyMix(WholeBatchMixer):
             "reference_float": the published slip, floats read as bytes (`reference_float_saliency`), which places the
             box by little more than chance. Images in uint8 are seen as they are.
         mean, std: normalisation of float images, one entry a channel; ImageNet's by default.
-        detector: "torch", on the device of the images, or "opencv", the same maps from OpenCV's contrib modules.
         box_rule: edges of a box of odd side, see `CutMix`.
     """
 
@@ -45,53 +50,51 @@ class SaliencyMix(WholeBatchMixer):
     saliency_input: str = "uint8"
     mean: tuple[float, ...] = IMAGENET_MEAN
     std: tuple[float, ...] = IMAGENET_STD
-    detector: str = "torch"
     box_rule: str = "legacy"
-    kind = Kind.CUTMIX
 
     def __post_init__(self) -> None:
         super().__post_init__()
         check_positive("alpha", self.alpha)
         check_choice("scope", self.scope, SCOPES)
         check_choice("saliency_input", self.saliency_input, INPUTS)
-        check_choice("detector", self.detector, DETECTORS)
         check_choice("box_rule", self.box_rule, BOX_RULES)
         if len(self.mean) != len(self.std):
             raise ValueError(
                 f"mean and std must have one entry a channel each, not {len(self.mean)} and {len(self.std)}"
             )
 
-    def apply(
-        self, images: Tensor, labels: Tensor, partner: Tensor, generator: torch.Generator, model: Any
+    def draw_mixed(self, partner: Tensor, shape: tuple[int, ...], generator: torch.Generator) -> SaliencyMixDraws:
+        count = 1 if self.scope == "batch_first" else shape[0]
+        return SaliencyMixDraws(partner, draw_beta(self.alpha, count, generator))
+
+    def mix(
+        self, images: Tensor, labels: Tensor, draws: SaliencyMixDraws, model: Any, saliency: Given = None
     ) -> MixedBatch:
-        """As the base says, for images [B, 3 or 1, H, W], uint8 or floating.
+        """As the base says, for images [B, 3 or 1, H, W], uint8 or floating; with `saliency` maps [B, H, W] for any.
 
         Raises:
             ValueError: for a `mean` that does not match the channels.
-            ImportError: for detector "opencv" without OpenCV's contrib modules.
         """
-        size, (height, width), device = len(images), images.shape[-2:], images.device
-        count = 1 if self.scope == "batch_first" else size
-        own_weight = draw_beta(self.alpha, count, generator).to(device)
-        centre = peaks(self.saliency(images[partner[:count]]))
-        box = box_around(own_weight, centre, height, width, self.box_rule)
-        kind = torch.full((count,), int(Kind.CUTMIX), dtype=torch.uint8, device=device)
-        draws = Draws(visible_share(box, height, width), kind, box)
-        group = torch.arange(size, device=device) * (count > 1)
-        plan = deal(draws, torch.ones(count, dtype=torch.bool, device=device), partner, group, self.kinds)
-        return apply_plan(images, labels, plan)
+        count, (height, width), device = len(draws.own_weight), images.shape[-2:], images.device
+        looked_at = draws.partner[:count]
+        maps = self.saliency(images[looked_at]) if saliency is None else saliency[looked_at]
+        box = box_around(draws.own_weight.to(device), peaks(maps), height, width, self.box_rule)
+        kind = torch.full((count,), int(Kind.BOX), dtype=torch.uint8, device=device)
+        boxes = Draws(visible_share(box, height, width), kind, box)
+        group = torch.arange(len(images), device=device) * (count > 1)
+        mixes = torch.ones(count, dtype=torch.bool, device=device)
+        return apply_plan(images, labels, deal(boxes, mixes, draws.partner, group, frozenset({Kind.BOX})))
 
     def saliency(self, images: Tensor) -> Tensor:
         """The maps [B, H, W] float32 in [0, 1] that place the boxes, of images [B, 3 or 1, H, W]."""
         return in_chunks(images.detach(), self._detect)
 
     def _detect(self, images: Tensor) -> Tensor:
-        if images.dtype != torch.uint8:
-            slip = self.saliency_input == "reference_float"
-            images = images.float() if slip else self.to_bytes(images)
-        if self.detector == "opencv":
-            return opencv_saliency(images)
-        return fine_grained_saliency(images) if images.dtype == torch.uint8 else reference_float_saliency(images)
+        if images.dtype == torch.uint8:
+            return fine_grained_saliency(images)
+        if self.saliency_input == "reference_float":
+            return reference_float_saliency(images.float())
+        return fine_grained_saliency(self.to_bytes(images))
 
     def to_bytes(self, images: Tensor) -> Tensor:
         """Normalised float images as the uint8 pixels they came from."""

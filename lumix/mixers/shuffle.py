@@ -7,24 +7,38 @@ import torch
 from torch import Tensor
 
 from lumix.batch import MixedBatch
+from lumix.checks import check_batch
 from lumix.mixers.base import Mixer
 from lumix.mixers.patches import patch_grid, permute_patches
 
 
 @dataclass(frozen=True)
-class RandomShuffle:
+class ShuffleDraws:
+    """What the mixer drew, and the order of the patches, [B, patches] int64."""
+
+    mixing: Any
+    order: Tensor
+
+
+@dataclass(frozen=True)
+class RandomShuffle(Mixer):
     """Shuffle the patches of what `mixer` returns; labels and their weights stay as they are.
 
     With the network's own patch size this permutes its tokens before the position embedding. A permutation of 16 x 16
-    pixels is the reading for 224 pixels (I-18). The record's box is dropped: it no longer describes the image.
+    pixels is the reading for 224 pixels (I-18). The batch's box and mask are dropped: they no longer fit the image.
     """
 
     mixer: Mixer
     patch: int = 16
 
-    def __call__(self, images: Tensor, labels: Tensor, generator: torch.Generator, model: Any = None) -> MixedBatch:
-        batch = self.mixer(images, labels, generator, model)
-        rows, columns = patch_grid(images.shape[-2], images.shape[-1], self.patch)
-        keys = torch.rand(len(batch), rows * columns, generator=generator, device=generator.device)
-        order = keys.argsort(dim=1).to(images.device)
-        return replace(batch, images=permute_patches(batch.images, order, self.patch), box=None, mask=None)
+    def draw(self, shape: tuple[int, ...], generator: torch.Generator) -> ShuffleDraws:
+        rows, columns = patch_grid(shape[-2], shape[-1], self.patch)
+        mixing = self.mixer.draw(shape, generator)
+        keys = torch.rand(shape[0], rows * columns, generator=generator, device=generator.device)
+        return ShuffleDraws(mixing, keys.argsort(dim=1))
+
+    def apply(self, images: Tensor, labels: Tensor, draws: ShuffleDraws, model: Any = None) -> MixedBatch:
+        check_batch(images, labels, len(draws.order))
+        batch = self.mixer.apply(images, labels, draws.mixing, model)
+        shuffled = permute_patches(batch.images, draws.order.to(images.device), self.patch)
+        return replace(batch, images=shuffled, box=None, mask=None)

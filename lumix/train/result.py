@@ -64,5 +64,5 @@ def outcome(metrics: list[dict[str, Any]], run: Run) -> dict[str, Any]:
         },
         "top5": {"last": last["top5"]},
         "loss": {"last": last["eval_loss"]},
-        "lambda": {name: metrics[-1][name] for name in ("lam_0", "lam", "perturbation", "share_cutmix")},
+        "lambda": {name: metrics[-1][name] for name in ("lam_0", "lam", "perturbation", "share_cut")},
     }

@@ -27,11 +27,11 @@ def tally(batch: MixedBatch, loss: Tensor, own_weight: Tensor, perturbed: Tensor
 
 def summary(sums: Tensor) -> dict[str, Any]:
     """A tally's means, as metrics.jsonl names them; the perturbation is None where nothing was perturbed."""
-    samples, loss, lam_0, lam, change, perturbed, cutmix = sums.tolist()
+    samples, loss, lam_0, lam, change, perturbed, cut = sums.tolist()
     return {
         "loss": loss / samples,
         "lam_0": lam_0 / samples,
         "lam": lam / samples,
         "perturbation": change / perturbed if perturbed else None,
-        "share_cutmix": cutmix / samples,
+        "share_cut": cut / samples,
     }

@@ -10,20 +10,12 @@ from torch import Tensor, nn
 
 from lumix import mixers
 from lumix.batch import MixedBatch
+from lumix.composition import Either, Switch
 from lumix.loss import MixLoss
-from lumix.mixers.apply import apply_plan
-from lumix.mixers.plan import unmixed_plan
 from lumix.rules import AreaRule, BetaLaw, ConstantLaw, Law, LUMixRule, NormalLaw, Rule, TransMixRule
 from lumix.train.attention import check_class_attention, recorded_attention
 from lumix.train.config import Loss, Mix, Run
 from lumix.train.frozen import frozen_network
-
-
-class NoMix:
-    """The mixer that leaves every sample as it is."""
-
-    def __call__(self, images: Tensor, labels: Tensor, generator: torch.Generator, model: Any = None) -> MixedBatch:
-        return apply_plan(images, labels, unmixed_plan(len(images), images.device))
 
 
 def build_mixer(
@@ -38,17 +30,17 @@ def build_mixer(
     draw: dict[str, Any] = {"mode": mix.mode, "pairing": mix.pairing, "prob": mix.prob}
     mixer: Any
     if not mix.cutmix_alpha:
-        mixer = mixers.Mixup(mix.mixup_alpha, **draw) if mix.mixup_alpha else NoMix()
+        mixer = mixers.Mixup(mix.mixup_alpha, **draw) if mix.mixup_alpha else mixers.NoMix()
     elif mix.method == "cutmix":
         cutmix = mixers.CutMix(mix.cutmix_alpha, box_rule=mix.box_rule)
         mixer = replace(cutmix, **draw)
         if mix.mixup_alpha:
-            mixer = mixers.Switch(mixers.Mixup(mix.mixup_alpha), cutmix, mix.switch_prob, **draw)
+            mixer = Switch(mixers.Mixup(mix.mixup_alpha), cutmix, mix.switch_prob, **draw)
     else:
         mixer = _build_rival(mix, mean, std, network)
         if mix.mixup_alpha:
             mixup = mixers.Mixup(mix.mixup_alpha, mode=mix.mode, pairing=mix.pairing)
-            mixer = mixers.Either(mixup, replace(mixer, prob=1.0), mix.switch_prob, mix.prob)
+            mixer = Either(mixup, replace(mixer, prob=1.0), mix.switch_prob, mix.prob)
     return mixers.RandomShuffle(mixer, mix.shuffle_patch) if mix.shuffle_patch else mixer
 
 

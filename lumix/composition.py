@@ -1,4 +1,4 @@
-"""timm's switch between Mixup and CutMix, the DeiT baseline: each draw is one of the two; and one of any two mixers."""
+"""Mixers made of mixers: Switch (Mixup or CutMix for each draw, DeiT's baseline) and Either (one of any two)."""
 
 from dataclasses import dataclass, field
 from typing import Any
@@ -7,13 +7,13 @@ import torch
 from torch import Tensor
 
 from lumix.batch import Kind, MixedBatch
-from lumix.checks import check_batch, check_probability
+from lumix.checks import check_probability
 from lumix.draws import draw_uniform
-from lumix.mixers.apply import apply_plan
 from lumix.mixers.base import Mixer, PlannedMixer
 from lumix.mixers.cutmix import CutMix
 from lumix.mixers.mixup import Mixup
-from lumix.mixers.plan import Draws, unmixed_plan
+from lumix.mixers.none import NoMix
+from lumix.mixers.plan import Draws
 
 
 @dataclass(frozen=True)
@@ -30,19 +30,16 @@ class Switch(PlannedMixer):
     mixup: Mixup = field(default_factory=Mixup)
     cutmix: CutMix = field(default_factory=CutMix)
     switch_prob: float = 0.5
+    kinds = frozenset({Kind.BLEND, Kind.BOX})
 
     def __post_init__(self) -> None:
         super().__post_init__()
         check_probability("switch_prob", self.switch_prob)
 
-    @property
-    def kinds(self) -> frozenset[Kind]:
-        return frozenset({Kind.MIXUP, Kind.CUTMIX})
-
-    def draw(self, count: int, height: int, width: int, generator: torch.Generator) -> Draws:
+    def draw_each(self, count: int, height: int, width: int, generator: torch.Generator) -> Draws:
         cuts = draw_uniform(count, generator) < self.switch_prob
-        cut = self.cutmix.draw(count, height, width, generator)
-        blended = self.mixup.draw(count, height, width, generator)
+        cut = self.cutmix.draw_each(count, height, width, generator)
+        blended = self.mixup.draw_each(count, height, width, generator)
         return Draws(
             torch.where(cuts, cut.own_weight, blended.own_weight),
             torch.where(cuts, cut.kind, blended.kind),
@@ -51,7 +48,15 @@ class Switch(PlannedMixer):
 
 
 @dataclass(frozen=True)
-class Either:
+class EitherDraws:
+    """Which mixer was drawn, 0 for none of the two, 1 for the first, 2 for the second; and what it drew itself."""
+
+    chosen: int
+    draws: Any
+
+
+@dataclass(frozen=True)
+class Either(Mixer):
     """One of two mixers for the whole batch: the switch for methods that look at the images, such as Puzzle-Mix.
 
     Attributes:
@@ -69,11 +74,14 @@ class Either:
         check_probability("switch_prob", self.switch_prob)
         check_probability("prob", self.prob)
 
-    def __call__(self, images: Tensor, labels: Tensor, generator: torch.Generator, model: Any = None) -> MixedBatch:
+    def _part(self, chosen: int) -> Mixer:
+        return (NoMix(), self.first, self.second)[chosen]
+
+    def draw(self, shape: tuple[int, ...], generator: torch.Generator) -> EitherDraws:
         """As `Mixer`. Two draws are looked at, which waits for the device of a generator that is not on the CPU."""
-        check_batch(images, labels)
         mixing, switching = draw_uniform(2, generator).tolist()
-        if mixing >= self.prob:
-            return apply_plan(images, labels, unmixed_plan(len(images), images.device))
-        chosen = self.second if switching < self.switch_prob else self.first
-        return chosen(images, labels, generator, model)
+        chosen = (2 if switching < self.switch_prob else 1) if mixing < self.prob else 0
+        return EitherDraws(chosen, self._part(chosen).draw(shape, generator))
+
+    def apply(self, images: Tensor, labels: Tensor, draws: EitherDraws, model: Any = None) -> MixedBatch:
+        return self._part(draws.chosen).apply(images, labels, draws.draws, model)

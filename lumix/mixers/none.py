@@ -1,0 +1,21 @@
+"""NoMix: the mixer that leaves every sample as it is."""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from lumix.batch import MixedBatch
+from lumix.mixers.apply import apply_plan
+from lumix.mixers.base import Mixer
+from lumix.mixers.plan import MixPlan, unmixed_plan
+
+
+class NoMix(Mixer):
+    """Return a copy of the images, all of kind NONE. Nothing is drawn from the generator."""
+
+    def draw(self, shape: tuple[int, ...], generator: torch.Generator) -> MixPlan:
+        return unmixed_plan(shape[0], generator.device)
+
+    def apply(self, images: Tensor, labels: Tensor, draws: MixPlan, model: Any = None) -> MixedBatch:
+        return apply_plan(images, labels, draws)
