@@ -22,21 +22,23 @@ def undecayed_names(model: nn.Module) -> set[str]:
     return names
 
 
-def build_optimizer(optim: Optim, model: nn.Module) -> Optimizer:
-    """timm's optimizer; no weight decay on biases, norms, other 1-D parameters and `undecayed_names`."""
-    skip = undecayed_names(model)
+def parameter_groups(model: nn.Module) -> list[dict[str, Any]]:
+    """All that trains, in two groups: biases, norms, other 1-D parameters and `undecayed_names` without weight decay.
+
+    The other group names no weight decay: it takes the optimizer's.
+    """
+    groups = param_groups_weight_decay(model, 1.0, no_weight_decay_list=undecayed_names(model))
+    return [{name: value for name, value in group.items() if value != 1.0} for group in groups]
+
+
+def build_optimizer(optim: Optim, groups: list[dict[str, Any]]) -> Optimizer:
+    """timm's optimizer of groups of parameters, as from `parameter_groups`."""
     options: dict[str, Any] = {}
     if optim.name == "adamw":
         # One kernel for all parameters where torch has it: most of a tiny model's step is launching.
-        options = {"fused": next(model.parameters()).device.type in ("cpu", "cuda")}
+        options = {"fused": groups[0]["params"][0].device.type in ("cpu", "cuda")}
     return create_optimizer_v2(
-        model,
-        opt=optim.name,
-        lr=optim.lr,
-        weight_decay=optim.weight_decay,
-        momentum=optim.momentum,
-        param_group_fn=lambda m: param_groups_weight_decay(m, optim.weight_decay, no_weight_decay_list=skip),
-        **options,
+        groups, opt=optim.name, lr=optim.lr, weight_decay=optim.weight_decay, momentum=optim.momentum, **options
     )
 
 

@@ -1,7 +1,9 @@
-"""MixTask: timm's training task that owns the mixer, the model, the label rule and the loss."""
+"""Task: everything that trains, and what one step of it is; MixTask trains one network on mixed images."""
 
-from dataclasses import replace
-from typing import Any
+from collections.abc import Callable
+from contextlib import AbstractContextManager, ExitStack
+from dataclasses import dataclass
+from typing import Any, Protocol
 
 import torch
 from timm.task import ClassificationTask
@@ -13,10 +15,82 @@ from lumix.batch import MixedBatch
 from lumix.loss import MixLoss
 from lumix.mixers.apply import apply_plan
 from lumix.mixers.plan import unmixed_plan
-from lumix.rules import AreaRule, BetaLaw, ConstantLaw, Law, LUMixRule, NormalLaw, Rule, TransMixRule
+from lumix.rules import LUMixRule
 from lumix.train.attention import check_class_attention, recorded_attention
-from lumix.train.config import Loss, Mix, Run
-from lumix.train.frozen import frozen_network
+from lumix.train.optim import parameter_groups
+
+Streams = Callable[[str], torch.Generator]  # the generator of a name ("mix", "rule", ...) at this step of this process
+
+
+class Batch(Protocol):
+    """What a task made of an update's images; parts of it are slices."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, rows: slice) -> Any: ...
+
+
+@dataclass(frozen=True)
+class StepResult:
+    """One forward pass over B samples.
+
+    Attributes:
+        loss: scalar with gradient, the mean over the samples.
+        parts: name of each term of the loss -> its value for each sample [B], without gradient.
+        record: name -> what the log tells the mean of, [B] without gradient; NaN where a sample has no such value. The
+            same names at every step; "loss" is among them.
+    """
+
+    loss: Tensor
+    parts: dict[str, Tensor]
+    record: dict[str, Tensor]
+
+    def statistics(self) -> dict[str, Tensor]:
+        """The record, with the terms of the loss where there are several."""
+        return {**self.record, **(self.parts if len(self.parts) > 1 else {})}
+
+
+class Task(Protocol):
+    """All networks of a training and their losses. What has a gradient lies within the module that DDP wraps."""
+
+    def prepare(self, images: Tensor, labels: Tensor, streams: Streams) -> Batch:
+        """All random draws of an update, for its whole batch; may overwrite the images [B, C, H, W]."""
+        ...
+
+    def step(self, part: Any) -> StepResult:
+        """The loss of a prepared batch or of a part of it; draws nothing from `streams`."""
+        ...
+
+    def parameter_groups(self) -> list[dict[str, Any]]:
+        """What the optimizer updates; groups without "weight_decay" take the run's."""
+        ...
+
+    def after_update(self, step: int) -> None:
+        """Called after update `step`, from 0: moving averages."""
+        ...
+
+    def reported_model(self) -> nn.Module:
+        """The network whose accuracy counts, without DDP: processes may have different numbers of test batches."""
+        ...
+
+    def checkpoint(self) -> dict[str, Any]:
+        """State of all networks, the same however many processes train."""
+        ...
+
+    def restore(self, saved: dict[str, Any]) -> None:
+        """Take up what `checkpoint` gave."""
+        ...
+
+    # As in timm's TrainingTask.
+    def train(self, mode: bool = True) -> Any: ...
+
+    def prepare_distributed(self, device_ids: list[Any] | None = None) -> Any: ...
+
+    def no_sync(self) -> AbstractContextManager[Any]: ...
+
+    def get_clip_parameters(self) -> Any: ...
+
+    def create_evaluator(self) -> Any: ...
 
 
 class NoMix:
@@ -26,130 +100,117 @@ class NoMix:
         return apply_plan(images, labels, unmixed_plan(len(images), images.device))
 
 
-def build_mixer(
-    mix: Mix, mean: tuple[float, ...], std: tuple[float, ...], network: nn.Module | None = None
-) -> mixers.Mixer:
-    """The mixer that a run's `Mix` describes, for images that were normalised by `mean` and `std`.
+@dataclass(frozen=True)
+class DrawnBatch:
+    """A mixed batch of B with the label rule's draws for it: [B], or None for a rule that draws nothing."""
 
-    `network` is the frozen one of Attentive-CutMix, from `frozen.frozen_network`.
-    """
-    if mix.random_lambda_patch:
-        return mixers.RandomLambda(mix.mixup_alpha, mix.random_lambda_patch, mix.pairing)
-    draw: dict[str, Any] = {"mode": mix.mode, "pairing": mix.pairing, "prob": mix.prob}
-    mixer: Any
-    if not mix.cutmix_alpha:
-        mixer = mixers.Mixup(mix.mixup_alpha, **draw) if mix.mixup_alpha else NoMix()
-    elif mix.method == "cutmix":
-        cutmix = mixers.CutMix(mix.cutmix_alpha, box_rule=mix.box_rule)
-        mixer = replace(cutmix, **draw)
-        if mix.mixup_alpha:
-            mixer = mixers.Switch(mixers.Mixup(mix.mixup_alpha), cutmix, mix.switch_prob, **draw)
-    else:
-        mixer = _build_rival(mix, mean, std, network)
-        if mix.mixup_alpha:
-            mixup = mixers.Mixup(mix.mixup_alpha, mode=mix.mode, pairing=mix.pairing)
-            mixer = mixers.Either(mixup, replace(mixer, prob=1.0), mix.switch_prob, mix.prob)
-    return mixers.RandomShuffle(mixer, mix.shuffle_patch) if mix.shuffle_patch else mixer
+    batch: MixedBatch
+    draws: Tensor | None
 
+    def __len__(self) -> int:
+        return len(self.batch)
 
-def _build_rival(mix: Mix, mean: tuple[float, ...], std: tuple[float, ...], network: nn.Module | None) -> Any:
-    """The mixer named by `mix.method`, other than CutMix, with its authors' defaults."""
-    draw: dict[str, Any] = {"pairing": mix.pairing, "prob": mix.prob}
-    if mix.method == "saliencymix":
-        return mixers.SaliencyMix(mix.cutmix_alpha, mean=mean, std=std, **draw)
-    if mix.method == "puzzlemix":
-        return mixers.PuzzleMix(mix.cutmix_alpha, transport_size=mix.transport_size, std=std, **draw)
-    if mix.method == "attentivecutmix":
-        assert network is not None
-        return mixers.AttentiveCutMix(network, mix.cells, size=mix.frozen_size or None, **draw)
-    if mix.method == "resizemix":
-        return mixers.ResizeMix(**draw)
-    return (
-        mixers.FMix(mix.cutmix_alpha, **draw)
-        if mix.method == "fmix"
-        else mixers.ManifoldMix(alpha=mix.cutmix_alpha, **draw)
-    )
-
-
-def _build_law(loss: Loss) -> Law:
-    if loss.law == "beta":
-        return BetaLaw(loss.law_parameter)
-    if loss.law == "normal":
-        return NormalLaw(loss.law_parameter, loss.law_reading)
-    return ConstantLaw(loss.law_parameter)
-
-
-def build_loss(loss: Loss) -> MixLoss:
-    """The loss and label rule that a run's `Loss` describes."""
-    rule: Rule = AreaRule()
-    if loss.perturbs:
-        rule = LUMixRule(loss.r_r, loss.r_s, _build_law(loss), loss.detach, loss.apply_to, loss.scores, loss.r_a)
-    elif loss.r_a:
-        rule = TransMixRule(loss.r_a)
-    return MixLoss(
-        rule,
-        kind=loss.kind,
-        smoothing=loss.smoothing,
-        eta=loss.eta,
-        regulariser=loss.regulariser,
-        bce_target=loss.bce_target,
-        bce_threshold=loss.bce_threshold,
-        bce_reduction=loss.bce_reduction,
-        score="sigmoid" if loss.scores == "sigmoid" else "softmax",
-    )
+    def __getitem__(self, rows: slice) -> "DrawnBatch":
+        return DrawnBatch(self.batch[rows], None if self.draws is None else self.draws[rows])
 
 
 class MixTask(ClassificationTask):
-    """Mix on the device, forward, loss. Keyword arguments only: timm's signatures still move."""
+    """Mix on the device, forward, weigh the labels, loss. Keyword arguments only: timm's signatures still move.
+
+    Args:
+        channels_last: memory format of the network and of the images.
+        ema_decay: of a moving average of the weights; 0 keeps none.
+        ema_reported: whether the average is evaluated and exported instead of the raw weights.
+
+    Raises:
+        ValueError: naming the model, where the label rule asks for attention that it does not have.
+    """
 
     criterion: MixLoss
 
-    def __init__(self, *, model: nn.Module, mixer: mixers.Mixer, loss: MixLoss, device: torch.device) -> None:
-        """Raise ValueError, naming the model, where the label rule asks for attention that it does not have."""
+    def __init__(
+        self,
+        *,
+        model: nn.Module,
+        mixer: mixers.Mixer,
+        loss: MixLoss,
+        device: torch.device,
+        channels_last: bool = False,
+        ema_decay: float = 0.0,
+        ema_reported: bool = False,
+    ) -> None:
         if loss.rule.needs_attention:
             check_class_attention(model)
-        super().__init__(model=model, criterion=loss, device=device, verbose=False)
-        self.mixer = mixer
+        self.memory_format = torch.channels_last if channels_last else torch.preserve_format
+        super().__init__(model=model.to(memory_format=self.memory_format), criterion=loss, device=device, verbose=False)
+        self.mixer, self.ema_reported = mixer, ema_reported
+        if ema_decay:
+            self.setup_ema(decay=ema_decay)
 
-    def mix(self, images: Tensor, labels: Tensor, *, generator: torch.Generator) -> MixedBatch:
-        """The mixed batch of images [B, C, H, W] and labels [B]."""
-        return self.mixer(images, labels, generator, unwrap_model(self.trainable_module))
+    def prepare(self, images: Tensor, labels: Tensor, streams: Streams) -> DrawnBatch:
+        """Mix images [B, C, H, W] with labels [B] by the stream "mix", and draw the rule's part by the stream "rule".
 
-    def forward(  # type: ignore[override]
-        self, input: Tensor, target: MixedBatch, *, generator: torch.Generator
-    ) -> dict[str, Tensor]:
-        """Loss on mixed images; `target` is the batch from `mix`, of which `input` are the images.
-
-        Returns:
-            "loss", a scalar; "output", logits [B, C]; "own_weight", the weights [B] that the rule gave.
+        The images are given up: a mixer may work in place.
         """
-        network = unwrap_model(self.trainable_module)
-        attention = None
-        with mixers.hidden_mixing(network, target):
-            if self.criterion.rule.needs_attention:
-                with recorded_attention(network) as recorded:
-                    logits = self.trainable_module(input)
-                attention = recorded[-1].mean(dim=1)
-            else:
-                logits = self.trainable_module(input)
-        weight = self.criterion.weights(logits, target, generator, attention)
-        loss = self.criterion.per_sample(logits, target, weight).mean()
-        return {"loss": loss, "output": logits, "own_weight": weight.detach()}
+        images, network = images.to(memory_format=self.memory_format), unwrap_model(self.trainable_module)
+        batch = self.mixer(images, labels, streams("mix"), network)
+        return DrawnBatch(batch, _draw(self.criterion, batch, streams("rule")))
+
+    def step(self, part: DrawnBatch) -> StepResult:
+        batch = part.batch
+        network, attends = unwrap_model(self.trainable_module), self.criterion.rule.needs_attention
+        with mixers.hidden_mixing(network, batch), ExitStack() as stack:
+            seen = stack.enter_context(recorded_attention(network)) if attends else []
+            logits = self.trainable_module(batch.images)
+        attention = seen[-1].mean(dim=1) if attends else None
+        weight = _weights(self.criterion, logits, batch, part.draws, attention)
+        loss, parts = _per_sample(self.criterion, logits, batch, weight)
+        weight, perturbed = weight.detach(), self.criterion.rule.perturbs(batch)
+        record = {  # lambda is the partner's weight, the paper's
+            "loss": loss.detach(),
+            "lam_0": 1 - batch.own_weight,
+            "lam": 1 - weight,
+            "perturbation": torch.where(perturbed, (weight - batch.own_weight).abs(), torch.nan),
+            "share_cut": batch.is_cut(),
+        }
+        return StepResult(loss.mean(), parts, record)
+
+    def parameter_groups(self) -> list[dict[str, Any]]:
+        return parameter_groups(unwrap_model(self.trainable_module))
+
+    def after_update(self, step: int) -> None:
+        self.update_ema(step)
+
+    def reported_model(self) -> nn.Module:
+        return unwrap_model(self.get_eval_model(ema=self.ema_reported))
+
+    def checkpoint(self) -> dict[str, Any]:
+        return {**self.get_checkpoint_state(), **self.get_checkpoint_state(ema=True)}
+
+    def restore(self, saved: dict[str, Any]) -> None:
+        self.load_checkpoint_state(saved["state_dict"])
+        if self.has_ema():
+            self.load_checkpoint_state(saved["state_dict_ema"], ema=True)
 
 
-def build_task(
-    run: Run,
-    network: nn.Module,
-    mean: tuple[float, ...],
-    std: tuple[float, ...],
-    device: torch.device,
-    pretrained: bool = True,
-) -> MixTask:
-    """The task of a run for a network on `device` and images normalised by `mean` and `std`.
+# The contract of the new loss, until lumix.loss has it: loss.draw, loss.weights and loss.per_sample.
 
-    Without `pretrained` a frozen network has random weights, which is enough to measure time.
-    """
-    frozen = frozen_network(run.mix, run.data, mean, std, device, pretrained)
-    return MixTask(
-        model=network, mixer=build_mixer(run.mix, mean, std, frozen), loss=build_loss(run.loss), device=device
-    )
+
+def _draw(loss: MixLoss, batch: MixedBatch, generator: torch.Generator) -> Tensor | None:
+    if not isinstance(loss.rule, LUMixRule):
+        return None
+    return loss.rule.law.draw(len(batch), generator).to(batch.labels.device, non_blocking=True)
+
+
+def _weights(
+    loss: MixLoss, logits: Tensor, batch: MixedBatch, draws: Tensor | None, attention: Tensor | None
+) -> Tensor:
+    if isinstance(loss.rule, LUMixRule) and draws is not None:
+        return loss.rule.weigh(logits, batch, draws, attention)
+    return loss.weights(logits, batch, None, attention)
+
+
+def _per_sample(
+    loss: MixLoss, logits: Tensor, batch: MixedBatch, own_weight: Tensor
+) -> tuple[Tensor, dict[str, Tensor]]:
+    return loss.per_sample(logits, batch, own_weight), {}
