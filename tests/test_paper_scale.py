@@ -12,9 +12,9 @@ from experiments.scale import get_scale
 from lumix.train.build import build_loss, build_mixer
 from lumix.train.config import Run
 from lumix.train.feed import updates_per_epoch
+from lumix.train.mix_task import MixTask
 from lumix.train.model import build_model
 from lumix.train.optim import build_optimizer, build_schedule, parameter_groups, undecayed_names
-from lumix.train.task import MixTask
 
 IMAGENET = 1_281_167
 

@@ -13,7 +13,7 @@ from lumix.rules import attended_weight
 from lumix.train.attention import class_attention
 from lumix.train.build import build_loss
 from lumix.train.config import Loss
-from lumix.train.task import DrawnBatch, MixTask, NoMix
+from lumix.train.mix_task import DrawnBatch, MixTask, NoMix
 
 PATCH = 4
 GRID = 6  # images of 12 x 8 pixels have 3 x 2 patches of 4

@@ -8,12 +8,13 @@ import torch
 from engine import small_run
 from torch import Tensor, nn
 
-from lumix.train.build import build_task, build_updater
+from lumix.train.build import build_task
+from lumix.train.mix_task import MixTask
 from lumix.train.model import build_model
+from lumix.train.optim import build_updater
 from lumix.train.process import Process
 from lumix.train.rng import step_generator
 from lumix.train.statistics import Statistics
-from lumix.train.task import MixTask
 from lumix.train.update import Updater
 
 CPU = torch.device("cpu")

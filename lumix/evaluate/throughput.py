@@ -18,12 +18,13 @@ from torch import nn
 from torch.profiler import ProfilerActivity, profile
 
 from lumix.evaluate.evaluation import Outcome
-from lumix.train.build import build_task, build_updater
+from lumix.train.build import build_task
 from lumix.train.config import Run
 from lumix.train.data import normalise
+from lumix.train.mix_task import MixTask
 from lumix.train.model import build_model
+from lumix.train.optim import build_updater
 from lumix.train.rng import step_generator
-from lumix.train.task import MixTask
 
 Step = Callable[[int], None]
 

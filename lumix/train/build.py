@@ -11,9 +11,7 @@ from lumix.loss import MixLoss
 from lumix.rules import AreaRule, BetaLaw, ConstantLaw, Law, LUMixRule, NormalLaw, Rule, TransMixRule
 from lumix.train.config import Loss, Mix, Run
 from lumix.train.frozen import frozen_network
-from lumix.train.optim import build_optimizer
-from lumix.train.task import MixTask, NoMix, Task
-from lumix.train.update import Updater
+from lumix.train.mix_task import MixTask, NoMix
 
 
 def build_mixer(
@@ -110,15 +108,4 @@ def build_task(
         channels_last=run.channels_last,
         ema_decay=run.optim.ema_decay,
         ema_reported=run.optim.ema_reported,
-    )
-
-
-def build_updater(run: Run, task: Task) -> Updater:
-    """The update of a run's task, with its optimizer."""
-    return Updater(
-        build_optimizer(run.optim, task.parameter_groups()),
-        precision=run.precision,
-        clip_grad=run.optim.clip_grad,
-        clip_parameters=task.get_clip_parameters,
-        no_sync=task.no_sync,
     )

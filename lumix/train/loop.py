@@ -16,12 +16,12 @@ import torch
 from torch import Tensor
 
 from lumix.train import run_directory
-from lumix.train.build import build_task, build_updater
+from lumix.train.build import build_task
 from lumix.train.checkpoint import load_checkpoint, save_checkpoint
 from lumix.train.config import Execution, Run
 from lumix.train.feed import build_feed, share_of_batch
 from lumix.train.model import build_model
-from lumix.train.optim import build_schedule
+from lumix.train.optim import build_schedule, build_updater
 from lumix.train.process import Process
 from lumix.train.progress import Progress
 from lumix.train.result import write_result
@@ -29,6 +29,7 @@ from lumix.train.rng import step_generator, stream_seed
 from lumix.train.run_directory import RunError, Stopped
 from lumix.train.state import State
 from lumix.train.statistics import Statistics
+from lumix.train.task import Task
 
 CHECK_EVERY = 20  # updates between looks at the loss; each look waits for the device
 NEVER = 2**62  # larger than any update: all losses so far are finite
@@ -120,7 +121,7 @@ class Training:
         self.execution, self.process, self.stop = execution, process, stop
         self.feed = feed = build_feed(run, seed, process, execution)
         network = build_model(run.model, feed.num_classes, feed.in_chans, run.data.image_size, seed).to(device)
-        self.task = build_task(run, network, feed.mean, feed.std, device)
+        self.task: Task = build_task(run, network, feed.mean, feed.std, device)
         self.updater = build_updater(run, self.task)
         if process.distributed:
             self.task.prepare_distributed(device_ids=[device] if device.type == "cuda" else None)

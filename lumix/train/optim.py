@@ -1,4 +1,4 @@
-"""Optimizer and schedule of a run, built by timm."""
+"""Optimizer and schedule of a run, built by timm, and its update."""
 
 from typing import Any
 
@@ -7,7 +7,9 @@ from timm.scheduler import CosineLRScheduler
 from torch import nn
 from torch.optim import Optimizer
 
-from lumix.train.config import Optim
+from lumix.train.config import Optim, Run
+from lumix.train.task import Task
+from lumix.train.update import Updater
 
 
 def undecayed_names(model: nn.Module) -> set[str]:
@@ -39,6 +41,17 @@ def build_optimizer(optim: Optim, groups: list[dict[str, Any]]) -> Optimizer:
         options = {"fused": groups[0]["params"][0].device.type in ("cpu", "cuda")}
     return create_optimizer_v2(
         groups, opt=optim.name, lr=optim.lr, weight_decay=optim.weight_decay, momentum=optim.momentum, **options
+    )
+
+
+def build_updater(run: Run, task: Task) -> Updater:
+    """The update of a run's task, with its optimizer."""
+    return Updater(
+        build_optimizer(run.optim, task.parameter_groups()),
+        precision=run.precision,
+        clip_grad=run.optim.clip_grad,
+        clip_parameters=task.get_clip_parameters,
+        no_sync=task.no_sync,
     )
 
 
