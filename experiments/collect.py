@@ -37,6 +37,7 @@ def collect(scale: Scale, table: Table, seeds: int | None = None) -> dict[str, A
         of_seeds = {}
         for item in items_of(scale, [run], seeds):
             if (result := read_item(item)) is not None:
+                result |= result.pop("measured")
                 results[key][item.seed] = result
                 curve = run_directory.read_metrics(item.directory)
                 of_seeds[str(item.seed)] = _without_lambda(result) | {"curve": [_reduced(epoch) for epoch in curve]}

@@ -49,4 +49,4 @@ def _seconds(item: Item) -> float | None:
         result = read_item(item)
     except run_directory.RunError:
         return None
-    return None if result is None else float(result["seconds"])
+    return None if result is None else float(result["measured"]["seconds"])

@@ -23,6 +23,7 @@ from lumix.functional import predicted_weight
 from lumix.train.data import normalise
 from lumix.train.embedded import shapes
 from lumix.train.imageset import ImageSet
+from lumix.train.update import Updater
 
 TRAIN_IMAGES, TEST_IMAGES, EPOCHS, BATCH = 2000, 4000, 6, 50
 
@@ -55,14 +56,12 @@ def train(data: ImageSet, seed: int = 0) -> nn.Module:
         network = small_network(data.num_classes)
     mixer, loss_of = lumix.CutMix(alpha=1.0, prob=0.5), lumix.MixLoss()
     optimizer = torch.optim.AdamW(network.parameters(), lr=3e-3, weight_decay=0.05)
+    updater = Updater(optimizer)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 3e-3, total_steps=EPOCHS * (len(data) // BATCH))
     for _ in range(EPOCHS):
         for rows in torch.randperm(len(data), generator=generator).split(BATCH):
             batch = mixer(normalise(data.images[rows], data.mean, data.std), data.labels[rows], generator)
-            loss = loss_of(network(batch.images), batch, generator)
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
+            updater.update(lambda batch: loss_of(network(batch.images), batch, generator), batch)
             schedule.step()
     return network.eval()
 
@@ -76,7 +75,7 @@ def accuracy(network: nn.Module, data: ImageSet) -> float:
 @torch.no_grad()
 def mixed_pairs(network: nn.Module, data: ImageSet, seed: int = 1) -> Pairs:
     """CutMix every image with a partner of its own (mode "elem"); pairs of one class, or without any visible object
-    pixel, have no share to speak of and are left out."""
+    pixel, have no share and are left out."""
     assert data.masks is not None
     generator = torch.Generator().manual_seed(seed)
     batch = lumix.CutMix(alpha=1.0, mode="elem")(data.images, data.labels, generator)

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 
-from lumix.train import training
+from lumix.train import loop
 from lumix.train.config import Data, Loss, Model, Optim, Run
 
 VIT = {"patch_size": 2, "embed_dim": 16, "depth": 1, "num_heads": 2, "mlp_ratio": 2.0, "drop_path_rate": 0.2}
@@ -33,15 +33,15 @@ class StopHere(Exception):  # noqa: N818
 
 @contextmanager
 def stopped_after(update: int) -> Iterator[None]:
-    """Training within it ends by `StopHere` after so many updates, and must come so far."""
-    step = training.Training._step
+    """Training within it ends by `StopHere` right after update `update` (from 0), and must come so far."""
+    step = loop.Training._step
 
-    def stopping(self: training.Training, *batch: torch.Tensor) -> None:
+    def stopping(self: loop.Training, *batch: torch.Tensor) -> None:
         step(self, *batch)
-        if self.update == update:
+        if self.state.update == update:
             raise StopHere
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(training.Training, "_step", stopping)
+        patch.setattr(loop.Training, "_step", stopping)
         with pytest.raises(StopHere):
             yield

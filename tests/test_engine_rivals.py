@@ -8,7 +8,7 @@ import safetensors.torch
 from engine import small_run, stopped_after
 from test_distributed import two_processes
 
-from lumix.train import training
+from lumix.train import loop
 from lumix.train.config import Execution, Loss, Mix, Model
 from lumix.train.loop import fit
 
@@ -33,7 +33,7 @@ def test_stopped_and_resumed_equals_undisturbed(name: str, tmp_path: Path, monke
     run = small_run(epochs=2, **RIVALS[name])
     assert run.mix.method in run.method
     whole = fit(run, 0, tmp_path / "whole")
-    monkeypatch.setattr(training, "CHECK_EVERY", 2)
+    monkeypatch.setattr(loop, "CHECK_EVERY", 2)
     often = Execution(checkpoint_seconds=0)
     with stopped_after(9):
         fit(run, 0, tmp_path / "stopped", often)

@@ -263,7 +263,14 @@ def test_the_command_line_plans_evaluations_and_leaves_them_to_the_cluster(tmp_p
     for line in planned.splitlines()[:2]:
         directory = tmp_path / line.split()[0]
         key = directory.parent.name
-        result = {"key": key, "seed": 0, "fingerprint": "x", "top1": {"last": 1.0}, "seconds": 1.0, "n_samples": 1}
+        result = {
+            "key": key,
+            "seed": 0,
+            "fingerprint": "x",
+            "top1": {"last": 1.0},
+            "measured": {"seconds": 1.0},
+            "n_samples": 1,
+        }
         run_directory.write_json(directory / "result.json", result)
     answer = call("run", "lumix_table07_shuffling")
     assert answer.returncode == 75

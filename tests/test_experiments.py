@@ -49,7 +49,7 @@ def finish(item: Item, top1: float, **changes: object) -> None:
         "seed": item.seed,
         "top1": {"last": top1, "best": top1, "best_epoch": 2, "median_last": top1},
         "n_samples": 297,
-        "seconds": 1.5,
+        "measured": {"seconds": 1.5},
         "fingerprint": run_directory.code_fingerprint(),
         "lambda": {"long": "statistics"},
         **changes,

@@ -15,7 +15,7 @@ from sklearn.datasets import load_sample_images
 from timm.data.transforms import RandomResizedCropAndInterpolation
 from torch import Tensor
 
-from lumix.train import training
+from lumix.train import loop
 from lumix.train.config import Data, Execution
 from lumix.train.data import load, normalise
 from lumix.train.fast import CropReader, read_image, read_pixels, resize
@@ -207,7 +207,7 @@ def test_processes_share_the_images_of_an_update(imagenet: Path) -> None:
 def test_training_stops_and_goes_on_bit_for_bit(
     imagenet: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(training, "CHECK_EVERY", 1)
+    monkeypatch.setattr(loop, "CHECK_EVERY", 1)
     run = small_run(data=IMAGENET.replace(image_size=16), epochs=2, batch_size=4)
     whole = fit(run, 0, tmp_path / "a", Execution(workers=0))
     with stopped_after(5):

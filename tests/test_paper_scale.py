@@ -9,11 +9,12 @@ from torch import nn
 
 from experiments.registry import TABLES, get_table, owners
 from experiments.scale import get_scale
+from lumix.train.build import build_loss, build_mixer
 from lumix.train.config import Run
 from lumix.train.feed import updates_per_epoch
+from lumix.train.mix_task import MixTask
 from lumix.train.model import build_model
-from lumix.train.optim import build_optimizer, build_schedule, undecayed_names
-from lumix.train.task import MixTask, build_loss, build_mixer
+from lumix.train.optim import build_optimizer, build_schedule, parameter_groups, undecayed_names
 
 IMAGENET = 1_281_167
 
@@ -45,7 +46,7 @@ def lr_at(run: Run, optimizer: torch.optim.Optimizer, update: int, updates: int)
 def test_a_paper_run_builds_with_its_schedule(key: str) -> None:
     run = unique_runs()[key]
     model = network(str(run.model))
-    optimizer = build_optimizer(run.optim, model)
+    optimizer = build_optimizer(run.optim, parameter_groups(model))
     updates = updates_per_epoch(IMAGENET, run.batch_size)
     plain = run.model.role == "resnet101"  # the encoder of DeepLabV3+, under the classic recipe
     peak, smoothing = (0.1, 0.0) if plain else (1e-3, 0.1)
@@ -67,7 +68,7 @@ def test_a_paper_run_builds_with_its_schedule(key: str) -> None:
 def test_weight_decay_spares_what_the_recipe_spares(key: str) -> None:
     run = unique_runs()[key]
     model = network(str(run.model))
-    optimizer = build_optimizer(run.optim, model)
+    optimizer = build_optimizer(run.optim, parameter_groups(model))
     decayed = {id(p): group["weight_decay"] for group in optimizer.param_groups for p in group["params"]}
     names = {name: decayed[id(parameter)] for name, parameter in model.named_parameters()}
     assert set(names.values()) == {0.0, run.optim.weight_decay}

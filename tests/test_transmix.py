@@ -12,8 +12,9 @@ from lumix import AreaRule, CutMix, FMix, Kind, LUMixRule, MixedBatch, Mixup, Sw
 from lumix.mixers.none import NoMix
 from lumix.rules import attended_weight
 from lumix.train.attention import class_attention
+from lumix.train.build import build_loss
 from lumix.train.config import Loss
-from lumix.train.task import MixTask, build_loss
+from lumix.train.mix_task import DrawnBatch, MixTask
 
 PATCH = 4
 GRID = 6  # images of 12 x 8 pixels have 3 x 2 patches of 4
@@ -140,10 +141,10 @@ def test_the_task_weighs_by_the_attention_of_its_own_forward_pass():
     task = MixTask(model=model, mixer=NoMix(), loss=loss, device=torch.device("cpu"))
     batch = cut_batch()
     batch = MixedBatch(**{**vars(batch), "labels": batch.labels % 5, "partner_labels": batch.partner_labels % 5})
-    out = task(batch.images, batch, generator=stream())
+    lam = task.step(DrawnBatch(batch, None)).record["lam"]
     attention = class_attention(model, batch.images).mean(1)
-    torch.testing.assert_close(out["own_weight"], TransMixRule()(out["output"], batch, attention=attention))
-    assert not torch.equal(out["own_weight"], batch.own_weight)
+    torch.testing.assert_close(1 - lam, TransMixRule()(model(batch.images), batch, attention=attention))
+    assert not torch.equal(1 - lam, batch.own_weight)
     assert not model.blocks[-1].attn._forward_pre_hooks
 
 

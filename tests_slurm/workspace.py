@@ -47,8 +47,8 @@ def copy_project(target: Path) -> None:
             copy.parent.mkdir(parents=True, exist_ok=True)
             shutil.copy2(source, copy)
     _substitute(
-        target / "lumix" / "train" / "training.py",
-        r"^( +)rank, step, device = .*$",
+        target / "lumix" / "train" / "loop.py",
+        r"^( +)rank, step = .*$",
         r"\1time.sleep(float(__import__('os').environ.get('SLOWLY', 0)))\n\g<0>",
     )
     _substitute(target / "experiments" / "scales" / "mini.py", r"^BATCH_SIZE = .*$", "BATCH_SIZE = 60")

@@ -5,7 +5,7 @@ it. Layers that draw by themselves (dropout, drop path, new decoders) do so unde
 """
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -21,6 +21,7 @@ from lumix.evaluate.segmentation_recipe import Recipe
 from lumix.train.data import normalise
 from lumix.train.folder import ignore_signals
 from lumix.train.rng import epoch_order, stream_seed
+from lumix.train.update import Updater
 
 LARGEST_SHARE, TRIES = 0.75, 10  # a crop that one class fills further is drawn again
 AUXILIARY_WEIGHT = 0.4
@@ -169,24 +170,22 @@ def fine_tune(
         if device.type == "cuda":
             torch.cuda.manual_seed(seed)
         network = build(model, card, recipe, scenes.num_classes).to(device).train()
-        for images, masks, optimizer in _updates(network, Crops(scenes, recipe, card, seed), device):
-            with torch.autocast(device.type, torch.bfloat16, enabled=recipe.precision == "bfloat16"):
-                outputs = network(images)
-            optimizer.zero_grad()
-            segmentation_loss(outputs, masks).backward()
-            optimizer.step()
+        _train(network, Crops(scenes, recipe, card, seed), device)
     return network.eval()
 
 
-def _updates(
-    network: nn.Module, crops: Crops, device: torch.device
-) -> Iterator[tuple[Tensor, Tensor, torch.optim.Optimizer]]:
-    """The batches of training with the optimizer, whose learning rate is that of the update."""
+def _train(network: nn.Module, crops: Crops, device: torch.device) -> None:
     recipe = crops.recipe
     optimizer = torch.optim.SGD(network.parameters(), lr=recipe.lr, momentum=MOMENTUM, weight_decay=recipe.weight_decay)
     schedule = PolyLRScheduler(
         optimizer, t_initial=recipe.iterations, power=POWER, lr_min=recipe.min_lr, t_in_epochs=False
     )
-    for iteration, (images, masks) in enumerate(_loader(crops)):
+    updater = Updater(optimizer, precision=recipe.precision)
+
+    def loss_of(batch: list[Tensor]) -> Tensor:
+        images, masks = (part.to(device, non_blocking=True) for part in batch)
+        return segmentation_loss(network(images), masks)
+
+    for iteration, batch in enumerate(_loader(crops)):
         schedule.step_update(iteration)
-        yield images.to(device, non_blocking=True), masks.to(device, non_blocking=True), optimizer
+        updater.update(loss_of, batch)

@@ -10,6 +10,7 @@ import statistics
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import torch
@@ -17,12 +18,13 @@ from torch import nn
 from torch.profiler import ProfilerActivity, profile
 
 from lumix.evaluate.evaluation import Outcome
+from lumix.train.build import build_task
 from lumix.train.config import Run
 from lumix.train.data import normalise
+from lumix.train.mix_task import MixTask
 from lumix.train.model import build_model
-from lumix.train.optim import build_optimizer
+from lumix.train.optim import build_updater
 from lumix.train.rng import step_generator
-from lumix.train.task import MixTask, build_task
 
 Step = Callable[[int], None]
 
@@ -35,16 +37,13 @@ def training_step(
     Args:
         card: "in_chans", "num_classes", "image_size", "mean" and "std" of the images, as in model.json.
         batch: images of a step.
-        precision: "float32", "bfloat16" or "float16" (without loss scaling, which the weights here do not need).
+        precision: "float32", "bfloat16" or "float16", in place of the run's.
     """
     network = build_model(run.model, card["num_classes"], card["in_chans"], card["image_size"], seed=0).to(device)
-    if run.channels_last:
-        network = network.to(memory_format=torch.channels_last)
     mean, std = tuple(card["mean"]), tuple(card["std"])
+    run = run.replace(precision=precision, optim=run.optim.replace(ema_decay=0.0, ema_reported=False))
     task = build_task(run, network, mean, std, device, pretrained=False)
-    optimizer = build_optimizer(run.optim, network)
-    if run.compile:
-        task.compile()
+    updater = build_updater(run, task)
     task.train()
     generator = step_generator(0, 0, 0, "throughput", device)
     shape = (batch, card["in_chans"], card["image_size"], card["image_size"])
@@ -52,17 +51,9 @@ def training_step(
     labels = torch.randint(0, card["num_classes"], (batch,), generator=generator, device=device)
 
     def step(number: int) -> None:
-        with torch.autocast(device.type, getattr(torch, precision), enabled=precision != "float32"):
-            images = normalise(pixels, mean, std)
-            if run.channels_last:
-                images = images.contiguous(memory_format=torch.channels_last)
-            mixed = task.mix(images, labels, generator=step_generator(0, 0, number, "mix"))
-            loss = task(mixed.images, mixed, generator=step_generator(0, 0, number, "rule"))["loss"]
-        loss.backward()
-        if run.optim.clip_grad:
-            nn.utils.clip_grad_norm_(task.get_clip_parameters(), run.optim.clip_grad)
-        optimizer.step()
-        optimizer.zero_grad(set_to_none=True)
+        with updater.autocast():
+            mixed = task.prepare(normalise(pixels, mean, std), labels, partial(step_generator, 0, 0, number))
+        updater.update(lambda part: task.step(part).loss, mixed)
 
     return step, task
 

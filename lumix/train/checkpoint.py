@@ -46,8 +46,7 @@ def load_checkpoint(directory: Path, key: str, seed: int) -> dict[str, Any] | No
 def export_model(directory: Path, network: nn.Module, card: dict[str, Any]) -> None:
     """Write model.safetensors and its card model.json, from which `load_model` rebuilds the network."""
     weights = {name: value.detach().cpu().contiguous() for name, value in network.state_dict().items()}
-    # One entry only: safetensors writes several in random order, and equal weights should have equal checksums.
-    content = safetensors.torch.save(weights, metadata={"run": f"{card['key']} seed {card['seed']}"})
+    content = safetensors.torch.save(weights)  # nothing but the weights, so that equal ones have equal checksums
     write_atomically(directory / "model.safetensors", lambda file: file.write(content))
     write_json(directory / "model.json", card)
 

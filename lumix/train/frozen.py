@@ -16,6 +16,7 @@ from lumix.train.data import is_resident, load, normalise
 from lumix.train.model import build_model
 from lumix.train.rng import epoch_order
 from lumix.train.run_directory import RunError
+from lumix.train.update import Updater
 
 EMBEDDED = Model("frozen", "resnet18", {"cifar_stem": True, "channels": [8, 16, 16, 16], "layers": [1, 1, 1, 1]})
 EPOCHS, BATCH, LEARNING_RATE = 15, 50, 5e-3
@@ -88,12 +89,14 @@ def _train(data: Data, epochs: int) -> nn.Module:
     """
     train, _ = load(data)
     network = build_model(EMBEDDED, train.num_classes, train.images.shape[1], data.image_size, seed=0).train()
-    optimizer = torch.optim.AdamW(network.parameters(), lr=LEARNING_RATE)
+    updater = Updater(torch.optim.AdamW(network.parameters(), lr=LEARNING_RATE))
+
+    def loss_of(chosen: Tensor) -> Tensor:
+        logits = network(normalise(train.images[chosen], train.mean, train.std))
+        return nn.functional.cross_entropy(logits, train.labels[chosen])
+
     with torch.enable_grad():
         for epoch in range(epochs):
             for chosen in epoch_order(len(train), 0, epoch).split(BATCH):
-                logits = network(normalise(train.images[chosen], train.mean, train.std))
-                nn.functional.cross_entropy(logits, train.labels[chosen]).backward()
-                optimizer.step()
-                optimizer.zero_grad()
+                updater.update(loss_of, chosen)
     return network

@@ -4,19 +4,40 @@ Killed at any instant and called again, it gives the weights of an uninterrupted
 (on a GPU with Execution.deterministic): all randomness of an update derives from (seed, rank, update).
 """
 
+import math
+import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from lumix.train import run_directory
+from lumix.train.build import build_task
+from lumix.train.checkpoint import load_checkpoint, save_checkpoint
 from lumix.train.config import Execution, Run
+from lumix.train.feed import build_feed, share_of_batch
+from lumix.train.model import build_model
+from lumix.train.optim import build_schedule, build_updater
 from lumix.train.process import Process
+from lumix.train.progress import Progress
 from lumix.train.result import write_result
-from lumix.train.run_directory import RunError
-from lumix.train.training import Training, never
+from lumix.train.rng import step_generator, stream_seed
+from lumix.train.run_directory import RunError, Stopped
+from lumix.train.state import State
+from lumix.train.statistics import Statistics
+from lumix.train.task import Task
+
+CHECK_EVERY = 20  # updates between looks at the loss; each look waits for the device
+NEVER = 2**62  # larger than any update: all losses so far are finite
+
+
+def never() -> bool:
+    """The default of `stop`."""
+    return False
 
 
 def fit(
@@ -42,11 +63,11 @@ def fit(
         finished = process.agree(lambda: _open(run, seed, directory, process))
         if finished is not None:
             return finished
-        training = Training.begin(run, seed, directory, execution, process, stop)
+        training = Training(run, seed, directory, execution, process, stop)
         training.resume()
         training.train()
-        result = process.agree(lambda: write_result(training))
-        training.progress.line(f"finished: top-1 {result['top1']['last']:.2f} in {result['seconds']:.1f} s")
+        result = process.agree(lambda: write_result(training.state, training.feed, process, directory))
+        training.progress.line(f"finished: top-1 {result['top1']['last']:.2f} in {training.state.train_seconds:.1f} s")
         return result
 
 
@@ -77,11 +98,170 @@ def _open(run: Run, seed: int, directory: Path, process: Process) -> dict[str, A
     result = run_directory.read_result(directory)
     if result is not None:
         return result
-    environment = {
-        **run_directory.commit(),
-        "fingerprint": run_directory.code_fingerprint(),
-        "hardware": run_directory.hardware(process.name()),
-        "processes": process.world,
-    }
+    environment = {"fingerprint": run_directory.code_fingerprint(), **process.environment()}
     run_directory.write_json(directory / "environment.json", environment)
     return None
+
+
+class Training:
+    """A run under way in a directory: `state` is what changes, the rest stays as it begins."""
+
+    def __init__(
+        self,
+        run: Run,
+        seed: int,
+        directory: Path,
+        execution: Execution,
+        process: Process,
+        stop: Callable[[], bool] = never,
+    ) -> None:
+        share_of_batch(run, process)
+        device = process.device
+        self.run, self.seed, self.directory = run, seed, directory
+        self.execution, self.process, self.stop = execution, process, stop
+        self.feed = feed = build_feed(run, seed, process, execution)
+        network = build_model(run.model, feed.num_classes, feed.in_chans, run.data.image_size, seed).to(device)
+        self.task: Task = build_task(run, network, feed.mean, feed.std, device)
+        self.updater = build_updater(run, self.task)
+        if process.distributed:
+            self.task.prepare_distributed(device_ids=[device] if device.type == "cuda" else None)
+        self.schedule = build_schedule(run.optim, self.updater.optimizer, run.epochs, feed.updates_per_epoch)
+        self.progress = Progress(directory / "log.txt", run.epochs, execution.progress and process.rank == 0)
+        self.state = State(run, seed, self.task, self.updater, Statistics(process))
+        self.bad = torch.tensor(NEVER, device=device)  # the first update whose loss was not finite
+        self.saved_at = time.monotonic()
+
+    def resume(self) -> None:
+        """Continue from the checkpoint in the directory, if there is one."""
+        saved = self.process.agree(lambda: load_checkpoint(self.directory, self.run.key, self.seed))
+        if self.process.rank == 0:  # what was recorded after the checkpoint is done again
+            run_directory.write_metrics(self.directory, [] if saved is None else saved["metrics"])
+        if saved is not None:
+            self.state.restore(saved)
+            self.progress.line(f"resumed at update {self.state.update}")
+
+    # --------------------------------------------------------------------------------------------- training
+
+    def train(self) -> None:
+        """Train to the last epoch from wherever this run is."""
+        with self.progress:
+            for epoch in range(self.state.update // self.feed.updates_per_epoch, self.run.epochs):
+                self._train_epoch(epoch)
+                self._close_epoch(epoch)
+
+    def _train_epoch(self, epoch: int) -> None:
+        self.task.train()
+        state, per_epoch = self.state, self.feed.updates_per_epoch
+        # Half an epoch may be done already; the end of an epoch is only passed by _close_epoch.
+        start = state.update - epoch * per_epoch
+        clock = time.perf_counter()
+        for images, labels in self.feed.train(epoch, start):
+            self._step(images, labels)
+            state.update += 1
+            if state.update % CHECK_EVERY == 0 and state.update % per_epoch:
+                state.epoch_seconds += time.perf_counter() - clock
+                self._stop_if_bad()
+                self._save_if_due()
+                clock = time.perf_counter()
+                self.progress.within(epoch, state.update - epoch * per_epoch, per_epoch)
+        if self.process.device.type == "cuda":
+            torch.cuda.synchronize(self.process.device)
+        state.epoch_seconds += time.perf_counter() - clock
+
+    def _step(self, images: Tensor, labels: Tensor) -> None:
+        """One update of the weights."""
+        rank, step = self.process.rank, self.state.update
+        seed_global_state(self.process.device, stream_seed(self.seed, rank, step, "model"))
+        self.schedule.step_update(step)
+        with self.updater.autocast():
+            batch = self.task.prepare(images, labels, partial(step_generator, self.seed, rank, step))
+        count, size = len(batch), self.execution.microbatch or len(batch)
+        starts = range(0, count, size)
+        parts = [batch[start : start + size] for start in starts] if len(starts) > 1 else [batch]
+        self.updater.update(partial(self._loss, count), *parts)
+        self.task.after_update(step)
+
+    def _loss(self, count: int, part: Any) -> Tensor:
+        """The loss of a part, weighed by its share in the batch of `count`; recorded on the way."""
+        result = self.task.step(part)
+        self.state.statistics.add(result.statistics())
+        self.bad = torch.minimum(self.bad, torch.where(result.loss.detach().isfinite(), NEVER, self.state.update))
+        return result.loss * (len(part) / count)
+
+    # --------------------------------------------------------------------------------------------- between updates
+
+    def _stop_if_bad(self) -> None:
+        """Raise RunError, naming the update, if a loss was not finite; the last good checkpoint stays."""
+        bad = int(self.process.minimum(self.bad))
+        if bad < NEVER:
+            raise RunError(
+                f"the loss of {self.run.key} seed {self.seed} is not finite at update {bad} (epoch "
+                f"{bad // self.feed.updates_per_epoch + 1}): lower the learning rate or clip the gradient; the last "
+                f"good checkpoint, if there is one, is kept in {self.directory}"
+            )
+
+    def _save_if_due(self) -> None:
+        """Save a checkpoint if the last one is long enough ago or the run is to stop; touch the lock.
+
+        Raises:
+            Stopped: if any process was asked to stop.
+        """
+        due = time.monotonic() - self.saved_at >= self.execution.checkpoint_seconds
+        flags = torch.tensor([self.stop(), due and self.process.rank == 0], device=self.process.device)
+        stops, due = (bool(flag) for flag in self.process.sum(flags.long()))
+        if stops or due:
+            saved = self.state.to_dict()
+            self.process.agree(lambda: save_checkpoint(self.directory, saved))
+            self.saved_at = time.monotonic()
+        if self.process.rank == 0:
+            (self.directory / "lock").touch()
+        if stops:
+            self.progress.line(f"stopped at update {self.state.update}")
+            raise Stopped(f"{self.run.key} seed {self.seed} stopped at update {self.state.update} and can be continued")
+
+    def _close_epoch(self, epoch: int) -> None:
+        """Statistics, evaluation, checkpoint."""
+        state, last_ones = self.state, epoch >= self.run.epochs - self.run.median_last
+        evaluates = last_ones or (epoch + 1) % self.run.evaluate_every == 0
+        self._stop_if_bad()
+        line = {
+            "epoch": epoch + 1,
+            "step": state.update,
+            "lr": self.updater.optimizer.param_groups[0]["lr"],
+            **state.statistics.means(),
+            "images_per_second": self.feed.updates_per_epoch * self.run.batch_size / state.epoch_seconds,
+            "seconds": state.epoch_seconds,
+            **(self.evaluate() if evaluates else {}),
+        }
+        state.close_epoch(line)
+        if self.process.rank == 0:
+            run_directory.append_metrics(self.directory, line)
+        self.progress.epoch(line)
+        self._save_if_due()
+
+    @torch.no_grad()
+    def evaluate(self) -> dict[str, Any]:
+        """Loss, top-1 and top-5 on the clean test images, each counted once over all processes."""
+        model, evaluator = self.task.reported_model().eval(), self.task.create_evaluator()
+        for images, labels in self.feed.test():
+            with self.updater.autocast():
+                evaluator.update(model(images), labels)
+        scores = evaluator.compute(distributed=self.process.distributed)
+        if not math.isfinite(scores["loss"]):
+            raise RunError(
+                f"the test loss of {self.run.key} seed {self.seed} is not finite after update {self.state.update}: "
+                f"lower the learning rate; the last good checkpoint, if there is one, is kept in {self.directory}"
+            )
+        samples = int(self.process.sum(evaluator.counts)[0])
+        return {"top1": scores["top1"], "top5": scores["top5"], "eval_loss": scores["loss"], "test_samples": samples}
+
+
+def seed_global_state(device: torch.device, seed: int) -> None:
+    """Seed what dropout and stochastic depth draw from on `device`; they know no generator.
+
+    torch.manual_seed would also remember a traceback for every kind of accelerator that is not in use.
+    """
+    if device.type == "cuda":
+        torch.cuda.manual_seed(seed)
+    else:
+        torch.default_generator.manual_seed(seed)

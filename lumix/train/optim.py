@@ -1,4 +1,4 @@
-"""Optimizer and schedule of a run, built by timm."""
+"""Optimizer and schedule of a run, built by timm, and its update."""
 
 from typing import Any
 
@@ -7,7 +7,9 @@ from timm.scheduler import CosineLRScheduler
 from torch import nn
 from torch.optim import Optimizer
 
-from lumix.train.config import Optim
+from lumix.train.config import Optim, Run
+from lumix.train.task import Task
+from lumix.train.update import Updater
 
 
 def undecayed_names(model: nn.Module) -> set[str]:
@@ -22,21 +24,34 @@ def undecayed_names(model: nn.Module) -> set[str]:
     return names
 
 
-def build_optimizer(optim: Optim, model: nn.Module) -> Optimizer:
-    """timm's optimizer; no weight decay on biases, norms, other 1-D parameters and `undecayed_names`."""
-    skip = undecayed_names(model)
+def parameter_groups(model: nn.Module) -> list[dict[str, Any]]:
+    """All that trains, in two groups: biases, norms, other 1-D parameters and `undecayed_names` without weight decay.
+
+    The other group names no weight decay: it takes the optimizer's.
+    """
+    groups = param_groups_weight_decay(model, 1.0, no_weight_decay_list=undecayed_names(model))
+    return [{name: value for name, value in group.items() if value != 1.0} for group in groups]
+
+
+def build_optimizer(optim: Optim, groups: list[dict[str, Any]]) -> Optimizer:
+    """timm's optimizer of groups of parameters, as from `parameter_groups`."""
     options: dict[str, Any] = {}
     if optim.name == "adamw":
         # One kernel for all parameters where torch has it: most of a tiny model's step is launching.
-        options = {"fused": next(model.parameters()).device.type in ("cpu", "cuda")}
+        options = {"fused": groups[0]["params"][0].device.type in ("cpu", "cuda")}
     return create_optimizer_v2(
-        model,
-        opt=optim.name,
-        lr=optim.lr,
-        weight_decay=optim.weight_decay,
-        momentum=optim.momentum,
-        param_group_fn=lambda m: param_groups_weight_decay(m, optim.weight_decay, no_weight_decay_list=skip),
-        **options,
+        groups, opt=optim.name, lr=optim.lr, weight_decay=optim.weight_decay, momentum=optim.momentum, **options
+    )
+
+
+def build_updater(run: Run, task: Task) -> Updater:
+    """The update of a run's task, with its optimizer."""
+    return Updater(
+        build_optimizer(run.optim, task.parameter_groups()),
+        precision=run.precision,
+        clip_grad=run.optim.clip_grad,
+        clip_parameters=task.get_clip_parameters,
+        no_sync=task.no_sync,
     )
 
 

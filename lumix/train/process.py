@@ -8,7 +8,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from lumix.train.run_directory import RunError
+from lumix.train.run_directory import RunError, commit, hardware
 
 
 @dataclass(frozen=True)
@@ -39,9 +39,10 @@ class Process:
     def distributed(self) -> bool:
         return self.world > 1
 
-    def name(self) -> str:
-        """ "cpu" or the name of the accelerator, for the record."""
-        return torch.cuda.get_device_name(self.device) if self.device.type == "cuda" else self.device.type
+    def environment(self) -> dict[str, Any]:
+        """Commit, hardware and number of processes, for the record."""
+        device = torch.cuda.get_device_name(self.device) if self.device.type == "cuda" else self.device.type
+        return {**commit(), "hardware": hardware(device), "processes": self.world}
 
     def agree(self, decide: Callable[[], Any]) -> Any:
         """What rank 0 decides, on every rank; its RunError is raised on every rank too, so that none waits for it."""

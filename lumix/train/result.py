@@ -1,23 +1,28 @@
 """The outcome of a run: its exported weights and result.json, whose presence means that the run is done."""
 
 import statistics
+from pathlib import Path
 from typing import Any
-
-from timm.utils.model import unwrap_model
 
 from lumix.train import run_directory
 from lumix.train.checkpoint import export_model
 from lumix.train.config import Run
-from lumix.train.training import Training
+from lumix.train.feed import Feed
+from lumix.train.process import Process
+from lumix.train.state import State
+
+LAMBDA = ("lam_0", "lam", "perturbation", "share_cut")
 
 
-def write_result(training: Training) -> dict[str, Any]:
-    """Export the weights, write result.json, and remove the checkpoint, which nothing needs any more."""
-    run, feed, directory = training.run, training.feed, training.directory
-    network = unwrap_model(training.reported_model())
+def write_result(state: State, feed: Feed, process: Process, directory: Path) -> dict[str, Any]:
+    """Export the weights, write result.json, and remove the checkpoint, which nothing needs any more.
+
+    What code and seeds determine stands apart from what was "measured" on this machine.
+    """
+    run, network = state.run, state.task.reported_model()
     card = {
         "key": run.key,
-        "seed": training.seed,
+        "seed": state.seed,
         "model": run.model.to_dict(),
         "num_classes": feed.num_classes,
         "in_chans": feed.in_chans,
@@ -31,19 +36,19 @@ def write_result(training: Training) -> dict[str, Any]:
     export_model(directory, network, card)
     result = {
         "key": run.key,
-        "seed": training.seed,
-        **outcome(training.metrics, run),
-        "n_samples": training.metrics[-1]["test_samples"],
+        "seed": state.seed,
+        **outcome(state.metrics, run),
+        "n_samples": state.metrics[-1]["test_samples"],
         "epochs": run.epochs,
-        "steps": training.update,
-        "seconds": training.train_seconds,
-        "images_per_second": training.update * run.batch_size / training.train_seconds,
+        "steps": state.update,
         "parameters": sum(p.numel() for p in network.parameters()),
         "checksum": run_directory.sha256(directory / "model.safetensors"),
         "fingerprint": run_directory.code_fingerprint(),
-        **run_directory.commit(),
-        "hardware": run_directory.hardware(training.process.name()),
-        "processes": training.process.world,
+        "measured": {
+            "seconds": state.train_seconds,
+            "images_per_second": state.update * run.batch_size / state.train_seconds,
+            **process.environment(),
+        },
     }
     run_directory.write_json(directory / "result.json", result)
     (directory / "checkpoint.pt").unlink(missing_ok=True)
@@ -64,5 +69,5 @@ def outcome(metrics: list[dict[str, Any]], run: Run) -> dict[str, Any]:
         },
         "top5": {"last": last["top5"]},
         "loss": {"last": last["eval_loss"]},
-        "lambda": {name: metrics[-1][name] for name in ("lam_0", "lam", "perturbation", "share_cut")},
+        "lambda": {name: metrics[-1][name] for name in LAMBDA if name in metrics[-1]},
     }

@@ -27,7 +27,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 PACKAGE = Path(__file__).resolve().parents[1]
-LOCK_STALE_SECONDS = 900  # a lock of another host that was not touched for so long is taken for dead
+LOCK_STALE_SECONDS = 900  # a lock of another host that was not touched for so long is stale
 
 
 class RunError(RuntimeError):
@@ -255,7 +255,7 @@ def _remove_stale(path: Path) -> None:
 
 
 def discard_stale_lock(path: Path, text: str) -> None:
-    """Remove a lock that was judged dead, unless it is by now another's: of several judges one can rename it."""
+    """Remove a lock found to be stale, unless it is by now another's: of several processes one can rename it."""
     aside = path.with_name(f".lock.{os.getpid()}.{time.monotonic_ns()}")
     try:
         os.rename(path, aside)

@@ -1,147 +1,82 @@
-"""MixTask: timm's training task that owns the mixer, the model, the label rule and the loss."""
+"""Task: everything that trains, as the loop knows it; each way of training is a file of its own, as `mix_task`."""
 
-from dataclasses import replace
-from typing import Any
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import Any, Protocol
 
 import torch
-from timm.task import ClassificationTask
-from timm.utils.model import unwrap_model
 from torch import Tensor, nn
 
-from lumix import mixers
-from lumix.batch import MixedBatch
-from lumix.composition import Either, Switch
-from lumix.loss import MixLoss
-from lumix.rules import AreaRule, BetaLaw, ConstantLaw, Law, LUMixRule, NormalLaw, Rule, TransMixRule
-from lumix.train.attention import check_class_attention, recorded_attention
-from lumix.train.config import Loss, Mix, Run
-from lumix.train.frozen import frozen_network
+Streams = Callable[[str], torch.Generator]  # the generator of a name ("mix", "rule", ...) at this step of this process
 
 
-def build_mixer(
-    mix: Mix, mean: tuple[float, ...], std: tuple[float, ...], network: nn.Module | None = None
-) -> mixers.Mixer:
-    """The mixer that a run's `Mix` describes, for images that were normalised by `mean` and `std`.
+class Batch(Protocol):
+    """What a task made of an update's images; parts of it are slices."""
 
-    `network` is the frozen one of Attentive-CutMix, from `frozen.frozen_network`.
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, rows: slice) -> Any: ...
+
+
+@dataclass(frozen=True)
+class StepResult:
+    """One forward pass over B samples.
+
+    Attributes:
+        loss: scalar with gradient, the mean over the samples.
+        parts: name of each term of the loss -> its value for each sample [B], without gradient.
+        record: name -> what the log tells the mean of, [B] without gradient; NaN where a sample has no such value. The
+            same names at every step; "loss" is among them.
     """
-    if mix.random_lambda_patch:
-        return mixers.RandomLambda(mix.mixup_alpha, mix.random_lambda_patch, mix.pairing)
-    draw: dict[str, Any] = {"mode": mix.mode, "pairing": mix.pairing, "prob": mix.prob}
-    mixer: Any
-    if not mix.cutmix_alpha:
-        mixer = mixers.Mixup(mix.mixup_alpha, **draw) if mix.mixup_alpha else mixers.NoMix()
-    elif mix.method == "cutmix":
-        cutmix = mixers.CutMix(mix.cutmix_alpha, box_rule=mix.box_rule)
-        mixer = replace(cutmix, **draw)
-        if mix.mixup_alpha:
-            mixer = Switch(mixers.Mixup(mix.mixup_alpha), cutmix, mix.switch_prob, **draw)
-    else:
-        mixer = _build_rival(mix, mean, std, network)
-        if mix.mixup_alpha:
-            mixup = mixers.Mixup(mix.mixup_alpha, mode=mix.mode, pairing=mix.pairing)
-            mixer = Either(mixup, replace(mixer, prob=1.0), mix.switch_prob, mix.prob)
-    return mixers.RandomShuffle(mixer, mix.shuffle_patch) if mix.shuffle_patch else mixer
+
+    loss: Tensor
+    parts: dict[str, Tensor]
+    record: dict[str, Tensor]
+
+    def statistics(self) -> dict[str, Tensor]:
+        """The record, with the terms of the loss where there are several."""
+        return {**self.record, **(self.parts if len(self.parts) > 1 else {})}
 
 
-def _build_rival(mix: Mix, mean: tuple[float, ...], std: tuple[float, ...], network: nn.Module | None) -> Any:
-    """The mixer named by `mix.method`, other than CutMix, with its authors' defaults."""
-    draw: dict[str, Any] = {"pairing": mix.pairing, "prob": mix.prob}
-    if mix.method == "saliencymix":
-        return mixers.SaliencyMix(mix.cutmix_alpha, mean=mean, std=std, **draw)
-    if mix.method == "puzzlemix":
-        return mixers.PuzzleMix(mix.cutmix_alpha, transport_size=mix.transport_size, std=std, **draw)
-    if mix.method == "attentivecutmix":
-        assert network is not None
-        return mixers.AttentiveCutMix(network, mix.cells, size=mix.frozen_size or None, **draw)
-    if mix.method == "resizemix":
-        return mixers.ResizeMix(**draw)
-    return (
-        mixers.FMix(mix.cutmix_alpha, **draw)
-        if mix.method == "fmix"
-        else mixers.ManifoldMix(alpha=mix.cutmix_alpha, **draw)
-    )
+class Task(Protocol):
+    """All networks of a training and their losses. What has a gradient lies within the module that DDP wraps."""
 
+    def prepare(self, images: Tensor, labels: Tensor, streams: Streams) -> Batch:
+        """All random draws of an update, for its whole batch; may overwrite the images [B, C, H, W]."""
+        ...
 
-def _build_law(loss: Loss) -> Law:
-    if loss.law == "beta":
-        return BetaLaw(loss.law_parameter)
-    if loss.law == "normal":
-        return NormalLaw(loss.law_parameter, loss.law_reading)
-    return ConstantLaw(loss.law_parameter)
+    def step(self, part: Any) -> StepResult:
+        """The loss of a prepared batch or of a part of it; draws nothing from `streams`."""
+        ...
 
+    def parameter_groups(self) -> list[dict[str, Any]]:
+        """What the optimizer updates; groups without "weight_decay" take the run's."""
+        ...
 
-def build_loss(loss: Loss) -> MixLoss:
-    """The loss and label rule that a run's `Loss` describes."""
-    rule: Rule = AreaRule()
-    if loss.perturbs:
-        rule = LUMixRule(loss.r_r, loss.r_s, _build_law(loss), loss.detach, loss.apply_to, loss.scores, loss.r_a)
-    elif loss.r_a:
-        rule = TransMixRule(loss.r_a)
-    return MixLoss(
-        rule,
-        kind=loss.kind,
-        smoothing=loss.smoothing,
-        eta=loss.eta,
-        regulariser=loss.regulariser,
-        bce_target=loss.bce_target,
-        bce_threshold=loss.bce_threshold,
-        bce_reduction=loss.bce_reduction,
-        score="sigmoid" if loss.scores == "sigmoid" else "softmax",
-    )
+    def after_update(self, step: int) -> None:
+        """Called after update `step`, from 0: moving averages."""
+        ...
 
+    def reported_model(self) -> nn.Module:
+        """The network whose accuracy counts, without DDP: processes may have different numbers of test batches."""
+        ...
 
-class MixTask(ClassificationTask):
-    """Mix on the device, forward, loss. Keyword arguments only: timm's signatures still move."""
+    def checkpoint(self) -> dict[str, Any]:
+        """State of all networks, the same however many processes train."""
+        ...
 
-    criterion: MixLoss
+    def restore(self, saved: dict[str, Any]) -> None:
+        """Take up what `checkpoint` gave."""
+        ...
 
-    def __init__(self, *, model: nn.Module, mixer: mixers.Mixer, loss: MixLoss, device: torch.device) -> None:
-        """Raise ValueError, naming the model, where the label rule asks for attention that it does not have."""
-        if loss.rule.needs_attention:
-            check_class_attention(model)
-        super().__init__(model=model, criterion=loss, device=device, verbose=False)
-        self.mixer = mixer
+    # As in timm's TrainingTask.
+    def train(self, mode: bool = True) -> Any: ...
 
-    def mix(self, images: Tensor, labels: Tensor, *, generator: torch.Generator) -> MixedBatch:
-        """The mixed batch of images [B, C, H, W] and labels [B]."""
-        return self.mixer(images, labels, generator, unwrap_model(self.trainable_module))
+    def prepare_distributed(self, device_ids: list[Any] | None = None) -> Any: ...
 
-    def forward(  # type: ignore[override]
-        self, input: Tensor, target: MixedBatch, *, generator: torch.Generator
-    ) -> dict[str, Tensor]:
-        """Loss on mixed images; `target` is the batch from `mix`, of which `input` are the images.
+    def no_sync(self) -> AbstractContextManager[Any]: ...
 
-        Returns:
-            "loss", a scalar; "output", logits [B, C]; "own_weight", the weights [B] that the rule gave.
-        """
-        network = unwrap_model(self.trainable_module)
-        attention = None
-        with mixers.hidden_mixing(network, target):
-            if self.criterion.rule.needs_attention:
-                with recorded_attention(network) as recorded:
-                    logits = self.trainable_module(input)
-                attention = recorded[-1].mean(dim=1)
-            else:
-                logits = self.trainable_module(input)
-        weight = self.criterion.weights(logits, target, generator, attention)
-        loss = self.criterion.per_sample(logits, target, weight).mean()
-        return {"loss": loss, "output": logits, "own_weight": weight.detach()}
+    def get_clip_parameters(self) -> Any: ...
 
-
-def build_task(
-    run: Run,
-    network: nn.Module,
-    mean: tuple[float, ...],
-    std: tuple[float, ...],
-    device: torch.device,
-    pretrained: bool = True,
-) -> MixTask:
-    """The task of a run for a network on `device` and images normalised by `mean` and `std`.
-
-    Without `pretrained` a frozen network has random weights, which is enough to measure time.
-    """
-    frozen = frozen_network(run.mix, run.data, mean, std, device, pretrained)
-    return MixTask(
-        model=network, mixer=build_mixer(run.mix, mean, std, frozen), loss=build_loss(run.loss), device=device
-    )
+    def create_evaluator(self) -> Any: ...

@@ -1,0 +1,135 @@
+"""MixTask: one network that trains on mixed images, on timm's ClassificationTask."""
+
+from contextlib import ExitStack
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from timm.task import ClassificationTask
+from timm.utils.model import unwrap_model
+from torch import Tensor, nn
+
+from lumix.batch import MixedBatch
+from lumix.loss import MixLoss
+from lumix.mixers.base import Mixer
+from lumix.mixers.hidden import hidden_mixing
+from lumix.rules import LUMixRule
+from lumix.train.attention import check_class_attention, recorded_attention
+from lumix.train.optim import parameter_groups
+from lumix.train.task import StepResult, Streams
+
+
+@dataclass(frozen=True)
+class DrawnBatch:
+    """A mixed batch of B with the label rule's draws for it: [B], or None for a rule that draws nothing."""
+
+    batch: MixedBatch
+    draws: Tensor | None
+
+    def __len__(self) -> int:
+        return len(self.batch)
+
+    def __getitem__(self, rows: slice) -> "DrawnBatch":
+        return DrawnBatch(self.batch[rows], None if self.draws is None else self.draws[rows])
+
+
+class MixTask(ClassificationTask):
+    """Mix on the device, forward, weigh the labels, loss. Keyword arguments only: timm's signatures still move.
+
+    Args:
+        channels_last: memory format of the network and of the images.
+        ema_decay: of a moving average of the weights; 0 keeps none.
+        ema_reported: whether the average is evaluated and exported instead of the raw weights.
+
+    Raises:
+        ValueError: naming the model, where the label rule asks for attention that it does not have.
+    """
+
+    criterion: MixLoss
+
+    def __init__(
+        self,
+        *,
+        model: nn.Module,
+        mixer: Mixer,
+        loss: MixLoss,
+        device: torch.device,
+        channels_last: bool = False,
+        ema_decay: float = 0.0,
+        ema_reported: bool = False,
+    ) -> None:
+        if loss.rule.needs_attention:
+            check_class_attention(model)
+        self.memory_format = torch.channels_last if channels_last else torch.preserve_format
+        super().__init__(model=model.to(memory_format=self.memory_format), criterion=loss, device=device, verbose=False)
+        self.mixer, self.ema_reported = mixer, ema_reported
+        if ema_decay:
+            self.setup_ema(decay=ema_decay)
+
+    def prepare(self, images: Tensor, labels: Tensor, streams: Streams) -> DrawnBatch:
+        """Mix images [B, C, H, W] with labels [B] by the stream "mix", and draw the rule's part by the stream "rule".
+
+        The images are given up: a mixer may work in place.
+        """
+        images, network = images.to(memory_format=self.memory_format), unwrap_model(self.trainable_module)
+        batch = self.mixer(images, labels, streams("mix"), network)
+        return DrawnBatch(batch, _draw(self.criterion, batch, streams("rule")))
+
+    def step(self, part: DrawnBatch) -> StepResult:
+        batch = part.batch
+        network, attends = unwrap_model(self.trainable_module), self.criterion.rule.needs_attention
+        with hidden_mixing(network, batch), ExitStack() as stack:
+            seen = stack.enter_context(recorded_attention(network)) if attends else []
+            logits = self.trainable_module(batch.images)
+        attention = seen[-1].mean(dim=1) if attends else None
+        weight = _weights(self.criterion, logits, batch, part.draws, attention)
+        loss, parts = _per_sample(self.criterion, logits, batch, weight)
+        weight, perturbed = weight.detach(), self.criterion.rule.perturbs(batch)
+        record = {  # lambda is the partner's weight, the paper's
+            "loss": loss.detach(),
+            "lam_0": 1 - batch.own_weight,
+            "lam": 1 - weight,
+            "perturbation": torch.where(perturbed, (weight - batch.own_weight).abs(), torch.nan),
+            "share_cut": batch.is_cut(),
+        }
+        return StepResult(loss.mean(), parts, record)
+
+    def parameter_groups(self) -> list[dict[str, Any]]:
+        return parameter_groups(unwrap_model(self.trainable_module))
+
+    def after_update(self, step: int) -> None:
+        self.update_ema(step)
+
+    def reported_model(self) -> nn.Module:
+        return unwrap_model(self.get_eval_model(ema=self.ema_reported))
+
+    def checkpoint(self) -> dict[str, Any]:
+        return {**self.get_checkpoint_state(), **self.get_checkpoint_state(ema=True)}
+
+    def restore(self, saved: dict[str, Any]) -> None:
+        self.load_checkpoint_state(saved["state_dict"])
+        if self.has_ema():
+            self.load_checkpoint_state(saved["state_dict_ema"], ema=True)
+
+
+# The contract of the new loss, until lumix.loss has it: loss.draw, loss.weights and loss.per_sample.
+
+
+def _draw(loss: MixLoss, batch: MixedBatch, generator: torch.Generator) -> Tensor | None:
+    if not isinstance(loss.rule, LUMixRule):
+        return None
+    return loss.rule.law.draw(len(batch), generator).to(batch.labels.device, non_blocking=True)
+
+
+def _weights(
+    loss: MixLoss, logits: Tensor, batch: MixedBatch, draws: Tensor | None, attention: Tensor | None
+) -> Tensor:
+    if isinstance(loss.rule, LUMixRule) and draws is not None:
+        return loss.rule.weigh(logits, batch, draws, attention)
+    return loss.weights(logits, batch, None, attention)
+
+
+def _per_sample(
+    loss: MixLoss, logits: Tensor, batch: MixedBatch, own_weight: Tensor
+) -> tuple[Tensor, dict[str, Tensor]]:
+    return loss.per_sample(logits, batch, own_weight), {}
