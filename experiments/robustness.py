@@ -5,7 +5,7 @@ from typing import Any
 from experiments.methods import HEADLINE_ROLE
 from experiments.scale import Scale
 from lumix.evaluate.evaluation import Evaluation
-from lumix.evaluate.grids import fitting_grids
+from lumix.evaluate.robustness.grids import fitting_grids
 
 DINO = "vit_small_patch16_224.dino"
 

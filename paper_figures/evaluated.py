@@ -12,7 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
-from lumix.evaluate.localisation import MASSES, REGIONS, Setting, box_iou, boxes_around, enlarged, foreground
+from lumix.evaluate.attention.localisation import MASSES, REGIONS, Setting, box_iou, boxes_around, enlarged, foreground
 from lumix.train.config import Data
 from lumix.train.data import load
 from lumix.train.imageset import ImageSet

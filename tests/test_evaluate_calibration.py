@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from sklearn import metrics
 
-from lumix.evaluate import calibration, out_of_distribution, subsets
+from lumix.evaluate.natural import calibration, out_of_distribution, subsets
 
 Array = NDArray[np.float64]
 

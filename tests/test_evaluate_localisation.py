@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from PIL import Image
 from torchvision.ops import box_iou as torchvision_iou
 
-from lumix.evaluate import localisation, weak_localisation, weak_segmentation
-from lumix.evaluate.localisation import Setting, box_fits, box_iou, boxes_around, foreground, jaccard
+from lumix.evaluate.attention import localisation, weak_localisation, weak_segmentation
+from lumix.evaluate.attention.localisation import Setting, box_fits, box_iou, boxes_around, foreground, jaccard
 from lumix.train.embedded import SHAPES_MEAN, SHAPES_STD
 
 SHAPES_CARD = {"data": "shapes", "image_size": 16, "mean": SHAPES_MEAN, "std": SHAPES_STD, "num_classes": 10}

@@ -13,7 +13,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 from report_fixture import ROOT, fake_seed
 
-from lumix.evaluate.localisation import box_iou, boxes_around, declared_grid, foreground
+from lumix.evaluate.attention.localisation import box_iou, boxes_around, declared_grid, foreground
 from lumix.train.embedded import shapes
 from report.load import Results
 

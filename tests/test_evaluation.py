@@ -69,7 +69,7 @@ def test_every_protocol_has_a_driver_and_naming_them_needs_no_torch():
 @pytest.fixture
 def calls(monkeypatch):
     """Replaces the driver of shuffling; the list of the arguments it was called with."""
-    from lumix.evaluate import shuffling
+    from lumix.evaluate.robustness import shuffling
 
     found = []
 
@@ -129,7 +129,7 @@ def test_damaged_and_unfinished_are_named(tmp_path, calls, monkeypatch):
 
 
 def test_a_number_that_is_none_is_no_result(tmp_path, monkeypatch):
-    from lumix.evaluate import shuffling
+    from lumix.evaluate.robustness import shuffling
 
     monkeypatch.setattr(shuffling, "drive", lambda *_: Outcome({"average": float("nan")}, 8))
     directory = finish(tmp_path / "run")

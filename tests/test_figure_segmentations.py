@@ -12,7 +12,7 @@ import numpy as np
 from report_fixture import ROOT
 
 from experiments.scales import mini
-from lumix.evaluate.segmentation_data import load_scenes
+from lumix.evaluate.segmentation.data import load_scenes
 from report.load import Results
 
 sys.path.insert(0, str(ROOT / "paper_figures"))  # notebooks import these modules as neighbours

@@ -9,7 +9,7 @@ from experiments.collect import collect
 from experiments.registry import get_table, owners
 from experiments.scale import Scale, get_scale
 from experiments.scales import mini
-from lumix.evaluate import localisation
+from lumix.evaluate.attention import localisation
 from lumix.train import run_directory
 
 SCALES = ("mini", "lab", "paper")

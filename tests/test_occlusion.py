@@ -8,8 +8,9 @@ import pytest
 import torch
 from test_evaluation import finish
 
-from lumix.evaluate import evaluation, occlusion
-from lumix.evaluate.grids import ATTENDED, LOSSES, VARIANTS
+from lumix.evaluate import evaluation
+from lumix.evaluate.robustness import occlusion
+from lumix.evaluate.robustness.grids import ATTENDED, LOSSES, VARIANTS
 from lumix.train.run_directory import read_result
 
 CARD = {"data": "digits", "image_size": 8, "mean": [0.3], "std": [0.4]}

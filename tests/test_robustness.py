@@ -11,8 +11,8 @@ import torch
 from PIL import Image
 from torch import nn
 
-from lumix.evaluate import fgsm, occlusion, robustness, shuffling
-from lumix.evaluate.grids import GRIDS, fitting_grids
+from lumix.evaluate.robustness import accuracy, fgsm, occlusion, shuffling
+from lumix.evaluate.robustness.grids import GRIDS, fitting_grids
 from lumix.train.imageset import ImageSet
 
 CARD = {"data": "digits", "image_size": 8, "mean": [0.3], "std": [0.4]}
@@ -28,18 +28,18 @@ def generator(seed: int = 0) -> torch.Generator:
 
 def test_accuracy_counts_samples_and_ties_go_to_the_lower_class():
     logits = torch.tensor([[1.0, 1.0, 0.0], [0.0, 2.0, 2.0], [3.0, 1.0, 2.0]])
-    assert robustness.correct(logits, torch.tensor([0, 2, 0])).tolist() == [True, False, True]
-    assert robustness.percent(2, 3) == pytest.approx(200 / 3)
-    assert (robustness.percent(0, 1), robustness.percent(7, 7)) == (0, 100)
+    assert accuracy.correct(logits, torch.tensor([0, 2, 0])).tolist() == [True, False, True]
+    assert accuracy.percent(2, 3) == pytest.approx(200 / 3)
+    assert (accuracy.percent(0, 1), accuracy.percent(7, 7)) == (0, 100)
     for count, samples in ((0, 0), (2, 1), (-1, 5)):
         with pytest.raises(ValueError, match="there must be samples"):
-            robustness.percent(count, samples)
+            accuracy.percent(count, samples)
 
 
 @pytest.mark.parametrize("bad", [math.nan, math.inf])
 def test_scores_that_are_no_numbers_are_an_error(bad):
     with pytest.raises(ValueError, match="not all finite"):
-        robustness.correct(torch.tensor([[0.0, bad]]), torch.tensor([0]))
+        accuracy.correct(torch.tensor([[0.0, bad]]), torch.tensor([0]))
 
 
 # ------------------------------------------------------------------------------------------------- drivers
@@ -64,14 +64,14 @@ def few_images(labels: list[int]):
 
 @pytest.mark.parametrize(("labels", "top1"), [([3], 100.0), ([3, 3, 3], 100.0), ([4, 4], 0.0), ([3, 4, 5], 100 / 3)])
 def test_one_sample_all_right_all_wrong(labels, top1, monkeypatch):
-    monkeypatch.setattr(robustness, "test_images", few_images(labels))
+    monkeypatch.setattr(accuracy, "test_images", few_images(labels))
     outcome = shuffling.drive(Always(3), CARD, {"grids": [1, 4, 16], **DRAWS}, "cpu")
     assert outcome.n_samples == len(labels)
     assert outcome.values == pytest.approx(dict.fromkeys(("grid_1", "grid_4", "grid_16", "average"), top1))
 
 
 def test_no_images_are_an_error(monkeypatch):
-    monkeypatch.setattr(robustness, "test_images", few_images([]))
+    monkeypatch.setattr(accuracy, "test_images", few_images([]))
     with pytest.raises(ValueError, match="test set of digits holds no images"):
         fgsm.drive(Always(3), CARD, {"radius": 8, "batch": 300}, "cpu")
 
@@ -89,7 +89,7 @@ def test_processes_add_up_to_one(drive, trained, monkeypatch):
 
     module = shuffling if drive is shuffling.drive else occlusion
     for rank in range(3):
-        monkeypatch.setattr(robustness, "rank_and_world", lambda rank=rank: (rank, 3))
+        monkeypatch.setattr(accuracy, "rank_and_world", lambda rank=rank: (rank, 3))
         monkeypatch.setattr(module, "summed", keep)
         drive(model, card, arguments, "cpu")
     total = {name: sum(part[name] for part in counts) for name in counts[0]}
@@ -115,7 +115,7 @@ def test_images_of_files_go_through_resize_and_centre_crop(tmp_path, monkeypatch
             Image.fromarray(pixels).save(folder / f"{number}.png")
     monkeypatch.setenv("LUMIX_DATA", str(tmp_path))
     card = {"data": "imagenet", "image_size": 224}
-    found = list(robustness.pixel_batches(card, "cpu", 3))
+    found = list(accuracy.pixel_batches(card, "cpu", 3))
     assert [(place, images.shape[0], labels.tolist()) for place, images, labels in found] == [
         (0, 3, [0, 0, 1]),
         (1, 1, [1]),
@@ -123,7 +123,7 @@ def test_images_of_files_go_through_resize_and_centre_crop(tmp_path, monkeypatch
     picture = Image.open(tmp_path / "imagenet" / "val" / "n01" / "1.png").resize((341, 256), Image.Resampling.BILINEAR)
     wanted = np.asarray(picture.crop((58, 16, 282, 240)), dtype=np.float32) / 255
     np.testing.assert_allclose(found[0][1][1].permute(1, 2, 0).numpy(), wanted, atol=1e-6)
-    shuffled = list(robustness.pixel_batches(card, "cpu", 4, shuffle_seed=1))
+    shuffled = list(accuracy.pixel_batches(card, "cpu", 4, shuffle_seed=1))
     assert sorted(shuffled[0][2].tolist()) == [0, 0, 1, 1]
 
 
@@ -184,7 +184,7 @@ import json, sys
 from datetime import timedelta
 from pathlib import Path
 import torch, torch.distributed as dist
-from lumix.evaluate import occlusion, shuffling
+from lumix.evaluate.robustness import occlusion, shuffling
 from lumix.train.checkpoint import load_model
 from lumix.train.run_directory import read_json
 torch.set_num_threads(1)

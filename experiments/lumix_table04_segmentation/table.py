@@ -9,7 +9,7 @@ from experiments.scale import Scale
 from experiments.scales import lab, mini
 from experiments.table import Column, Row, Table
 from lumix.evaluate.evaluation import Evaluation
-from lumix.evaluate.segmentation_recipe import Recipe
+from lumix.evaluate.segmentation.recipe import Recipe
 from lumix.train.config import Model, Run
 
 

@@ -25,15 +25,15 @@ if TYPE_CHECKING:
 
 # protocol -> module with drive(model, card, arguments, device) -> Outcome
 PROTOCOLS: dict[str, str] = {
-    "fgsm": "lumix.evaluate.fgsm",
-    "mixed_accuracy": "lumix.evaluate.mixed_accuracy",
-    "natural_adversarial": "lumix.evaluate.natural_adversarial",
-    "occlusion": "lumix.evaluate.occlusion",
-    "segmentation": "lumix.evaluate.segmentation",
-    "shuffling": "lumix.evaluate.shuffling",
+    "fgsm": "lumix.evaluate.robustness.fgsm",
+    "mixed_accuracy": "lumix.evaluate.robustness.mixed_accuracy",
+    "natural_adversarial": "lumix.evaluate.natural.adversarial",
+    "occlusion": "lumix.evaluate.robustness.occlusion",
+    "segmentation": "lumix.evaluate.segmentation.scoring",
+    "shuffling": "lumix.evaluate.robustness.shuffling",
     "throughput": "lumix.evaluate.throughput",
-    "weak_localisation": "lumix.evaluate.weak_localisation",
-    "weak_segmentation": "lumix.evaluate.weak_segmentation",
+    "weak_localisation": "lumix.evaluate.attention.weak_localisation",
+    "weak_segmentation": "lumix.evaluate.attention.weak_segmentation",
 }
 VALUES = ("key", "protocol", "arguments", "checksum", "values", "n_samples", "seconds", "fingerprint", "others")
 

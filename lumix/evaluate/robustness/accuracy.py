@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.utils.data import Subset
 
 from lumix.evaluate.evaluation import test_images
-from lumix.evaluate.picture_files import batches, robustness_transform
+from lumix.evaluate.images import batches, robustness_transform
 from lumix.train.data import is_resident
 from lumix.train.files import data_root
 from lumix.train.folder import ClassFolders

@@ -9,11 +9,11 @@ from torch import Tensor, nn
 from torch.utils.data import Subset
 from torchvision.transforms import Compose
 
-from lumix.evaluate import calibration, out_of_distribution
 from lumix.evaluate.evaluation import Outcome
-from lumix.evaluate.natural_sets import logits_of_images, stand_ins
-from lumix.evaluate.picture_files import logits_of, robustness_transform
-from lumix.evaluate.subsets import class_folders, class_indices
+from lumix.evaluate.images import logits_of, robustness_transform
+from lumix.evaluate.natural import calibration, out_of_distribution
+from lumix.evaluate.natural.stand_ins import logits_of_images, stand_ins
+from lumix.evaluate.natural.subsets import class_folders, class_indices
 from lumix.train.checkpoint import load_model
 from lumix.train.files import data_root
 from lumix.train.folder import ClassFolders

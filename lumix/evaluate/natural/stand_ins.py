@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from lumix.evaluate.out_of_distribution import anomaly_score
+from lumix.evaluate.natural.out_of_distribution import anomaly_score
 from lumix.train.config import Data
 from lumix.train.data import load, normalise
 from lumix.train.embedded import SHAPES_SIZE, shapes

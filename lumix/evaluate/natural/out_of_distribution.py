@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from lumix.evaluate.calibration import class_probabilities
+from lumix.evaluate.natural.calibration import class_probabilities
 
 RECALL = 0.95
 
@@ -18,7 +18,7 @@ def anomaly_score(logits: ArrayLike, classes: Sequence[int] | None = None) -> ND
     """Negative largest probability [N] over the kept classes of logits [N, C]; higher is more anomalous.
 
     Raises:
-        ValueError: as `lumix.evaluate.calibration.class_probabilities`.
+        ValueError: as `lumix.evaluate.natural.calibration.class_probabilities`.
     """
     return -class_probabilities(logits, classes).max(axis=1)
 

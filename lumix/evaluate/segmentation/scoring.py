@@ -15,8 +15,8 @@ from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
 from lumix.evaluate.evaluation import Outcome
-from lumix.evaluate.segmentation_data import IGNORE, Scenes, load_scenes
-from lumix.evaluate.segmentation_recipe import Recipe
+from lumix.evaluate.segmentation.data import IGNORE, Scenes, load_scenes
+from lumix.evaluate.segmentation.recipe import Recipe
 from lumix.train.data import normalise
 
 RATIOS = (0.5, 0.75, 1.0, 1.25, 1.5, 1.75)  # of mIoU (MS), each also mirrored
@@ -217,7 +217,7 @@ def drive(model: nn.Module, card: dict[str, Any], arguments: dict[str, Any], dev
     Raises:
         ValueError: for a recipe that makes no sense, missing images, or a network that the decoder does not fit.
     """
-    from lumix.evaluate.segmentation_training import fine_tune
+    from lumix.evaluate.segmentation.training import fine_tune
 
     recipe = Recipe.from_dict(arguments["recipe"])
     train, test = load_scenes(recipe.data)

@@ -12,10 +12,9 @@ import timm
 import torch
 from torch import Tensor, nn
 
+from lumix.evaluate.attention.localisation import foreground
 from lumix.evaluate.evaluation import Outcome
-from lumix.evaluate.grids import ATTENDED, LOSSES, VARIANTS
-from lumix.evaluate.localisation import foreground
-from lumix.evaluate.robustness import (
+from lumix.evaluate.robustness.accuracy import (
     check_draw,
     count_correct,
     normaliser,
@@ -24,6 +23,7 @@ from lumix.evaluate.robustness import (
     summed,
     token_side,
 )
+from lumix.evaluate.robustness.grids import ATTENDED, LOSSES, VARIANTS
 from lumix.train.attention import check_class_attention, class_attention
 from lumix.train.checkpoint import load_model
 from lumix.train.files import data_root

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from lumix.evaluate.evaluation import Outcome
-from lumix.evaluate.robustness import correct, normaliser, percent, pixel_batches, summed
+from lumix.evaluate.robustness.accuracy import correct, normaliser, percent, pixel_batches, summed
 from lumix.mixers import CutMix, Mixup
 from lumix.mixers.apply import apply_plan
 from lumix.train.rng import stream_seed

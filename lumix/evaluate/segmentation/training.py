@@ -15,9 +15,9 @@ from torch.nn.functional import cross_entropy, interpolate, pad
 from torch.utils.data import DataLoader, Dataset
 from torchvision.transforms.v2 import functional as photometry
 
-from lumix.evaluate.segmentation_data import IGNORE, Scenes
-from lumix.evaluate.segmentation_models import build
-from lumix.evaluate.segmentation_recipe import Recipe
+from lumix.evaluate.segmentation.data import IGNORE, Scenes
+from lumix.evaluate.segmentation.models import build
+from lumix.evaluate.segmentation.recipe import Recipe
 from lumix.train.data import normalise
 from lumix.train.folder import ignore_signals
 from lumix.train.rng import epoch_order, stream_seed

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from lumix.evaluate.evaluation import Outcome
-from lumix.evaluate.robustness import count_correct, normaliser, percent, pixel_batches, summed
+from lumix.evaluate.robustness.accuracy import count_correct, normaliser, percent, pixel_batches, summed
 
 
 def fgsm(model: Callable[[Tensor], Tensor], images: Tensor, labels: Tensor, radius: float) -> Tensor:

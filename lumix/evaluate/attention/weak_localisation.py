@@ -14,10 +14,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from lumix.evaluate.attention.localisation import Boxes, Setting, box_fits, box_iou, freeze
 from lumix.evaluate.evaluation import Outcome, test_images
-from lumix.evaluate.localisation import Boxes, Setting, box_fits, box_iou, freeze
-from lumix.evaluate.occlusion import public_model
-from lumix.evaluate.picture_files import batches, squeeze_transform
+from lumix.evaluate.images import batches, squeeze_transform
+from lumix.evaluate.robustness.occlusion import public_model
 from lumix.train.attention import check_class_attention, class_attention
 from lumix.train.data import is_resident, normalise
 from lumix.train.files import data_root

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from lumix.evaluate.evaluation import Outcome
-from lumix.evaluate.grids import AVERAGED, GRIDS
-from lumix.evaluate.robustness import check_draw, count_correct, normaliser, percent, pixel_batches, summed
+from lumix.evaluate.robustness.accuracy import check_draw, count_correct, normaliser, percent, pixel_batches, summed
+from lumix.evaluate.robustness.grids import AVERAGED, GRIDS
 from lumix.train.rng import stream_seed
 
 

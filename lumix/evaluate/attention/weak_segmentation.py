@@ -15,10 +15,10 @@ from torch import Tensor, nn
 from torch.utils.data import Dataset
 from torchvision.datasets import VOCSegmentation
 
+from lumix.evaluate.attention.localisation import enlarged, foreground, jaccard
+from lumix.evaluate.attention.weak_localisation import attention_grid
 from lumix.evaluate.evaluation import Outcome, test_images
-from lumix.evaluate.localisation import enlarged, foreground, jaccard
-from lumix.evaluate.picture_files import batches, squeeze_transform
-from lumix.evaluate.weak_localisation import attention_grid
+from lumix.evaluate.images import batches, squeeze_transform
 from lumix.train.attention import check_class_attention
 from lumix.train.data import is_resident, normalise
 from lumix.train.files import data_root
