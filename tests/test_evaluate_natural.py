@@ -77,15 +77,8 @@ def test_bad_recipes_are_refused() -> None:
         stand_ins.stand_ins(CARD, {**ARGUMENTS, "unknown_pool": 100}, reference, "cpu")
 
 
-def driven(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, own: dict[str, Any]) -> Any:
-    write_json(tmp_path / "model.json", own)
-    monkeypatch.setattr(adversarial, "load_model", lambda directory, device: Linear(16, 10, seed=1))
-    arguments = {**ARGUMENTS, "reference": {"key": own["key"], "seed": 0, "directory": tmp_path}}
-    return adversarial.drive(Linear(16, 10, seed=2), CARD, arguments, "cpu")
-
-
-def test_driver_reports_every_metric_of_its_sets(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    outcome = driven(monkeypatch, tmp_path, {"key": "other", "data": "shapes", "image_size": 16})
+def test_driver_reports_every_metric_of_its_sets() -> None:
+    outcome = adversarial.on_stand_ins(Linear(16, 10, seed=2), CARD, ARGUMENTS, Linear(16, 10, seed=1), "cpu")
     sets = stand_ins.stand_ins(CARD, ARGUMENTS, Linear(16, 10, seed=1), "cpu")
     model = Linear(16, 10, seed=2)
     natural, inside, outside = (
@@ -99,7 +92,7 @@ def test_driver_reports_every_metric_of_its_sets(monkeypatch: pytest.MonkeyPatch
     assert values["calibration_error"] == calibration.rms_calibration_error(confidence, correct)
     assert values["calibration_error_all_bins"] == calibration.rms_calibration_error(confidence, correct, "all_bins")
     assert values["aurra"] == calibration.aurra(confidence, correct)
-    for name in ("aupr", "auroc", "fpr95"):
+    for name in ("aupr", "auroc", "fpr95", "fpr_at_recall_95"):
         assert values[name] == pytest.approx(getattr(out_of_distribution, name)(*scores))
     counts = [values[f"{name}_images"] for name in ("natural", "clean", "unknown")]
     assert counts == [len(sets.natural), 800, 160]
@@ -108,11 +101,18 @@ def test_driver_reports_every_metric_of_its_sets(monkeypatch: pytest.MonkeyPatch
     assert outcome.arrays["reliability_count"].sum() == len(sets.natural)
 
 
-def test_a_model_cannot_filter_its_own_test(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="tested cannot filter the images that it is tested on"):
-        driven(monkeypatch, tmp_path, {"key": "tested", "data": "shapes", "image_size": 16})
-    with pytest.raises(ValueError, match="must be trained on shapes at 16 pixels"):
-        driven(monkeypatch, tmp_path, {"key": "other", "data": "digits", "image_size": 16})
+@pytest.mark.parametrize(
+    ("own", "message"),
+    [
+        ({"key": "tested", "data": "shapes"}, "tested cannot filter the images that it is tested on"),
+        ({"key": "other", "data": "digits"}, "other is trained on digits at 16 pixels, not on shapes at 16"),
+    ],
+)
+def test_a_model_cannot_filter_its_own_test(own: dict[str, Any], message: str, tmp_path: Path) -> None:
+    write_json(tmp_path / "model.json", own | {"image_size": 16})
+    arguments = {**ARGUMENTS, "reference": {"key": own["key"], "seed": 0, "directory": tmp_path}}
+    with pytest.raises(ValueError, match=message):
+        adversarial.drive(Linear(16, 10, seed=2), CARD, arguments, "cpu")
 
 
 def test_one_bin_of_scores_must_be_finite() -> None:

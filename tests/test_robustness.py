@@ -1,9 +1,6 @@
 """What the robustness protocols share, and shuffling: counts, batches, processes, edges."""
 
-import json
 import math
-import subprocess
-import sys
 
 import numpy as np
 import pytest
@@ -11,7 +8,7 @@ import torch
 from PIL import Image
 from torch import nn
 
-from lumix.evaluate.robustness import accuracy, fgsm, occlusion, shuffling
+from lumix.evaluate.robustness import accuracy, fgsm, shuffling
 from lumix.evaluate.robustness.grids import GRIDS, fitting_grids
 from lumix.train.imageset import ImageSet
 
@@ -74,30 +71,6 @@ def test_no_images_are_an_error(monkeypatch):
     monkeypatch.setattr(accuracy, "test_images", few_images([]))
     with pytest.raises(ValueError, match="test set of digits holds no images"):
         fgsm.drive(Always(3), CARD, {"radius": 8, "batch": 300}, "cpu")
-
-
-@pytest.mark.parametrize("drive", [shuffling.drive, occlusion.drive])
-def test_processes_add_up_to_one(drive, trained, monkeypatch):
-    model, card, directory = trained
-    arguments = {"grids": [1, 4], "source": {"directory": directory}, "head": 0, **DRAWS, "batch": 200}
-    whole = drive(model, card, arguments, "cpu").values
-    counts: list[dict[str, int]] = []
-
-    def keep(found, device):
-        counts.append(dict(found))
-        return found
-
-    module = shuffling if drive is shuffling.drive else occlusion
-    for rank in range(3):
-        monkeypatch.setattr(accuracy, "rank_and_world", lambda rank=rank: (rank, 3))
-        monkeypatch.setattr(module, "summed", keep)
-        drive(model, card, arguments, "cpu")
-    total = {name: sum(part[name] for part in counts) for name in counts[0]}
-    assert total["samples"] == 797
-    assert sorted(part["samples"] for part in counts) == [200, 200, 397]
-    monkeypatch.setattr(module, "pixel_batches", lambda *_: iter(()))
-    monkeypatch.setattr(module, "summed", lambda *_: total)
-    assert drive(model, card, arguments, "cpu").values == whole
 
 
 def test_batches_do_not_change_what_has_no_draw(trained):
@@ -175,43 +148,3 @@ def test_shuffling_is_repeatable_and_its_draws_differ(trained):
     assert shuffling.drive(model, card, {**arguments, "draw": "per_batch"}, "cpu").values != first
     with pytest.raises(ValueError, match="draw must be one of per_batch, per_image, not 'per_set'"):
         shuffling.drive(model, card, {**arguments, "draw": "per_set"}, "cpu")
-
-
-# ------------------------------------------------------------------------------------------------- two real processes
-
-WORKER = """
-import json, sys
-from datetime import timedelta
-from pathlib import Path
-import torch, torch.distributed as dist
-from lumix.evaluate.robustness import occlusion, shuffling
-from lumix.train.checkpoint import load_model
-from lumix.train.run_directory import read_json
-torch.set_num_threads(1)
-rank, directory, arguments = int(sys.argv[1]), Path(sys.argv[2]), json.loads(sys.argv[3])
-dist.init_process_group(
-    "gloo", init_method="file://" + sys.argv[4], rank=rank, world_size=2, timeout=timedelta(seconds=90)
-)
-arguments["source"] = {"directory": directory}
-model, card = load_model(directory), read_json(directory / "model.json")
-found = [module.drive(model, card, arguments, "cpu") for module in (occlusion, shuffling)]
-print(json.dumps([[outcome.n_samples, outcome.values] for outcome in found]))
-dist.destroy_process_group()
-"""
-
-
-def test_two_processes_find_exactly_what_one_does(trained, tmp_path):
-    model, card, directory = trained
-    arguments = {"head": 1, "grids": [1, 4, 16], **DRAWS, "batch": 250}
-    command = [sys.executable, "-c", WORKER]
-    rest = [str(directory), json.dumps(arguments), str(tmp_path / "store")]
-    workers = [
-        subprocess.Popen([*command, str(rank), *rest], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-        for rank in range(2)
-    ]
-    answers = [worker.communicate(timeout=120) for worker in workers]
-    assert [worker.returncode for worker in workers] == [0, 0], answers
-    arguments["source"] = {"directory": directory}
-    alone = [module.drive(model, card, arguments, "cpu") for module in (occlusion, shuffling)]
-    expected = [[outcome.n_samples, outcome.values] for outcome in alone]
-    assert [json.loads(output.splitlines()[-1]) for output, _ in answers] == [expected, expected]

@@ -53,20 +53,18 @@ PAPER_SPEED = {
 }
 
 
-def timed(run: Run) -> Run:
-    """The run with its method on every batch, as the paper's speeds imply; the baseline goes on blending."""
-    return methods.with_mix(run, mixup_alpha=0.0) if run.mix.cutmix_alpha else run
-
-
 def throughput(scale: Scale, run: Run, precision: str) -> Evaluation:
-    """Speed and memory of `run` beside the baseline of its backbone, under the protocol of docs/performance.md."""
+    """Speed and memory of `run` beside the baseline of its backbone, under the protocol of docs/performance.md.
+
+    Methods act on every batch, as the paper's speeds imply; the baseline goes on blending.
+    """
     baseline = methods.without_cutmix(scale.run(run.model.role))
     if scale.gpus:
         counts: dict[str, Any] = {"batch": 128, "warmup": 50, "rounds": 5, "steps": 200}
     else:
         counts = {"batch": run.batch_size, "warmup": 4, "rounds": 9, "steps": 4}
-    runs = {"run": timed(run).to_dict(), "baseline": baseline.to_dict()}
-    return Evaluation("throughput", {**runs, **counts, "precision": precision})
+    arguments = {"baseline": {"key": baseline.key}, "every_batch": True, "precision": precision}
+    return Evaluation("throughput", arguments | counts)
 
 
 def _row(
