@@ -40,7 +40,7 @@ def _outcome(answer: Answer) -> str:
         return f"failed: {answer.error}"
     if isinstance(answer.item, EvaluationItem):
         measured = answer.result["measured"]
-    return f"{measured['images_per_second']:.0f} images/s  {measured['seconds']:.1f} s"
+        return f"{measured['images_per_second']:.0f} images/s  {measured['seconds']:.1f} s"
     return f"top-1 {answer.result['top1']['last']:.2f}  {answer.result['seconds']:.1f} s"
 
 

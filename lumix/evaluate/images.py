@@ -69,3 +69,9 @@ def resident_batches(images: ImageSet, card: Mapping[str, Any]) -> Iterator[tupl
     for start in range(0, len(images), 500):
         part = images[start : start + 500]
         yield normalised(part.images, card), part
+
+
+def class_masks(images: ImageSet) -> Tensor:
+    """Which class each pixel shows, uint8 [N, H, W] of a set with masks: 0 the ground, 1 + label the object."""
+    assert images.masks is not None
+    return images.masks * (images.labels + 1).to(torch.uint8).view(-1, 1, 1)

@@ -105,16 +105,15 @@ class Crops(Dataset[tuple[Tensor, Tensor]]):
 
     def __init__(self, scenes: Scenes, recipe: Recipe, card: Mapping[str, Any], seed: int) -> None:
         self.scenes, self.recipe, self.card, self.seed = scenes, recipe, card, seed
-        self.count = min(recipe.train_size or len(scenes), len(scenes))
         self.epoch, self.order = -1, torch.empty(0)
 
     def __len__(self) -> int:
         return self.recipe.iterations * self.recipe.batch_size
 
     def __getitem__(self, position: int) -> tuple[Tensor, Tensor]:
-        epoch, place = divmod(position, self.count)
+        epoch, place = divmod(position, len(self.scenes))
         if epoch != self.epoch:
-            self.epoch, self.order = epoch, epoch_order(self.count, self.seed, epoch)
+            self.epoch, self.order = epoch, epoch_order(len(self.scenes), self.seed, epoch)
         image, mask = self.scenes[int(self.order[place])]
         generator = torch.Generator().manual_seed(stream_seed(self.seed, position, "crop"))
         image, mask = training_crop(image, mask, self.recipe, generator)
