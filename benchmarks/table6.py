@@ -13,9 +13,9 @@ import torch
 
 from benchmarks.measure import Setting, Timings, Work, compare
 from benchmarks.rows import Case, Goal, timed_case
-from experiments.lumix_table06_rivals.table import BACKBONES, LACKING, METHODS, timed
+from experiments.lumix_table06_rivals.table import BACKBONES, LACKING, METHODS
 from experiments.scale import get_scale
-from lumix.evaluate.throughput import training_step, undisturbed
+from lumix.evaluate.throughput import on_every_batch, training_step, undisturbed
 
 NAME = "table6"
 TITLE = "Training steps of Table 6's methods"
@@ -49,7 +49,7 @@ def steps_of(role: str, backbone: str, precision: str, setting: Setting) -> Case
         for id, name, method, _, ours, _ in METHODS:
             if (role, id) in LACKING or (ours and id != "attentivecutmix"):
                 continue
-            step, task = training_step(timed(method(base)), CARD, batch, precision, device)
+            step, task = training_step(on_every_batch(method(base)), CARD, batch, precision, device)
             numbers = count()
             rivals[name] = lambda step=step, numbers=numbers: step(next(numbers))  # type: ignore[misc]
             check_trains(rivals[name], task)

@@ -92,7 +92,8 @@ def _add_evaluations(runs: dict[str, Any], measured: Measured) -> None:
     """Put every number and array of the evaluations beside the seeds that they are of."""
     for (key, evaluation), by_seed in measured.items():
         for seed, outcome in by_seed.items():
-            shown = {name: outcome[name] for name in ("values", "n_samples", "seconds", "arrays")}
+            shown = {name: outcome[name] for name in ("values", "n_samples", "facts", "arrays")}
+            shown["seconds"] = outcome["measured"]["seconds"]
             runs[key]["seeds"][str(seed)].setdefault("evaluations", {})[evaluation] = _rounded_values(shown)
 
 
@@ -106,7 +107,7 @@ def _evaluations(table: Table, measured: Measured) -> dict[str, Any]:
     protocols = {evaluation.key: evaluation.to_dict() for evaluation in table.evaluations.values()}
     for key, protocol in protocols.items():
         outcomes = [o for (_, other), by_seed in measured.items() if other == key for o in by_seed.values()]
-        protocol["seconds"] = round(sum(outcome["seconds"] for outcome in outcomes), 1)
+        protocol["seconds"] = round(sum(outcome["measured"]["seconds"] for outcome in outcomes), 1)
         protocol["n"] = len(outcomes)
     return {"evaluations": protocols} if protocols else {}
 

@@ -3,8 +3,8 @@
 from typing import Any
 
 from lumix.evaluate.evaluation import Evaluation
-from lumix.evaluate.grids import fitting_grids
-from lumix.evaluate.segmentation_recipe import Recipe
+from lumix.evaluate.robustness.grids import fitting_grids
+from lumix.evaluate.segmentation.recipe import Recipe
 from lumix.train.config import Run
 
 # A batch of 256 shares its random patches as published; small test sets draw for each image, for less noise.

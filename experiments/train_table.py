@@ -39,7 +39,8 @@ def _outcome(answer: Answer) -> str:
     if answer.result is None:
         return f"failed: {answer.error}"
     if isinstance(answer.item, EvaluationItem):
-        return f"{answer.result['images_per_second']:.0f} images/s  {answer.result['seconds']:.1f} s"
+        measured = answer.result["measured"]
+        return f"{measured['images_per_second']:.0f} images/s  {measured['seconds']:.1f} s"
     return f"top-1 {answer.result['top1']['last']:.2f}  {answer.result['seconds']:.1f} s"
 
 

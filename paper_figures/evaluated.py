@@ -12,7 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
-from lumix.evaluate.localisation import MASSES, REGIONS, Setting, box_iou, boxes_around, enlarged, foreground
+from lumix.evaluate.attention.localisation import MASSES, box_iou, boxes_around, enlarged, foreground
 from lumix.train.config import Data
 from lumix.train.data import load
 from lumix.train.imageset import ImageSet
@@ -153,36 +153,39 @@ def attention_maps(results: Results) -> Figure:
     return figure
 
 
-def draw_grid(axes: Axes, values: list[dict[str, float]], look: tuple[str, str, str, str], region: str) -> None:
-    """Mean IoU against the attention that a mask holds: best head, averaged heads, and thinly each head."""
+def draw_grid(axes: Axes, grids: np.ndarray, look: tuple[str, str, str, str]) -> None:
+    """Mean IoU against the attention that a mask holds: best head, averaged heads, and thinly each head.
+
+    Args:
+        grids: percent [seeds, masses, 2 + heads] of one region, in the order of `localisation.declared_grid`.
+    """
     name, colour, _, marker = look
-    heads = sorted({key.split("/")[1] for key in values[0] if key.startswith("grid ")})
-    for head in heads:
-        names = [f"grid {Setting(mass, head, region).name}" for mass in MASSES]
-        points = np.array([[seed[key] for key in names] for seed in values])
-        if head.isdigit():
+    for head in (*range(2, grids.shape[2]), 1, 0):
+        points = grids[:, :, head]
+        if head >= 2:
             axes.plot(MASSES, points.mean(0), color=colour, linewidth=0.8, linestyle=":", alpha=0.7)
             continue
         spread = points.std(0, ddof=1) if len(points) > 1 else None
-        label = f"{name}, {'best head' if head == 'best' else 'mean of heads'}, n = {len(points)}"
-        line = {"linestyle": "-" if head == "best" else "--", "marker": marker, "capsize": 3}
+        label = f"{name}, {('mean of heads', 'best head')[head]}, n = {len(points)}"
+        line = {"linestyle": ("--", "-")[head], "marker": marker, "capsize": 3}
         axes.errorbar(MASSES, points.mean(0), yerr=spread, color=colour, label=label, **line)
 
 
 def localisation_grid(results: Results) -> Figure:
     """Table 5: the boxes of every declared setting, so that the choice of one hides nothing."""
     record = results.records.get(LOCALISATION)
-    found = {row: [o["values"] for o in outcomes_of(record, row, "localisation").values()] for row in MODELS}
+    found = {row: list(outcomes_of(record, row, "localisation").values()) for row in MODELS}
     figure, both = plt.subplots(1, 2, figsize=(11, 5), sharey=True)
     if not any(found.values()):
         for axes in both:
             style.say_not_run(axes, f"no results of {LOCALISATION} at {results.scale} scale")
         return figure
-    for axes, region, title in zip(both, REGIONS, ("all kept patches", "largest component"), strict=True):
-        for row, values in found.items():
-            if values:
-                draw_grid(axes, values, MODELS[row], region)
-                axes.axhline(values[0]["whole_image"], color=style.PAPER, linewidth=1)
+    for place, (axes, title) in enumerate(zip(both, ("all kept patches", "largest component"), strict=True)):
+        for row, outcomes in found.items():
+            if outcomes:
+                grids = np.array([outcome["arrays"]["grid_iou"] for outcome in outcomes])
+                draw_grid(axes, grids[..., place], MODELS[row])
+                axes.axhline(outcomes[0]["values"]["whole_image"], color=style.PAPER, linewidth=1)
         axes.set(xlabel="share of the attention that the mask holds", title=f"Box around {title}")
         axes.set_xticks(MASSES)
     both[0].set_ylabel("mean IoU with the true box, %")

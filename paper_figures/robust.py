@@ -15,9 +15,9 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import NullLocator
 from torch import Tensor
 
-from lumix.evaluate.grids import GRIDS, LOSSES
-from lumix.evaluate.occlusion import apply_drop, random_mask
-from lumix.evaluate.shuffling import shuffle_grid
+from lumix.evaluate.robustness.grids import GRIDS, LOSSES
+from lumix.evaluate.robustness.occlusion import apply_drop, random_mask
+from lumix.evaluate.robustness.shuffling import shuffle_grid
 from lumix.train.config import Data
 from lumix.train.data import load
 from lumix.train.imageset import ImageSet

@@ -12,8 +12,8 @@ from matplotlib.colors import ListedColormap
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
-from lumix.evaluate.segmentation import thinning
-from lumix.evaluate.segmentation_data import IGNORE, Scenes, load_scenes
+from lumix.evaluate.segmentation.data import IGNORE, Scenes, load_scenes
+from lumix.evaluate.segmentation.scoring import thinning
 from report import formatting
 from report.load import Results
 
@@ -33,15 +33,10 @@ def draw_classes(axes: Axes, labels: np.ndarray, colours: ListedColormap) -> Non
     axes.imshow(shown, cmap=colours, vmin=-0.5, vmax=colours.N - 0.5, interpolation="nearest")
 
 
-def segmentations_of(record: dict[str, Any] | None) -> dict[str, list[np.ndarray]]:
-    """Row of the table -> the segmentations of the first test scenes that its model of seed 0 made."""
-    found = {}
-    for row in ROWS:
-        arrays = arrays_of(record, row, "miou").get("0", {})
-        kept = [arrays[name] for name in sorted(arrays) if name.startswith("example_")]
-        if kept:
-            found[row] = kept
-    return found
+def segmentations_of(record: dict[str, Any] | None) -> dict[str, np.ndarray]:
+    """Row of the table -> the segmentations [N, H, W] of the first test scenes that its model of seed 0 made."""
+    arrays = {row: arrays_of(record, row, "miou").get("0") for row in ROWS}
+    return {row: kept["examples"] for row, kept in arrays.items() if kept}
 
 
 def segmentations(results: Results) -> Figure:
@@ -65,7 +60,7 @@ def segmentations(results: Results) -> Figure:
     return figure
 
 
-def _grid(scenes: Scenes, found: dict[str, list[np.ndarray]]) -> Figure:
+def _grid(scenes: Scenes, found: dict[str, np.ndarray]) -> Figure:
     count = min(len(kept) for kept in found.values())
     figure, grid = plt.subplots(2 + len(found), count, figsize=(1.5 * count + 0.8, 1.5 * (2 + len(found)) + 0.9))
     grid = grid.reshape(2 + len(found), count)
@@ -73,7 +68,8 @@ def _grid(scenes: Scenes, found: dict[str, list[np.ndarray]]) -> Figure:
     for index in range(count):
         image, truth = scenes[index]
         step = thinning(truth.shape)
-        drawn = [truth.numpy()[::step, ::step], *(kept[index] for kept in found.values())]
+        true = truth.numpy()[::step, ::step]
+        drawn = [true, *(kept[index][: true.shape[0], : true.shape[1]] for kept in found.values())]
         grid[0, index].imshow(image.permute(1, 2, 0).numpy())
         for axes, labels in zip(grid[1:, index], drawn, strict=True):
             draw_classes(axes, labels, colours)

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from sklearn import metrics
 
-from lumix.evaluate import calibration, out_of_distribution, subsets
+from lumix.evaluate.natural import calibration, out_of_distribution, subsets
 
 Array = NDArray[np.float64]
 
@@ -176,17 +176,46 @@ def test_auroc_is_the_share_of_ordered_pairs() -> None:
     assert out_of_distribution.auroc(inside, outside) == pytest.approx(100 * pairs.mean())
 
 
-def test_fpr95_is_the_best_threshold_that_finds_95_percent() -> None:
+def flagged(inside: np.ndarray, outside: np.ndarray) -> list[tuple[float, float]]:
+    """(recall of the outside samples, share of inside ones flagged) at every score, the strictest first."""
+    thresholds = np.unique(np.concatenate([inside, outside]))[::-1]
+    return [(float((outside >= t).mean()), float((inside >= t).mean())) for t in thresholds]
+
+
+def published_fpr95(inside: np.ndarray, outside: np.ndarray) -> float:
+    """The published script's choice: nothing beyond the first threshold that finds all; then nearest to 0.95."""
+    kept: list[tuple[float, float]] = []
+    for recall, rate in flagged(inside, outside):
+        kept.append((recall, rate))
+        if recall == 1:
+            break
+    return min(reversed(kept), key=lambda pair: abs(pair[0] - 0.95))[1]
+
+
+def test_fpr_at_recall_95_is_the_best_threshold_that_finds_95_percent() -> None:
     inside, outside = scores()
-    thresholds = [t for t in np.unique(np.concatenate(scores())) if (outside >= t).mean() >= 0.95]
-    assert out_of_distribution.fpr95(inside, outside) == pytest.approx(
-        100 * min((inside >= t).mean() for t in thresholds)
+    assert out_of_distribution.fpr_at_recall_95(inside, outside) == pytest.approx(
+        100 * min(rate for recall, rate in flagged(inside, outside) if recall >= 0.95)
     )
+
+
+@given(seed=st.integers(0, 10**6), known=st.integers(1, 60), unknown=st.integers(1, 60), levels=st.integers(1, 40))
+def test_fpr95_is_the_published_choice(seed: int, known: int, unknown: int, levels: int) -> None:
+    rng = np.random.default_rng(seed)  # few levels make ties
+    inside, outside = (rng.integers(0, levels, count) / levels for count in (known, unknown))
+    assert out_of_distribution.fpr95(inside, outside) == pytest.approx(100 * published_fpr95(inside, outside))
+
+
+def test_the_published_rate_may_flag_more_or_find_less_than_ours() -> None:
+    passed = [-0.3, -0.95], [-0.1] * 19 + [-0.9]  # 95 % are found at -0.1; at -0.3 too, with a known one
+    assert (out_of_distribution.fpr95(*passed), out_of_distribution.fpr_at_recall_95(*passed)) == (50, 0)
+    short = [-0.9, -0.95], [-0.1] * 10 + [-0.9]  # ten of eleven, 90.9 %, are nearer to 95 % than all eleven
+    assert (out_of_distribution.fpr95(*short), out_of_distribution.fpr_at_recall_95(*short)) == (0, 50)
 
 
 def test_detection_at_its_limits() -> None:
     known, unknown = [-0.9, -0.8, -0.7], [-0.2, -0.1]
-    for metric, best in (("aupr", 100), ("auroc", 100), ("fpr95", 0)):
+    for metric, best in (("aupr", 100), ("auroc", 100), ("fpr95", 0), ("fpr_at_recall_95", 0)):
         assert getattr(out_of_distribution, metric)(known, unknown) == best
     assert out_of_distribution.aupr([0.5] * 10, [0.5] * 2) == pytest.approx(100 / 6)  # chance: the share of unknown
     assert out_of_distribution.auroc([0.5] * 10, [0.5] * 2) == 50
@@ -195,7 +224,7 @@ def test_detection_at_its_limits() -> None:
     assert out_of_distribution.aupr([0.2], [0.1]) == 50
 
 
-@pytest.mark.parametrize("metric", ["aupr", "auroc", "fpr95"])
+@pytest.mark.parametrize("metric", ["aupr", "auroc", "fpr95", "fpr_at_recall_95"])
 def test_detection_ignores_order_and_refuses_nothing_and_nan(metric: str) -> None:
     inside, outside = scores()
     call = getattr(out_of_distribution, metric)

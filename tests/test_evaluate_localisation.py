@@ -14,8 +14,9 @@ from hypothesis import strategies as st
 from PIL import Image
 from torchvision.ops import box_iou as torchvision_iou
 
-from lumix.evaluate import localisation, weak_localisation, weak_segmentation
-from lumix.evaluate.localisation import Setting, box_fits, box_iou, boxes_around, foreground, jaccard
+from lumix.evaluate import images
+from lumix.evaluate.attention import localisation, weak_localisation, weak_segmentation
+from lumix.evaluate.attention.localisation import Setting, box_fits, box_iou, boxes_around, foreground, jaccard
 from lumix.train.embedded import SHAPES_MEAN, SHAPES_STD
 
 SHAPES_CARD = {"data": "shapes", "image_size": 16, "mean": SHAPES_MEAN, "std": SHAPES_STD, "num_classes": 10}
@@ -29,6 +30,15 @@ def small_vit(patch: int = 4, size: int = 16, **arguments: Any) -> torch.nn.Modu
             "deit_small_patch16_224", img_size=size, patch_size=patch, embed_dim=24, depth=1, num_heads=3,
             num_classes=10, **arguments,
         ).eval()  # fmt: skip
+
+
+def uneven(model: torch.nn.Module, seed: int) -> torch.nn.Module:
+    """The model with large weights, as attention is nearly uniform under timm's."""
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.copy_(torch.randn(parameter.shape, generator=generator) * 0.3)
+    return model.eval()
 
 
 @given(row=attention_rows, mass=st.floats(0.01, 0.99))
@@ -156,24 +166,26 @@ def test_grid_has_every_declared_setting_once_and_fits_them() -> None:
     assert len(set(names)) == len(names) == 5 * 8 * 2
     attention = np.random.default_rng(0).random((4, 6, 4, 4))
     truth = [np.array([[0.0, 0.0, 8.0, 8.0], [4.0, 4.0, 16.0, 12.0]])] * 3 + [np.array([[2.0, 2.0, 9.0, 9.0]])]
-    fits = box_fits(attention, truth, 4)
-    assert set(fits) == set(names)
+    found = box_fits(attention, truth, 4)
+    assert found.shape == (5, 8, 2, 4)
+    fits = dict(zip(names, found.reshape(-1, 4), strict=True))
     for image in range(4):  # one setting of each kind, by hand
         for name, source in (("0.7/2/all", attention[image, 2]), ("0.7/mean/all", attention[image].mean(0))):
             box = brute_box(foreground(source.reshape(-1), 0.7).reshape(4, 4), 4)
             assert fits[name][image] == pytest.approx(max(float(box_iou(box, true)) for true in truth[image]))
     heads = np.stack([fits[f"0.9/{head}/largest"] for head in range(6)])
     assert fits["0.9/best/largest"].tolist() == heads.max(0).tolist()
+    assert localisation.mean_fits(found) == pytest.approx({name: 100 * fits[name].mean() for name in names})
     with pytest.raises(ValueError, match="no true box"):
         box_fits(attention[:1], [np.empty((0, 4))], 4)
 
 
 def test_freezing_takes_the_closest_setting() -> None:
     assert Setting().name == "0.9/best/all"
-    assert localisation.freeze({"a": 30.0, "b": 34.0, "c": 40.0}, 34.9) == "b"
-    assert localisation.freeze({"a": 34.0, "b": 36.0}, 35.0) == "a"
+    assert localisation.closest({"a": 30.0, "b": 34.0, "c": 40.0}, 34.9) == "b"
+    assert localisation.closest({"a": 34.0, "b": 36.0}, 35.0) == "a"
     with pytest.raises(ValueError, match="empty"):
-        localisation.freeze({}, 34.9)
+        localisation.closest({}, 34.9)
 
 
 def test_boxes_of_a_model_on_shapes_are_those_of_its_attention() -> None:
@@ -181,9 +193,16 @@ def test_boxes_of_a_model_on_shapes_are_those_of_its_attention() -> None:
     before = {name: value.clone() for name, value in model.state_dict().items()}
     outcome = weak_localisation.drive(model, SHAPES_CARD, {"setting": "0.9/best/all"}, "cpu")
     assert outcome.n_samples == 1000
-    assert outcome.values["iou"] == outcome.values["grid 0.9/best/all"]
+    grid = dict(
+        zip(
+            (setting.name for setting in localisation.declared_grid(3)), outcome.arrays["grid_iou"].ravel(), strict=True
+        )
+    )
+    assert outcome.facts == {"setting": "0.9/best/all"}
+    assert outcome.values["iou"] == grid["0.9/best/all"]
+    assert outcome.values["iou_mean_head"] == grid["0.9/mean/all"]
     assert 20 < outcome.values["whole_image"] < 50
-    assert outcome.values["grid 0.5/best/all"] >= outcome.values["grid 0.5/0/all"]
+    assert grid["0.5/best/all"] >= grid["0.5/0/all"]
     assert outcome.arrays["example_attention"].shape == (weak_localisation.EXAMPLES, 3, 4, 4)
     assert all(torch.equal(before[name], value) for name, value in model.state_dict().items())
     with pytest.raises(ValueError, match="not in the declared grid"):
@@ -192,7 +211,7 @@ def test_boxes_of_a_model_on_shapes_are_those_of_its_attention() -> None:
 
 def test_masks_that_hold_all_attention_cover_the_share_of_the_object() -> None:
     outcome = weak_segmentation.drive(small_vit(), SHAPES_CARD, {"mass": 1.0}, "cpu")
-    masks = weak_segmentation.test_images(SHAPES_CARD).masks
+    masks = images.test_images(SHAPES_CARD).masks
     assert masks is not None
     assert outcome.values["jaccard"] == pytest.approx(100 * float(masks.double().mean((1, 2)).mean()))
     assert outcome.values["jaccard_exclude_void"] == outcome.values["jaccard"]
@@ -255,20 +274,23 @@ def test_imagenet_boxes_are_squeezed_with_their_pictures(root: Path) -> None:
     assert outcome.values["whole_image"] == pytest.approx(100 * (0.25 + 1) / 2)
 
 
-def test_setting_is_frozen_on_the_public_weights_not_on_the_model(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    public = small_vit()
-    fits, _, _ = weak_localisation._fits(public, SHAPES_CARD, "cpu")
-    grid = {name: 100 * float(values.mean()) for name, values in fits.items()}
+def test_setting_is_frozen_on_the_public_weights_not_on_the_model(root: Path) -> None:
+    name = "vit_tiny_patch16_224.augreg_in21k"
+    public = uneven(timm.create_model("vit_tiny_patch16_224", num_classes=0), seed=1)
+    (root / "weights").mkdir()
+    torch.save(public.state_dict(), root / "weights" / f"{name}.pth")
+    picture(root / "imagenet" / "val" / "n01440764" / "p0.png", (64, 48))
+    (root / "imagenet" / weak_localisation.BOXES).mkdir()
+    (root / "imagenet" / weak_localisation.BOXES / "p0.xml").write_text(xml((0, 0, 30, 20)))
+    card = IMAGENET_CARD | {"image_size": 224}
+    grid = localisation.mean_fits(weak_localisation._fits(public, card, "cpu")[0])
     wanted = "0.7/1/largest"
-    monkeypatch.setattr(weak_localisation, "public_model", lambda name: {"some.weights": public}[name])
-    other = timm.create_model(
-        "deit_small_patch16_224", img_size=16, patch_size=4, embed_dim=24, depth=2, num_heads=3, num_classes=10
-    ).eval()
-    arguments = {"public_weights": "some.weights", "reference": grid[wanted]}
-    outcome = weak_localisation.drive(other, SHAPES_CARD, arguments, "cpu")
-    frozen = [name.removeprefix("frozen ") for name in outcome.values if name.startswith("frozen ")]
-    assert grid[frozen[0]] == grid[wanted]
-    assert outcome.values["iou"] == outcome.values[f"grid {frozen[0]}"] != grid[wanted]
+    other = uneven(small_vit(16, 224), seed=2)
+    outcome = weak_localisation.drive(other, card, {"public_weights": name, "reference": grid[wanted]}, "cpu")
+    frozen = outcome.facts["setting"]
+    assert grid[frozen] == grid[wanted]
+    own = localisation.mean_fits(weak_localisation._fits(other, card, "cpu")[0])
+    assert outcome.values["iou"] == own[frozen] != grid[wanted]
 
 
 def test_pascal_voc_is_read_at_512_pixels(root: Path) -> None:

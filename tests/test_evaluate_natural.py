@@ -11,7 +11,7 @@ from PIL import Image
 from test_evaluate_calibration import timm_synsets
 from torch import Tensor, nn
 
-from lumix.evaluate import calibration, natural_adversarial, natural_sets, out_of_distribution, subsets
+from lumix.evaluate.natural import adversarial, calibration, out_of_distribution, stand_ins, subsets
 from lumix.train.embedded import SHAPES_MEAN, SHAPES_STD, shapes
 from lumix.train.run_directory import write_json
 
@@ -38,9 +38,9 @@ class Linear(nn.Module):
 
 def test_stand_ins_are_what_the_reference_gets_wrong_and_is_surest_about() -> None:
     reference = Linear(16, 10, seed=1)
-    sets = natural_sets.stand_ins(CARD, ARGUMENTS, reference, "cpu")
-    fresh = shapes(900, seed=natural_sets.NATURAL_SEED)
-    scores = natural_sets.logits_of_images(reference, fresh.images, CARD, "cpu")
+    sets = stand_ins.stand_ins(CARD, ARGUMENTS, reference, "cpu")
+    fresh = shapes(900, seed=stand_ins.NATURAL_SEED)
+    scores = stand_ins.logits_of_images(reference, fresh.images, CARD, "cpu")
     wanted = [
         i for i, label in enumerate(fresh.labels.tolist()) if label < 8 and int(scores[i, :8].argmax()) != label
     ]  # fmt: skip
@@ -48,9 +48,9 @@ def test_stand_ins_are_what_the_reference_gets_wrong_and_is_surest_about() -> No
     assert torch.equal(sets.labels, fresh.labels[wanted])
     assert len(sets.inside) == 800  # of 1000 test scenes in ten balanced classes
     assert len(sets.outside) == 160
-    unknown = shapes(300, seed=natural_sets.UNKNOWN_SEED, unseen=True).images
+    unknown = shapes(300, seed=stand_ins.UNKNOWN_SEED, unseen=True).images
     chosen, every = (
-        natural_sets.logits_of_images(reference, images, CARD, "cpu")[:, 2:].softmax(1).amax(1)
+        stand_ins.logits_of_images(reference, images, CARD, "cpu")[:, 2:].softmax(1).amax(1)
         for images in (sets.outside, unknown)
     )
     assert chosen.sort().values == pytest.approx(every.sort().values[-160:])
@@ -58,13 +58,13 @@ def test_stand_ins_are_what_the_reference_gets_wrong_and_is_surest_about() -> No
 
 def test_fresh_scenes_are_neither_trained_nor_tested_on() -> None:
     known = {image.numpy().tobytes() for seed in (0, 1) for image in shapes(300, seed=seed).images}
-    for images in (shapes(300, seed=natural_sets.NATURAL_SEED), shapes(300, natural_sets.UNKNOWN_SEED, unseen=True)):
+    for images in (shapes(300, seed=stand_ins.NATURAL_SEED), shapes(300, stand_ins.UNKNOWN_SEED, unseen=True)):
         assert not known & {image.numpy().tobytes() for image in images.images}
 
 
 def test_labels_count_among_the_kept_classes() -> None:
     images = shapes(50, seed=5)
-    kept = natural_sets._only(images, [7, 2])
+    kept = stand_ins._only(images, [7, 2])
     expected = [[7, 2].index(label) for label in images.labels.tolist() if label in (7, 2)]
     assert kept.labels.tolist() == expected
 
@@ -72,24 +72,17 @@ def test_labels_count_among_the_kept_classes() -> None:
 def test_bad_recipes_are_refused() -> None:
     reference = Linear(16, 10, seed=1)
     with pytest.raises(ValueError, match="no natural-adversarial stand-in for digits"):
-        natural_sets.stand_ins({**CARD, "data": "digits"}, ARGUMENTS, reference, "cpu")
+        stand_ins.stand_ins({**CARD, "data": "digits"}, ARGUMENTS, reference, "cpu")
     with pytest.raises(ValueError, match="160 images of unknown classes are wanted and the pool has 100"):
-        natural_sets.stand_ins(CARD, {**ARGUMENTS, "unknown_pool": 100}, reference, "cpu")
+        stand_ins.stand_ins(CARD, {**ARGUMENTS, "unknown_pool": 100}, reference, "cpu")
 
 
-def driven(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, own: dict[str, Any]) -> Any:
-    write_json(tmp_path / "model.json", own)
-    monkeypatch.setattr(natural_adversarial, "load_model", lambda directory, device: Linear(16, 10, seed=1))
-    arguments = {**ARGUMENTS, "reference": {"key": own["key"], "seed": 0, "directory": tmp_path}}
-    return natural_adversarial.drive(Linear(16, 10, seed=2), CARD, arguments, "cpu")
-
-
-def test_driver_reports_every_metric_of_its_sets(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    outcome = driven(monkeypatch, tmp_path, {"key": "other", "data": "shapes", "image_size": 16})
-    sets = natural_sets.stand_ins(CARD, ARGUMENTS, Linear(16, 10, seed=1), "cpu")
+def test_driver_reports_every_metric_of_its_sets() -> None:
+    outcome = adversarial.on_stand_ins(Linear(16, 10, seed=2), CARD, ARGUMENTS, Linear(16, 10, seed=1), "cpu")
+    sets = stand_ins.stand_ins(CARD, ARGUMENTS, Linear(16, 10, seed=1), "cpu")
     model = Linear(16, 10, seed=2)
     natural, inside, outside = (
-        natural_sets.logits_of_images(model, images, CARD, "cpu").numpy()
+        stand_ins.logits_of_images(model, images, CARD, "cpu").numpy()
         for images in (sets.natural, sets.inside, sets.outside)
     )
     confidence, correct = calibration.predictions(natural[:, :8], sets.labels.numpy())
@@ -99,7 +92,7 @@ def test_driver_reports_every_metric_of_its_sets(monkeypatch: pytest.MonkeyPatch
     assert values["calibration_error"] == calibration.rms_calibration_error(confidence, correct)
     assert values["calibration_error_all_bins"] == calibration.rms_calibration_error(confidence, correct, "all_bins")
     assert values["aurra"] == calibration.aurra(confidence, correct)
-    for name in ("aupr", "auroc", "fpr95"):
+    for name in ("aupr", "auroc", "fpr95", "fpr_at_recall_95"):
         assert values[name] == pytest.approx(getattr(out_of_distribution, name)(*scores))
     counts = [values[f"{name}_images"] for name in ("natural", "clean", "unknown")]
     assert counts == [len(sets.natural), 800, 160]
@@ -108,17 +101,24 @@ def test_driver_reports_every_metric_of_its_sets(monkeypatch: pytest.MonkeyPatch
     assert outcome.arrays["reliability_count"].sum() == len(sets.natural)
 
 
-def test_a_model_cannot_filter_its_own_test(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="tested cannot filter the images that it is tested on"):
-        driven(monkeypatch, tmp_path, {"key": "tested", "data": "shapes", "image_size": 16})
-    with pytest.raises(ValueError, match="must be trained on shapes at 16 pixels"):
-        driven(monkeypatch, tmp_path, {"key": "other", "data": "digits", "image_size": 16})
+@pytest.mark.parametrize(
+    ("own", "message"),
+    [
+        ({"key": "tested", "data": "shapes"}, "tested cannot filter the images that it is tested on"),
+        ({"key": "other", "data": "digits"}, "other is trained on digits at 16 pixels, not on shapes at 16"),
+    ],
+)
+def test_a_model_cannot_filter_its_own_test(own: dict[str, Any], message: str, tmp_path: Path) -> None:
+    write_json(tmp_path / "model.json", own | {"image_size": 16})
+    arguments = {**ARGUMENTS, "reference": {"key": own["key"], "seed": 0, "directory": tmp_path}}
+    with pytest.raises(ValueError, match=message):
+        adversarial.drive(Linear(16, 10, seed=2), CARD, arguments, "cpu")
 
 
 def test_one_bin_of_scores_must_be_finite() -> None:
     logits = torch.full((100, 4), math.nan)
     with pytest.raises(ValueError, match="finite"):
-        natural_adversarial.measure(logits, torch.zeros(100, dtype=torch.int64), [0, 1], logits, logits, [0, 1])
+        adversarial.measure(logits, torch.zeros(100, dtype=torch.int64), [0, 1], logits, logits, [0, 1])
 
 
 def write_split(folder: Path, wnids: list[str], seed: int) -> None:
@@ -133,7 +133,7 @@ def test_imagenet_a_and_o_are_read_from_their_folders(tmp_path: Path, monkeypatc
     monkeypatch.setenv("LUMIX_DATA", str(tmp_path))
     model = Linear(16, 1000, seed=3)
     with pytest.raises(ValueError, match=r"imagenet-a has no class folders .*LUMIX_DATA"):
-        natural_adversarial.drive(model, card, {}, "cpu")
+        adversarial.drive(model, card, {}, "cpu")
     wnids, a = timm_synsets("imagenet"), timm_synsets("imagenet_a")
     o = wnids[100:300]  # the true list is not at hand; its check is replaced by one that fits
     indices = list(range(100, 300))
@@ -142,13 +142,13 @@ def test_imagenet_a_and_o_are_read_from_their_folders(tmp_path: Path, monkeypatc
     write_split(tmp_path / "imagenet" / "val", wnids, seed=0)
     write_split(tmp_path / "imagenet-a", a, seed=1)
     write_split(tmp_path / "imagenet-o", o, seed=2)
-    outcome = natural_adversarial.drive(model, card, {}, "cpu")
+    outcome = adversarial.drive(model, card, {}, "cpu")
     assert [outcome.values[f"{name}_images"] for name in ("natural", "clean", "unknown")] == [200, 200, 200]
     # By hand: the image of the 5th class of ImageNet-A, shorter side to 18 bilinearly, centre crop 16.
     picture = Image.open(tmp_path / "imagenet-a" / sorted(a)[4] / "a.png").resize((21, 18), Image.Resampling.BILINEAR)
     pixels = np.asarray(picture)[1:17, 2:18].transpose(2, 0, 1) / 255  # torchvision rounds the offsets 1 and 2.5
     score = (torch.tensor((pixels - 0.5) / 0.25, dtype=torch.float32)[None]).flatten(1) @ model.get_buffer("weight")
-    logits, labels, classes = natural_adversarial._imagenet_a(model, card, "cpu")
+    logits, labels, classes = adversarial._imagenet_a(model, card, "cpu")
     assert labels.tolist() == list(range(200))
     assert classes[:3] == [6, 11, 13]
     assert logits[4].tolist() == pytest.approx(score[0].tolist(), abs=1e-3)

@@ -10,7 +10,9 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.nn.functional import conv2d
 
-from lumix.evaluate.segmentation import (
+from lumix.evaluate.segmentation.data import IGNORE, ResidentScenes
+from lumix.evaluate.segmentation.recipe import Recipe
+from lumix.evaluate.segmentation.scoring import (
     RATIOS,
     batches,
     confusion,
@@ -20,12 +22,11 @@ from lumix.evaluate.segmentation import (
     score,
     segment,
     slide,
+    stacked,
     target_size,
     thinning,
     window_starts,
 )
-from lumix.evaluate.segmentation_data import IGNORE, ResidentScenes
-from lumix.evaluate.segmentation_recipe import Recipe
 
 CARD = {"mean": (0.5, 0.4, 0.3), "std": (0.2, 0.2, 0.3)}
 
@@ -255,9 +256,17 @@ def test_score_of_a_perfect_model_is_100_and_counts_its_images() -> None:
     assert outcome.values["macc"] == outcome.values["miou"] == 100.0
     assert outcome.n_samples == 3
     assert int(outcome.arrays["confusion"].sum()) == 3 * 15 * 16
-    assert {name for name in outcome.arrays if name.startswith("example")} == {"example_0", "example_1", "example_2"}
-    assert outcome.arrays["example_2"].dtype == np.uint8
-    assert (outcome.arrays["example_2"][1:] == scenes().masks[2][1:].numpy()).all()
+    examples = outcome.arrays["examples"]
+    assert (examples.shape, examples.dtype) == ((3, 16, 16), np.uint8)
+    assert (examples[2][1:] == scenes().masks[2][1:].numpy()).all()
+
+
+def test_segmentations_of_several_sizes_are_kept_in_one_array() -> None:
+    found = stacked([torch.ones(2, 3, dtype=torch.uint8), torch.zeros(3, 1, dtype=torch.uint8)])
+    assert found.tolist() == [
+        [[1, 1, 1], [1, 1, 1], [IGNORE] * 3],
+        [[0, IGNORE, IGNORE]] * 3,
+    ]
 
 
 def test_kept_segmentations_are_thinned_out_to_a_few_pixels() -> None:
@@ -266,7 +275,7 @@ def test_kept_segmentations_are_thinned_out_to_a_few_pixels() -> None:
 
 def test_score_does_not_depend_on_the_batches(monkeypatch: pytest.MonkeyPatch) -> None:
     whole = score(ByBrightness(), scenes(), recipe(), CARD, "cpu")
-    monkeypatch.setattr("lumix.evaluate.segmentation.PIXELS", 1)
+    monkeypatch.setattr("lumix.evaluate.segmentation.scoring.PIXELS", 1)
     single = score(ByBrightness(), scenes(), recipe(), CARD, "cpu")
     assert whole.values == single.values
     assert whole.n_samples == single.n_samples == 5

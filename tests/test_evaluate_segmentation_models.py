@@ -10,11 +10,11 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from lumix.evaluate.segmentation import drive
-from lumix.evaluate.segmentation_data import IGNORE, ResidentScenes, load_scenes
-from lumix.evaluate.segmentation_models import MaskTransformer, Segmenter, build
-from lumix.evaluate.segmentation_recipe import Recipe
-from lumix.evaluate.segmentation_training import Crops, distorted, fine_tune, segmentation_loss, training_crop
+from lumix.evaluate.segmentation.data import IGNORE, ResidentScenes, load_scenes
+from lumix.evaluate.segmentation.models import MaskTransformer, Segmenter, build
+from lumix.evaluate.segmentation.recipe import Recipe
+from lumix.evaluate.segmentation.scoring import drive
+from lumix.evaluate.segmentation.training import Crops, distorted, fine_tune, segmentation_loss, training_crop
 from lumix.train.config import Model
 from lumix.train.model import build_model
 

@@ -5,20 +5,17 @@ import json
 import subprocess
 import sys
 
-import numpy as np
 import pytest
 import timm
 import torch
 from engine import small_run
 
 from lumix.evaluate import evaluation as ev
-from lumix.evaluate.evaluation import Evaluation, Outcome
+from lumix.evaluate.evaluation import Evaluation
 from lumix.train import run_directory
 from lumix.train.attention import class_attention
 from lumix.train.checkpoint import export_model
 from lumix.train.model import build_model
-
-SHUFFLING = Evaluation("shuffling", {"grids": [1, 4], "draw": "per_image", "repetitions": 1, "seed": 0, "batch": 500})
 
 
 def finish(directory, seed: int = 0, checksum: str = "a" * 64):
@@ -29,6 +26,7 @@ def finish(directory, seed: int = 0, checksum: str = "a" * 64):
         "mean": [0.3], "std": [0.4], "data": "digits", "test_crop": 1.0, "weights": "raw",
     }  # fmt: skip
     export_model(directory, build_model(run.model, 10, 1, 8, seed=seed), card)
+    run_directory.write_json(directory / "config.json", {"key": run.key, "seed": seed, "run": run.to_dict()})
     run_directory.write_json(directory / "result.json", {"key": run.key, "seed": seed, "checksum": checksum})
     return directory
 
@@ -57,85 +55,112 @@ def test_unknown_protocols_are_named():
 
 
 def test_every_protocol_has_a_driver_and_naming_them_needs_no_torch():
-    for module in ev.PROTOCOLS.values():
-        assert callable(importlib.import_module(module).drive)
+    for protocol in ev.PROTOCOLS.values():
+        assert callable(importlib.import_module(protocol.module).drive)
     code = "import sys, lumix.evaluate.evaluation; assert not {'torch', 'numpy'} & set(sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
 
 
 # ------------------------------------------------------------------------------------------------- cache
 
+TOY = """
+import numpy as np
+from lumix.evaluate.evaluation import Outcome
+calls = []
+def drive(model, card, arguments, device):
+    calls.append((card, arguments))
+    return Outcome({"average": float(arguments.get("value", 12.5))}, 8, {"curve": np.arange(3)}, {"chosen": "a word"})
+"""
+
 
 @pytest.fixture
-def calls(monkeypatch):
-    """Replaces the driver of shuffling; the list of the arguments it was called with."""
-    from lumix.evaluate import shuffling
-
-    found = []
-
-    def drive(model, card, arguments, device):
-        found.append(arguments)
-        return Outcome({"average": 12.5}, 8, {"curve": np.arange(3)})
-
-    monkeypatch.setattr(shuffling, "drive", drive)
-    return found
+def toy(tmp_path, monkeypatch):
+    """A protocol of another package: its module, registered as "toy" for the time of a test."""
+    (tmp_path / "lumix_toy_protocol.py").write_text(TOY)
+    monkeypatch.syspath_prepend(tmp_path)
+    ev.register("toy", "lumix_toy_protocol", measured=("average",))
+    module = importlib.import_module("lumix_toy_protocol")
+    module.EVALUATION = Evaluation("toy")
+    yield module
+    del ev.PROTOCOLS["toy"], sys.modules["lumix_toy_protocol"]
 
 
-def test_a_result_is_kept_until_the_weights_change(tmp_path, calls):
+def test_a_protocol_of_another_package_is_added_once(toy):
+    ev.register("toy", "lumix_toy_protocol", measured=("average",))
+    assert ev.measured_names("toy") == {"average"}
+    with pytest.raises(ValueError, match="protocol 'toy' is lumix_toy_protocol already: choose another name"):
+        ev.register("toy", "elsewhere")
+    assert not ev.measured_names("shuffling")
+
+
+def test_a_result_is_kept_until_the_weights_change(tmp_path, toy):
     directory = finish(tmp_path / "run")
-    first = ev.evaluate(directory, SHUFFLING)
-    assert ev.evaluate(directory, SHUFFLING) == first == ev.read_evaluation(directory, SHUFFLING)
-    assert len(calls) == 1
+    first = ev.evaluate(directory, toy.EVALUATION)
+    assert ev.evaluate(directory, toy.EVALUATION) == first == ev.read_evaluation(directory, toy.EVALUATION)
+    assert len(toy.calls) == 1
     assert (first["values"], first["n_samples"], first["checksum"]) == ({"average": 12.5}, 8, "a" * 64)
-    assert first["images_per_second"] == pytest.approx(8 / first["seconds"])
-    assert ev.read_arrays(directory / "eval", SHUFFLING)["curve"].tolist() == [0, 1, 2]
+    measured = first["measured"]
+    assert measured["images_per_second"] == pytest.approx(8 / measured["seconds"])
+    assert first["facts"] == {"chosen": "a word"}
+    assert toy.calls[0][0]["run"] == small_run().to_dict()
+    assert ev.read_arrays(directory / "eval", toy.EVALUATION)["curve"].tolist() == [0, 1, 2]
     finish(directory, checksum="b" * 64)
-    assert ev.read_evaluation(directory, SHUFFLING) is None
-    assert ev.evaluate(directory, SHUFFLING)["checksum"] == "b" * 64
-    assert len(calls) == 2
+    assert ev.read_evaluation(directory, toy.EVALUATION) is None
+    assert ev.evaluate(directory, toy.EVALUATION)["checksum"] == "b" * 64
+    assert len(toy.calls) == 2
 
 
-def test_other_code_is_accepted_unless_fresh_code_is_asked_for(tmp_path, calls, monkeypatch):
+def test_other_code_is_accepted_unless_fresh_code_is_asked_for(tmp_path, toy):
     directory = finish(tmp_path / "run")
-    ev.evaluate(directory, SHUFFLING)
-    monkeypatch.setattr(ev, "fingerprint", lambda: "of other code")
-    ev.evaluate(directory, SHUFFLING)
-    assert len(calls) == 1
-    assert ev.evaluate(directory, SHUFFLING, fresh_code=True)["fingerprint"] == "of other code"
-    assert len(calls) == 2
+    other = ev.evaluate(directory, toy.EVALUATION) | {"fingerprint": "of other code"}
+    run_directory.write_json(directory / "eval" / f"{toy.EVALUATION.key}.json", other)
+    assert ev.evaluate(directory, toy.EVALUATION) == other
+    assert len(toy.calls) == 1
+    assert ev.evaluate(directory, toy.EVALUATION, fresh_code=True)["fingerprint"] == ev.fingerprint()
+    assert len(toy.calls) == 2
 
 
-def test_a_second_model_is_handed_over_and_its_weights_count(tmp_path, calls):
+def test_a_second_model_is_handed_over_and_its_weights_count(tmp_path, toy):
     directory, other = finish(tmp_path / "run"), finish(tmp_path / "other")
-    evaluation = Evaluation("shuffling", {"source": {"key": "k"}})
+    evaluation = Evaluation("toy", {"source": {"key": "k"}})
     with pytest.raises(ValueError, match="needs the run directories of"):
         ev.evaluate(directory, evaluation)
     ev.evaluate(directory, evaluation, others={"source": other}, cache=tmp_path / "elsewhere")
-    assert calls[0]["source"] == {"key": "k", "directory": other}
+    assert toy.calls[0][1]["source"] == {"key": "k", "directory": other}
     assert (tmp_path / "elsewhere" / f"{evaluation.key}.json").exists()
     assert not (directory / "eval").exists()
     finish(other, checksum="c" * 64)
     assert ev.read_evaluation(directory, evaluation, {"source": other}, tmp_path / "elsewhere") is None
 
 
-def test_damaged_and_unfinished_are_named(tmp_path, calls, monkeypatch):
+def test_damaged_and_unfinished_are_named(tmp_path, toy):
     with pytest.raises(run_directory.RunError, match="no trained model"):
-        ev.evaluate(tmp_path / "nothing", SHUFFLING)
+        ev.evaluate(tmp_path / "nothing", toy.EVALUATION)
     directory = finish(tmp_path / "run")
     for text in ("{", "{}"):
-        run_directory.write_text(directory / "eval" / f"{SHUFFLING.key}.json", text)
+        run_directory.write_text(directory / "eval" / f"{toy.EVALUATION.key}.json", text)
         with pytest.raises(run_directory.RunError, match="delete it and run the same command again"):
-            ev.evaluate(directory, SHUFFLING)
+            ev.evaluate(directory, toy.EVALUATION)
+    (directory / "eval" / f"{toy.EVALUATION.key}.json").unlink()
+    (directory / "config.json").unlink()
+    with pytest.raises(run_directory.RunError, match="does not say which run was trained"):
+        ev.evaluate(directory, toy.EVALUATION)
 
 
-def test_a_number_that_is_none_is_no_result(tmp_path, monkeypatch):
-    from lumix.evaluate import shuffling
-
-    monkeypatch.setattr(shuffling, "drive", lambda *_: Outcome({"average": float("nan")}, 8))
+def test_one_of_an_older_format_is_made_again(tmp_path, toy):
     directory = finish(tmp_path / "run")
+    first = ev.evaluate(directory, toy.EVALUATION)
+    old = {name: value for name, value in first.items() if name not in ("facts", "measured")} | {"seconds": 1.0}
+    run_directory.write_json(directory / "eval" / f"{toy.EVALUATION.key}.json", old)
+    assert ev.read_evaluation(directory, toy.EVALUATION) is None
+    assert ev.evaluate(directory, toy.EVALUATION)["facts"] == first["facts"]
+
+
+def test_a_number_that_is_none_is_no_result(tmp_path, toy):
+    directory, evaluation = finish(tmp_path / "run"), Evaluation("toy", {"value": "nan"})
     with pytest.raises(ValueError, match="gave nan for average"):
-        ev.evaluate(directory, SHUFFLING)
-    assert ev.read_evaluation(directory, SHUFFLING) is None
+        ev.evaluate(directory, evaluation)
+    assert ev.read_evaluation(directory, evaluation) is None
 
 
 # ------------------------------------------------------------------------------------------------- attention

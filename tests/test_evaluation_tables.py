@@ -42,8 +42,8 @@ def measure(item: EvaluationItem, values: dict[str, float], **changes: object) -
     """What an evaluation of finished runs leaves behind."""
     outcome = {
         "key": item.evaluation.key, **item.evaluation.to_dict(), "checksum": "None",
-        "others": dict.fromkeys(item.others, "None"), "fingerprint": fingerprint(), "n_samples": 797, "seconds": 2.0,
-        "images_per_second": 398.5, "values": values, **changes,
+        "others": dict.fromkeys(item.others, "None"), "fingerprint": fingerprint(), "n_samples": 797, "values": values,
+        "facts": {}, "measured": {"seconds": 2.0, "images_per_second": 398.5}, **changes,
     }  # fmt: skip
     run_directory.write_json(item.cache / f"{item.evaluation.key}.json", outcome)
 

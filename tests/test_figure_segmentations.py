@@ -12,7 +12,7 @@ import numpy as np
 from report_fixture import ROOT
 
 from experiments.scales import mini
-from lumix.evaluate.segmentation_data import load_scenes
+from lumix.evaluate.segmentation.data import load_scenes
 from report.load import Results
 
 sys.path.insert(0, str(ROOT / "paper_figures"))  # notebooks import these modules as neighbours
@@ -23,7 +23,7 @@ import style
 def record(data: str = "shapes") -> dict[str, Any]:
     """What `collect` writes, as far as the figure looks at it: two rows, of which one was run."""
     scenes = load_scenes("shapes")[1]
-    arrays = {f"example_{i}": scenes[i][1].tolist() for i in range(3)}
+    arrays = {"examples": [scenes[i][1].tolist() for i in range(3)]}
     cell = {"status": "done", "run": "a-run", "evaluation": "segmentation-1"}
     rows = [
         {"id": "segmenter", "cells": {"miou": cell}},

@@ -8,8 +8,9 @@ import pytest
 import torch
 from test_evaluation import finish
 
-from lumix.evaluate import evaluation, occlusion
-from lumix.evaluate.grids import ATTENDED, LOSSES, VARIANTS
+from lumix.evaluate import images, models
+from lumix.evaluate.robustness import occlusion
+from lumix.evaluate.robustness.grids import ATTENDED, LOSSES, VARIANTS
 from lumix.train.run_directory import read_result
 
 CARD = {"data": "digits", "image_size": 8, "mean": [0.3], "std": [0.4]}
@@ -122,7 +123,7 @@ def test_drop_zeroes_squares_of_pixels_and_nothing_else():
 
 def test_a_source_of_other_images_is_refused(tmp_path):
     finish(tmp_path)
-    with pytest.raises(ValueError, match="cannot rank the patches of digits at 16 pixels"):
+    with pytest.raises(ValueError, match="is trained on digits at 8 pixels, not on digits at 16: choose"):
         occlusion.attention_source({"key": "k", "directory": tmp_path}, {**CARD, "image_size": 16}, "cpu")
 
 
@@ -131,17 +132,17 @@ def test_weights_that_are_nowhere_are_named(tmp_path, monkeypatch):
         raise OSError("no network\nat all")
 
     monkeypatch.setenv("LUMIX_DATA", str(tmp_path))
-    monkeypatch.setattr(occlusion.timm, "create_model", offline)
+    monkeypatch.setattr(models.timm, "create_model", offline)
     with pytest.raises(ValueError, match=r"vit_small_patch16_224\.dino are neither in .*weights.* \(no network\)"):
-        occlusion.public_model("vit_small_patch16_224.dino")
+        models.public_model("vit_small_patch16_224.dino")
 
 
 def test_weights_in_a_file_are_read(tmp_path, monkeypatch):
-    model = occlusion.timm.create_model("vit_tiny_patch16_224", num_classes=0)
+    model = models.timm.create_model("vit_tiny_patch16_224", num_classes=0)
     (tmp_path / "weights").mkdir()
     torch.save(model.state_dict(), tmp_path / "weights" / "vit_tiny_patch16_224.augreg_in21k.pth")
     monkeypatch.setenv("LUMIX_DATA", str(tmp_path))
-    found = occlusion.public_model("vit_tiny_patch16_224.augreg_in21k").state_dict()
+    found = models.public_model("vit_tiny_patch16_224.augreg_in21k").state_dict()
     assert all(bool((value == found[name]).all()) for name, value in model.state_dict().items())
 
 
@@ -151,7 +152,7 @@ def test_occlusion_equals_a_plain_loop(trained):
     assert outcome.n_samples == 797
     assert outcome.values["random_0"] == read_result(directory)["top1"]["last"] > 30
     assert set(outcome.values) == {f"{v}_{level}" for v in VARIANTS for level in (*LOSSES, "average")}
-    data = evaluation.test_images(card)
+    data = images.test_images(card)
     pixels, mean, std = data.images / 255, card["mean"][0], card["std"][0]
     with torch.no_grad():
         attention = occlusion.class_attention(model, (pixels - mean) / std)[:, 1].tolist()

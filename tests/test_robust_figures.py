@@ -18,8 +18,8 @@ from experiments.collect import collect
 from experiments.lumix_table07_shuffling import table as shuffling_table
 from experiments.lumix_table09_occlusion import table as occlusion_table
 from experiments.scale import get_scale
-from lumix.evaluate import occlusion, shuffling
-from lumix.evaluate.grids import LOSSES
+from lumix.evaluate.robustness import occlusion, shuffling
+from lumix.evaluate.robustness.grids import LOSSES
 from lumix.train.data import load
 from report.load import Results
 

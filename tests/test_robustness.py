@@ -1,9 +1,6 @@
 """What the robustness protocols share, and shuffling: counts, batches, processes, edges."""
 
-import json
 import math
-import subprocess
-import sys
 
 import numpy as np
 import pytest
@@ -11,8 +8,8 @@ import torch
 from PIL import Image
 from torch import nn
 
-from lumix.evaluate import fgsm, occlusion, robustness, shuffling
-from lumix.evaluate.grids import GRIDS, fitting_grids
+from lumix.evaluate.robustness import accuracy, fgsm, shuffling
+from lumix.evaluate.robustness.grids import GRIDS, fitting_grids
 from lumix.train.imageset import ImageSet
 
 CARD = {"data": "digits", "image_size": 8, "mean": [0.3], "std": [0.4]}
@@ -28,18 +25,18 @@ def generator(seed: int = 0) -> torch.Generator:
 
 def test_accuracy_counts_samples_and_ties_go_to_the_lower_class():
     logits = torch.tensor([[1.0, 1.0, 0.0], [0.0, 2.0, 2.0], [3.0, 1.0, 2.0]])
-    assert robustness.correct(logits, torch.tensor([0, 2, 0])).tolist() == [True, False, True]
-    assert robustness.percent(2, 3) == pytest.approx(200 / 3)
-    assert (robustness.percent(0, 1), robustness.percent(7, 7)) == (0, 100)
+    assert accuracy.correct(logits, torch.tensor([0, 2, 0])).tolist() == [True, False, True]
+    assert accuracy.percent(2, 3) == pytest.approx(200 / 3)
+    assert (accuracy.percent(0, 1), accuracy.percent(7, 7)) == (0, 100)
     for count, samples in ((0, 0), (2, 1), (-1, 5)):
         with pytest.raises(ValueError, match="there must be samples"):
-            robustness.percent(count, samples)
+            accuracy.percent(count, samples)
 
 
 @pytest.mark.parametrize("bad", [math.nan, math.inf])
 def test_scores_that_are_no_numbers_are_an_error(bad):
     with pytest.raises(ValueError, match="not all finite"):
-        robustness.correct(torch.tensor([[0.0, bad]]), torch.tensor([0]))
+        accuracy.correct(torch.tensor([[0.0, bad]]), torch.tensor([0]))
 
 
 # ------------------------------------------------------------------------------------------------- drivers
@@ -64,40 +61,16 @@ def few_images(labels: list[int]):
 
 @pytest.mark.parametrize(("labels", "top1"), [([3], 100.0), ([3, 3, 3], 100.0), ([4, 4], 0.0), ([3, 4, 5], 100 / 3)])
 def test_one_sample_all_right_all_wrong(labels, top1, monkeypatch):
-    monkeypatch.setattr(robustness, "test_images", few_images(labels))
+    monkeypatch.setattr(accuracy, "test_images", few_images(labels))
     outcome = shuffling.drive(Always(3), CARD, {"grids": [1, 4, 16], **DRAWS}, "cpu")
     assert outcome.n_samples == len(labels)
     assert outcome.values == pytest.approx(dict.fromkeys(("grid_1", "grid_4", "grid_16", "average"), top1))
 
 
 def test_no_images_are_an_error(monkeypatch):
-    monkeypatch.setattr(robustness, "test_images", few_images([]))
+    monkeypatch.setattr(accuracy, "test_images", few_images([]))
     with pytest.raises(ValueError, match="test set of digits holds no images"):
         fgsm.drive(Always(3), CARD, {"radius": 8, "batch": 300}, "cpu")
-
-
-@pytest.mark.parametrize("drive", [shuffling.drive, occlusion.drive])
-def test_processes_add_up_to_one(drive, trained, monkeypatch):
-    model, card, directory = trained
-    arguments = {"grids": [1, 4], "source": {"directory": directory}, "head": 0, **DRAWS, "batch": 200}
-    whole = drive(model, card, arguments, "cpu").values
-    counts: list[dict[str, int]] = []
-
-    def keep(found, device):
-        counts.append(dict(found))
-        return found
-
-    module = shuffling if drive is shuffling.drive else occlusion
-    for rank in range(3):
-        monkeypatch.setattr(robustness, "rank_and_world", lambda rank=rank: (rank, 3))
-        monkeypatch.setattr(module, "summed", keep)
-        drive(model, card, arguments, "cpu")
-    total = {name: sum(part[name] for part in counts) for name in counts[0]}
-    assert total["samples"] == 797
-    assert sorted(part["samples"] for part in counts) == [200, 200, 397]
-    monkeypatch.setattr(module, "pixel_batches", lambda *_: iter(()))
-    monkeypatch.setattr(module, "summed", lambda *_: total)
-    assert drive(model, card, arguments, "cpu").values == whole
 
 
 def test_batches_do_not_change_what_has_no_draw(trained):
@@ -115,7 +88,7 @@ def test_images_of_files_go_through_resize_and_centre_crop(tmp_path, monkeypatch
             Image.fromarray(pixels).save(folder / f"{number}.png")
     monkeypatch.setenv("LUMIX_DATA", str(tmp_path))
     card = {"data": "imagenet", "image_size": 224}
-    found = list(robustness.pixel_batches(card, "cpu", 3))
+    found = list(accuracy.pixel_batches(card, "cpu", 3))
     assert [(place, images.shape[0], labels.tolist()) for place, images, labels in found] == [
         (0, 3, [0, 0, 1]),
         (1, 1, [1]),
@@ -123,7 +96,7 @@ def test_images_of_files_go_through_resize_and_centre_crop(tmp_path, monkeypatch
     picture = Image.open(tmp_path / "imagenet" / "val" / "n01" / "1.png").resize((341, 256), Image.Resampling.BILINEAR)
     wanted = np.asarray(picture.crop((58, 16, 282, 240)), dtype=np.float32) / 255
     np.testing.assert_allclose(found[0][1][1].permute(1, 2, 0).numpy(), wanted, atol=1e-6)
-    shuffled = list(robustness.pixel_batches(card, "cpu", 4, shuffle_seed=1))
+    shuffled = list(accuracy.pixel_batches(card, "cpu", 4, shuffle_seed=1))
     assert sorted(shuffled[0][2].tolist()) == [0, 0, 1, 1]
 
 
@@ -175,43 +148,3 @@ def test_shuffling_is_repeatable_and_its_draws_differ(trained):
     assert shuffling.drive(model, card, {**arguments, "draw": "per_batch"}, "cpu").values != first
     with pytest.raises(ValueError, match="draw must be one of per_batch, per_image, not 'per_set'"):
         shuffling.drive(model, card, {**arguments, "draw": "per_set"}, "cpu")
-
-
-# ------------------------------------------------------------------------------------------------- two real processes
-
-WORKER = """
-import json, sys
-from datetime import timedelta
-from pathlib import Path
-import torch, torch.distributed as dist
-from lumix.evaluate import occlusion, shuffling
-from lumix.train.checkpoint import load_model
-from lumix.train.run_directory import read_json
-torch.set_num_threads(1)
-rank, directory, arguments = int(sys.argv[1]), Path(sys.argv[2]), json.loads(sys.argv[3])
-dist.init_process_group(
-    "gloo", init_method="file://" + sys.argv[4], rank=rank, world_size=2, timeout=timedelta(seconds=90)
-)
-arguments["source"] = {"directory": directory}
-model, card = load_model(directory), read_json(directory / "model.json")
-found = [module.drive(model, card, arguments, "cpu") for module in (occlusion, shuffling)]
-print(json.dumps([[outcome.n_samples, outcome.values] for outcome in found]))
-dist.destroy_process_group()
-"""
-
-
-def test_two_processes_find_exactly_what_one_does(trained, tmp_path):
-    model, card, directory = trained
-    arguments = {"head": 1, "grids": [1, 4, 16], **DRAWS, "batch": 250}
-    command = [sys.executable, "-c", WORKER]
-    rest = [str(directory), json.dumps(arguments), str(tmp_path / "store")]
-    workers = [
-        subprocess.Popen([*command, str(rank), *rest], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-        for rank in range(2)
-    ]
-    answers = [worker.communicate(timeout=120) for worker in workers]
-    assert [worker.returncode for worker in workers] == [0, 0], answers
-    arguments["source"] = {"directory": directory}
-    alone = [module.drive(model, card, arguments, "cpu") for module in (occlusion, shuffling)]
-    expected = [[outcome.n_samples, outcome.values] for outcome in alone]
-    assert [json.loads(output.splitlines()[-1]) for output, _ in answers] == [expected, expected]

@@ -9,6 +9,7 @@ from experiments import methods
 from experiments.lumix_table06_rivals import table as table06
 from experiments.registry import get_table
 from experiments.scale import get_scale
+from lumix.evaluate.throughput import on_every_batch
 
 SCALES = ["mini", "lab", "paper"]
 
@@ -51,10 +52,11 @@ def test_speeds_are_of_the_method_on_every_batch(name):
         assert found.pop("top1", None) is None
         assert len({evaluation.key for evaluation in found.values()}) == (0 if not found else 2 if scale.gpus else 1)
         for evaluation in found.values():
-            run, baseline = evaluation.arguments["run"], evaluation.arguments["baseline"]
-            assert baseline["mix"]["cutmix_alpha"] == 0
-            assert run["model"] == baseline["model"]
-            assert (run["mix"]["mixup_alpha"] == 0) is ("baseline" not in row.id)
+            run, baseline = row.runs["speed"], table.runs[evaluation.arguments["baseline"]["key"]]
+            assert baseline.mix.cutmix_alpha == 0
+            assert run.model == baseline.model
+            assert evaluation.arguments["every_batch"]
+            assert (on_every_batch(run).mix.mixup_alpha == 0) is ("baseline" not in row.id)
             assert evaluation.arguments["batch"] == (128 if scale.gpus else 50)
 
 

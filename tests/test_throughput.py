@@ -7,7 +7,8 @@ from torch import nn
 from experiments import methods
 from experiments.scale import get_scale
 from lumix.evaluate import throughput
-from lumix.evaluate.evaluation import Evaluation
+from lumix.evaluate.evaluation import measured_names
+from lumix.train.run_directory import write_json
 
 CPU = torch.device("cpu")
 CARD = {"in_chans": 1, "num_classes": 10, "image_size": 8, "mean": (0.3,), "std": (0.38,)}
@@ -16,13 +17,16 @@ MODEL = nn.Linear(3, 4, bias=False)
 COUNTS = {"batch": 10, "precision": "float32", "warmup": 1, "rounds": 3, "steps": 1}
 
 
-def drive(run, **changes):
-    arguments = {"run": run.to_dict(), "baseline": BASE.to_dict(), **COUNTS, **changes}
-    return throughput.drive(MODEL, CARD, Evaluation("throughput", arguments).arguments, CPU)
+@pytest.fixture
+def drive(tmp_path):
+    """The driver on one run beside `BASE`, whose run directory holds its configuration."""
+    write_json(tmp_path / "config.json", {"key": BASE.key, "seed": 0, "run": BASE.to_dict()})
+    arguments = {"baseline": {"key": BASE.key, "directory": tmp_path}, "every_batch": True, **COUNTS}
+    return lambda run: throughput.drive(MODEL, CARD | {"run": run.to_dict()}, arguments, CPU)
 
 
 @pytest.mark.parametrize("method", [methods.lumix, methods.puzzle_mix, methods.attentive_cutmix, methods.transmix])
-def test_every_method_is_measured_beside_its_baseline(method):
+def test_every_method_is_measured_beside_its_baseline(method, drive):
     found = drive(method(BASE))
     values = found.values
     assert found.n_samples == 2 * 10 * 3
@@ -30,10 +34,19 @@ def test_every_method_is_measured_beside_its_baseline(method):
     for name in ("images_per_second", "baseline_images_per_second", "peak_bytes", "baseline_peak_bytes"):
         assert values[name] > 0
     assert values["parameters"] == 0.012
+    assert set(values) - measured_names("throughput") == {"parameters"}
+    assert measured_names("throughput") < set(values)
     assert values["memory"] == pytest.approx(100 * values["peak_bytes"] / values["baseline_peak_bytes"])
 
 
-def test_a_step_trains(monkeypatch):
+def test_on_every_batch_the_last_of_the_mixing_choices_is_left():
+    assert throughput.on_every_batch(BASE).mix == BASE.mix.replace(mixup_alpha=0.0)
+    only = methods.without_cutmix(BASE)
+    assert throughput.on_every_batch(only) == only
+    assert throughput.on_every_batch(methods.puzzle_mix(BASE)).mix.method == "puzzlemix"
+
+
+def test_a_step_trains():
     step, task = throughput.training_step(methods.lumix(BASE), CARD, 10, "float32", CPU)
     before = [parameter.detach().clone() for parameter in task.parameters()]
     step(0)
@@ -74,7 +87,7 @@ def test_peak_memory_counts_what_lives_at_once():
     assert throughput.peak_memory(step, CPU) == pytest.approx(2 * 2**20, rel=0.01)
 
 
-def test_the_random_state_and_the_switches_of_the_process_stay():
+def test_the_random_state_and_the_switches_of_the_process_stay(drive):
     state, switches = torch.get_rng_state(), (torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32)
     drive(BASE)
     assert torch.equal(torch.get_rng_state(), state)

@@ -45,7 +45,7 @@ def _columns(boxes: Evaluation, masks: Evaluation | None) -> tuple[Column, ...]:
         Column("segmentation", "Seg JI", masks, "jaccard"),
         Column("localisation", "Loc mIoU", boxes, "iou"),
         Column("segmentation_without_void", "Seg JI, void excluded (ours)", masks, "jaccard_exclude_void"),
-        Column("localisation_mean_head", "Loc mIoU, mean of heads (ours)", boxes, "grid 0.9/mean/all"),
+        Column("localisation_mean_head", "Loc mIoU, mean of heads (ours)", boxes, "iou_mean_head"),
         Column("clean", "Clean Top-1 (ours)"),
     )
 

@@ -28,7 +28,7 @@ from experiments.methods import SWITCH
 from experiments.protocols import PER_IMAGE, robustness
 from experiments.scale import Scale, Setting
 from lumix.evaluate.evaluation import Evaluation
-from lumix.evaluate.segmentation_recipe import Recipe
+from lumix.evaluate.segmentation.recipe import Recipe
 from lumix.train.config import Data, Mix, Model, Optim, Run
 
 TRAIN_SIZE = 300

@@ -4,7 +4,7 @@ from experiments import recipes
 from experiments.protocols import AS_PUBLISHED, robustness
 from experiments.scale import Scale, Setting
 from lumix.evaluate.evaluation import Evaluation
-from lumix.evaluate.segmentation_recipe import Recipe
+from lumix.evaluate.segmentation.recipe import Recipe
 from lumix.train.config import Execution, Run
 
 RUNS: dict[str, Run] = {

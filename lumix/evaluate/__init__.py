@@ -1,4 +1,5 @@
-"""What a trained model is worth: one protocol per file, each a pure metric and a thin driver.
+"""What a trained model is worth: protocols in rooms, each a pure metric and a thin driver.
 
-Nothing trains here but the decoders of Table 4.
+`evaluation` is the registry and the cache; `images` and `models` serve the rooms: `attention`, `robustness`, which
+reads attention, `natural`, `segmentation`, whose decoders are all that trains here, and `throughput`.
 """

@@ -1,4 +1,4 @@
-"""An evaluation: its key, its cache in the run directory, and the modules that carry out the protocols.
+"""An evaluation: the registry of protocols, its key, and its cache in the run directory.
 
 Importing this file loads no torch, so that tables can name evaluations and list at once.
 """
@@ -8,7 +8,7 @@ import importlib
 import json
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
@@ -21,21 +21,56 @@ if TYPE_CHECKING:
     import numpy as np
     import torch
 
-    from lumix.train.imageset import ImageSet
 
-# protocol -> module with drive(model, card, arguments, device) -> Outcome
-PROTOCOLS: dict[str, str] = {
-    "fgsm": "lumix.evaluate.fgsm",
-    "mixed_accuracy": "lumix.evaluate.mixed_accuracy",
-    "natural_adversarial": "lumix.evaluate.natural_adversarial",
-    "occlusion": "lumix.evaluate.occlusion",
-    "segmentation": "lumix.evaluate.segmentation",
-    "shuffling": "lumix.evaluate.shuffling",
-    "throughput": "lumix.evaluate.throughput",
-    "weak_localisation": "lumix.evaluate.weak_localisation",
-    "weak_segmentation": "lumix.evaluate.weak_segmentation",
+@dataclass(frozen=True)
+class Protocol:
+    """Where a protocol is carried out, and which of its values are measured on a machine.
+
+    Attributes:
+        module: has drive(model, card, arguments, device) -> Outcome; card is the model's model.json, with the run that
+            trained it as "run".
+        measured: names of the values that differ between machines. All others follow from code and seeds.
+    """
+
+    module: str
+    measured: frozenset[str] = frozenset()
+
+
+SPEEDS = (
+    *("speed", "speed_low", "speed_high", "images_per_second", "baseline_images_per_second"),
+    *("memory", "peak_bytes", "baseline_peak_bytes"),
+)
+PROTOCOLS: dict[str, Protocol] = {
+    "fgsm": Protocol("lumix.evaluate.robustness.fgsm"),
+    "mixed_accuracy": Protocol("lumix.evaluate.robustness.mixed_accuracy"),
+    "natural_adversarial": Protocol("lumix.evaluate.natural.adversarial"),
+    "occlusion": Protocol("lumix.evaluate.robustness.occlusion"),
+    "segmentation": Protocol("lumix.evaluate.segmentation.scoring"),
+    "shuffling": Protocol("lumix.evaluate.robustness.shuffling"),
+    "throughput": Protocol("lumix.evaluate.throughput", frozenset(SPEEDS)),
+    "weak_localisation": Protocol("lumix.evaluate.attention.weak_localisation"),
+    "weak_segmentation": Protocol("lumix.evaluate.attention.weak_segmentation"),
 }
-VALUES = ("key", "protocol", "arguments", "checksum", "values", "n_samples", "seconds", "fingerprint", "others")
+FIELDS = (
+    *("key", "protocol", "arguments", "checksum", "others", "fingerprint"),
+    *("n_samples", "values", "facts", "measured"),
+)
+
+
+def register(name: str, module: str, measured: Iterable[str] = ()) -> None:
+    """Add a protocol of another package; in every process that makes such evaluations, best at its import.
+
+    Raises:
+        ValueError: for a name that another module has.
+    """
+    protocol = Protocol(module, frozenset(measured))
+    if PROTOCOLS.setdefault(name, protocol) != protocol:
+        raise ValueError(f"protocol {name!r} is {PROTOCOLS[name].module} already: choose another name")
+
+
+def measured_names(protocol: str) -> frozenset[str]:
+    """Which values of a protocol are measured on a machine."""
+    return PROTOCOLS[protocol].measured
 
 
 @dataclass(frozen=True)
@@ -74,11 +109,12 @@ class Evaluation(Config):
 
 @dataclass
 class Outcome:
-    """What a driver found: numbers by metric, how many samples they stand on, and arrays worth keeping."""
+    """What a driver found: numbers by metric, how many samples they stand on, arrays worth keeping, and texts."""
 
     values: dict[str, float]
     n_samples: int
     arrays: "dict[str, np.ndarray]" = field(default_factory=dict)
+    facts: dict[str, str] = field(default_factory=dict)
 
 
 @cache
@@ -95,6 +131,8 @@ def read_evaluation(
 ) -> dict[str, Any] | None:
     """The cached evaluation of the weights that the run directory holds now, or None. Arguments as of `evaluate`.
 
+    One in an older format, which lacks a field, counts as missing.
+
     Raises:
         RunError: for a damaged file, naming it and the remedy.
     """
@@ -102,12 +140,11 @@ def read_evaluation(
     if not path.exists():
         return None
     found = run_directory.read_json(path)
-    if not isinstance(found, dict) or any(name not in found for name in VALUES):
+    if not isinstance(found, dict) or "key" not in found:
         raise run_directory.RunError(f"{path} is no evaluation: delete it and run the same command again")
     checksums = {name: _checksum(other) for name, other in (others or {}).items()}
-    if found["checksum"] != _checksum(directory) or found["others"] != checksums:
-        return None
-    return found
+    current = all(name in found for name in FIELDS)
+    return found if current and (found["checksum"], found["others"]) == (_checksum(directory), checksums) else None
 
 
 def read_arrays(cache: Path, evaluation: Evaluation) -> "dict[str, np.ndarray]":
@@ -151,17 +188,31 @@ def evaluate(
 
     model = load_model(directory, device)
     resolved = {name: {**evaluation.arguments[name], "directory": path} for name, path in others.items()}
-    module = importlib.import_module(PROTOCOLS[evaluation.protocol])
+    card = run_directory.read_json(directory / "model.json") | {"run": trained_run(directory)}
+    module = importlib.import_module(PROTOCOLS[evaluation.protocol].module)
     start = time.monotonic()
-    outcome = module.drive(
-        model, run_directory.read_json(directory / "model.json"), evaluation.arguments | resolved, device
-    )
+    outcome = module.drive(model, card, evaluation.arguments | resolved, device)
     seconds = time.monotonic() - start
     checksums = {"checksum": _checksum(directory), "others": {name: _checksum(path) for name, path in others.items()}}
-    return _write(cache or directory / "eval", evaluation, outcome, {**checksums, "seconds": seconds})
+    return _write(cache or directory / "eval", evaluation, outcome, checksums, seconds)
 
 
-def _write(folder: Path, evaluation: Evaluation, outcome: Outcome, facts: dict[str, Any]) -> dict[str, Any]:
+def trained_run(directory: Path) -> dict[str, Any]:
+    """The run that a run directory is of, as `Run.to_dict` wrote it.
+
+    Raises:
+        RunError: where the directory does not say so.
+    """
+    path = directory / "config.json"
+    found = run_directory.read_json(path) if path.exists() else None
+    if not isinstance(found, dict) or not isinstance(found.get("run"), dict):
+        raise run_directory.RunError(f"{path} does not say which run was trained: run its table again")
+    return dict(found["run"])
+
+
+def _write(
+    folder: Path, evaluation: Evaluation, outcome: Outcome, checksums: dict[str, Any], seconds: float
+) -> dict[str, Any]:
     """Arrays first, then the numbers, whose presence says that the evaluation is done."""
     values = {name: float(value) for name, value in outcome.values.items()}
     wrong = [name for name, value in values.items() if not math.isfinite(value)]
@@ -176,12 +227,14 @@ def _write(folder: Path, evaluation: Evaluation, outcome: Outcome, facts: dict[s
         )
     result = {
         "key": evaluation.key,
-        **evaluation.to_dict(),
-        **facts,
+        "protocol": evaluation.protocol,
+        "arguments": evaluation.arguments,
+        **checksums,
         "fingerprint": fingerprint(),
         "n_samples": outcome.n_samples,
-        "images_per_second": outcome.n_samples / max(facts["seconds"], 1e-9),
         "values": values,
+        "facts": outcome.facts,
+        "measured": {"seconds": seconds, "images_per_second": outcome.n_samples / max(seconds, 1e-9)},
     }
     run_directory.write_json(folder / f"{evaluation.key}.json", result)
     return result
@@ -191,15 +244,3 @@ def _checksum(directory: Path) -> str | None:
     """SHA-256 of the weights in a run directory, as result.json has it; None where there are none yet."""
     result = run_directory.read_result(directory)
     return None if result is None else str(result.get("checksum"))
-
-
-def test_images(card: Mapping[str, Any]) -> "ImageSet":
-    """The clean test set of a model held in memory, from its card; files (ImageNet) are read in batches instead.
-
-    Raises:
-        ValueError: for a set that is read from files, or whose files are missing.
-    """
-    from lumix.train.config import Data
-    from lumix.train.data import load
-
-    return load(Data(card["data"], card["image_size"]))[1]

@@ -17,7 +17,7 @@ import torch
 from torch import nn
 from torch.profiler import ProfilerActivity, profile
 
-from lumix.evaluate.evaluation import Outcome
+from lumix.evaluate.evaluation import Outcome, trained_run
 from lumix.train.build import build_task
 from lumix.train.config import Run
 from lumix.train.data import normalise
@@ -56,6 +56,11 @@ def training_step(
         updater.update(lambda part: task.step(part).loss, mixed)
 
     return step, task
+
+
+def on_every_batch(run: Run) -> Run:
+    """The run with the last of its mixing choices on every batch, as published speeds imply, not on some of them."""
+    return run.replace(mix=run.mix.replace(choices=tuple((spec, 1.0) for spec, _ in run.mix.choices[-1:])))
 
 
 def take_turns(steps: Mapping[str, Step], rounds: int, per_round: int, device: torch.device) -> dict[str, list[float]]:
@@ -117,8 +122,8 @@ def drive(
 ) -> Outcome:
     """Speed and memory of a run as a share of a baseline's; its trained weights play no part, only their shapes.
 
-    Arguments: "run" and "baseline" as `Run.to_dict` gives them; "batch"; "precision"; "warmup" steps of each; "rounds"
-    in turn of "steps" each.
+    Arguments: "baseline", the run beside it; "every_batch", whether methods act on every batch; "batch"; "precision";
+    "warmup" steps of each; "rounds" in turn of "steps" each.
 
     Values: "speed" and "memory" in percent of the baseline's (speed: the median over rounds; "speed_low", "speed_high":
     its quartiles), "images_per_second", "baseline_images_per_second", "peak_bytes", "baseline_peak_bytes",
@@ -126,7 +131,10 @@ def drive(
     """
     device = torch.device(device)
     batch, precision = arguments["batch"], arguments["precision"]
-    runs = {name: Run.from_dict(arguments[name]) for name in ("run", "baseline")}
+    configurations = {"run": card["run"], "baseline": trained_run(arguments["baseline"]["directory"])}
+    runs = {name: Run.from_dict(configuration) for name, configuration in configurations.items()}
+    if arguments["every_batch"]:
+        runs = {name: on_every_batch(run) for name, run in runs.items()}
     with undisturbed(device):
         steps = {name: training_step(run, card, batch, precision, device)[0] for name, run in runs.items()}
         take_turns(steps, 1, arguments["warmup"], device)

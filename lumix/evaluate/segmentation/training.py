@@ -5,21 +5,20 @@ it. Layers that draw by themselves (dropout, drop path, new decoders) do so unde
 """
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import torch
 from timm.scheduler import PolyLRScheduler
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, interpolate, pad
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import Dataset
 from torchvision.transforms.v2 import functional as photometry
 
-from lumix.evaluate.segmentation_data import IGNORE, Scenes
-from lumix.evaluate.segmentation_models import build
-from lumix.evaluate.segmentation_recipe import Recipe
-from lumix.train.data import normalise
-from lumix.train.folder import ignore_signals
+from lumix.evaluate.images import batches, normalised
+from lumix.evaluate.segmentation.data import IGNORE, Scenes
+from lumix.evaluate.segmentation.models import build
+from lumix.evaluate.segmentation.recipe import Recipe
 from lumix.train.rng import epoch_order, stream_seed
 from lumix.train.update import Updater
 
@@ -106,35 +105,27 @@ class Crops(Dataset[tuple[Tensor, Tensor]]):
     """
 
     def __init__(self, scenes: Scenes, recipe: Recipe, card: Mapping[str, Any], seed: int) -> None:
-        self.scenes, self.recipe, self.seed = scenes, recipe, seed
-        self.mean, self.std = tuple(card["mean"]), tuple(card["std"])
-        self.count = min(recipe.train_size or len(scenes), len(scenes))
+        self.scenes, self.recipe, self.card, self.seed = scenes, recipe, card, seed
         self.epoch, self.order = -1, torch.empty(0)
 
     def __len__(self) -> int:
         return self.recipe.iterations * self.recipe.batch_size
 
     def __getitem__(self, position: int) -> tuple[Tensor, Tensor]:
-        epoch, place = divmod(position, self.count)
+        epoch, place = divmod(position, len(self.scenes))
         if epoch != self.epoch:
-            self.epoch, self.order = epoch, epoch_order(self.count, self.seed, epoch)
+            self.epoch, self.order = epoch, epoch_order(len(self.scenes), self.seed, epoch)
         image, mask = self.scenes[int(self.order[place])]
         generator = torch.Generator().manual_seed(stream_seed(self.seed, position, "crop"))
         image, mask = training_crop(image, mask, self.recipe, generator)
         right, below = self.recipe.crop - mask.shape[1], self.recipe.crop - mask.shape[0]
-        pixels = normalise(image[None], self.mean, self.std)[0]
+        pixels = normalised(image[None], self.card)[0]
         return pad(pixels, (0, right, 0, below)), pad(mask, (0, right, 0, below), value=IGNORE)
 
 
-def _loader(crops: Crops) -> DataLoader[Any]:
+def _loader(crops: Crops) -> Iterator[Any]:
     workers = min(8, os.cpu_count() or 1) if crops.recipe.photometric else 0  # small plain crops are made in no time
-    return DataLoader(
-        crops,
-        batch_size=crops.recipe.batch_size,
-        num_workers=workers,
-        worker_init_fn=ignore_signals,
-        generator=torch.Generator().manual_seed(0),  # for seeds of workers, which nothing uses: not the global one
-    )
+    return batches(crops, crops.recipe.batch_size, workers=workers)
 
 
 # ------------------------------------------------------------------------------------------------- training

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from lumix.evaluate.evaluation import Outcome
-from lumix.evaluate.robustness import correct, normaliser, percent, pixel_batches, summed
+from lumix.evaluate.robustness.accuracy import correct, normaliser, percent, pixel_batches
 from lumix.mixers.apply import apply_plan
 from lumix.mixers.cutmix import CutMix
 from lumix.mixers.mixup import Mixup
@@ -68,10 +68,9 @@ def drive(
         for name, counted in (("top1", first), ("top2", both), ("pairs", torch.ones_like(differ))):
             hits[f"{name}_mixed"] += int((counted & differ).sum())
             hits[f"{name}_mixed_all"] += int(counted.sum())
-    total = summed(hits, device)
     values = {
-        f"{name}_{pairs}": percent(total[f"{name}_{pairs}"], total[f"pairs_{pairs}"])
+        f"{name}_{pairs}": percent(hits[f"{name}_{pairs}"], hits[f"pairs_{pairs}"])
         for name in ("top1", "top2")
         for pairs in ("mixed", "mixed_all")
     }
-    return Outcome(values, total["pairs_mixed_all"])
+    return Outcome(values, hits["pairs_mixed_all"])

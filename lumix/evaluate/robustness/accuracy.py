@@ -1,19 +1,16 @@
 """What the robustness protocols share: test images in [0, 1] by batch, normalisation, counts of correct answers.
 
-Corruptions act on pixels in [0, 1], before normalisation (P-rob of Naseer et al.). Under torch.distributed each process
-takes whole batches and whole numbers are added up, so that the result is exactly that of one process.
+Corruptions act on pixels in [0, 1], before normalisation (P-rob of Naseer et al.).
 """
 
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import torch
-import torch.distributed as dist
 from torch import Tensor, nn
 from torch.utils.data import Subset
 
-from lumix.evaluate.evaluation import test_images
-from lumix.evaluate.picture_files import batches, robustness_transform
+from lumix.evaluate.images import batches, robustness_transform, test_images
 from lumix.train.data import is_resident
 from lumix.train.files import data_root
 from lumix.train.folder import ClassFolders
@@ -25,14 +22,13 @@ DRAWS = ("per_batch", "per_image")
 def pixel_batches(
     card: Mapping[str, Any], device: torch.device | str, batch_size: int, shuffle_seed: int | None = None
 ) -> Iterator[tuple[int, Tensor, Tensor]]:
-    """This process's batches of the test set: place of the batch, images [B, C, S, S] in [0, 1], labels [B] int64.
+    """The batches of the test set: place of the batch, images [B, C, S, S] in [0, 1], labels [B] int64.
 
     The images come in the order of the set, or shuffled once by a seed.
 
     Sets in memory come as they are. ImageNet's `val` folder goes through P-rob: shorter side to 256, bilinear, centre
     crop of 224, in proportion for other sizes.
     """
-    rank, world = rank_and_world()
     resident = test_images(card) if is_resident(card["data"]) else None
     dataset: Any = resident if resident is not None else _folder(card)
     count = len(dataset)
@@ -41,14 +37,12 @@ def pixel_batches(
     order = torch.arange(count)
     if shuffle_seed is not None:
         order = torch.randperm(count, generator=torch.Generator().manual_seed(stream_seed(shuffle_seed, "order")))
-    own = [(place, chosen) for place, chosen in enumerate(order.split(batch_size)) if place % world == rank]
     if resident is not None:
-        for place, chosen in own:
-            part = resident[chosen].to(device)
-            yield place, part.images.float() / 255, part.labels
-        return
-    loaded = batches(Subset(dataset, [int(i) for _, chosen in own for i in chosen]), batch_size)
-    for (place, _), (images, labels) in zip(own, loaded, strict=True):
+        parts = (resident[chosen].to(device) for chosen in order.split(batch_size))
+        loaded: Iterator[tuple[Tensor, Tensor]] = ((part.images.float() / 255, part.labels) for part in parts)
+    else:
+        loaded = batches(Subset(dataset, order.tolist()), batch_size)
+    for place, (images, labels) in enumerate(loaded):
         yield place, images.to(device), labels.to(device)
 
 
@@ -90,39 +84,7 @@ def check_draw(draw: str) -> None:
         raise ValueError(f"draw must be one of {', '.join(DRAWS)}, not {draw!r}")
 
 
-def token_side(tokens: int) -> int:
-    """Side of a square grid of tokens.
-
-    Raises:
-        ValueError: where there is none.
-    """
-    side = round(tokens**0.5)
-    if side * side != tokens:
-        raise ValueError(f"{tokens} patches are no square grid")
-    return side
-
-
 @torch.inference_mode()
 def count_correct(model: nn.Module, images: Tensor, labels: Tensor) -> int:
     """Correct answers for normalised images."""
     return int(correct(model(images), labels).sum())
-
-
-# ------------------------------------------------------------------------------------------------- several processes
-
-
-def rank_and_world() -> tuple[int, int]:
-    """Of this process under torch.distributed; (0, 1) without."""
-    if dist.is_available() and dist.is_initialized():
-        return dist.get_rank(), dist.get_world_size()
-    return 0, 1
-
-
-def summed(counts: dict[str, int], device: torch.device | str) -> dict[str, int]:
-    """Each count added up over all processes, which must have the same names."""
-    if rank_and_world()[1] == 1:
-        return counts
-    names = sorted(counts)
-    values = torch.tensor([counts[name] for name in names], device=device)
-    dist.all_reduce(values)
-    return dict(zip(names, values.tolist(), strict=True))

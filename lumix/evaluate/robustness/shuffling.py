@@ -8,8 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from lumix.evaluate.evaluation import Outcome
-from lumix.evaluate.grids import AVERAGED, GRIDS
-from lumix.evaluate.robustness import check_draw, count_correct, normaliser, percent, pixel_batches, summed
+from lumix.evaluate.robustness.accuracy import check_draw, count_correct, normaliser, percent, pixel_batches
+from lumix.evaluate.robustness.grids import AVERAGED, GRIDS
 from lumix.train.rng import stream_seed
 
 
@@ -60,8 +60,7 @@ def drive(
                 draws = torch.rand(sets, grid, generator=torch.Generator().manual_seed(seed))
                 shuffled = shuffle_grid(images, draws.argsort(dim=1), rows, columns)
                 hits[f"grid_{grid}"] += clean if grid == 1 else count_correct(model, normalise(shuffled), labels)
-    total = summed(hits, device)
-    samples = total["samples"] * arguments["repetitions"]
-    values = {f"grid_{grid}": percent(total[f"grid_{grid}"], samples) for grid in arguments["grids"]}
+    samples = hits["samples"] * arguments["repetitions"]
+    values = {f"grid_{grid}": percent(hits[f"grid_{grid}"], samples) for grid in arguments["grids"]}
     averaged = [values[f"grid_{grid}"] for grid in arguments["grids"] if grid in AVERAGED]
-    return Outcome(values | {"average": sum(averaged) / len(averaged)}, total["samples"])
+    return Outcome(values | {"average": sum(averaged) / len(averaged)}, hits["samples"])

@@ -15,12 +15,12 @@ from torch import Tensor, nn
 from torch.utils.data import Dataset
 from torchvision.datasets import VOCSegmentation
 
-from lumix.evaluate.evaluation import Outcome, test_images
-from lumix.evaluate.localisation import enlarged, foreground, jaccard
-from lumix.evaluate.picture_files import batches, squeeze_transform
-from lumix.evaluate.weak_localisation import attention_grid
+from lumix.evaluate.attention.localisation import enlarged, foreground, jaccard
+from lumix.evaluate.attention.maps import attention_grid
+from lumix.evaluate.evaluation import Outcome
+from lumix.evaluate.images import batches, class_masks, resident_batches, squeeze_transform, test_images
 from lumix.train.attention import check_class_attention
-from lumix.train.data import is_resident, normalise
+from lumix.train.data import is_resident
 from lumix.train.files import data_root
 
 VOC_SIZE = 512
@@ -59,16 +59,12 @@ def drive(
 
 
 def _resident(card: Mapping[str, Any]) -> Iterator[tuple[Tensor, Targets]]:
-    """Normalised images and targets uint8 [B, H, W]: 0 the ground, 1 + label the object."""
+    """Normalised images and targets uint8 [B, H, W]."""
     images = test_images(card)
     if images.masks is None:
         raise ValueError(f"{card['data']} has no masks: use shapes, or an ImageNet model for Pascal VOC")
-    mean, std = tuple(card["mean"]), tuple(card["std"])
-    for start in range(0, len(images), 500):
-        part = images[start : start + 500]
-        assert part.masks is not None
-        targets = part.masks * (part.labels + 1).to(torch.uint8).view(-1, 1, 1)
-        yield normalise(part.images, mean, std), targets.numpy()
+    for pixels, part in resident_batches(images, card):
+        yield pixels, class_masks(part).numpy()
 
 
 class _Voc(Dataset[tuple[Tensor, Tensor]]):

@@ -1,6 +1,6 @@
 """Semantic segmentation (LUMix Table 4): mIoU and mAcc as mmseg counts them, sliding windows, scales and flips.
 
-The driver fine-tunes the pre-trained weights of a run with a decoder on top (`segmentation_training`), seeded by the
+The driver fine-tunes the pre-trained weights of a run with a decoder on top (`training`), seeded by the
 run's own seed, and scores the segmentations of the test set. The metrics know nothing of models.
 """
 
@@ -12,12 +12,13 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import interpolate
+from torch.nn.functional import interpolate, pad
 
 from lumix.evaluate.evaluation import Outcome
-from lumix.evaluate.segmentation_data import IGNORE, Scenes, load_scenes
-from lumix.evaluate.segmentation_recipe import Recipe
-from lumix.train.data import normalise
+from lumix.evaluate.images import normalised
+from lumix.evaluate.segmentation.data import IGNORE, Scenes, load_scenes
+from lumix.evaluate.segmentation.recipe import Recipe
+from lumix.evaluate.segmentation.training import fine_tune
 
 RATIOS = (0.5, 0.75, 1.0, 1.25, 1.5, 1.75)  # of mIoU (MS), each also mirrored
 SHOWN, SHOWN_PIXELS = 6, 64  # segmentations kept for a figure, thinned out to so many pixels a side
@@ -186,22 +187,29 @@ def thinning(shape: Sequence[int]) -> int:
     return math.ceil(max(shape) / SHOWN_PIXELS)
 
 
+def stacked(maps: Sequence[Tensor]) -> np.ndarray:
+    """Maps [h, w] of any sizes as one array [N, H, W] of the largest, `IGNORE` below and on the right."""
+    height, width = (max(shape) for shape in zip(*(each.shape for each in maps), strict=True))
+    padded = [pad(each, (0, width - each.shape[1], 0, height - each.shape[0]), value=IGNORE) for each in maps]
+    return torch.stack(padded).numpy()
+
+
 @torch.no_grad()
 def score(model: nn.Module, scenes: Scenes, recipe: Recipe, card: dict[str, Any], device: Device) -> Outcome:
     """mAcc, mIoU and mIoU (MS) of a trained segmentation model on the first `recipe.test_size` scenes."""
     count = min(recipe.test_size or len(scenes), len(scenes))
     single = several = torch.zeros(scenes.num_classes, scenes.num_classes, dtype=torch.int64)
-    shown: dict[str, np.ndarray] = {}
+    shown: list[Tensor] = []
     for images, masks in batches(scenes, count, max(1, PIXELS // 4 // recipe.base**2)):
-        pixels = normalise(images.to(device), tuple(card["mean"]), tuple(card["std"]))
+        pixels = normalised(images.to(device), card)
         plain, averaged = (labels.cpu() for labels in segment(model, pixels, recipe))
         single = single + confusion(plain, masks, scenes.num_classes)
         several = several + confusion(averaged, masks, scenes.num_classes)
         for labels in plain[: SHOWN - len(shown)]:
             step = thinning(labels.shape)
-            shown[f"example_{len(shown)}"] = labels[::step, ::step].to(torch.uint8).numpy()
+            shown.append(labels[::step, ::step].to(torch.uint8))
     values = {"macc": mean_accuracy(single), "miou": mean_iou(single), "miou_ms": mean_iou(several)}
-    return Outcome(values, count, {**shown, "confusion": single.numpy()})
+    return Outcome(values, count, {"examples": stacked(shown), "confusion": single.numpy()})
 
 
 def drive(model: nn.Module, card: dict[str, Any], arguments: dict[str, Any], device: Device) -> Outcome:
@@ -217,8 +225,6 @@ def drive(model: nn.Module, card: dict[str, Any], arguments: dict[str, Any], dev
     Raises:
         ValueError: for a recipe that makes no sense, missing images, or a network that the decoder does not fit.
     """
-    from lumix.evaluate.segmentation_training import fine_tune
-
     recipe = Recipe.from_dict(arguments["recipe"])
     train, test = load_scenes(recipe.data)
     trained = fine_tune(model, card, recipe, train, device)

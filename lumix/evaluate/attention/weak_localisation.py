@@ -14,12 +14,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from lumix.evaluate.evaluation import Outcome, test_images
-from lumix.evaluate.localisation import Boxes, Setting, box_fits, box_iou, freeze
-from lumix.evaluate.occlusion import public_model
-from lumix.evaluate.picture_files import batches, squeeze_transform
-from lumix.train.attention import check_class_attention, class_attention
-from lumix.train.data import is_resident, normalise
+from lumix.evaluate.attention.localisation import Boxes, Setting, box_fits, box_iou, closest, mean_fits
+from lumix.evaluate.attention.maps import attention_grid
+from lumix.evaluate.evaluation import Outcome
+from lumix.evaluate.images import batches, resident_batches, squeeze_transform, test_images
+from lumix.evaluate.models import public_model
+from lumix.train.attention import check_class_attention
+from lumix.train.data import is_resident
 from lumix.train.files import data_root
 from lumix.train.folder import ClassFolders
 
@@ -27,49 +28,51 @@ EXAMPLES = 6  # images whose attention is kept for the figure
 BOXES = "ILSVRC2012_bbox_val_v3"  # folder of XML files within imagenet/
 
 Batches = Iterator[tuple[Tensor, list[Boxes]]]  # normalised images, and the true boxes of each
-Fits = dict[str, NDArray[np.float64]]
+Floats = NDArray[np.float64]
 
 
 def drive(
     model: nn.Module, card: Mapping[str, Any], arguments: Mapping[str, Any], device: torch.device | str
 ) -> Outcome:
-    """Mean IoU of the frozen setting ("iou"), of every declared one, and of the box around the whole image.
+    """Mean IoU of boxes in percent: "iou" of the chosen setting, "iou_mean_head" of the start point with the attention
+    averaged over heads, and "whole_image" of the box around everything.
+
+    The array "grid_iou" [masses, 2 + heads, regions] has every declared setting, in the order of
+    `localisation.declared_grid`; the fact "setting" names the chosen one.
 
     Arguments are either "setting", a name such as 0.9/best/all, or the freezing rule: "public_weights", a timm model
     with weights, and "reference", the paper's value for it; the setting that comes closest on it is the one reported.
     """
     setting = arguments.get("setting") or _frozen(arguments, card, device)
     fits, whole, examples = _fits(model, card, device)
-    grid = {name: 100 * float(values.mean()) for name, values in fits.items()}
+    grid = mean_fits(fits)
     if setting not in grid:
         raise ValueError(f"setting {setting!r} is not in the declared grid; it begins with {Setting().name}")
-    count = len(fits[setting])
     return Outcome(
         values={
             "iou": grid[setting],
+            "iou_mean_head": grid[Setting(head="mean").name],
             "whole_image": 100 * float(whole.mean()),
-            **{f"grid {name}": value for name, value in grid.items()},
-            f"frozen {setting}": 1.0,
         },
-        n_samples=count,
-        arrays={"example_attention": examples},
+        n_samples=len(whole),
+        arrays={"example_attention": examples, "grid_iou": 100 * fits.mean(-1)},
+        facts={"setting": setting},
     )
 
 
 def _frozen(arguments: Mapping[str, Any], card: Mapping[str, Any], device: torch.device | str) -> str:
     """The declared setting that comes closest to the paper on the public weights."""
-    public = public_model(arguments["public_weights"]).to(device).eval()
-    fits, _, _ = _fits(public, card, device)
-    return freeze({name: 100 * float(values.mean()) for name, values in fits.items()}, arguments["reference"])
+    fits, _, _ = _fits(public_model(arguments["public_weights"]).to(device).eval(), card, device)
+    return closest(mean_fits(fits), arguments["reference"])
 
 
 def _fits(
     model: nn.Module, card: Mapping[str, Any], device: torch.device | str
-) -> tuple[Fits, NDArray[np.float64], NDArray[np.float32]]:
+) -> tuple[Floats, Floats, NDArray[np.float32]]:
     """IoU of each image under each setting and of the whole image's box, and the first images' attention."""
     check_class_attention(model)
     size = card["image_size"]
-    parts: list[Fits] = []
+    parts: list[Floats] = []
     whole: list[float] = []
     examples: list[NDArray[np.float32]] = []
     for images, truth in _batches(card):
@@ -79,17 +82,7 @@ def _fits(
         examples = examples or [attention[:EXAMPLES].astype(np.float32)]
     if not parts:
         raise ValueError(f"{card['data']} has no test image with a box")
-    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}, np.array(whole), examples[0]
-
-
-@torch.inference_mode()
-def attention_grid(model: nn.Module, images: Tensor) -> NDArray[np.float64]:
-    """Attention of the class token in the last block, [B, heads, R, C], patches where they are in the image."""
-    attention = class_attention(model, images)
-    side = round(attention.shape[-1] ** 0.5)
-    if side * side != attention.shape[-1]:
-        raise ValueError(f"{attention.shape[-1]} patches are no square grid")
-    return attention.double().cpu().unflatten(-1, (side, side)).numpy()
+    return np.concatenate(parts, axis=-1), np.array(whole), examples[0]
 
 
 def _batches(card: Mapping[str, Any]) -> Batches:
@@ -100,12 +93,10 @@ def _resident(card: Mapping[str, Any]) -> Batches:
     images = test_images(card)
     if images.boxes is None:
         raise ValueError(f"{card['data']} has no boxes: use shapes, tiny_imagenet or imagenet")
-    top, bottom, left, right = images.boxes.double().unbind(1)
-    boxes = torch.stack((left, top, right, bottom), 1).unsqueeze(1).numpy()
-    mean, std = tuple(card["mean"]), tuple(card["std"])
-    for start in range(0, len(images), 500):
-        part = images.images[start : start + 500]
-        yield normalise(part, mean, std), list(boxes[start : start + 500])
+    for pixels, part in resident_batches(images, card):
+        assert part.boxes is not None
+        top, bottom, left, right = part.boxes.double().unbind(1)
+        yield pixels, list(torch.stack((left, top, right, bottom), 1).unsqueeze(1).numpy())
 
 
 class _Pictures(ClassFolders):

@@ -10,7 +10,7 @@ from timm.models.vision_transformer import Block, VisionTransformer
 from torch import Tensor, nn
 from torch.nn.functional import interpolate, normalize, pad
 
-from lumix.evaluate.segmentation_recipe import Recipe
+from lumix.evaluate.segmentation.recipe import Recipe
 
 AUXILIARY_STAGE = 4  # of the encoder's feature maps: layer3, as in mmseg
 

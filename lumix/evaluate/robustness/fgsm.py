@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from lumix.evaluate.evaluation import Outcome
-from lumix.evaluate.robustness import count_correct, normaliser, percent, pixel_batches, summed
+from lumix.evaluate.robustness.accuracy import count_correct, normaliser, percent, pixel_batches
 
 
 def fgsm(model: Callable[[Tensor], Tensor], images: Tensor, labels: Tensor, radius: float) -> Tensor:
@@ -50,8 +50,7 @@ def drive(
         hits["samples"] += len(labels)
         hits["clean"] += count_correct(model, normalise(images), labels)
         hits["attacked"] += count_correct(model, normalise(attacked), labels)
-    total = summed(hits, device)
-    samples = total["samples"]
+    samples = hits["samples"]
     return Outcome(
-        {"error": 100 - percent(total["attacked"], samples), "top1": percent(total["clean"], samples)}, samples
+        {"error": 100 - percent(hits["attacked"], samples), "top1": percent(hits["clean"], samples)}, samples
     )

@@ -5,16 +5,15 @@ classes that it takes for known ones with confidence. A stand-in filters another
 scale: fresh scenes of shapes and shapes never trained on (mini), CIFAR-100's test set and Tiny-ImageNet (lab).
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from lumix.evaluate.out_of_distribution import anomaly_score
-from lumix.train.config import Data
-from lumix.train.data import load, normalise
+from lumix.evaluate.images import normalised, test_images
+from lumix.evaluate.natural.out_of_distribution import anomaly_score
 from lumix.train.embedded import SHAPES_SIZE, shapes
 from lumix.train.files import data_root, tiny_imagenet
 from lumix.train.imageset import ImageSet
@@ -82,7 +81,7 @@ def _pools(card: Mapping[str, Any], arguments: Mapping[str, Any]) -> tuple[Image
     name, size = card["data"], card["image_size"]
     if name not in ("shapes", "cifar100"):
         raise ValueError(f"there is no natural-adversarial stand-in for {name}: use shapes, cifar100 or imagenet")
-    test = load(Data(name, size))[1]
+    test = test_images(card)
     if name == "shapes":
         factor = size // SHAPES_SIZE
         fresh = shapes(arguments["pool"], seed=NATURAL_SEED).enlarged(factor)
@@ -110,9 +109,19 @@ def _only(images: ImageSet, classes: Sequence[int]) -> ImageSet:
     return ImageSet(images.images[kept], labels[kept], len(classes), images.mean, images.std)
 
 
-@torch.inference_mode()
 def logits_of_images(model: nn.Module, images: Tensor, card: Mapping[str, Any], device: torch.device | str) -> Tensor:
     """Logits [N, C] float32 on the CPU of uint8 images, normalised as the card says."""
-    mean, std = tuple(card["mean"]), tuple(card["std"])
-    parts = [model(normalise(part.to(device), mean, std)).float().cpu() for part in images.split(1000)]
-    return torch.cat(parts)
+    return logits_of(model, (normalised(part.to(device), card) for part in images.split(1000)), device)
+
+
+@torch.inference_mode()
+def logits_of(model: nn.Module, batches: Iterable[Tensor], device: torch.device | str) -> Tensor:
+    """Logits [N, C] float32 on the CPU of batches of normalised images.
+
+    Raises:
+        ValueError: for no images.
+    """
+    found = [model(images.to(device)).float().cpu() for images in batches]
+    if not found:
+        raise ValueError("there is no image to evaluate: put the data set under the data root, or set LUMIX_DATA")
+    return torch.cat(found)

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from lumix.evaluate.calibration import class_probabilities
+from lumix.evaluate.natural.calibration import class_probabilities
 
 RECALL = 0.95
 
@@ -18,7 +18,7 @@ def anomaly_score(logits: ArrayLike, classes: Sequence[int] | None = None) -> ND
     """Negative largest probability [N] over the kept classes of logits [N, C]; higher is more anomalous.
 
     Raises:
-        ValueError: as `lumix.evaluate.calibration.class_probabilities`.
+        ValueError: as `lumix.evaluate.natural.calibration.class_probabilities`.
     """
     return -class_probabilities(logits, classes).max(axis=1)
 
@@ -45,11 +45,29 @@ def auroc(inside: ArrayLike, outside: ArrayLike) -> float:
 
 
 def fpr95(inside: ArrayLike, outside: ArrayLike) -> float:
+    """Share of inside samples flagged at the threshold whose recall of the outside ones is nearest to 95 %.
+
+    The published rule: of equally near thresholds the one that flags most counts, except that no threshold beyond the
+    first of recall 1 does. So it may find less than 95 %, and flag more than a better threshold would.
+    """
+    false, recall = _rates(inside, outside)
+    last = int(np.argmax(recall))  # the first threshold that finds all
+    distance = np.abs(recall[: last + 1] - RECALL)
+    return 100 * float(false[np.flatnonzero(distance == distance.min())[-1]])
+
+
+def fpr_at_recall_95(inside: ArrayLike, outside: ArrayLike) -> float:
     """The smallest share of inside samples flagged at a threshold that finds at least 95 % of the outside samples."""
+    false, recall = _rates(inside, outside)
+    return 100 * float(false[recall >= RECALL - 1e-12].min())
+
+
+def _rates(inside: ArrayLike, outside: ArrayLike) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Shares of inside and of outside samples flagged at each threshold, from none to all."""
     from sklearn.metrics import roc_curve
 
     false, true, _ = roc_curve(*_labelled(inside, outside), drop_intermediate=False)
-    return 100 * float(false[true >= RECALL - 1e-12].min())
+    return false, true
 
 
 def _labelled(inside: ArrayLike, outside: ArrayLike) -> tuple[NDArray[np.int64], NDArray[np.float64]]:

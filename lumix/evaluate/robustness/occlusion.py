@@ -8,27 +8,17 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-import timm
 import torch
 from torch import Tensor, nn
 
+from lumix.evaluate.attention.localisation import foreground
+from lumix.evaluate.attention.maps import token_side
 from lumix.evaluate.evaluation import Outcome
-from lumix.evaluate.grids import ATTENDED, LOSSES, VARIANTS
-from lumix.evaluate.localisation import foreground
-from lumix.evaluate.robustness import (
-    check_draw,
-    count_correct,
-    normaliser,
-    percent,
-    pixel_batches,
-    summed,
-    token_side,
-)
+from lumix.evaluate.models import public_model, second_model
+from lumix.evaluate.robustness.accuracy import check_draw, count_correct, normaliser, percent, pixel_batches
+from lumix.evaluate.robustness.grids import ATTENDED, LOSSES, VARIANTS
 from lumix.train.attention import check_class_attention, class_attention
-from lumix.train.checkpoint import load_model
-from lumix.train.files import data_root
 from lumix.train.rng import stream_seed
-from lumix.train.run_directory import read_json
 
 # ------------------------------------------------------------------------------------------------- which patches stay
 
@@ -124,8 +114,7 @@ def drive(
         for name, keep in _masks(attention[:, arguments["head"]], images, place, arguments):
             whole = bool(keep.all())
             hits[name] += clean if whole else count_correct(model, normalise(apply_drop(images, keep)), labels)
-    total = summed(hits, device)
-    return Outcome(_values(total, arguments["repetitions"]), total["samples"])
+    return Outcome(_values(hits, arguments["repetitions"]), hits["samples"])
 
 
 def _masks(attention: Tensor, images: Tensor, place: int, arguments: Mapping[str, Any]) -> Iterator[tuple[str, Tensor]]:
@@ -153,32 +142,8 @@ def attention_source(source: Mapping[str, Any], card: Mapping[str, Any], device:
     """The model whose class attention ranks the patches of the images that `card` names.
 
     Raises:
-        ValueError: for one of other images, or weights that are not there.
+        ValueError: for one of other images, one without class attention, or weights that are not there.
     """
-    if "timm" in source:
-        model = public_model(source["timm"])
-    else:
-        other = read_json(source["directory"] / "model.json")
-        if (other["data"], other["image_size"]) != (card["data"], card["image_size"]):
-            raise ValueError(f"{other['key']} cannot rank the patches of {card['data']} at {card['image_size']} pixels")
-        model = load_model(source["directory"])
+    model = public_model(source["timm"]) if "timm" in source else second_model(source, card, device)
     check_class_attention(model)
     return model.to(device).eval()
-
-
-def public_model(name: str) -> nn.Module:
-    """A headless timm model with its public weights, from `weights/<name>.pth` of the data root or else timm's hub.
-
-    Raises:
-        ValueError: where neither is to be had, naming the file.
-    """
-    path = data_root() / "weights" / f"{name}.pth"
-    overlay = {"file": str(path)} if path.exists() else None
-    try:
-        return timm.create_model(name, pretrained=True, num_classes=0, pretrained_cfg_overlay=overlay)
-    except Exception as error:  # the hub's client raises nearly anything without a network
-        reason = (str(error) or type(error).__name__).splitlines()[0]
-        raise ValueError(
-            f"the weights of {name} are neither in {path} nor to be had from timm's hub ({reason}): put the official "
-            f"file there under that name"
-        ) from error

@@ -10,6 +10,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from lumix.evaluate.images import class_masks
 from lumix.train.config import Data
 from lumix.train.data import load
 from lumix.train.embedded import SHAPES_SIZE
@@ -114,12 +115,11 @@ def load_scenes(name: str) -> tuple[Scenes, Scenes]:
 
 def _shapes() -> tuple[ResidentScenes, ResidentScenes]:
     """Background is class 0, the ten shapes follow in the order of their labels."""
-    parts = []
-    for part in load(Data("shapes", SHAPES_SIZE)):
-        assert part.masks is not None
-        masks = part.masks * (part.labels + 1).to(torch.uint8).view(-1, 1, 1)
-        parts.append(ResidentScenes(part.images, masks, part.num_classes + 1, ("background", *part.class_names)))
-    return parts[0], parts[1]
+    train, test = (
+        ResidentScenes(part.images, class_masks(part), part.num_classes + 1, ("background", *part.class_names))
+        for part in load(Data("shapes", SHAPES_SIZE))
+    )
+    return train, test
 
 
 @lru_cache(maxsize=1)

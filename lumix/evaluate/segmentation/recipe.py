@@ -30,7 +30,7 @@ class Recipe(Config):
         photometric: whether brightness, contrast, saturation and hue are distorted.
         width: channels of DeepLabV3+'s decoder; Segmenter's decoder has its encoder's width.
         dilation: first of DeepLabV3+'s three dilations d, 2d and 3d.
-        train_size, test_size: first images of the set, as far as it has them; 0 is all.
+        test_size: first images of the test set, as far as it has them; 0 is all.
         precision: "float32", or "bfloat16" for automatic mixed precision in training. Testing is in float32.
     """
 
@@ -51,7 +51,6 @@ class Recipe(Config):
     photometric: bool = True
     width: int = 512
     dilation: int = 12
-    train_size: int = 0
     test_size: int = 0
     precision: str = "float32"
 
@@ -62,7 +61,7 @@ class Recipe(Config):
         for name in ("base", "crop", "stride", "iterations", "batch_size", "width", "dilation"):
             if getattr(self, name) < 1:
                 raise ValueError(f"Recipe.{name} must be at least 1, not {getattr(self, name)}")
-        for name in ("train_size", "test_size", "lr", "min_lr", "weight_decay"):
+        for name in ("test_size", "lr", "min_lr", "weight_decay"):
             if getattr(self, name) < 0:
                 raise ValueError(f"Recipe.{name} must be at least 0, not {getattr(self, name)}")
         for name in ("drop_path", "dropout"):

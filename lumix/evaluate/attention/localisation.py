@@ -45,7 +45,7 @@ def declared_grid(heads: int) -> list[Setting]:
     return [Setting(*values) for values in itertools.product(MASSES, names, REGIONS)]
 
 
-def freeze(grid: Mapping[str, float], reference: float) -> str:
+def closest(grid: Mapping[str, float], reference: float) -> str:
     """The name of the setting whose value is closest to `reference`; of equally close ones the first.
 
     Evaluated once on the public weights, before any model of ours is looked at.
@@ -163,13 +163,16 @@ def box_iou(first: ArrayLike, second: ArrayLike) -> NDArray[np.float64]:
     return np.asarray(np.where(proper, inter / np.where(union > 0, union, 1), 0.0))
 
 
-def box_fits(attention: NDArray[np.float64], truth: Sequence[ArrayLike], patch: int) -> dict[str, NDArray[np.float64]]:
-    """For every setting of the declared grid, by name: the best IoU in [0, 1] over the true boxes of each image, [N].
+def box_fits(attention: NDArray[np.float64], truth: Sequence[ArrayLike], patch: int) -> NDArray[np.float64]:
+    """The best IoU in [0, 1] over the true boxes, under every setting in the order of `declared_grid`.
 
     Args:
         attention: [N, heads, R, C] of the class token.
         truth: for each image its boxes [K, 4], K at least 1.
         patch: pixels along the side of a patch.
+
+    Returns:
+        [masses, 2 + heads, regions, N].
 
     Raises:
         ValueError: for an image without box, or attention that `foreground` refuses.
@@ -177,16 +180,20 @@ def box_fits(attention: NDArray[np.float64], truth: Sequence[ArrayLike], patch: 
     images, heads = attention.shape[:2]
     true = _padded(truth)
     with_mean = np.concatenate((attention, attention.mean(1, keepdims=True)), axis=1)
-    found: dict[str, NDArray[np.float64]] = {}
-    for mass in MASSES:
+    found = np.empty((len(MASSES), 2 + heads, len(REGIONS), images))
+    for i, mass in enumerate(MASSES):
         kept = foreground(with_mean.reshape(images, heads + 1, -1), mass).reshape(with_mean.shape)
-        for region in REGIONS:
+        for j, region in enumerate(REGIONS):
             boxes = boxes_around(kept if region == "all" else largest_component(kept), patch)
-            fit = box_iou(boxes[:, :, None], true[:, None]).max(axis=2)  # [N, heads and mean]
-            by_head = {"mean": fit[:, heads], "best": fit[:, :heads].max(1)}
-            by_head |= {str(head): fit[:, head] for head in range(heads)}
-            found |= {Setting(mass, head, region).name: values for head, values in by_head.items()}
+            fit = box_iou(boxes[:, :, None], true[:, None]).max(axis=2).T  # [heads and mean, N]
+            found[i, :, j] = np.vstack((fit[heads], fit[:heads].max(0), fit[:heads]))
     return found
+
+
+def mean_fits(fits: NDArray[np.float64]) -> dict[str, float]:
+    """Mean over images in percent, by the name of the setting, of the fits that `box_fits` found."""
+    names = [setting.name for setting in declared_grid(fits.shape[1] - 2)]
+    return dict(zip(names, (100 * fits.mean(-1)).ravel().tolist(), strict=True))
 
 
 def _padded(truth: Sequence[ArrayLike]) -> Boxes:

@@ -1,23 +1,22 @@
 """Driver of Table 8: accuracy and calibration on natural adversarial images, detection of unknown ones."""
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.utils.data import Subset
-from torchvision.transforms import Compose
+from torch.utils.data import Dataset, Subset
 
-from lumix.evaluate import calibration, out_of_distribution
 from lumix.evaluate.evaluation import Outcome
-from lumix.evaluate.natural_sets import logits_of_images, stand_ins
-from lumix.evaluate.picture_files import logits_of, robustness_transform
-from lumix.evaluate.subsets import class_folders, class_indices
-from lumix.train.checkpoint import load_model
+from lumix.evaluate.images import batches, robustness_transform
+from lumix.evaluate.models import second_model
+from lumix.evaluate.natural import calibration, out_of_distribution
+from lumix.evaluate.natural.stand_ins import logits_of, logits_of_images, stand_ins
+from lumix.evaluate.natural.subsets import class_folders, class_indices
 from lumix.train.files import data_root
 from lumix.train.folder import ClassFolders
-from lumix.train.run_directory import read_json
 
 CURVE_POINTS = 40  # of the response rate, for the figure
 
@@ -27,22 +26,34 @@ def drive(
 ) -> Outcome:
     """Every number of Table 8 for one model.
 
-    ImageNet models take no arguments; others those of `natural_sets.stand_ins` and "reference", a trained model.
+    ImageNet models take no arguments; others those of `stand_ins` and "reference", a trained model of the same data
+    that filters the pools and is not the one under test.
     The outcome counts natural, clean and unknown images together; each count is among the values.
     """
     if card["data"] == "imagenet":
         natural, labels, classes = _imagenet_a(model, card, device)
         inside, outside, known = _imagenet_o(model, card, device)
-    else:
-        sets = stand_ins(card, arguments, _reference(card, arguments, device), device)
-        classes, known = arguments["classes"], arguments["known_classes"]
-        if not len(sets.labels):
-            raise ValueError("the reference model gets no image of the pool wrong: enlarge the pool")
-        natural, inside, outside = (
-            logits_of_images(model, images, card, device) for images in (sets.natural, sets.inside, sets.outside)
-        )
-        labels = sets.labels
-    return measure(natural, labels, classes, inside, outside, known)
+        return measure(natural, labels, classes, inside, outside, known)
+    if arguments["reference"]["key"] == card["key"]:
+        raise ValueError(f"{card['key']} cannot filter the images that it is tested on: choose another reference")
+    return on_stand_ins(model, card, arguments, second_model(arguments["reference"], card, device), device)
+
+
+def on_stand_ins(
+    model: nn.Module,
+    card: Mapping[str, Any],
+    arguments: Mapping[str, Any],
+    reference: nn.Module,
+    device: torch.device | str,
+) -> Outcome:
+    """The same on images that `reference` filters."""
+    sets = stand_ins(card, arguments, reference, device)
+    if not len(sets.labels):
+        raise ValueError("the reference model gets no image of the pool wrong: enlarge the pool")
+    natural, inside, outside = (
+        logits_of_images(model, images, card, device) for images in (sets.natural, sets.inside, sets.outside)
+    )
+    return measure(natural, sets.labels, arguments["classes"], inside, outside, arguments["known_classes"])
 
 
 def measure(
@@ -64,6 +75,7 @@ def measure(
             "aupr": out_of_distribution.aupr(*scores),
             "auroc": out_of_distribution.auroc(*scores),
             "fpr95": out_of_distribution.fpr95(*scores),
+            "fpr_at_recall_95": out_of_distribution.fpr_at_recall_95(*scores),
             "natural_images": len(natural),
             "clean_images": len(inside),
             "unknown_images": len(outside),
@@ -74,23 +86,14 @@ def measure(
     )
 
 
-def _reference(card: Mapping[str, Any], arguments: Mapping[str, Any], device: torch.device | str) -> nn.Module:
-    """The model that filters the pools; of the same data as the one under test, and not that one."""
-    directory = arguments["reference"]["directory"]
-    own = read_json(directory / "model.json")
-    if own["key"] == card["key"]:
-        raise ValueError(f"{card['key']} cannot filter the images that it is tested on: choose another reference")
-    if (own["data"], own["image_size"]) != (card["data"], card["image_size"]):
-        raise ValueError(f"the reference {own['key']} must be trained on {card['data']} at {card['image_size']} pixels")
-    return load_model(directory, device)
-
-
 def _imagenet_a(
     model: nn.Module, card: Mapping[str, Any], device: torch.device | str
 ) -> tuple[Tensor, Tensor, list[int]]:
+    """Logits of the images of ImageNet-A, their labels among its classes, and the classes."""
     folder = data_root() / "imagenet-a"
     classes = class_indices("imagenet-a", class_folders(folder), class_folders(data_root() / "imagenet" / "val"))
-    return *logits_of(model, ClassFolders(folder, _transform(card)), device), classes
+    pictures = _pictures(folder, card)
+    return _logits(model, pictures, device), torch.tensor(pictures.targets), classes
 
 
 def _imagenet_o(
@@ -99,12 +102,14 @@ def _imagenet_o(
     """Logits of the validation images of ImageNet-O's 200 classes, of ImageNet-O itself, and the classes."""
     folder, clean = data_root() / "imagenet-o", data_root() / "imagenet" / "val"
     classes = class_indices("imagenet-o", class_folders(folder), class_folders(clean))
-    validation = ClassFolders(clean, _transform(card))
+    validation = _pictures(clean, card)
     kept = np.flatnonzero(np.isin(validation.targets, classes)).tolist()
-    inside, _ = logits_of(model, Subset(validation, kept), device)
-    outside, _ = logits_of(model, ClassFolders(folder, _transform(card)), device)
-    return inside, outside, classes
+    return _logits(model, Subset(validation, kept), device), _logits(model, _pictures(folder, card), device), classes
 
 
-def _transform(card: Mapping[str, Any]) -> Compose:
-    return robustness_transform(card["image_size"], card["mean"], card["std"])
+def _pictures(folder: Path, card: Mapping[str, Any]) -> ClassFolders:
+    return ClassFolders(folder, robustness_transform(card["image_size"], card["mean"], card["std"]))
+
+
+def _logits(model: nn.Module, dataset: Dataset[Any], device: torch.device | str) -> Tensor:
+    return logits_of(model, (images for images, _ in batches(dataset, 256)), device)

@@ -1,15 +1,18 @@
-"""Pictures from files, one at a time in workers and normalised in batches; nothing here is random."""
+"""Test images by batch, from memory or from files that workers read; nothing here is random."""
 
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 from torchvision.transforms import CenterCrop, Compose, Normalize, Resize, ToTensor
 
+from lumix.train.config import Data
+from lumix.train.data import load, normalise
 from lumix.train.folder import ignore_signals
+from lumix.train.imageset import ImageSet
 
 Statistics = Sequence[float]
 
@@ -47,11 +50,28 @@ def batches(
     )
 
 
-@torch.inference_mode()
-def logits_of(model: nn.Module, dataset: Dataset[Any], device: torch.device | str) -> tuple[Tensor, Tensor]:
-    """Logits [N, C] float32 and labels [N] int64 of (normalised image, label) pairs, on the CPU."""
-    found = [(model(images.to(device)).float().cpu(), labels) for images, labels in batches(dataset, 256)]
-    if not found:
-        raise ValueError("there is no image to evaluate: put the data set under the data root, or set LUMIX_DATA")
-    logits, labels = zip(*found, strict=True)
-    return torch.cat(logits), torch.cat(labels)
+def test_images(card: Mapping[str, Any]) -> ImageSet:
+    """The clean test set of a model held in memory, from its card; files (ImageNet) are read in batches instead.
+
+    Raises:
+        ValueError: for a set that is read from files, or whose files are missing.
+    """
+    return load(Data(card["data"], card["image_size"]))[1]
+
+
+def normalised(images: Tensor, card: Mapping[str, Any]) -> Tensor:
+    """uint8 images [B, C, H, W] as the model of a card was trained on, float32."""
+    return normalise(images, tuple(card["mean"]), tuple(card["std"]))
+
+
+def resident_batches(images: ImageSet, card: Mapping[str, Any]) -> Iterator[tuple[Tensor, ImageSet]]:
+    """A set in memory in order, 500 images at a time: normalised, and as they are with boxes and masks."""
+    for start in range(0, len(images), 500):
+        part = images[start : start + 500]
+        yield normalised(part.images, card), part
+
+
+def class_masks(images: ImageSet) -> Tensor:
+    """Which class each pixel shows, uint8 [N, H, W] of a set with masks: 0 the ground, 1 + label the object."""
+    assert images.masks is not None
+    return images.masks * (images.labels + 1).to(torch.uint8).view(-1, 1, 1)

@@ -1,0 +1,1 @@
+"""Natural adversarial images and unknown classes (LUMix Table 8)."""
