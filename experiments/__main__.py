@@ -1,4 +1,4 @@
-"""`python -m experiments list | show | run | status | cost | collect | verify`: the tables of the papers from the command line.
+"""`python -m experiments list | show | run | status | cost | collect | verify`: tables from the command line.
 
 Everything but training works without importing torch, and --help without importing anything of weight.
 """
