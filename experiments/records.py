@@ -82,12 +82,13 @@ def files(scale: Scale, record: Mapping[str, Any]) -> dict[Path, dict[str, Any]]
         "claims": [claim for claim in record["claims"] if not claim.get("measured")],
         "runs": {key: run["owner"] for key, run in record["runs"].items()},
     }
-    measured = {"schema": SCHEMA, "table": table, "scale": name}
-    measured |= {"cells": {row: found for row, found in cells.items() if found}, "claims": about_speed}
-    found = {
-        results_path(name, table): determined,
-        measured_path(name, table): {**measured, "older_code": older, "runs": {}},
+    measured = {
+        **_measurements(name, table),
+        "cells": {row: found for row, found in cells.items() if found},
+        "claims": about_speed,
+        "older_code": older,
     }
+    found = {results_path(name, table): determined, measured_path(name, table): measured | {"runs": {}}}
     for key, run in record["runs"].items():
         for path, part in _run_files(scale, record, key, run).items():
             found[path] = merged(found.get(path, {}), part)
@@ -102,9 +103,10 @@ def _run_files(scale: Scale, record: Mapping[str, Any], key: str, run: Mapping[s
         found[run_path(scale.name, owner, key)] = {"config": run["config"].to_dict(), "seeds": {}}
 
     def put(owner: str, part: dict[str, Any], measured: dict[str, Any]) -> None:
+        beside = _measurements(scale.name, owner)
         for path, value in (
             (run_path(scale.name, owner, key), {"seeds": part}),
-            (measured_path(scale.name, owner), {"runs": {key: {"seeds": measured}}}),
+            (measured_path(scale.name, owner), beside | {"runs": {key: {"seeds": measured}}}),
         ):
             found[path] = merged(found.get(path, {}), value)
 
@@ -120,6 +122,11 @@ def _run_files(scale: Scale, record: Mapping[str, Any], key: str, run: Mapping[s
             of_table = evaluation_owners(scale)[key, evaluation]
             put(of_table, *({seed: {"evaluations": {evaluation: value}}} for value in (part, measured)))
     return found
+
+
+def _measurements(scale: str, table: str) -> dict[str, Any]:
+    """The head of a file in measured/; all that such a file holds until its own table is collected, but runs."""
+    return {"schema": SCHEMA, "table": table, "scale": scale}
 
 
 def write(scale: Scale, record: Mapping[str, Any]) -> Path:
@@ -228,7 +235,7 @@ def read_runs(root: Path, scale: str, measured: bool = True) -> dict[str, dict[s
 
 def joined(record: Mapping[str, Any], runs: Mapping[str, Any], measured: Mapping[str, Any] | None) -> dict[str, Any]:
     """The file of a table with its runs, and with the cells and claims of measured/ where they are given."""
-    measured = measured or {"cells": {}, "claims": [], "older_code": []}
+    measured = measured or {}
     older = {(row, column) for row, column in measured.get("older_code", ())}
     rows = []
     for row in record["rows"]:

@@ -11,7 +11,6 @@ from experiments import records
 
 SCALES = ("mini", "lab", "paper")
 NEEDED = ("table", "title", "scale", "setting", "label_columns", "value_columns", "rows", "claims", "runs")
-NEEDED_MEASURED = ("cells", "claims", "older_code", "runs")
 
 
 @dataclass(frozen=True)
@@ -66,7 +65,7 @@ def read_results(root: Path, scale: str | None = None, measured: bool = False) -
     for table in tables:
         path, beside = root / records.results_path(scale, table), root / records.measured_path(scale, table)
         if path.exists():
-            more = records.read_table(beside, NEEDED_MEASURED) if measured and beside.exists() else None
+            more = records.read_table(beside, ("runs",)) if measured and beside.exists() else None
             found[table] = records.joined(records.read_table(path, NEEDED), runs, more)
     return Results(scale, tables, found)
 
