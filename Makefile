@@ -9,7 +9,7 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 export DVC_NO_ANALYTICS := 1
 export SOURCE_DATE_EPOCH := 0
 
-.PHONY: help setup repro bench test test-slurm slurm-packages lint lock clean
+.PHONY: help setup repro verify bench test test-slurm slurm-packages lint lock clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -28,6 +28,9 @@ repro: setup  ## train what is missing, redraw every table and figure, write the
 	@dvc repro --keep-going || { code=$$?; python -m report tables && python -m report page; \
 	    echo "Not everything is finished, see above; $(CURDIR)/report/index.html holds what is"; exit $$code; }
 	@echo "The report is $(CURDIR)/report/index.html"
+
+verify: setup  ## train what is missing, then say whether results/ is as committed: equal, within tolerance, or what differs
+	@dvc repro --keep-going results && python -m experiments verify
 
 bench: setup  ## speed beside the best peers and the floor of the machine; about 7 minutes
 	python -m benchmarks

@@ -1,4 +1,4 @@
-"""`python -m experiments list | show | run | status | cost | collect`: the tables of the papers from the command line.
+"""`python -m experiments list | show | run | status | cost | collect | verify`: tables from the command line.
 
 Everything but training works without importing torch, and --help without importing anything of weight.
 """
@@ -8,6 +8,7 @@ import os
 import sys
 import time
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -48,7 +49,9 @@ def parser() -> argparse.ArgumentParser:
     run.add_argument("--dry-run", action="store_true", help="print what would be trained, train nothing")
     command("status", "say how many runs of each table are finished", table="?")
     command("cost", "print unique runs, estimated hours and price, and the seconds measured so far")
-    command("collect", "write results/<scale>/<table>.json from the runs that are finished", table="")
+    command("collect", "write the table's files in results/ and measured/ from the runs that are finished", table="")
+    check = command("verify", "say whether results/<scale> is that of the last commit, and what differs")
+    check.add_argument("--against", metavar="DIR", type=Path, help="compare with the project in this folder instead")
     return top
 
 
@@ -97,6 +100,12 @@ def _dispatch(
         print(terminal.cost_table(scale, costs(scale, seeds)))
     elif options.command == "collect":
         _collect(scale, tables[0], seeds)
+    elif options.command == "verify":
+        from experiments.verify import verify
+
+        text, well = verify(scale, options.against)
+        print(text)
+        return 0 if well else FAILURE
     else:
         return _run(scale, tables[0], rows, seeds, params.launcher, options.dry_run)
     return 0
@@ -184,12 +193,13 @@ def _plan(
 
 
 def _collect(scale: "Scale", table: "Table", seeds: int | None) -> None:
-    from experiments.collect import collect, write
+    from experiments.collect import collect
+    from experiments.records import write
     from experiments.terminal import results_table
 
-    values = collect(scale, table, seeds)
-    path = write(scale, values)
-    print(results_table(values))
+    record = collect(scale, table, seeds)
+    path = write(scale, record)
+    print(results_table(record))
     print(f"\nwritten: {path}")
 
 

@@ -10,7 +10,7 @@ interval widened for the number of comparisons (Bonferroni).
 import itertools
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, is_dataclass
 from typing import Any, Protocol
 
 Cell = tuple[str, str]  # (row id, value column id) within one table
@@ -72,6 +72,19 @@ class Claim:
     source: str
     register: tuple[str, ...]
     predicate: Predicate
+
+    @property
+    def cells(self) -> set[Cell]:
+        """The cells that the claim speaks of."""
+        return _cells_in(self.predicate)
+
+
+def _cells_in(value: Any) -> set[Cell]:
+    """Every (row, column) within a predicate, however deep."""
+    if isinstance(value, tuple) and len(value) == 2 and all(isinstance(part, str) for part in value):
+        return {value}
+    parts = vars(value).values() if is_dataclass(value) else value if isinstance(value, tuple) else ()
+    return set().union(*map(_cells_in, parts))
 
 
 def t_interval(differences: Sequence[float], confidence: float = 0.95) -> Interval:

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from experiments.records import flat
 from experiments.registry import TABLES, get_table, owners
 from experiments.runs import Item, items_of, read_item
 from experiments.scale import Scale
@@ -49,4 +50,4 @@ def _seconds(item: Item) -> float | None:
         result = read_item(item)
     except run_directory.RunError:
         return None
-    return None if result is None else float(result["measured"]["seconds"])
+    return None if result is None else float(flat(result)["seconds"])

@@ -8,11 +8,19 @@ from pathlib import Path
 
 from experiments.claims import Claim
 from experiments.scale import DEFAULT_SETTING, Scale
+from experiments.suggest import choose
 from lumix.evaluate.evaluation import Evaluation
 from lumix.train.config import Run
 
 Reference = tuple[str, str]  # (row id, value column id)
+STATISTICS = ("last", "best", "median_last")  # of the top-1 accuracies that a training evaluated
+MEASURED_BUT = {"throughput": frozenset(("parameters",))}  # protocol -> those of its values that no machine changes
 Method = Callable[[Run], Run]
+
+
+def is_measured(protocol: str, value: str) -> bool:
+    """Whether a machine measured this value of an evaluation; all others are determined by code and seeds."""
+    return protocol in MEASURED_BUT and value not in MEASURED_BUT[protocol]
 
 
 @dataclass(frozen=True)
@@ -66,8 +74,12 @@ class Table:
     claims: tuple[Claim, ...] = ()
     baseline: Reference | None = None  # what every other cell is compared with; None: the row's first value column
     metric: str = field(default="top-1 accuracy, %")
+    statistic: str = "last"  # which of `STATISTICS` a cell without evaluation shows
     sources: tuple[Run, ...] = ()  # runs that evaluations need and no cell shows
     setting: str = ""  # data, models and budget of this table in a sentence, where they are not the scale's
+
+    def __post_init__(self) -> None:
+        choose("statistic", self.statistic, STATISTICS)
 
     @cached_property
     def paper(self) -> dict[Reference, float]:
@@ -94,6 +106,16 @@ class Table:
         """The name of a cell's number among the values of its evaluation."""
         row, column = self._place(cell)
         return row.metrics.get(column.id, column.metric)
+
+    def is_measured(self, cell: Reference) -> bool:
+        """Whether a cell shows what a machine took, as speed, and not what code and seeds determine."""
+        evaluation = self.evaluation(cell)
+        return evaluation is not None and is_measured(evaluation.protocol, self.metric_of(cell))
+
+    @property
+    def measured_columns(self) -> set[str]:
+        """The ids of the columns whose cells are measured."""
+        return {cell[1] for cell in self.cells if self.is_measured(cell)}
 
     @property
     def evaluations(self) -> dict[tuple[str, str], Evaluation]:

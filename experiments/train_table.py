@@ -7,6 +7,7 @@ from contextlib import closing, contextmanager
 
 from experiments.evaluations import EvaluationItem
 from experiments.pool import Answer, Interrupted, Job, run_pool, usable_cores
+from experiments.records import flat
 from experiments.runs import Item
 from experiments.scale import Scale
 
@@ -38,10 +39,10 @@ def train_items(scale: Scale, items: Sequence[Item], evaluations: Sequence[Evalu
 def _outcome(answer: Answer) -> str:
     if answer.result is None:
         return f"failed: {answer.error}"
+    result = flat(answer.result)
     if isinstance(answer.item, EvaluationItem):
-        measured = answer.result["measured"]
-        return f"{measured['images_per_second']:.0f} images/s  {measured['seconds']:.1f} s"
-    return f"top-1 {answer.result['top1']['last']:.2f}  {answer.result['seconds']:.1f} s"
+        return f"{result['images_per_second']:.0f} images/s  {result['seconds']:.1f} s"
+    return f"top-1 {result['top1']['last']:.2f}  {result['seconds']:.1f} s"
 
 
 @contextmanager

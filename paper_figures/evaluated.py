@@ -1,6 +1,6 @@
 """Figures of Tables 5 and 8: where attention lies, and how far confidence can be trusted.
 
-Numbers come from results/<scale>/*.json alone; the pictures under the attention are the test images, loaded anew.
+Numbers come from results/<scale>/ alone; the pictures under the attention are the test images, loaded anew.
 """
 
 from typing import Any
@@ -13,7 +13,6 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
 from lumix.evaluate.attention.localisation import MASSES, box_iou, boxes_around, enlarged, foreground
-from lumix.train.config import Data
 from lumix.train.data import load
 from lumix.train.imageset import ImageSet
 from report import formatting
@@ -129,7 +128,7 @@ def attention_maps(results: Results) -> Figure:
     images: ImageSet | None = None
     if shown and record:
         try:
-            images = load(Data.from_dict(next(iter(record["runs"].values()))["config"]["data"]))[1]
+            images = load(next(iter(record["runs"].values()))["config"].data)[1]
         except ValueError as error:  # read from files that are not here
             reason = str(error).split(":")[0]
     if images is None:

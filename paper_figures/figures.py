@@ -1,4 +1,4 @@
-"""The figures that show results: they read results/<scale>/*.json through report.load, and nothing else."""
+"""The figures that show results: they read results/<scale>/ through report.load, and nothing else."""
 
 import textwrap
 from collections.abc import Sequence

@@ -15,7 +15,7 @@
 # # Gain against cost (Table 6)
 #
 # What each mixing method gains over Mixup alone, against the time of its training step; hollow marks are the paper's.
-# Reads `results/<scale>/lumix_table06_rivals.json`.
+# Reads `lumix_table06_rivals.json` of `results/<scale>/` and `measured/<scale>/`.
 
 # %%
 from pathlib import Path
@@ -26,7 +26,7 @@ import style
 from report.load import read_results
 
 style.use()
-results = read_results(Path(".."))  # of the scale in params.yaml
+results = read_results(Path(".."), measured=True)  # of the scale in params.yaml
 
 # %%
 figure = rivals.gain_against_cost(results)

@@ -1,4 +1,4 @@
-"""Table 6 as a picture: what each mixing method gains, against what it costs. Reads results/<scale>/*.json only."""
+"""Table 6 as a picture: what each mixing method gains, against what it costs, which is measured."""
 
 from typing import Any
 

@@ -1,6 +1,6 @@
 """Figures of Tables 7 and 9: accuracy on images with dropped or shuffled patches, and what such images look like.
 
-Numbers come from results/<scale>/*.json alone; the pictures are the test images, loaded anew.
+Numbers come from results/<scale>/ alone; the pictures are the test images, loaded anew.
 """
 
 from collections.abc import Mapping
@@ -18,7 +18,6 @@ from torch import Tensor
 from lumix.evaluate.robustness.grids import GRIDS, LOSSES
 from lumix.evaluate.robustness.occlusion import apply_drop, random_mask
 from lumix.evaluate.robustness.shuffling import shuffle_grid
-from lumix.train.config import Data
 from lumix.train.data import load
 from lumix.train.imageset import ImageSet
 from lumix.train.rng import stream_seed
@@ -167,14 +166,14 @@ def robustness_sheet(results: Results) -> Figure:
         record = results.records[OCCLUSION]
         config = next(iter(record["runs"].values()))["config"]
         try:
-            images = load(Data.from_dict(config["data"]))[1]
+            images = load(config.data)[1]
         except ValueError as error:  # read from files that are not here
             reason = str(error).split(":")[0]
     if images is None:
         figure, axes = plt.subplots(figsize=(8, 2))
         style.say_not_run(axes, reason)
         return figure
-    side = images.images.shape[-1] // config["model"]["arguments"]["patch_size"]
+    side = images.images.shape[-1] // config.model.arguments["patch_size"]
     dropping = protocol_of(record, "occlusion")
     figure = _sheet(images, side, dropping, protocol_of(results.records[SHUFFLING], "shuffling"))
     seed = f"seed {dropping['seed']} of the evaluation, its first draw"

@@ -14,7 +14,7 @@
 # %% [markdown]
 # # Training curves of CutMix, LUMix and the control with a constant λr
 #
-# Mean and one standard deviation over seeds. Reads the curves inside `results/<scale>/*.json`.
+# Mean and one standard deviation over seeds. Reads the curves in `results/<scale>/runs/`.
 
 # %%
 from pathlib import Path

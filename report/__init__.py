@@ -1,1 +1,1 @@
-"""Renders results/<scale>/*.json as tables and one static page; reads no checkpoint, trains nothing."""
+"""Renders results/<scale>/ and measured/<scale>/ as tables and one static page; reads no checkpoint, trains nothing."""

@@ -1,4 +1,4 @@
-"""python -m report tables | page: results/<scale>/*.json to report/tables/ and report/index.html."""
+"""python -m report tables | page: results/<scale>/ to report/tables/ and report/index.html."""
 
 import argparse
 import sys
@@ -9,7 +9,9 @@ FAILURE = 1
 
 def main(arguments: list[str] | None = None, root: Path = Path()) -> int:
     """Exit code 0, or 1 after one sentence about what is wrong."""
-    parser = argparse.ArgumentParser(prog="python -m report", description="Render results/<scale>/*.json.")
+    parser = argparse.ArgumentParser(
+        prog="python -m report", description="Render results/<scale>/ and measured/<scale>/."
+    )
     parser.add_argument("what", choices=("tables", "page"), help="report/tables/<scale>/ or report/index.html")
     what = parser.parse_args(arguments).what
 

@@ -1,7 +1,10 @@
 """Numbers and configurations as people read them. A missing number is a dash, never a zero."""
 
 from collections.abc import Mapping
+from dataclasses import fields
 from typing import Any
+
+from lumix.train.config import Run
 
 MINUS = "\N{MINUS SIGN}"
 DASH = "\N{EN DASH}"
@@ -13,15 +16,7 @@ DATA_NAMES = {
     "tiny_imagenet": "Tiny-ImageNet",
     "imagenet": "ImageNet-1k",
 }
-MIXER_NAMES = {
-    "cutmix": "CutMix",
-    "saliencymix": "SaliencyMix",
-    "puzzlemix": "Puzzle-Mix",
-    "attentivecutmix": "Attentive-CutMix",
-    "resizemix": "ResizeMix",
-    "fmix": "FMix",
-    "manifoldmix": "ManifoldMix",
-}
+STATISTICS = {"last": "last epoch", "best": "best epoch", "median_last": "median of the last epochs"}
 FAMILIES = {"deit": "DeiT", "swin": "Swin", "xcit": "XCiT", "convnext": "ConvNeXt", "resnet": "ResNet"}
 
 
@@ -77,36 +72,29 @@ def badge(scale: str, record: Mapping[str, Any] | None) -> str:
     configs = [run["config"] for run in record["runs"].values()] if record else []
     if not configs:
         return f"{scale} scale: not run"
-    sets = {config["data"]["name"] for config in configs}
+    sets = {config.data.name for config in configs}
     what = joined([DATA_NAMES.get(name, name) for name in sets])
     if sets == {"imagenet"}:
         return f"{scale} scale: {what}"
     size = "tiny " if scale == "mini" else "small "
-    roles = [config["model"]["role"].rstrip("0123456789").split("_")[0] for config in configs]
+    roles = [config.model.role.rstrip("0123456789").split("_")[0] for config in configs]
     models = joined([FAMILIES.get(role, role) for role in roles])
     return f"{scale} scale: {what}, {size}{models}: NOT ImageNet"
 
 
-def summary(config: Mapping[str, Any]) -> str:
-    """A run in one line; what equals the usual is left out."""
-    data, loss, mix = config["data"], config["loss"], config["mix"]
+def summary(run: Run) -> str:
+    """A run in one line; what equals the defaults of mixing and loss is left out."""
+    data = run.data
     parts = [
-        DATA_NAMES.get(data["name"], data["name"]) + (f" ({data['train_size']} images)" if data["train_size"] else ""),
-        config["model"]["role"],
-        f"{config['epochs']} epochs of batch {config['batch_size']}",
-        f"{config['optim']['name']} lr {config['optim']['lr']:g}",
-        f"Mixup {mix['mixup_alpha']:g}, {MIXER_NAMES[mix['method']]} {mix['cutmix_alpha']:g}",
+        DATA_NAMES.get(data.name, data.name) + (f" ({data.train_size} images)" if data.train_size else ""),
+        run.model.role,
+        f"{run.epochs} epochs of batch {run.batch_size}",
+        f"{run.optim.name} lr {run.optim.lr:g}",
+        run.method,
     ]
-    parts += [f"{name} {mix[name]}" for name in ("shuffle_patch", "random_lambda_patch") if mix[name]]
-    parts.append(loss["kind"] if loss["kind"] == "ce" else f"bce {loss['bce_target']}")
-    if loss["r_a"]:
-        parts.append(f"attention {loss['r_a']:g}")
-    if loss["r_r"] or loss["r_s"] or loss["eta"]:
-        parts.append(f"r_r {loss['r_r']:g}, r_s {loss['r_s']:g}, η {loss['eta']:g}")
-        usual = {"scores": "softmax", "regulariser": "or", "apply_to": "cutmix", "detach": True}
-        parts += [f"{name} {loss[name]}" for name, value in usual.items() if loss[name] != value]
-    if loss["r_r"]:
-        parts.append(f"λr {loss['law']} {loss['law_parameter']:g}")
+    for part in (run.mix, run.loss):
+        values = [(field.name, getattr(part, field.name), field.default) for field in fields(part)]
+        parts += [f"{name} {value}" for name, value, usual in values if value != usual]
     return "; ".join(parts)
 
 

@@ -4,12 +4,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from experiments.claims import Interval, paired_differences, t_interval
+from experiments.methods import HEADLINE_ROLE, constant_control, lumix
 from report.load import Results
 
 PAPER_GAIN = 0.8  # Table 1, DeiT-S: 79.8 to 80.6; the text says 0.7 (I-19)
-ROLE = "deit_s"
-FULL = {"r_r": 0.4, "r_s": 0.1, "eta": 1.0, "law": "beta", "law_parameter": 2.0}
-CONSTANT = {**FULL, "law": "constant", "law_parameter": 0.5}
 
 
 @dataclass(frozen=True)
@@ -35,33 +33,20 @@ def paired_difference(run: dict[str, Any], base: dict[str, Any]) -> Interval | N
     return t_interval(differences) if differences else None
 
 
-def _is_baseline(config: dict[str, Any]) -> bool:
-    loss, mix = config["loss"], config["mix"]
-    plain_loss = loss["kind"] == "ce" and not any(loss[name] for name in ("r_r", "r_s", "r_a", "eta"))
-    switches = mix["mixup_alpha"] and mix["cutmix_alpha"] and mix["method"] == "cutmix"
-    plain_mix = switches and not (mix["shuffle_patch"] or mix["random_lambda_patch"])
-    return bool(config["model"]["role"] == ROLE and plain_loss and plain_mix)
-
-
-def _variant(runs: dict[str, dict[str, Any]], base: dict[str, Any], loss: dict[str, Any]) -> str | None:
-    wanted = {**base, "loss": {**base["loss"], **loss}}
-    return next((key for key, run in runs.items() if run["config"] == wanted), None)
-
-
 def find(results: Results) -> Headline:
     """The headline of one scale, found by what the runs are and not by the name of a row."""
     runs = results.runs
-    bases = [key for key, run in runs.items() if _is_baseline(run["config"])]
+    configs = {key: run["config"] for key, run in runs.items()}
+    bases = [run for run in configs.values() if run.model.role == HEADLINE_ROLE and run.method == "cutmix"]
     # Several baselines differ in data or budget: the one that LUMix was run on comes first.
-    bases.sort(key=lambda key: (_variant(runs, runs[key]["config"], FULL) is None, key))
-    cutmix = bases[0] if bases else None
-    lumix = _variant(runs, runs[cutmix]["config"], FULL) if cutmix else None
-    constant = _variant(runs, runs[cutmix]["config"], CONSTANT) if cutmix else None
+    bases.sort(key=lambda run: (lumix(run).key not in runs, run.key))
+    wanted = (bases[0], lumix(bases[0]), constant_control(bases[0])) if bases else ()
+    cutmix, full, constant = [run.key if run.key in runs else None for run in wanted] or [None] * 3
 
     def gap(key: str | None, base: str | None) -> Interval | None:
         return paired_difference(runs[key], runs[base]) if key and base else None
 
-    return Headline(cutmix, lumix, constant, gap(lumix, cutmix), gap(constant, cutmix), gap(lumix, constant))
+    return Headline(cutmix, full, constant, gap(full, cutmix), gap(constant, cutmix), gap(full, constant))
 
 
 def reading(gain: Interval | None) -> str:

@@ -1,14 +1,13 @@
-"""Reads what the report and the figures may know: params.yaml and results/<scale>/*.json, nothing else."""
+"""Reads what report and figures may know: params.yaml, results/<scale>/ and, where asked, measured/<scale>/."""
 
-import json
 from collections.abc import Iterator
-from dataclasses import MISSING, dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from lumix.train.config import Data, Loss, Mix, Optim
+from experiments import records
 
 SCALES = ("mini", "lab", "paper")
 NEEDED = ("table", "title", "scale", "setting", "label_columns", "value_columns", "rows", "claims", "runs")
@@ -30,12 +29,7 @@ class Results:
     @property
     def runs(self) -> dict[str, dict[str, Any]]:
         """Every training run behind the tables, by run key; a run that several tables use appears once."""
-        merged: dict[str, dict[str, Any]] = {}
-        for table in self.tables:
-            for key, run in self.records.get(table, {"runs": {}})["runs"].items():
-                seeds = {**merged.get(key, {}).get("seeds", {}), **run["seeds"]}
-                merged[key] = {**run, "seeds": dict(sorted(seeds.items(), key=lambda item: int(item[0])))}
-        return dict(sorted(merged.items()))
+        return dict(sorted({key: run for table in self.records.values() for key, run in table["runs"].items()}.items()))
 
 
 def read_parameters(root: Path) -> dict[str, Any]:
@@ -57,48 +51,29 @@ def read_parameters(root: Path) -> dict[str, Any]:
     return dict(parameters)
 
 
-def read_record(path: Path) -> dict[str, Any]:
-    """One results file.
+def read_results(root: Path, scale: str | None = None, measured: bool = False) -> Results:
+    """The results of one scale, that of params.yaml unless another is named; `measured` adds what measured/ holds.
 
     Raises:
         ValueError: for a damaged or foreign file, naming it.
     """
-    remedy = f"restore it with git checkout {path} or make it again with python -m experiments run {path.stem}"
-    try:
-        record = json.loads(path.read_text())
-    except (OSError, ValueError) as error:
-        raise ValueError(f"{path} is damaged ({error}): {remedy}") from None
-    absent = [name for name in NEEDED if not isinstance(record, dict) or name not in record]
-    if absent or record.get("schema") != 1:
-        what = f"without the field {absent[0]!r}" if absent else f"of schema {record.get('schema')!r} instead of 1"
-        raise ValueError(f"{path} is a results file {what}: {remedy}")
-    for run in record["runs"].values():
-        run["config"] = _completed(run["config"])
-    return dict(record)
-
-
-def _completed(config: dict[str, Any]) -> dict[str, Any]:
-    """A run's configuration with the defaults of the fields that came after it was recorded."""
-    parts = {}
-    for name, kind in (("data", Data), ("optim", Optim), ("mix", Mix), ("loss", Loss)):
-        defaults = {field.name: field.default for field in fields(kind) if field.default is not MISSING}
-        parts[name] = {**defaults, **config[name]}
-    return {**config, **parts}
-
-
-def read_results(root: Path, scale: str | None = None) -> Results:
-    """The results of one scale, that of params.yaml unless another is named."""
     parameters = read_parameters(root)
     scale = scale or str(parameters["scale"])
     tables = tuple(parameters["tables"])
-    paths = {table: root / "results" / scale / f"{table}.json" for table in tables}
-    return Results(scale, tables, {table: read_record(path) for table, path in paths.items() if path.exists()})
+    runs = records.read_runs(root, scale, measured)
+    found = {}
+    for table in tables:
+        path, beside = root / records.results_path(scale, table), root / records.measured_path(scale, table)
+        if path.exists():
+            more = records.read_table(beside, ("runs",)) if measured and beside.exists() else None
+            found[table] = records.joined(records.read_table(path, NEEDED), runs, more)
+    return Results(scale, tables, found)
 
 
 def all_results(root: Path) -> list[Results]:
     """The scale of params.yaml first, run or not, then the other scales that have results."""
-    first = read_results(root)
-    others = [read_results(root, scale) for scale in SCALES if scale != first.scale]
+    first = read_results(root, measured=True)
+    others = [read_results(root, scale, measured=True) for scale in SCALES if scale != first.scale]
     return [first, *(results for results in others if results.records)]
 
 

@@ -104,7 +104,7 @@ def provenance(results: Results) -> list[dict[str, Any]]:
     lines = []
     for key, run in results.runs.items():
         seeds = run["seeds"]
-        done = list(seeds.values())
+        done = [seed for seed in seeds.values() if "hardware" in seed]  # measured/ may lack what results/ has
         rates = [seed["images_per_second"] for seed in done]
         hardware = [
             f"{seed['hardware']['device']}: {seed['hardware']['cpu']}, {seed['hardware']['cores']} cores, "
@@ -165,18 +165,19 @@ def figure_files(folder: Path) -> list[dict[str, Any]]:
 def scale_view(results: Results) -> dict[str, Any]:
     """All that the template shows of one scale."""
     found = headline.find(results)
-    used = {key: results.runs[key]["config"] for key in (found.cutmix, found.lumix, found.constant) if key}
+    used = {key: results.runs[key] for key in (found.cutmix, found.lumix, found.constant) if key}
+    lines = provenance(results)
     return {
         "scale": results.scale,
         "headline": found,
-        "headline_badge": formatting.badge(results.scale, {"runs": {key: {"config": c} for key, c in used.items()}}),
+        "headline_badge": formatting.badge(results.scale, {"runs": used}),
         "reading": headline.reading(found.gain),
         "verdicts": verdicts(results),
         "records": results.records,
         "tables": results.tables,
         "fragments": [(table, fragment(table, results.records.get(table), results.scale)) for table in results.tables],
-        "provenance": provenance(results),
-        "seconds": sum(record.get("seconds") or 0 for record in results.records.values()),
+        "provenance": lines,
+        "seconds": sum(line["seconds"] for line in lines),
         "not_run": not_run(results),
     }
 

@@ -4,13 +4,13 @@ import heapq
 import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
-from experiments.collect import results_path
 from experiments.cost import owned_items
+from experiments.records import read_runs
 from experiments.registry import TABLES
 from experiments.runs import Item
 from experiments.scale import Scale
-from lumix.train import run_directory
 from lumix.train.config import Run
 from slurm.disk import checkpoint_bytes, readable, weight_bytes
 
@@ -32,21 +32,18 @@ class Measurement:
 
 def measurements(scale: Scale) -> list[Measurement]:
     """Every training on a GPU in the collected results of this scale."""
-    found = {}
-    for table in TABLES:
-        path = results_path(scale, table)
-        for key, entry in (run_directory.read_json(path)["runs"] if path.exists() else {}).items():
-            for seed, result in entry["seeds"].items():
-                device, gpus = str(result["hardware"]["device"]), int(result.get("processes", 1))
-                if device != "cpu":
-                    found[key, seed] = Measurement(
-                        role=entry["config"]["model"]["role"],
-                        device=device,
-                        gpus=gpus,
-                        images_per_second=float(result["images_per_second"]),
-                        gpu_hours=float(result["seconds"]) * gpus / 3600,
-                    )
-    return list(found.values())
+    return [
+        Measurement(
+            role=run["config"].model.role,
+            device=str(result["hardware"]["device"]),
+            gpus=(gpus := int(result.get("processes", 1))),
+            images_per_second=float(result["images_per_second"]),
+            gpu_hours=float(result["seconds"]) * gpus / 3600,
+        )
+        for run in read_runs(Path(), scale.name).values()
+        for result in run["seeds"].values()
+        if "hardware" in result and result["hardware"]["device"] != "cpu"
+    ]
 
 
 def corrected_hours(scale: Scale, run: Run, measured: Sequence[Measurement]) -> float:

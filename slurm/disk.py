@@ -1,9 +1,9 @@
 """What a run takes of the disk: its checkpoint while it trains, its weights for good."""
 
-from experiments.collect import results_path
-from experiments.registry import TABLES
+from pathlib import Path
+
+from experiments.records import read_runs
 from experiments.scale import Scale
-from lumix.train import run_directory
 from lumix.train.config import Run
 
 # Parameters of the paper's models with 1000 classes; a test counts them in timm.
@@ -17,13 +17,11 @@ def parameters_of(scale: Scale, run: Run) -> int | None:
 
 
 def _measured(scale: Scale) -> dict[str, int]:
-    found: dict[str, int] = {}
-    for table in TABLES:
-        path = results_path(scale, table)
-        for entry in run_directory.read_json(path)["runs"].values() if path.exists() else ():
-            for result in entry["seeds"].values():
-                found[entry["config"]["model"]["role"]] = int(result["parameters"])
-    return found
+    return {
+        run["config"].model.role: int(result["parameters"])
+        for run in read_runs(Path(), scale.name, measured=False).values()
+        for result in run["seeds"].values()
+    }
 
 
 def checkpoint_bytes(scale: Scale, run: Run) -> int | None:

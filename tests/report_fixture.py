@@ -1,6 +1,5 @@
 """A repository with made-up results for the tests of report and figures. No number here is a result."""
 
-import json
 import random
 import shutil
 import statistics
@@ -9,29 +8,30 @@ from typing import Any
 
 import yaml
 
-from lumix.train.config import Data, Loss, Model, Optim, Run
+from experiments import records
+from experiments.methods import constant_control, lumix
+from experiments.scale import get_scale
+from lumix.train.config import Data, Model, Optim, Run
 from report import formatting, headline
 
 ROOT = Path(__file__).parent.parent
 NASTY = '<b>"bold" & </td>'
 
 
-def fake_run(role: str = "deit_s", **loss: Any) -> Run:
+def fake_run(role: str = "deit_s") -> Run:
     return Run(
         data=Data("digits", 8, train_size=500),
         model=Model(role, "fixture_net"),
         optim=Optim(lr=0.005),
-        loss=Loss(**loss),
         epochs=4,
         batch_size=32,
     )
 
 
-FULL = {"r_r": 0.4, "r_s": 0.1, "eta": 1.0}
 RUNS = {
     "cutmix": fake_run(),
-    "lumix": fake_run(**FULL),
-    "constant": fake_run(**FULL, law="constant", law_parameter=0.5),
+    "lumix": lumix(fake_run()),
+    "constant": constant_control(fake_run()),
     "swin": fake_run("swin_t"),
 }
 
@@ -44,7 +44,7 @@ def fake_seed(name: str, seed: int) -> dict[str, Any]:
         for e in range(1, 5)
     ]
     return {
-        "key": RUNS[name].key, "seed": seed, "top1": {"last": top1, "best": top1, "best_epoch": 4, "median_last": top1},
+        "top1": {"last": top1, "best": top1, "best_epoch": 4, "median_last": top1},
         "top5": {"last": 90.0}, "loss": {"last": 1.0}, "n_samples": 1297, "epochs": 4, "steps": 60, "seconds": 1.5,
         "images_per_second": 900.0, "parameters": 18000, "checksum": f"{seed:064x}", "fingerprint": "f" * 16,
         "commit": "c" * 40, "dirty": seed == 0, "curve": curve,
@@ -95,14 +95,15 @@ def fake_record(table: str, seeds: int) -> dict[str, Any]:
         row("never", {"top1": {**cell(None, 0, 80.3), "status": "not at this scale", "reason": NASTY}}),
     ]
     runs = {
-        RUNS[name].key: {"config": RUNS[name].to_dict(), "owner": table, "seeds": fake_seeds(name, seeds)}
+        RUNS[name].key: {"config": RUNS[name], "owner": "fixture_many", "seeds": fake_seeds(name, seeds)}
         for name in names
     }
     return {
-        "schema": 1, "table": table, "title": f"Fixture {table} & {NASTY}", "paper_table": "Table 2", "scale": "mini",
-        "setting": f"A fixture, no result: {NASTY}", "statistic": "last", "metric": "top-1 accuracy, %",
+        "schema": records.SCHEMA, "table": table, "title": f"Fixture {table} & {NASTY}", "paper_table": "Table 2",
+        "scale": "mini", "setting": f"A fixture, no result: {NASTY}", "statistic": "last",
+        "metric": "top-1 accuracy, %",
         "label_columns": [{"id": "law", "title": "λr"}], "value_columns": [{"id": "top1", "title": "Top-1"}],
-        "baseline": {"row": "none", "column": "top1"}, "rows": rows, "runs": runs, "seconds": 12.5,
+        "baseline": {"row": "none", "column": "top1"}, "rows": rows, "runs": runs, "evaluations": {},
         "claims": [fake_claim(verdict, seeds) for verdict in formatting.VERDICTS],
     }  # fmt: skip
 
@@ -113,8 +114,14 @@ def fake_repository(root: Path) -> Path:
     shutil.copy(ROOT / "docs" / "deviations.md", root / "docs")
     ids = ["fixture_many", "fixture_one", "fixture_missing"]
     (root / "params.yaml").write_text(yaml.safe_dump({"scale": "mini", "seeds": None, "tables": ids}))
-    folder = root / "results" / "mini"
-    folder.mkdir(parents=True)
     for table, seeds in (("fixture_many", 4), ("fixture_one", 1)):
-        (folder / f"{table}.json").write_text(json.dumps(fake_record(table, seeds)))
+        write_record(root, fake_record(table, seeds))
     return root
+
+
+def write_record(root: Path, record: dict[str, Any]) -> None:
+    """The files of a record below `root`, as `records.write` leaves them in the working directory."""
+    for path, content in records.files(get_scale(record["scale"]), record).items():
+        old = records.read(root / path) if (root / path).exists() else {}
+        (root / path).parent.mkdir(parents=True, exist_ok=True)
+        (root / path).write_text(records.as_text(records.merged(old, content)))

@@ -12,7 +12,7 @@ from experiments.registry import TABLES
 
 ROOT = Path(__file__).resolve().parents[1]
 HELP = ROOT / "docs" / "help" / "experiments.txt"
-COMMANDS = ("list", "show", "run", "status", "cost", "collect")
+COMMANDS = ("list", "show", "run", "status", "cost", "collect", "verify")
 PARAMS = "scale: paper\nseeds: null\nlauncher: local\ntables: [lumix_controls]\n"
 
 
@@ -124,7 +124,8 @@ def test_collect_writes_a_record_and_a_damaged_run_exits_1(root):
     answer = call(root, "collect", "lumix_table02_components")
     assert answer.returncode == 0, answer.stderr
     path = root / "results" / "paper" / "lumix_table02_components.json"
-    assert json.loads(path.read_text())["schema"] == 1
+    written = path.read_text()
+    assert json.loads(written)["schema"] == 2
     listed = call(root, "run", "lumix_table02_components", "--dry-run", "--only", "none").stdout
     directory = root / listed.split()[0]
     directory.mkdir(parents=True)
@@ -133,7 +134,7 @@ def test_collect_writes_a_record_and_a_damaged_run_exits_1(root):
     assert answer.returncode == 1
     assert "result.json is damaged" in answer.stderr
     assert answer.stderr.count("\n") == 1
-    assert json.loads(path.read_text())["schema"] == 1
+    assert path.read_text() == written
     assert "1 damaged" in call(root, "status", "lumix_table02_components").stdout
 
 

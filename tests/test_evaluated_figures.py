@@ -23,7 +23,7 @@ import style
 
 from experiments.scales import mini
 
-CONFIG = mini.shapes_run("deit_s").to_dict()
+CONFIG = mini.shapes_run("deit_s")
 FIGURES = ("calibration", "attention_maps", "localisation_grid")
 
 

@@ -12,7 +12,7 @@ import pytest
 from test_experiments import finish, stand_in
 
 from experiments import evaluations, registry, terminal
-from experiments.collect import collect, write
+from experiments.collect import collect
 from experiments.evaluations import EvaluationItem, evaluation_items
 from experiments.methods import lumix
 from experiments.pool import run_pool
@@ -183,7 +183,7 @@ def grid_4(scale: Scale, table: Table) -> dict[str, object]:
 
 def test_cells_show_the_metric_of_their_evaluation(scale):
     table = finished_table(scale)
-    values = json.loads(write(scale, collect(scale, table)).read_text())
+    values = collect(scale, table)
     rows = {row["id"]: row["cells"] for row in values["rows"]}
     cell = rows["average"]["lumix"]
     assert (cell["status"], cell["values"], cell["n_samples"]) == ("done", {"0": 50.5, "1": 51.0}, 797)
@@ -194,10 +194,9 @@ def test_cells_show_the_metric_of_their_evaluation(scale):
     assert rows["grid_64"]["lumix"]["status"] == "not at this scale"
     assert "smaller than a token" in rows["grid_64"]["lumix"]["reason"]
     (protocol,) = values["evaluations"].values()
-    assert (protocol["protocol"], protocol["n"], protocol["seconds"]) == ("shuffling", 4, 8.0)
+    assert protocol["protocol"] == "shuffling"
     assert protocol["arguments"]["grids"] == [1, 4, 8, 16]
-    assert values["seconds"] == 0
-    assert "evaluations" not in collect(scale, get_table("lumix_table02_components", scale))
+    assert not collect(scale, get_table("lumix_table02_components", scale))["evaluations"]
 
 
 def test_missing_stale_and_older_evaluations_are_told_apart(scale):

@@ -34,7 +34,7 @@ def record(data: str = "shapes") -> dict[str, Any]:
         "rows": rows,
         "setting": "shapes",
         "evaluations": {"segmentation-1": {"arguments": {"recipe": {"data": data}}}},
-        "runs": {"a-run": {"config": mini.shapes_run("deit_s").to_dict(), "seeds": seeds}},
+        "runs": {"a-run": {"config": mini.shapes_run("deit_s"), "seeds": seeds}},
     }
 
 

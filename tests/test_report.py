@@ -2,7 +2,6 @@
 
 import csv
 import io
-import json
 import re
 import shutil
 from pathlib import Path
@@ -10,7 +9,7 @@ from typing import Any
 
 import pytest
 import yaml
-from report_fixture import NASTY, ROOT, RUNS, fake_record, fake_repository
+from report_fixture import NASTY, ROOT, RUNS, fake_record, fake_repository, write_record
 from scipy import stats
 
 from experiments.claims import Interval
@@ -165,19 +164,21 @@ def test_tables_are_byte_stable(root: Path) -> None:
 
 @pytest.mark.parametrize("damage", ["{", "[]", '{"schema": 1}'])
 @pytest.mark.parametrize("what", ["tables", "page"])
-def test_damaged_results_are_named_in_one_sentence(root: Path, damage: str, what: str, capsys: Any) -> None:
-    (root / "results" / "mini" / "fixture_one.json").write_text(damage)
+@pytest.mark.parametrize("folder", ["results", "measured"])
+def test_damaged_results_are_named_in_one_sentence(
+    root: Path, folder: str, damage: str, what: str, capsys: Any
+) -> None:
+    (root / folder / "mini" / "fixture_one.json").write_text(damage)
     assert main([what], root) == 1
     message = capsys.readouterr().err.strip()
-    assert "fixture_one.json" in message
+    assert f"{folder}/mini/fixture_one.json" in message
     assert "git checkout" in message
     assert "\n" not in message
 
 
 def test_other_scales_with_results_are_shown_after_the_asked_one(root: Path) -> None:
     record = {**fake_record("fixture_many", 2), "scale": "lab"}
-    (root / "results" / "lab").mkdir()
-    (root / "results" / "lab" / "fixture_many.json").write_text(json.dumps(record))
+    write_record(root, record)
     assert [results.scale for results in all_results(root)] == ["mini", "lab"]
     text = page.render(root)
     assert text.index('id="mini"') < text.index('id="lab"')
@@ -196,7 +197,22 @@ def test_pipeline_parameters_and_registry_name_the_same_tables() -> None:
     stages = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
     assert parameters["tables"] == list(TABLES)
     assert stages["results"]["matrix"] == {"table": "${tables}"}
-    assert {"figure1_label_error", *stages["figures"]["matrix"]["figure"]} == set(page.FIGURES)
+    alone = {"figure1_label_error", "gain_against_cost"}
+    assert alone | set(stages["figures"]["matrix"]["figure"]) == set(page.FIGURES)
+    outs = {next(iter(out)) for out in stages["results"]["outs"]}
+    assert outs >= {f"{where}/${{scale}}/${{item.table}}.json" for where in ("results", "measured")}
+
+
+def test_an_unchanged_result_makes_no_figure_new(root: Path) -> None:
+    stages = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
+    assert [name for name, stage in stages.items() if "measured" in stage.get("deps", ())] == [
+        "tables", "gain_against_cost", "report",
+    ]  # fmt: skip
+    before = read_results(root)
+    shutil.rmtree(root / "measured")
+    assert read_results(root) == before
+    assert "hardware" not in before.runs[RUNS["lumix"].key]["seeds"]["0"]
+    page.render(root)  # without measurements a page, too
 
 
 def test_headline_differences_are_consistent(root: Path) -> None:

@@ -173,13 +173,13 @@ def commit() -> dict[str, Any]:
 
 
 def _processor() -> str:
+    """Name, family and model: a virtual machine gives processors that round differently the same name."""
     try:
-        for line in Path("/proc/cpuinfo").read_text().splitlines():
-            if line.startswith("model name"):
-                return line.split(":", 1)[1].strip()
-    except OSError:
-        pass
-    return platform.processor() or platform.machine()
+        pairs = (line.split(":", 1) for line in Path("/proc/cpuinfo").read_text().splitlines() if ":" in line)
+        found = {name.strip(): value.strip() for name, value in pairs}
+        return f"{found['model name']} (family {found['cpu family']}, model {found['model']})"
+    except (OSError, KeyError):
+        return platform.processor() or platform.machine()
 
 
 @cache
