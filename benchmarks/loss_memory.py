@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import torch
 
-from benchmarks.loss import PRINTED, SIZE, Task, check_equal, steps
+from benchmarks.loss import PRINTED, SIZE, Task, check_equal, lumix_loss, steps
 from benchmarks.measure import Setting, Spread
 from benchmarks.rows import Case, Goal
 from lumix.evaluate.throughput import peak_memory
@@ -19,7 +19,7 @@ PEERS = "as for the loss"
 
 def cases(setting: Setting) -> Iterator[Case]:
     for classes in (1000, 100):
-        check_equal(classes, setting.device)
+        check_equal(classes, setting.device, lumix_loss())
         task = Task.make(classes, setting.device)
         array = SIZE * classes * task.logits.element_size()
         peaks = {}

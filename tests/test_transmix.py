@@ -9,7 +9,7 @@ from batches import images_of, labels_of, random_logits, stream
 from torch import nn
 
 from lumix import AreaRule, CutMix, FMix, Kind, LUMixRule, MixedBatch, Mixup, Switch, TransMixRule, functional
-from lumix.rules import attended_weight
+from lumix.rules.attention import attended_weight
 from lumix.train.attention import class_attention
 from lumix.train.config import Loss
 from lumix.train.task import MixTask, NoMix, build_loss
@@ -139,7 +139,7 @@ def test_the_task_weighs_by_the_attention_of_its_own_forward_pass():
     task = MixTask(model=model, mixer=NoMix(), loss=loss, device=torch.device("cpu"))
     batch = cut_batch()
     batch = MixedBatch(**{**vars(batch), "labels": batch.labels % 5, "partner_labels": batch.partner_labels % 5})
-    out = task(batch.images, batch, generator=stream())
+    out = task(batch.images, batch, draws=None)
     attention = class_attention(model, batch.images).mean(1)
     torch.testing.assert_close(out["own_weight"], TransMixRule()(out["output"], batch, attention=attention))
     assert not torch.equal(out["own_weight"], batch.own_weight)

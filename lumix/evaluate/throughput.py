@@ -57,7 +57,8 @@ def training_step(
             if run.channels_last:
                 images = images.contiguous(memory_format=torch.channels_last)
             mixed = task.mix(images, labels, generator=step_generator(0, 0, number, "mix"))
-            loss = task(mixed.images, mixed, generator=step_generator(0, 0, number, "rule"))["loss"]
+            draws = task.criterion.draw(mixed, step_generator(0, 0, number, "rule"))
+            loss = task(mixed.images, mixed, draws=draws)["loss"]
         loss.backward()
         if run.optim.clip_grad:
             nn.utils.clip_grad_norm_(task.get_clip_parameters(), run.optim.clip_grad)

@@ -14,6 +14,7 @@ from lumix.loss import MixLoss
 from lumix.mixers.apply import apply_plan
 from lumix.mixers.plan import unmixed_plan
 from lumix.rules import AreaRule, BetaLaw, ConstantLaw, Law, LUMixRule, NormalLaw, Rule, TransMixRule
+from lumix.terms import BinaryCrossEntropy, CrossEntropy, Regulariser, Term
 from lumix.train.attention import check_class_attention, recorded_attention
 from lumix.train.config import Loss, Mix, Run
 from lumix.train.frozen import frozen_network
@@ -75,7 +76,7 @@ def _build_law(loss: Loss) -> Law:
     if loss.law == "beta":
         return BetaLaw(loss.law_parameter)
     if loss.law == "normal":
-        return NormalLaw(loss.law_parameter, loss.law_reading)
+        return NormalLaw(loss.law_parameter, "raw" if loss.law_reading == "clamp_final" else loss.law_reading)
     return ConstantLaw(loss.law_parameter)
 
 
@@ -83,20 +84,17 @@ def build_loss(loss: Loss) -> MixLoss:
     """The loss and label rule that a run's `Loss` describes."""
     rule: Rule = AreaRule()
     if loss.perturbs:
-        rule = LUMixRule(loss.r_r, loss.r_s, _build_law(loss), loss.detach, loss.apply_to, loss.scores, loss.r_a)
+        apply_to = "cut" if loss.apply_to == "cutmix" else loss.apply_to
+        rule = LUMixRule(loss.r_r, loss.r_s, _build_law(loss), loss.detach, apply_to, loss.scores, loss.r_a)
     elif loss.r_a:
         rule = TransMixRule(loss.r_a)
-    return MixLoss(
-        rule,
-        kind=loss.kind,
-        smoothing=loss.smoothing,
-        eta=loss.eta,
-        regulariser=loss.regulariser,
-        bce_target=loss.bce_target,
-        bce_threshold=loss.bce_threshold,
-        bce_reduction=loss.bce_reduction,
-        score="sigmoid" if loss.scores == "sigmoid" else "softmax",
-    )
+    terms: list[Term] = [CrossEntropy(loss.smoothing)]
+    if loss.kind == "bce":
+        terms = [BinaryCrossEntropy(loss.smoothing, loss.bce_target, loss.bce_threshold, loss.bce_reduction)]
+    if loss.eta:
+        scores = "sigmoid" if loss.scores == "sigmoid" else "softmax"
+        terms.append(Regulariser(loss.eta, loss.smoothing, loss.regulariser, scores))
+    return MixLoss(rule, terms)
 
 
 class MixTask(ClassificationTask):
@@ -116,9 +114,11 @@ class MixTask(ClassificationTask):
         return self.mixer(images, labels, generator, unwrap_model(self.trainable_module))
 
     def forward(  # type: ignore[override]
-        self, input: Tensor, target: MixedBatch, *, generator: torch.Generator
+        self, input: Tensor, target: MixedBatch, *, draws: Tensor | None
     ) -> dict[str, Tensor]:
         """Loss on mixed images; `target` is the batch from `mix`, of which `input` are the images.
+
+        `draws` are those of `criterion.draw` for these samples.
 
         Returns:
             "loss", a scalar; "output", logits [B, C]; "own_weight", the weights [B] that the rule gave.
@@ -132,8 +132,8 @@ class MixTask(ClassificationTask):
                 attention = recorded[-1].mean(dim=1)
             else:
                 logits = self.trainable_module(input)
-        weight = self.criterion.weights(logits, target, generator, attention)
-        loss = self.criterion.per_sample(logits, target, weight).mean()
+        weight = self.criterion.weights(logits, target, draws, attention)
+        loss = self.criterion.per_sample(logits, target, weight)[0].mean()
         return {"loss": loss, "output": logits, "own_weight": weight.detach()}
 
 

@@ -206,14 +206,15 @@ class Training:
         precision = getattr(torch, self.run.precision)
         with torch.autocast(device.type, precision, enabled=self.run.precision != "float32"):
             batch = self.task.mix(images, labels, generator=step_generator(self.seed, rank, step, "mix"))
-        generator = step_generator(self.seed, rank, step, "rule")
+        draws = self.task.criterion.draw(batch, step_generator(self.seed, rank, step, "rule"))
         size = self.execution.microbatch or len(batch)
         for start in range(0, len(batch), size):
             part = batch if size >= len(batch) else batch[start : start + size]
+            part_draws = None if draws is None else draws[start : start + size]
             last = start + size >= len(batch)
             with nullcontext() if last else self.task.no_sync():
                 with torch.autocast(device.type, precision, enabled=self.run.precision != "float32"):
-                    out = self.task(part.images, part, generator=generator)
+                    out = self.task(part.images, part, draws=part_draws)
                 self.scaler.scale(out["loss"] * (len(part) / len(batch))).backward()
             loss, perturbed = out["loss"].detach(), self.task.criterion.rule.perturbs(part)
             self.sums += tally(part, loss, out["own_weight"], perturbed)
