@@ -13,7 +13,7 @@ from torch import Tensor
 
 
 class Kind(IntEnum):
-    """How a sample was mixed; the values of `MixedBatch.kind`."""
+    """How a sample was mixed; the values of `MixedBatch.kind`. Those that cut come last."""
 
     NONE = 0
     MIXUP = 1
@@ -76,7 +76,7 @@ class MixedBatch:
 
     def is_cut(self) -> Tensor:
         """[B] bool, which samples were cut, by box or by mask."""
-        return self.is_kind(Kind.CUTMIX) | self.is_kind(Kind.MASK)
+        return self.kind >= int(Kind.CUTMIX)
 
     def own_mask(self, stride: int = 1) -> Tensor:
         """[B, 1, H, W] float32, the share of the own image at each pixel: 1 or 0 when cut, its weight when blended.

@@ -97,7 +97,8 @@ def pair_targets(
 
     A same-class pair has one entry, 1 - smoothing + smoothing / C, returned in both places.
     """
-    weights = torch.stack([own_weight, 1 - own_weight]).masked_fill(labels == partner_labels, 1)
+    same = labels == partner_labels
+    weights = torch.stack([own_weight.masked_fill(same, 1), (1 - own_weight).masked_fill(same, 1)])
     return (1 - smoothing) * weights + smoothing / num_classes
 
 

@@ -16,10 +16,11 @@ PENALTIES = torch.rand(2, 12, generator=stream(4), dtype=torch.float64)
 
 def by_equations(logits, weight, penalties, smoothing):
     log_p = equations.log_softmax(logits)
-    loss = equations.soft_cross_entropy(log_p, *PAIR, weight, smoothing)
+    pair = [labels.to(logits.device) for labels in PAIR]
+    loss = equations.soft_cross_entropy(log_p, *pair, weight, smoothing)
     if penalties is None:
         return loss
-    own, partner = (1 - equations.take(log_p, labels).exp() for labels in PAIR)
+    own, partner = (1 - equations.take(log_p, labels).exp() for labels in pair)
     return loss + penalties[0] * own + penalties[1] * partner
 
 
@@ -105,3 +106,17 @@ def test_the_parts_add_up_and_give_no_gradient():
     assert not cross_entropy.requires_grad
     assert not regulariser.requires_grad
     torch.testing.assert_close(cross_entropy, pair_loss(logits, *PAIR, weight, None, 0.1)[1])
+
+
+@pytest.mark.gpu
+def test_on_a_gpu_the_array_is_overwritten_only_where_the_graph_is_not_kept():
+    """Its backward pass runs in a thread of its own."""
+    logits = random_logits().cuda().requires_grad_()
+    pair, weight = [labels.cuda() for labels in PAIR], BATCH.own_weight.double().cuda()
+    loss = pair_loss(logits, *pair, weight, PENALTIES.cuda(), 0.1)[0].sum()
+    kept = [torch.autograd.grad(loss, logits, retain_graph=True)[0] for _ in range(2)]
+    last = torch.autograd.grad(loss, logits)[0]
+    assert torch.equal(kept[0], kept[1])
+    assert torch.equal(kept[0], last)
+    expected = torch.autograd.grad(by_equations(logits, weight, PENALTIES.cuda(), 0.1).sum(), logits)[0]
+    torch.testing.assert_close(last, expected)
