@@ -1,11 +1,12 @@
 """params.yaml: scale, seeds and launcher of the pipeline. DVC reads the same file."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from experiments.registry import TABLES
-from experiments.scale import NAMES
+from experiments.scale import HOMES
 from experiments.suggest import choose
 
 LAUNCHERS = ("local", "slurm")
@@ -43,7 +44,7 @@ def read_params(path: Path = FILE) -> Params:
         found = ", ".join(map(str, values)) if isinstance(values, dict) else type(values).__name__
         raise ValueError(f"{path} must hold the keys scale, seeds, launcher and tables, not {found or 'nothing'}")
     return Params(
-        scale=_named(path, "scale", values["scale"], NAMES),
+        scale=_named(path, "scale", values["scale"], HOMES),
         seeds=None if values["seeds"] is None else check_seeds(values["seeds"], f"{path}: seeds"),
         launcher=_named(path, "launcher", values["launcher"], LAUNCHERS),
         tables=_tables(path, values["tables"]),
@@ -61,7 +62,7 @@ def check_seeds(value: object, name: str = "--seeds") -> int:
     return value
 
 
-def _named(path: Path, key: str, value: object, known: tuple[str, ...]) -> str:
+def _named(path: Path, key: str, value: object, known: Iterable[str]) -> str:
     try:
         return choose(key, str(value), known)
     except ValueError as error:

@@ -14,7 +14,7 @@ from torch import Tensor
 
 
 class Kind(IntEnum):
-    """How a sample's pixels were mixed: not at all, by a weighted sum, by a pasted box, or by a mask."""
+    """How a sample's pixels were mixed: not at all, by a weighted sum, by a pasted box, or by a mask. Cuts come last."""
 
     NONE = 0
     BLEND = 1
@@ -77,7 +77,7 @@ class MixedBatch:
 
     def is_cut(self) -> Tensor:
         """[B] bool, which samples were cut, by box or by mask."""
-        return self.is_kind(Kind.BOX) | self.is_kind(Kind.MASK)
+        return self.kind >= int(Kind.BOX)
 
     def own_mask(self, stride: int = 1) -> Tensor:
         """[B, 1, H, W] float32, the share of the own image at each pixel: 1 or 0 when cut, its weight when blended.

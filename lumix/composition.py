@@ -18,23 +18,26 @@ from lumix.mixers.plan import Draws
 
 @dataclass(frozen=True)
 class Switch(PlannedMixer):
-    """Draw Mixup or CutMix per batch, pair or sample.
+    """Draw one of two planned mixers per batch, pair or sample; by default Mixup or CutMix, as DeiT does.
 
     `mode`, `pairing` and `prob` are the switch's own; those of its two parts are not used.
 
     Attributes:
         mixup, cutmix: the two parts.
-        switch_prob: probability of CutMix.
+        switch_prob: probability of the second, CutMix.
     """
 
-    mixup: Mixup = field(default_factory=Mixup)
-    cutmix: CutMix = field(default_factory=CutMix)
+    mixup: PlannedMixer = field(default_factory=Mixup)
+    cutmix: PlannedMixer = field(default_factory=CutMix)
     switch_prob: float = 0.5
-    kinds = frozenset({Kind.BLEND, Kind.BOX})
 
     def __post_init__(self) -> None:
         super().__post_init__()
         check_probability("switch_prob", self.switch_prob)
+
+    @property
+    def kinds(self) -> frozenset[Kind]:  # type: ignore[override]
+        return self.mixup.kinds | self.cutmix.kinds
 
     def draw_each(self, count: int, height: int, width: int, generator: torch.Generator) -> Draws:
         cuts = draw_uniform(count, generator) < self.switch_prob

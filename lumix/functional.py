@@ -7,8 +7,6 @@ so it runs under torch.compile and torch.func.vmap. Readings of unclear passages
 docs/deviations.md (I-1, I-2, ...).
 """
 
-from typing import Any
-
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -62,7 +60,7 @@ def predicted_weight(logits: Tensor, labels: Tensor, partner_labels: Tensor, sco
 
 
 def attention_weight(attention: Tensor, own_share: Tensor) -> Tensor:
-    """TransMix: own weight [B] in [0, 1], the attention that falls on the own image over all that falls on patches.
+    """Own weight [B] in [0, 1]: the attention on the own image over that on all patches (Chen et al. 2022).
 
     Args:
         attention: [B, P] of the class token on the patches of the mixed image, at least 0; rows need not sum to 1.
@@ -94,21 +92,20 @@ def soft_cross_entropy(
 
 def pair_targets(
     labels: Tensor, partner_labels: Tensor, own_weight: Tensor, num_classes: int, smoothing: float = 0.0
-) -> tuple[Tensor, Tensor]:
-    """The two entries ([B], [B]) of the mixed, smoothed target at the own and the partner class.
+) -> Tensor:
+    """The two entries [2, B] of the mixed, smoothed target, at the own and at the partner class.
 
     A same-class pair has one entry, 1 - smoothing + smoothing / C, returned in both places.
     """
-    off = smoothing / num_classes
     same = labels == partner_labels
-    own, partner = own_weight.masked_fill(same, 1), (1 - own_weight).masked_fill(same, 1)
-    return (1 - smoothing) * own + off, (1 - smoothing) * partner + off
+    weights = torch.stack([own_weight.masked_fill(same, 1), (1 - own_weight).masked_fill(same, 1)])
+    return (1 - smoothing) * weights + smoothing / num_classes
 
 
 def binary_cross_entropy(
-    logits: Tensor, labels: Tensor, partner_labels: Tensor, targets: tuple[Tensor, Tensor], off: Tensor
+    logits: Tensor, labels: Tensor, partner_labels: Tensor, targets: Tensor, off: Tensor
 ) -> Tensor:
-    """Sigmoid cross entropy summed over classes [B]: `targets` ([B], [B]) at the two classes, `off` [B] elsewhere.
+    """Sigmoid cross entropy summed over classes [B]: `targets` [2, B] at the two classes, `off` [B] elsewhere.
 
     A same-class pair counts its class once. Divide by C for timm's mean over classes.
     """
@@ -119,109 +116,31 @@ def binary_cross_entropy(
     return F.softplus(z).sum(dim=-1) - positive
 
 
-def regulariser(
-    scores: tuple[Tensor, Tensor], targets: tuple[Tensor, Tensor], same: Tensor, reading: str = "or"
-) -> Tensor:
+def regulariser(scores: tuple[Tensor, Tensor], targets: Tensor, same: Tensor, reading: str = "or") -> Tensor:
     """Equations 7 and 8: R = sum over the pair of y_k max(0, b_k - p_k), per sample [B] in [0, 1].
 
-    As p_k <= 1 = b_k on the pair and b_k = 0 off it, the maximum never acts (I-11): R = sum of y_k (1 - p_k).
+    As p_k <= 1 = b_k on the pair and b_k = 0 off it, the maximum never acts (I-11): R = sum of y_k b_k (1 - p_k).
 
     Args:
         scores: ([B], [B]) probabilities p of the own and the partner class.
-        targets: ([B], [B]) entries of the target, from `pair_targets`; constants for the gradient unless the
-            label weight carries one.
-        same: [B] bool, where both classes coincide; the class then counts once.
-        reading: b = y_A "or" y_B as in Algorithm 1, or "and" as printed in equation 8, which leaves R to
-            same-class pairs (I-5).
+        targets: [2, B] entries y of the target, from `pair_targets`; constants for the gradient unless the label
+            weight carries one.
+        same, reading: as for `indicator`.
     """
-    own, partner = penalties(targets, same, reading)
+    own, partner = targets * indicator(same, reading)
     return own * (1 - scores[0]) + partner * (1 - scores[1])
 
 
-def penalties(targets: tuple[Tensor, Tensor], same: Tensor, reading: str = "or") -> tuple[Tensor, Tensor]:
-    """y_k b_k ([B], [B]), what `regulariser` weighs 1 - p_k by; a same-class pair has its weight in the first."""
-    if reading == "or":
-        return targets[0], targets[1].masked_fill(same, 0)
-    if reading == "and":
-        return targets[0].masked_fill(~same, 0), torch.zeros_like(targets[1])
-    raise ValueError(f"reading must be 'or' or 'and', not {reading!r}")
-
-
-# ------------------------------------------------------------------------------------------------- in one piece
-
-
-class _PairLoss(torch.autograd.Function):
-    """`pair_loss`, of one softmax: its forward pass gives the loss and keeps what the gradient is a multiple of.
-
-    With c_k = -(1 - smoothing) w_k - y_k p_k on the pair, the gradient to z_j is the sum of c_k over the classes k of
-    the pair that are j, minus smoothing / C, minus p_j times (the sum of c - smoothing).
-    """
-
-    generate_vmap_rule = True
-
-    @staticmethod
-    def forward(
-        logits: Tensor, index: Tensor, weights: Tensor, penalties: Tensor | None, smoothing: float
-    ) -> tuple[Tensor, Tensor]:
-        z = at_least_float32(logits)
-        p = torch.softmax(z, dim=-1)
-        # log p = z - normaliser. The largest p is at least 1 / C: its logarithm is exact where those of others are not.
-        normaliser = z.amax(dim=-1) - p.amax(dim=-1).log()
-        chosen = z.gather(-1, index) - normaliser.unsqueeze(-1)
-        loss = (weights * chosen).sum(dim=-1) * (smoothing - 1)
-        if smoothing:
-            loss = loss - smoothing * (z.mean(dim=-1) - normaliser)
-        if penalties is not None:
-            loss = loss + (penalties * (1 - p.gather(-1, index))).sum(dim=-1)
-        return loss, p
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Tensor, ...], output: tuple[Tensor, Tensor]) -> None:
-        *tensors, ctx.smoothing = inputs
-        ctx.save_for_backward(*tensors, output[1])
-        ctx.mark_non_differentiable(output[1])
-        ctx.set_materialize_grads(False)
-
-    @staticmethod
-    def backward(ctx: Any, upstream: Tensor, _: None) -> tuple[Tensor | None, ...]:
-        logits, index, weights, penalties, p = ctx.saved_tensors
-        if torch.is_grad_enabled():  # a gradient of this gradient is wanted, which the kept p does not have
-            p = torch.softmax(at_least_float32(logits), dim=-1)
-        smoothing, scale = ctx.smoothing, upstream.unsqueeze(-1)
-        on_pair = (smoothing - 1) * weights
-        to_weights = to_penalties = None
-        if penalties is not None:
-            p_pair = p.gather(-1, index)
-            on_pair = on_pair - penalties * p_pair
-            to_penalties = scale * (1 - p_pair) if ctx.needs_input_grad[3] else None
-        if ctx.needs_input_grad[2]:
-            to_weights = (smoothing - 1) * scale * log_softmax(logits).gather(-1, index)
-        on_pair, smoothed = (scale * on_pair).to(p.dtype), (smoothing * scale).to(p.dtype)
-        total = smoothed - on_pair.sum(dim=-1, keepdim=True)
-        gradient = (p * total).sub_(smoothed / logits.shape[-1]).scatter_add_(-1, index, on_pair)
-        return gradient.to(logits.dtype), None, to_weights, to_penalties, None
-
-
-def pair_loss(
-    logits: Tensor,
-    labels: Tensor,
-    partner_labels: Tensor,
-    own_weight: Tensor,
-    penalties: tuple[Tensor, Tensor] | None = None,
-    smoothing: float = 0.0,
-) -> Tensor:
-    """`soft_cross_entropy` and `regulariser` together, [B]: the same values and gradients at a fraction of the memory.
-
-    One array of the size of the logits [B, C] is kept for the backward pass, where the gradient is the second.
+def indicator(same: Tensor, reading: str = "or") -> Tensor:
+    """b of equation 8 at the own and at the partner class, [2, B] bool.
 
     Args:
-        logits: [B, C].
-        labels, partner_labels: [B] int64.
-        own_weight: [B].
-        penalties: ([B], [B]) from the function of this name, times eta; None leaves the regulariser out.
-        smoothing: as for `soft_cross_entropy`.
+        same: [B] bool, where both classes coincide; the class then counts once, in the first entry.
+        reading: b = y_A "or" y_B as in Algorithm 1, or "and" as printed in equation 8, which leaves R to
+            same-class pairs (I-5).
     """
-    index = torch.stack([labels, partner_labels], dim=-1)
-    weights = torch.stack([own_weight, 1 - own_weight], dim=-1)
-    stacked = None if penalties is None else torch.stack(penalties, dim=-1)
-    return _PairLoss.apply(logits, index, weights, stacked, smoothing)[0]
+    if reading == "or":
+        return torch.stack([torch.ones_like(same), ~same])
+    if reading == "and":
+        return torch.stack([same, torch.zeros_like(same)])
+    raise ValueError(f"reading must be 'or' or 'and', not {reading!r}")

@@ -3,7 +3,17 @@
 import torch
 from torch import Tensor
 
-from lumix import CutMix, Mixup, RandomLambda, RandomShuffle, Switch
+from lumix import (
+    BinaryCrossEntropy,
+    CrossEntropy,
+    CutMix,
+    MixLoss,
+    Mixup,
+    RandomLambda,
+    RandomShuffle,
+    Regulariser,
+    Switch,
+)
 from lumix.batch import Kind, MixedBatch
 
 
@@ -66,6 +76,13 @@ def algorithm_1(
     b[second > second.min()] = 1
     cross_entropy = -(target * logits.log_softmax(1)).sum(1)
     return cross_entropy + eta * (target * (b - scores).clamp(min=0)).sum(1)
+
+
+def build_loss(rule=None, kind="ce", *, smoothing=0.0, eta=0.0, reading="or", scores="softmax", **binary) -> MixLoss:
+    """Cross entropy or, with `kind` "bce", binary cross entropy, and R where eta is not 0."""
+    base = CrossEntropy(smoothing) if kind == "ce" else BinaryCrossEntropy(smoothing, **binary)
+    has_regulariser = isinstance(eta, Tensor) or eta != 0
+    return MixLoss(rule, [base, Regulariser(eta, smoothing, reading, scores)] if has_regulariser else [base])
 
 
 # ------------------------------------------------------------------------------------------------- images

@@ -88,10 +88,10 @@ def test_combination(mixer, rule):
         with pytest.raises(ValueError, match="box nor mask"):
             loss(logits, batch, stream(4), attention)
         return
-    weight = loss.weights(logits, batch, stream(4), attention)
+    weight = loss.weights(logits, batch, loss.draw(batch, stream(4)), attention)
     assert weight.shape == (SIZE,)
     assert ((weight >= 0) & (weight <= 1)).all()
     assert torch.equal(weight[batch.is_kind(Kind.NONE)], batch.own_weight[batch.is_kind(Kind.NONE)])
     moved = (weight - batch.own_weight).abs() > 1e-6
     assert bool(moved.any()) is (PROMISES[mixer, rule] == "yes")
-    assert loss.per_sample(logits, batch, weight).isfinite().all()
+    assert loss.per_sample(logits, batch, weight)[0].isfinite().all()

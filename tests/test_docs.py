@@ -68,7 +68,7 @@ def test_seven_lines_put_lumix_into_a_training_loop_and_it_learns():
     rule = names["loss_fn"].rule
     assert isinstance(rule, lumix.LUMixRule)
     assert rule.r_r > 0
-    assert names["loss_fn"].eta > 0
+    assert [term.name for term in names["loss_fn"].terms] == ["cross_entropy", "regulariser"]
 
 
 OTHERS = [ROOT / "CHANGELOG.md", *(ROOT / "docs" / name for name in ("combinations.md", "deviations.md", "slurm.md"))]

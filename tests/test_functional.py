@@ -126,7 +126,9 @@ def test_binary_cross_entropy_is_that_of_the_dense_target():
     dense = off[:, None].expand_as(logits).clone()
     dense.scatter_(1, PAIR[0][:, None], own[:, None]).scatter_(1, PAIR[1][:, None], partner[:, None])
     expected = F.binary_cross_entropy_with_logits(logits, dense, reduction="none").sum(1)
-    torch.testing.assert_close(equations.binary_cross_entropy(logits, *PAIR, (own, partner), off), expected)
+    torch.testing.assert_close(
+        equations.binary_cross_entropy(logits, *PAIR, torch.stack([own, partner]), off), expected
+    )
 
 
 # ------------------------------------------------------------------------------------------------- regulariser
@@ -160,6 +162,12 @@ def test_regulariser_stays_in_the_unit_interval_and_and_spares_distinct_pairs():
     on = 1 - 0.1 + 0.1 / CLASSES
     torch.testing.assert_close(either[SAME], on * (1 - pair_scores(logits)[0][SAME]))
     torch.testing.assert_close(both[SAME], either[SAME])
+
+
+def test_indicator_counts_a_same_class_pair_once():
+    """I-5."""
+    assert torch.equal(equations.indicator(SAME, "or"), torch.stack([torch.ones_like(SAME), ~SAME]))
+    assert torch.equal(equations.indicator(SAME, "and"), torch.stack([SAME, torch.zeros_like(SAME)]))
 
 
 def test_gradient_of_the_regulariser_has_its_closed_form():
@@ -288,4 +296,4 @@ def test_unknown_readings_are_named():
     with pytest.raises(ValueError, match="scores must be 'softmax', 'double_softmax' or 'sigmoid', not 'logits'"):
         equations.predicted_weight(random_logits(), *PAIR, "logits")
     with pytest.raises(ValueError, match="reading must be 'or' or 'and', not 'xor'"):
-        equations.regulariser((WEIGHT, WEIGHT), (WEIGHT, WEIGHT), SAME, "xor")
+        equations.regulariser((WEIGHT, WEIGHT), torch.stack([WEIGHT, WEIGHT]), SAME, "xor")

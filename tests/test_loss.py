@@ -1,15 +1,25 @@
 """MixLoss against Algorithm 1 as printed, dense targets, timm's losses and finite differences."""
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import pytest
 import torch
-from batches import algorithm_1, label_batch, one_hot, random_logits, stream
+from batches import algorithm_1, build_loss, label_batch, one_hot, random_logits, stream
 from timm.data.mixup import mixup_target
 from timm.loss import SoftTargetCrossEntropy
 from torch.nn import functional as F
 
-from lumix import AreaRule, BetaLaw, ConstantLaw, Kind, LUMixRule, MixLoss
+from lumix import (
+    AreaRule,
+    BetaLaw,
+    BinaryCrossEntropy,
+    ConstantLaw,
+    CrossEntropy,
+    Kind,
+    LUMixRule,
+    MixLoss,
+    Regulariser,
+)
 
 CLASSES = 5
 BATCH = label_batch()
@@ -26,7 +36,7 @@ def exact(batch):
 
 def value(loss, logits=LOGITS, batch=CUT, lam_r=LAM_R):
     """Loss [B] with given draws of lambda_r."""
-    return loss.per_sample(logits, batch, loss.rule.weigh(logits, batch, lam_r))
+    return loss.per_sample(logits, batch, loss.rule.weigh(logits, batch, lam_r))[0]
 
 
 def gradient(loss, logits=LOGITS, batch=CUT, lam_r=LAM_R):
@@ -52,12 +62,12 @@ def test_value_and_gradient_are_those_of_algorithm_1(r_r, r_s, eta, smoothing):
 
 
 @pytest.mark.parametrize("kind", ["ce", "bce"])
-@pytest.mark.parametrize("apply_to", ["cutmix", "both"])
+@pytest.mark.parametrize("apply_to", ["cut", "both"])
 def test_without_shares_and_regulariser_lumix_is_the_baseline_bit_for_bit(kind, apply_to):
     """Law 1."""
-    logits = LOGITS.float()
-    plain = MixLoss(AreaRule(), kind=kind, bce_target="soft", smoothing=0.1)
-    lumix = MixLoss(LUMixRule(0.0, 0.0, apply_to=apply_to), kind=kind, bce_target="soft", smoothing=0.1, eta=0.0)
+    logits, soft = LOGITS.float(), {"target": "soft"} if kind == "bce" else {}
+    plain = build_loss(AreaRule(), kind=kind, **soft, smoothing=0.1)
+    lumix = build_loss(LUMixRule(0.0, 0.0, apply_to=apply_to), kind=kind, **soft, smoothing=0.1, eta=0.0)
     assert torch.equal(lumix(logits, BATCH, stream()), plain(logits, BATCH))
 
 
@@ -73,17 +83,17 @@ def test_baseline_is_timms_soft_target_cross_entropy(smoothing):
 
 
 @pytest.mark.parametrize("detach", [True, False])
-@pytest.mark.parametrize("settings", [FULL, {"kind": "bce", **FULL}, {"kind": "bce", "score": "sigmoid", **FULL}])
+@pytest.mark.parametrize("settings", [FULL, {"kind": "bce", **FULL}, {"kind": "bce", "scores": "sigmoid", **FULL}])
 @pytest.mark.parametrize("scores", ["softmax", "double_softmax", "sigmoid"])
 def test_gradient_equals_finite_differences(scores, settings, detach):
     """Law 6: of the loss at fixed weights when detached, of the whole loss otherwise (I-12)."""
     batch = exact(CUT)
-    loss = MixLoss(LUMixRule(0.3, 0.3, detach=detach, scores=scores), **settings)
+    loss = build_loss(LUMixRule(0.3, 0.3, detach=detach, scores=scores), **settings)
     fixed = loss.rule.weigh(LOGITS, batch, LAM_R)
 
     def total(logits):
         weight = fixed if detach else loss.rule.weigh(logits, batch, LAM_R)
-        return loss.per_sample(logits, batch, weight).sum()
+        return loss.per_sample(logits, batch, weight)[0].sum()
 
     step, numeric = 1e-5, torch.empty_like(LOGITS)
     for i in range(LOGITS.numel()):
@@ -111,7 +121,7 @@ def test_huge_logits_give_finite_losses_and_gradients(kind, dtype):
     """Law 3."""
     logits = (1e4 * LOGITS.sign()).to(dtype)
     for batch in (BATCH, CUT):
-        loss = MixLoss(LUMixRule(apply_to="both"), kind=kind, **FULL)
+        loss = build_loss(LUMixRule(apply_to="both"), kind=kind, **FULL)
         assert value(loss, logits, batch).isfinite().all()
         assert gradient(loss, logits, batch).isfinite().all()
 
@@ -119,7 +129,7 @@ def test_huge_logits_give_finite_losses_and_gradients(kind, dtype):
 @pytest.mark.parametrize("kind", ["ce", "bce"])
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 def test_half_precision_is_computed_in_float32_also_under_autocast(kind, dtype):
-    loss, half = MixLoss(LUMixRule(), kind=kind, **FULL), LOGITS.to(dtype)
+    loss, half = build_loss(LUMixRule(), kind=kind, **FULL), LOGITS.to(dtype)
     expected = loss(half.float(), BATCH, stream())
     with torch.autocast("cpu", dtype=torch.bfloat16):
         actual = loss(half.requires_grad_(), BATCH, stream())
@@ -137,7 +147,7 @@ def test_half_precision_is_computed_in_float32_also_under_autocast(kind, dtype):
 def test_a_same_class_pair_is_one_class(kind, smoothing):
     """Law 7: L0 is the loss of the class and R = on (1 - p), whatever the weights."""
     batch = exact(replace(CUT, partner_labels=CUT.labels))
-    loss = MixLoss(LUMixRule(0.4, 0.1), kind=kind, smoothing=smoothing, eta=0.7)
+    loss = build_loss(LUMixRule(0.4, 0.1), kind=kind, smoothing=smoothing, eta=0.7)
     on, p = 1 - smoothing + smoothing / CLASSES, LOGITS.softmax(1).gather(1, CUT.labels[:, None])[:, 0]
     target = one_hot(CUT.labels, CLASSES, smoothing)
     base = F.cross_entropy(LOGITS, target, reduction="none")
@@ -149,7 +159,7 @@ def test_a_same_class_pair_is_one_class(kind, smoothing):
 @pytest.mark.parametrize("kind", ["ce", "bce"])
 def test_renaming_classes_permutes_the_gradient(kind):
     """Law 8."""
-    loss, order = MixLoss(LUMixRule(), kind=kind, **FULL), torch.tensor([3, 0, 4, 1, 2])
+    loss, order = build_loss(LUMixRule(), kind=kind, **FULL), torch.tensor([3, 0, 4, 1, 2])
     new_name = order.argsort()
     renamed = replace(CUT, labels=new_name[CUT.labels], partner_labels=new_name[CUT.partner_labels])
     torch.testing.assert_close(gradient(loss, LOGITS[:, order], renamed), gradient(loss)[:, order])
@@ -158,7 +168,7 @@ def test_renaming_classes_permutes_the_gradient(kind):
 @pytest.mark.parametrize("kind", ["ce", "bce"])
 def test_swapping_own_and_partner_leaves_the_loss(kind):
     """Law 8 and identity (e): with lambda_0 and lambda_r swapped too."""
-    loss = MixLoss(LUMixRule(), kind=kind, **FULL)
+    loss = build_loss(LUMixRule(), kind=kind, **FULL)
     weight = 1 - CUT.own_weight
     swapped = replace(CUT, labels=CUT.partner_labels, partner_labels=CUT.labels, own_weight=weight)
     torch.testing.assert_close(value(loss, batch=swapped, lam_r=1 - LAM_R), value(loss), rtol=1e-6, atol=1e-6)
@@ -166,11 +176,11 @@ def test_swapping_own_and_partner_leaves_the_loss(kind):
 
 @pytest.mark.parametrize("kind", ["ce", "bce"])
 def test_only_perturbed_samples_differ_from_the_baseline(kind):
-    """Law 9: Mixup samples under apply_to="cutmix", and unmixed ones always, have the ordinary loss and no R."""
-    plain = MixLoss(kind=kind, smoothing=0.1)
-    baseline = plain.per_sample(LOGITS, BATCH, BATCH.own_weight)
-    for apply_to, untouched in [("cutmix", BATCH.kind != Kind.BOX), ("both", BATCH.kind == Kind.NONE)]:
-        values = value(MixLoss(LUMixRule(apply_to=apply_to), kind=kind, **FULL), batch=BATCH)
+    """Law 9: Mixup samples under apply_to="cut", and unmixed ones always, have the ordinary loss and no R."""
+    plain = build_loss(kind=kind, smoothing=0.1)
+    baseline = plain.per_sample(LOGITS, BATCH, BATCH.own_weight)[0]
+    for apply_to, untouched in [("cut", BATCH.kind != Kind.BOX), ("both", BATCH.kind == Kind.NONE)]:
+        values = value(build_loss(LUMixRule(apply_to=apply_to), kind=kind, **FULL), batch=BATCH)
         torch.testing.assert_close(values[untouched], baseline[untouched], rtol=1e-7, atol=0)
         assert (values[~untouched] != baseline[~untouched]).all()
 
@@ -179,7 +189,7 @@ def test_and_reading_leaves_the_regulariser_to_same_class_pairs():
     """Law 10, I-5."""
     rule = LUMixRule()
     without, literal, either = (
-        value(MixLoss(rule, eta=eta, regulariser=reading)) for eta, reading in [(0.0, "or"), (1.0, "and"), (1.0, "or")]
+        value(build_loss(rule, eta=eta, reading=reading)) for eta, reading in [(0.0, "or"), (1.0, "and"), (1.0, "or")]
     )
     assert torch.equal(literal[1:], without[1:])
     assert literal[0] > without[0]
@@ -187,13 +197,82 @@ def test_and_reading_leaves_the_regulariser_to_same_class_pairs():
     assert ((either - without) <= 1).all()
 
 
+# ------------------------------------------------------------------------------------------------- terms
+
+
+@dataclass(frozen=True)
+class Entropy:
+    """A toy term, of the active samples only."""
+
+    weight: float
+    name: str = "entropy"
+
+    def __call__(self, logits, batch, own_weight, active):
+        log_p = logits.log_softmax(-1)
+        return torch.where(active, -self.weight * (log_p.exp() * log_p).sum(-1), 0.0)
+
+
+@pytest.mark.parametrize("kind", ["ce", "bce"])
+@pytest.mark.parametrize("eta", [0.0, 0.7])
+@pytest.mark.parametrize("scores", ["softmax", "sigmoid"])
+def test_the_parts_sum_to_the_loss_and_carry_no_gradient(kind, eta, scores):
+    loss, logits = build_loss(LUMixRule(), kind, smoothing=0.1, eta=eta, scores=scores), LOGITS.clone().requires_grad_()
+    total, parts = loss.per_sample(logits, exact(BATCH), BATCH.own_weight.double())
+    assert list(parts) == ["cross_entropy" if kind == "ce" else "binary_cross_entropy"] + ["regulariser"] * (eta != 0)
+    assert total.requires_grad
+    assert not any(part.requires_grad for part in parts.values())
+    torch.testing.assert_close(sum(parts.values()), total.detach())
+
+
+def test_a_term_of_ones_own_is_added_and_named():
+    rule, weight = LUMixRule(), CUT.own_weight
+    both = MixLoss(rule, [CrossEntropy(0.1), Regulariser(0.5, 0.1), Entropy(0.3)])
+    total, parts = both.per_sample(LOGITS, BATCH, weight)
+    known, _ = MixLoss(rule, smoothing=0.1, eta=0.5).per_sample(LOGITS, BATCH, weight)
+    alone, _ = MixLoss(rule, [Entropy(0.3)]).per_sample(LOGITS, BATCH, weight)
+    assert list(parts) == ["cross_entropy", "regulariser", "entropy"]
+    assert torch.equal(parts["entropy"], alone)
+    assert (alone[BATCH.kind != Kind.BOX] == 0).all()
+    torch.testing.assert_close(total, known + alone)
+    assert both.smoothing == 0.1
+    assert MixLoss(rule, [Entropy(0.3)]).smoothing == 0.0
+
+
+@pytest.mark.parametrize("detach", [True, False])
+@pytest.mark.parametrize("reading", ["or", "and"])
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+@pytest.mark.parametrize("eta", [0.0, 0.3])
+def test_in_one_piece_or_as_a_sum_of_terms_the_loss_is_the_same(eta, smoothing, reading, detach):
+    """Value, gradient and each part: eager losses take one softmax, those that torch.func looks on take the terms."""
+    loss = build_loss(LUMixRule(0.3, 0.3, detach=detach), smoothing=smoothing, eta=eta, reading=reading)
+    batch = exact(BATCH)
+
+    def parts(logits):
+        total, values = loss.per_sample(logits, batch, loss.rule.weigh(logits, batch, LAM_R))
+        return total.sum(), (total.detach(), values)
+
+    summed, values = torch.func.grad(parts, has_aux=True)(LOGITS)
+    logits = LOGITS.clone().requires_grad_()
+    total, fused_values = parts(logits)
+    close = {"rtol": 1e-12, "atol": 1e-12}
+    torch.testing.assert_close(torch.autograd.grad(total, logits)[0], summed, **close)
+    torch.testing.assert_close(fused_values, values, **close)
+
+
+def test_eta_keeps_all_its_digits():
+    """A Python number must not pass through float32."""
+    rule, weight = LUMixRule(), CUT.own_weight.double()
+    one, tenth = (MixLoss(rule, eta=eta).per_sample(LOGITS, exact(CUT), weight)[1]["regulariser"] for eta in (1.0, 0.1))
+    torch.testing.assert_close(tenth, 0.1 * one, rtol=1e-15, atol=0)
+
+
 # ------------------------------------------------------------------------------------------------- use
 
 
 def test_forward_is_the_mean_over_samples_with_the_rules_draws():
     loss = MixLoss(LUMixRule(), **FULL)
-    weight = loss.weights(LOGITS, BATCH, stream(3))
-    expected = loss.per_sample(LOGITS, BATCH, weight).mean()
+    weight = loss.weights(LOGITS, BATCH, loss.draw(BATCH, stream(3)))
+    expected = loss.per_sample(LOGITS, BATCH, weight)[0].mean()
     assert torch.equal(loss(LOGITS, BATCH, stream(3)), expected)
     assert not torch.equal(loss(LOGITS, BATCH, stream(4)), expected)
 
@@ -204,10 +283,10 @@ def test_slices_of_a_batch_average_to_the_whole():
     torch.testing.assert_close(parts.mean(), loss(LOGITS, BATCH))
 
 
-@pytest.mark.parametrize("apply_to", ["cutmix", "both"])
+@pytest.mark.parametrize("apply_to", ["cut", "both"])
 @pytest.mark.parametrize("kind", ["ce", "bce"])
 def test_rule_and_loss_compile_as_one_graph(kind, apply_to):
-    loss = MixLoss(LUMixRule(apply_to=apply_to), kind=kind, **FULL)
+    loss = build_loss(LUMixRule(apply_to=apply_to), kind=kind, **FULL)
     compiled = torch.compile(lambda logits: value(loss, logits, BATCH), fullgraph=True, backend="eager")
     torch.testing.assert_close(compiled(LOGITS), value(loss, batch=BATCH))
 
@@ -218,12 +297,12 @@ def test_loss_vmaps_over_an_ensemble_with_hyper_parameters_as_tensors(kind):
     hyper = torch.tensor([[0.0, 0.0, 0.0], [0.4, 0.1, 1.0], [0.0, 0.5, 2.0]]).double().unbind(1)
 
     def one(logits, r_r, r_s, eta):
-        loss = MixLoss(LUMixRule(r_r, r_s), kind=kind, smoothing=0.1, eta=eta)
-        return loss.per_sample(logits, CUT, loss.rule.weigh(logits, CUT, LAM_R)).mean()
+        loss = build_loss(LUMixRule(r_r, r_s), kind=kind, smoothing=0.1, eta=eta)
+        return value(loss, logits).mean()
 
     many = torch.func.vmap(torch.func.grad(one))(logits, *hyper)
     for i, (r_r, r_s, eta) in enumerate(zip(*(h.tolist() for h in hyper), strict=True)):
-        expected = gradient(MixLoss(LUMixRule(r_r, r_s), kind=kind, smoothing=0.1, eta=eta), logits[i]) / 12
+        expected = gradient(build_loss(LUMixRule(r_r, r_s), kind=kind, smoothing=0.1, eta=eta), logits[i]) / 12
         torch.testing.assert_close(many[i], expected)
 
 
@@ -237,24 +316,29 @@ def test_labels_out_of_range_are_named(kind, field):
     batch = replace(BATCH, **{field: labels})
     for rule in (AreaRule(), LUMixRule()):
         with pytest.raises(ValueError, match=r"labels must lie in 0 \.\. 4 for logits of 5 classes, not \d \.\. 9"):
-            MixLoss(rule, kind=kind)(LOGITS, batch, stream())
+            build_loss(rule, kind=kind)(LOGITS, batch, stream())
 
 
 @pytest.mark.parametrize(
-    ("settings", "message"),
+    ("build", "message"),
     [
-        ({"eta": -1.0}, r"eta must be at least 0, not -1\.0"),
-        ({"smoothing": 1.5}, "smoothing must lie between 0 and 1"),
-        ({"kind": "mse"}, "kind must be one of ce, bce, not 'mse'"),
-        ({"regulariser": "none"}, "regulariser must be one of or, and"),
-        ({"bce_target": "onehot"}, "bce_target must be one of twohot, threshold, soft"),
-        ({"bce_reduction": "sum"}, "bce_reduction must be one of mean, class_sum"),
-        ({"score": "logits"}, "score must be one of softmax, sigmoid"),
+        (lambda: MixLoss(eta=-1.0), r"eta must be at least 0, not -1\.0"),
+        (lambda: MixLoss(smoothing=1.5), "smoothing must lie between 0 and 1"),
+        (lambda: MixLoss(terms=[CrossEntropy()], eta=1.0), r"give smoothing=0\.0 and eta=1\.0 to them"),
+        (lambda: MixLoss(terms=[CrossEntropy()], smoothing=0.1), r"give smoothing=0\.1 and eta=0\.0 to them"),
+        (lambda: MixLoss(terms=[]), r"at least one term.* not \[\]"),
+        (lambda: MixLoss(terms=[CrossEntropy(), CrossEntropy(0.1)]), "terms of different names"),
+        (lambda: Regulariser(reading="none"), "reading must be one of or, and"),
+        (lambda: Regulariser(scores="logits"), "scores must be one of softmax, sigmoid"),
+        (lambda: Regulariser(-1.0), "eta must be at least 0"),
+        (lambda: BinaryCrossEntropy(target="onehot"), "target must be one of twohot, threshold, soft"),
+        (lambda: BinaryCrossEntropy(reduction="sum"), "reduction must be one of mean, class_sum"),
+        (lambda: BinaryCrossEntropy(2.0), "smoothing must lie between 0 and 1"),
     ],
 )
-def test_bad_settings_are_refused(settings, message):
+def test_bad_settings_are_refused(build, message):
     with pytest.raises(ValueError, match=message):
-        MixLoss(**settings)
+        build()
 
 
 def test_logits_of_another_batch_are_refused():

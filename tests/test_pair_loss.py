@@ -6,6 +6,7 @@ from batches import label_batch, random_logits, stream
 
 from lumix import Kind
 from lumix import functional as equations
+from lumix.terms.fused import pair_loss
 
 BATCH = label_batch(kind=Kind.BOX)  # the first pair is of one class
 PAIR = (BATCH.labels, BATCH.partner_labels)
@@ -15,15 +16,16 @@ PENALTIES = torch.rand(2, 12, generator=stream(4), dtype=torch.float64)
 
 def by_equations(logits, weight, penalties, smoothing):
     log_p = equations.log_softmax(logits)
-    loss = equations.soft_cross_entropy(log_p, *PAIR, weight, smoothing)
+    pair = [labels.to(logits.device) for labels in PAIR]
+    loss = equations.soft_cross_entropy(log_p, *pair, weight, smoothing)
     if penalties is None:
         return loss
-    own, partner = (1 - equations.take(log_p, labels).exp() for labels in PAIR)
+    own, partner = (1 - equations.take(log_p, labels).exp() for labels in pair)
     return loss + penalties[0] * own + penalties[1] * partner
 
 
 def in_one_piece(logits, weight, penalties, smoothing):
-    return equations.pair_loss(logits, *PAIR, weight, None if penalties is None else tuple(penalties), smoothing)
+    return pair_loss(logits, *PAIR, weight, penalties, smoothing)[0]
 
 
 def leaves(dtype=torch.float64):
@@ -74,7 +76,7 @@ def test_low_precision_is_computed_in_float32_and_returned_in_its_own(dtype):
 def test_a_class_that_underflows_has_its_loss_and_no_nan():
     logits = torch.tensor([[200.0, -200.0, 0.0]], requires_grad=True)
     labels = torch.tensor([0])
-    loss = equations.pair_loss(logits, labels, labels + 1, torch.tensor([0.25]), None, 0.0)
+    loss = pair_loss(logits, labels, labels + 1, torch.tensor([0.25]), None, 0.0)[0]
     assert loss.item() == 300.0
     loss.backward()
     assert logits.grad.tolist() == [[0.75, -0.75, 0.0]]
@@ -87,10 +89,34 @@ def test_a_second_backward_pass_finds_what_the_first_needed():
     assert torch.equal(torch.autograd.grad(loss, logits)[0], first)
 
 
-@pytest.mark.parametrize("reading", ["or", "and"])
-def test_penalties_leave_a_same_class_pair_one_weight(reading):
-    own, partner = equations.penalties((PENALTIES[0], PENALTIES[1]), SAME, reading)
-    assert torch.equal(own[SAME], PENALTIES[0][SAME])
-    assert (partner[SAME] == 0).all()
-    assert torch.equal(own[~SAME], PENALTIES[0][~SAME] if reading == "or" else torch.zeros_like(own[~SAME]))
-    assert torch.equal(partner[~SAME], PENALTIES[1][~SAME] if reading == "or" else torch.zeros_like(own[~SAME]))
+def test_logits_weights_and_upstream_gradient_are_left_as_they_are():
+    """The backward pass writes over its own array alone."""
+    logits, weight, penalties = leaves()
+    upstream = torch.rand(12, generator=stream(5), dtype=torch.float64)
+    tensors = logits, weight, penalties, upstream
+    before = [tensor.detach().clone() for tensor in tensors]
+    pair_loss(logits, *PAIR, weight, penalties, 0.1)[0].backward(upstream)
+    assert all(torch.equal(tensor, copy) for tensor, copy in zip(tensors, before, strict=True))
+
+
+def test_the_parts_add_up_and_give_no_gradient():
+    logits, weight, penalties = leaves()
+    loss, cross_entropy, regulariser = pair_loss(logits, *PAIR, weight, penalties, 0.1)
+    assert torch.equal(loss, cross_entropy + regulariser)
+    assert not cross_entropy.requires_grad
+    assert not regulariser.requires_grad
+    torch.testing.assert_close(cross_entropy, pair_loss(logits, *PAIR, weight, None, 0.1)[1])
+
+
+@pytest.mark.gpu
+def test_on_a_gpu_the_array_is_overwritten_only_where_the_graph_is_not_kept():
+    """Its backward pass runs in a thread of its own."""
+    logits = random_logits().cuda().requires_grad_()
+    pair, weight = [labels.cuda() for labels in PAIR], BATCH.own_weight.double().cuda()
+    loss = pair_loss(logits, *pair, weight, PENALTIES.cuda(), 0.1)[0].sum()
+    kept = [torch.autograd.grad(loss, logits, retain_graph=True)[0] for _ in range(2)]
+    last = torch.autograd.grad(loss, logits)[0]
+    assert torch.equal(kept[0], kept[1])
+    assert torch.equal(kept[0], last)
+    expected = torch.autograd.grad(by_equations(logits, weight, PENALTIES.cuda(), 0.1).sum(), logits)[0]
+    torch.testing.assert_close(last, expected)

@@ -5,7 +5,7 @@ import torch
 from batches import label_batch, random_logits, stream
 from scipy import stats
 
-from lumix import AreaRule, BetaLaw, ConstantLaw, Kind, LUMixRule, NormalLaw, functional
+from lumix import AreaRule, BetaLaw, ConstantLaw, Kind, LUMixRule, NormalLaw, TransMixRule, functional
 
 BATCH = label_batch(size=30)
 LOGITS = random_logits(size=30)
@@ -36,11 +36,11 @@ def test_beta_law_is_a_beta(alpha):
 def test_normal_law_in_its_three_readings():
     """I-14."""
     scale = 5**0.5
-    draws = {name: NormalLaw(scale, name).draw(DRAWS, stream()) for name in ("clamp_final", "clamp_draw", "sigmoid")}
-    assert stats.kstest(draws["clamp_final"].numpy(), stats.norm(scale=scale).cdf).pvalue > LEVEL
-    assert torch.equal(draws["clamp_draw"], draws["clamp_final"].clamp(0, 1))
+    draws = {name: NormalLaw(scale, name).draw(DRAWS, stream()) for name in ("raw", "clamp_draw", "sigmoid")}
+    assert stats.kstest(draws["raw"].numpy(), stats.norm(scale=scale).cdf).pvalue > LEVEL
+    assert torch.equal(draws["clamp_draw"], draws["raw"].clamp(0, 1))
     assert draws["clamp_draw"].mean().item() == pytest.approx(0.412, abs=0.01)  # methods.md 2.6
-    assert torch.equal(draws["sigmoid"], draws["clamp_final"].sigmoid())
+    assert torch.equal(draws["sigmoid"], draws["raw"].sigmoid())
 
 
 def test_constant_law_is_constant_and_takes_nothing_from_the_stream():
@@ -78,7 +78,8 @@ def test_lumix_rule_is_equation_3_on_the_partners_weight(scores):
 
 def test_calling_a_rule_is_drawing_and_weighing():
     rule = LUMixRule(law=BetaLaw(0.8))
-    lam_r = BetaLaw(0.8).draw(len(BATCH), stream(4))
+    lam_r = rule.draw(BATCH, stream(4))
+    assert torch.equal(lam_r, BetaLaw(0.8).draw(len(BATCH), stream(4)))
     assert torch.equal(rule(LOGITS, BATCH, stream(4)), rule.weigh(LOGITS, BATCH, lam_r))
     assert len(set(lam_r.tolist())) == len(BATCH)  # one draw per sample, also where lambda_0 is shared
 
@@ -106,14 +107,42 @@ def test_the_final_clamp_acts_on_normal_draws_only_after_mixing():
     torch.testing.assert_close(1 - weight, torch.tensor([0.9, 1.0, 0.0], dtype=weight.dtype))
 
 
+def test_without_the_clamp_a_raw_normal_draw_leaves_the_unit_interval():
+    """I-14, the law as printed: 0.5 x 0.6 + 0.5 x 3 = 1.8."""
+    batch = label_batch(3, kind=Kind.BOX)
+    object.__setattr__(batch, "own_weight", torch.full((3,), 0.4))
+    rule = LUMixRule(0.5, 0.0, NormalLaw(), clamp=False)
+    weight = rule.weigh(random_logits(3), batch, torch.tensor([1.2, 3.0, -3.0]))
+    torch.testing.assert_close(1 - weight, torch.tensor([0.9, 1.8, -1.2], dtype=weight.dtype))
+    inside = LUMixRule(clamp=False)(LOGITS, BATCH, stream(3))
+    assert torch.equal(inside, LUMixRule()(LOGITS, BATCH, stream(3)))
+
+
+@pytest.mark.parametrize("size", [1, 4, 7, 30])
+def test_weights_do_not_depend_on_the_parts_in_which_a_batch_is_weighed(size):
+    rule = LUMixRule()
+    draws = rule.draw(BATCH, stream(5))
+    slices = [slice(start, start + size) for start in range(0, 30, size)]
+    parts = torch.cat([rule.weigh(LOGITS[part], BATCH[part], draws[part]) for part in slices])
+    assert torch.equal(parts, rule(LOGITS, BATCH, stream(5)))
+
+
+def test_a_rule_without_randomness_draws_nothing():
+    generator = stream()
+    state = generator.get_state()
+    assert AreaRule().draw(BATCH, generator) is None
+    assert TransMixRule().draw(BATCH, None) is None
+    assert torch.equal(generator.get_state(), state)
+
+
 def test_apply_to_chooses_the_perturbed_samples():
     """Law 9 and I-13: CutMix and mask methods, or every mixed sample; never an unmixed one."""
     kinds = torch.tensor([Kind.NONE, Kind.BLEND, Kind.BOX, Kind.MASK], dtype=torch.uint8)
     batch = label_batch(4)
     object.__setattr__(batch, "kind", kinds)
-    assert LUMixRule(apply_to="cutmix").perturbs(batch).tolist() == [False, False, True, True]
+    assert LUMixRule(apply_to="cut").perturbs(batch).tolist() == [False, False, True, True]
     assert LUMixRule(apply_to="both").perturbs(batch).tolist() == [False, True, True, True]
-    weight = LUMixRule(apply_to="cutmix")(random_logits(4), batch, stream())
+    weight = LUMixRule(apply_to="cut")(random_logits(4), batch, stream())
     assert torch.equal(weight[:2].float(), batch.own_weight[:2])
     assert (weight[2:].float() != batch.own_weight[2:]).all()
 
@@ -156,13 +185,14 @@ def test_a_generator_on_the_cpu_serves_logits_on_the_gpu():
     [
         (lambda: LUMixRule(0.6, 0.5), r"sum to at most 1.*not 0\.6 and 0\.5"),
         (lambda: LUMixRule(-0.1, 0.5), "at least 0"),
-        (lambda: LUMixRule(apply_to="mixup"), "apply_to must be one of cutmix, both, not 'mixup'"),
+        (lambda: LUMixRule(apply_to="mixup"), "apply_to must be one of cut, both, not 'mixup'"),
         (lambda: LUMixRule(scores="logits"), "scores must be one of"),
         (lambda: BetaLaw(0.0), "alpha must be above 0, not 0"),
         (lambda: NormalLaw(-1.0), "scale must be above 0"),
         (lambda: NormalLaw(1.0, "none"), "reading must be one of"),
         (lambda: ConstantLaw(1.5), r"value must lie between 0 and 1, not 1\.5"),
         (lambda: LUMixRule()(LOGITS, BATCH), "pass a torch.Generator"),
+        (lambda: LUMixRule().weigh(LOGITS, BATCH), r"needs the draws \[B\] of lambda_r"),
     ],
 )
 def test_bad_values_are_refused_in_one_sentence(build, message):

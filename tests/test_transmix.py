@@ -10,7 +10,7 @@ from torch import nn
 
 from lumix import AreaRule, CutMix, FMix, Kind, LUMixRule, MixedBatch, Mixup, Switch, TransMixRule, functional
 from lumix.mixers.none import NoMix
-from lumix.rules import attended_weight
+from lumix.rules.attention import attended_weight
 from lumix.train.attention import class_attention
 from lumix.train.build import build_loss
 from lumix.train.config import Loss

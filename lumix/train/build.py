@@ -37,9 +37,10 @@ def _build_choices(mix: Mix, given: dict[str, Any]) -> Mixer:
         return mixer
     if all("inplace" in get_part(spec.name).given for spec in specs):  # planned without looking: drawn per sample
         usual = {"mode": "batch", "pairing": "permutation", "prob": 1.0, "inplace": False}  # the switch has its own
-        return Switch(*(create(spec, **given, **usual) for spec in specs), mix.weights[1], **settings)  # type: ignore[misc, arg-type]
-    parts = (create(spec, **given, **settings | {"prob": 1.0}) for spec in specs)
-    return Either(*parts, mix.weights[1], mix.prob)  # type: ignore[misc, call-arg]
+        first, second = (create(spec, **given, **usual) for spec in specs)
+        return Switch(first, second, mix.weights[1], **settings)  # type: ignore[arg-type]
+    first, second = (create(spec, **given, **settings | {"prob": 1.0}) for spec in specs)
+    return Either(first, second, mix.weights[1], mix.prob)
 
 
 def build_loss(loss: Loss) -> MixLoss:

@@ -13,7 +13,6 @@ from lumix.batch import MixedBatch
 from lumix.loss import MixLoss
 from lumix.mixers.base import Mixer
 from lumix.mixers.hidden import hidden_mixing
-from lumix.rules import LUMixRule
 from lumix.train.attention import check_class_attention, recorded_attention
 from lumix.train.optim import parameter_groups
 from lumix.train.task import StepResult, Streams
@@ -73,7 +72,7 @@ class MixTask(ClassificationTask):
         """
         images, network = images.to(memory_format=self.memory_format), unwrap_model(self.trainable_module)
         batch = self.mixer(images, labels, streams("mix"), network)
-        return DrawnBatch(batch, _draw(self.criterion, batch, streams("rule")))
+        return DrawnBatch(batch, self.criterion.draw(batch, streams("rule")))
 
     def step(self, part: DrawnBatch) -> StepResult:
         batch = part.batch
@@ -82,8 +81,8 @@ class MixTask(ClassificationTask):
             seen = stack.enter_context(recorded_attention(network)) if attends else []
             logits = self.trainable_module(batch.images)
         attention = seen[-1].mean(dim=1) if attends else None
-        weight = _weights(self.criterion, logits, batch, part.draws, attention)
-        loss, parts = _per_sample(self.criterion, logits, batch, weight)
+        weight = self.criterion.weights(logits, batch, part.draws, attention)
+        loss, parts = self.criterion.per_sample(logits, batch, weight)
         weight, perturbed = weight.detach(), self.criterion.rule.perturbs(batch)
         record = {  # lambda is the partner's weight, the paper's
             "loss": loss.detach(),
@@ -110,26 +109,3 @@ class MixTask(ClassificationTask):
         self.load_checkpoint_state(saved["state_dict"])
         if self.has_ema():
             self.load_checkpoint_state(saved["state_dict_ema"], ema=True)
-
-
-# The contract of the new loss, until lumix.loss has it: loss.draw, loss.weights and loss.per_sample.
-
-
-def _draw(loss: MixLoss, batch: MixedBatch, generator: torch.Generator) -> Tensor | None:
-    if not isinstance(loss.rule, LUMixRule):
-        return None
-    return loss.rule.law.draw(len(batch), generator).to(batch.labels.device, non_blocking=True)
-
-
-def _weights(
-    loss: MixLoss, logits: Tensor, batch: MixedBatch, draws: Tensor | None, attention: Tensor | None
-) -> Tensor:
-    if isinstance(loss.rule, LUMixRule) and draws is not None:
-        return loss.rule.weigh(logits, batch, draws, attention)
-    return loss.weights(logits, batch, None, attention)
-
-
-def _per_sample(
-    loss: MixLoss, logits: Tensor, batch: MixedBatch, own_weight: Tensor
-) -> tuple[Tensor, dict[str, Tensor]]:
-    return loss.per_sample(logits, batch, own_weight), {}

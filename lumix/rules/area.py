@@ -1,0 +1,19 @@
+"""AreaRule: the ordinary label weight of a mixed image."""
+
+import torch
+from torch import Tensor
+
+from lumix.batch import MixedBatch
+from lumix.rules.base import Rule
+
+
+class AreaRule(Rule):
+    """The visible area, or the blend weight, of the own image: 1 - lambda_0."""
+
+    def weigh(
+        self, logits: Tensor, batch: MixedBatch, draws: Tensor | None = None, attention: Tensor | None = None
+    ) -> Tensor:
+        return batch.own_weight
+
+    def perturbs(self, batch: MixedBatch) -> Tensor:
+        return torch.zeros_like(batch.kind, dtype=torch.bool)
