@@ -14,7 +14,7 @@ from torch import Tensor
 
 
 class Kind(IntEnum):
-    """How a sample's pixels were mixed: not at all, by a weighted sum, by a pasted box, or by a mask. Cuts come last."""
+    """How a sample's pixels were mixed: not at all, blended, by a pasted box, or by a mask. Cuts come last."""
 
     NONE = 0
     BLEND = 1
