@@ -35,9 +35,9 @@ class MixedBatch:
         kind: [B] uint8, the `Kind` of each sample.
         box: [B, 4] int64 or None: pasted box (top, bottom, left, right), half open; zeros where none was pasted.
         mask: [B, 1, H, W] or None: share of the own image at each pixel, for methods whose region is not a box.
-        moved: whether pixels were also moved inside their image (ResizeMix, Puzzle-Mix with transport). Box and mask
+        moved: whether pixels were also moved inside their image, resized or transported. Box and mask
             then say from which of the two images a pixel comes, but not from where in it.
-        hidden: name of the module whose output is still to be mixed (ManifoldMix, see `hidden_mixing`), or None.
+        hidden: name of the module whose output is still to be mixed (see `hidden_mixing`), or None.
     """
 
     images: Tensor
@@ -105,7 +105,9 @@ class MixedBatch:
             ValueError: for a batch with blended pixels, which belong to two objects at once, or with moved pixels.
         """
         if self.moved:
-            raise ValueError("ResizeMix, and Puzzle-Mix with transport, move pixels, and masks do not follow")
+            raise ValueError(
+                "this mixer moved pixels inside their image, and masks do not follow: cut those of CutMix"
+            )
         own = self.own_mask().squeeze(1)
         if bool(self.is_kind(Kind.BLEND).any() | ((own > 0) & (own < 1)).any()):
             raise ValueError("a blended sample has no mask of one object per pixel: cut masks of cut batches only")

@@ -60,10 +60,10 @@ class EitherDraws:
 
 @dataclass(frozen=True)
 class Either(Mixer):
-    """One of two mixers for the whole batch: the switch for methods that look at the images, such as Puzzle-Mix.
+    """One of two mixers for the whole batch: the switch for methods that look at the images, one by one.
 
     Attributes:
-        first, second: any two mixers, as `Mixup(0.8, pairing="flip")` and `SaliencyMix()`.
+        first, second: any two mixers, as `Mixup(0.8, pairing="flip")` and one that looks at the images.
         switch_prob: probability of the second.
         prob: probability that the batch is mixed at all.
     """

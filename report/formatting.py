@@ -1,7 +1,6 @@
 """Numbers and configurations as people read them. A missing number is a dash, never a zero."""
 
 from collections.abc import Mapping
-from dataclasses import fields
 from typing import Any
 
 from lumix.train.config import Run
@@ -83,19 +82,18 @@ def badge(scale: str, record: Mapping[str, Any] | None) -> str:
 
 
 def summary(run: Run) -> str:
-    """A run in one line; what equals the defaults of mixing and loss is left out."""
+    """A run in one line."""
     data = run.data
-    parts = [
-        DATA_NAMES.get(data.name, data.name) + (f" ({data.train_size} images)" if data.train_size else ""),
-        run.model.role,
-        f"{run.epochs} epochs of batch {run.batch_size}",
-        f"{run.optim.name} lr {run.optim.lr:g}",
-        run.method,
-    ]
-    for part in (run.mix, run.loss):
-        values = [(field.name, getattr(part, field.name), field.default) for field in fields(part)]
-        parts += [f"{name} {value}" for name, value, usual in values if value != usual]
-    return "; ".join(parts)
+    return "; ".join(
+        [
+            DATA_NAMES.get(data.name, data.name) + (f" ({data.train_size} images)" if data.train_size else ""),
+            run.model.role,
+            f"{run.epochs} epochs of batch {run.batch_size}",
+            f"{run.optim.name} lr {run.optim.lr:g}",
+            str(run.mix),
+            str(run.loss),
+        ]
+    )
 
 
 # What the paper's cells were measured on, where that is not ImageNet-1k.

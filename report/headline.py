@@ -37,7 +37,7 @@ def find(results: Results) -> Headline:
     """The headline of one scale, found by what the runs are and not by the name of a row."""
     runs = results.runs
     configs = {key: run["config"] for key, run in runs.items()}
-    bases = [run for run in configs.values() if run.model.role == HEADLINE_ROLE and run.method == "cutmix"]
+    bases = [run for run in configs.values() if run.model.role == HEADLINE_ROLE and run.method == "mixup_cutmix"]
     # Several baselines differ in data or budget: the one that LUMix was run on comes first.
     bases.sort(key=lambda run: (lumix(run).key not in runs, run.key))
     wanted = (bases[0], lumix(bases[0]), constant_control(bases[0])) if bases else ()

@@ -1,7 +1,7 @@
 """Fine-grained static saliency (Montabone and Soto 2010) as OpenCV's contrib module computes it, batched in torch.
 
 Bright or dark against the mean of what surrounds a pixel, over six window sizes. The arithmetic follows OpenCV's steps,
-where it rounds and where it truncates, so that the peak, which is all that SaliencyMix uses, is the same.
+where it rounds and where it truncates, so that the peak, which is all that a box needs, is the same.
 """
 
 from collections.abc import Callable
@@ -20,7 +20,7 @@ def fine_grained_saliency(images: Tensor) -> Tensor:
     """Saliency maps [B, H, W] float32 in [0, 1], in steps of 1/255, of images [B, 3 or 1, H, W] uint8 on any device.
 
     Each image is a map of its own. The three channels are weighted as OpenCV weighs blue, green and red, whatever
-    they are, as SaliencyMix's code has it. Equal to OpenCV up to 256 x 256 pixels; beyond, OpenCV's own sums round.
+    they are, as the published code has it. Equal to OpenCV up to 256 x 256 pixels; beyond, OpenCV's own sums round.
 
     Raises:
         ValueError: for another dtype or shape.
@@ -30,7 +30,7 @@ def fine_grained_saliency(images: Tensor) -> Tensor:
 
 
 def reference_float_saliency(images: Tensor) -> Tensor:
-    """The map [B, H, W] that OpenCV returns for images [B, 3 or 1, H, W] float32: SaliencyMix's published slip.
+    """The map [B, H, W] that OpenCV returns for images [B, 3 or 1, H, W] float32: the published slip.
 
     OpenCV takes the surround from the smoothed grey image of floats, but reads its centres as 8-bit pixels: centre
     (y, x) is byte x of the memory of row y (little endian), so only the leftmost quarter of the image is read, mostly
