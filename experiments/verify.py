@@ -3,7 +3,7 @@
 On one kind of machine equal code and seeds give equal bits. Another CPU rounds otherwise, and training amplifies that
 until it is like another draw of the seed. There a cell counts as equal if its mean is within the 95 % interval of the
 difference between two means of so many seeds with the cell's standard deviation, or within `LEAST` points. Most are
-far closer: with torch's generic kernels for AVX-512's, 34 trainings of the digits kept every accuracy and moved the losses by 1e-6.
+far closer: with torch's generic kernels for AVX-512's, 34 trainings of the digits kept every accuracy, losses to 1e-5.
 """
 
 import io
