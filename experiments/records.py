@@ -17,7 +17,7 @@ from typing import Any
 
 from experiments.registry import evaluation_owners
 from experiments.scale import Scale
-from experiments.table import is_measured
+from experiments.table import measured_names
 from lumix.train import run_directory
 from lumix.train.config import Run
 
@@ -115,8 +115,7 @@ def _run_files(scale: Scale, record: Mapping[str, Any], key: str, run: Mapping[s
         put(owner, {seed: {n: v for n, v in training.items() if n != "evaluations"}}, {seed: measured})
         for evaluation, outcome in result.get("evaluations", {}).items():
             part, measured = divided(outcome, MEASURED)
-            protocol = record["evaluations"][evaluation]["protocol"]
-            names = [name for name in outcome["values"] if is_measured(protocol, name)]
+            names = measured_names(record["evaluations"][evaluation]["protocol"])
             part["values"], values = divided(outcome["values"], names)
             measured |= {"values": values} if values else {}
             of_table = evaluation_owners(scale)[key, evaluation]

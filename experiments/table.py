@@ -14,13 +14,13 @@ from lumix.train.config import Run
 
 Reference = tuple[str, str]  # (row id, value column id)
 STATISTICS = ("last", "best", "median_last")  # of the top-1 accuracies that a training evaluated
-MEASURED_BUT = {"throughput": frozenset(("parameters",))}  # protocol -> those of its values that no machine changes
 Method = Callable[[Run], Run]
 
 
-def is_measured(protocol: str, value: str) -> bool:
-    """Whether a machine measured this value of an evaluation; all others are determined by code and seeds."""
-    return protocol in MEASURED_BUT and value not in MEASURED_BUT[protocol]
+def measured_names(protocol: str) -> frozenset[str]:
+    """Which values of a protocol are measured on a machine; all others are determined by code and seeds."""
+    speeds = ("speed", "speed_low", "speed_high", "images_per_second", "baseline_images_per_second")
+    return frozenset((*speeds, "memory", "peak_bytes", "baseline_peak_bytes") if protocol == "throughput" else ())
 
 
 @dataclass(frozen=True)
@@ -110,7 +110,7 @@ class Table:
     def is_measured(self, cell: Reference) -> bool:
         """Whether a cell shows what a machine took, as speed, and not what code and seeds determine."""
         evaluation = self.evaluation(cell)
-        return evaluation is not None and is_measured(evaluation.protocol, self.metric_of(cell))
+        return evaluation is not None and self.metric_of(cell) in measured_names(evaluation.protocol)
 
     @property
     def measured_columns(self) -> set[str]:
