@@ -105,9 +105,7 @@ class MixedBatch:
             ValueError: for a batch with blended pixels, which belong to two objects at once, or with moved pixels.
         """
         if self.moved:
-            raise ValueError(
-                "this mixer moved pixels inside their image, and masks do not follow: cut those of CutMix"
-            )
+            raise ValueError("this mixer moved pixels inside their image, and masks do not follow: cut those of CutMix")
         own = self.own_mask().squeeze(1)
         if bool(self.is_kind(Kind.BLEND).any() | ((own > 0) & (own < 1)).any()):
             raise ValueError("a blended sample has no mask of one object per pixel: cut masks of cut batches only")

@@ -170,6 +170,7 @@ SETTINGS = {
         run,
         evaluations=robustness(run("deit_s"), PATCH, {"key": run("deit_s").key}, PER_IMAGE),
         notes={"attention": "the baseline of the same seed, a stand-in for DINO"},
+        unavailable={"fast_input": "its images are held in memory: there is nothing to decode"},
     ),
     "objects": Setting(
         shapes_run,

@@ -183,7 +183,7 @@ class Mix(Config):
 
     def __str__(self) -> str:
         """In a line, for people."""
-        mixers = " or ".join(f"{spec} {weight:g}" if weight < 1 else str(spec) for spec, weight in self.choices)
+        mixers = " or ".join(f"{spec} ({weight:.0%})" for spec, weight in self.choices)
         return ", then ".join([mixers or "no mixing", *map(str, self.then)])
 
 
