@@ -17,7 +17,7 @@ from typing import Any
 
 from experiments.registry import evaluation_owners
 from experiments.scale import Scale
-from experiments.table import measured_names
+from lumix.evaluate.evaluation import measured_names
 from lumix.train import run_directory
 from lumix.train.config import Run
 

@@ -9,18 +9,12 @@ from pathlib import Path
 from experiments.claims import Claim
 from experiments.scale import DEFAULT_SETTING, Scale
 from experiments.suggest import choose
-from lumix.evaluate.evaluation import Evaluation
+from lumix.evaluate.evaluation import Evaluation, measured_names
 from lumix.train.config import Run
 
 Reference = tuple[str, str]  # (row id, value column id)
 STATISTICS = ("last", "best", "median_last")  # of the top-1 accuracies that a training evaluated
 Method = Callable[[Run], Run]
-
-
-def measured_names(protocol: str) -> frozenset[str]:
-    """Which values of a protocol are measured on a machine; all others are determined by code and seeds."""
-    speeds = ("speed", "speed_low", "speed_high", "images_per_second", "baseline_images_per_second")
-    return frozenset((*speeds, "memory", "peak_bytes", "baseline_peak_bytes") if protocol == "throughput" else ())
 
 
 @dataclass(frozen=True)
