@@ -6,8 +6,6 @@ from experiments.records import read_runs
 from experiments.scale import Scale
 from lumix.train.config import Run
 
-# Parameters of the paper's models with 1000 classes; a test counts them in timm.
-
 
 def parameters_of(scale: Scale, run: Run) -> int | None:
     """Parameters of a run's model: known at paper scale, else read from a collected result of the same model."""

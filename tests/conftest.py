@@ -37,7 +37,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[torch.nn.Module, 
     from lumix.train.run_directory import read_json
 
     directory = tmp_path_factory.mktemp("run")
-    plain = {"data": Data("digits", 8, train_size=300), "mix": Mix(mixup_alpha=0, cutmix_alpha=0), "loss": Loss()}
+    plain = {"data": Data("digits", 8, train_size=300), "mix": Mix(), "loss": Loss()}
     fit(small_run(**plain, epochs=15, optim=Optim(lr=8e-3, warmup_epochs=1), evaluate_every=15), 0, directory)
     return load_model(directory), read_json(directory / "model.json"), directory
 

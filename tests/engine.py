@@ -1,4 +1,4 @@
-"""A small run for the tests of the engine: CutMix + LUMix, stochastic depth, a moving average, a few seconds."""
+"""A small run for the tests of the engine: Mixup or CutMix, LUMix, stochastic depth, a moving average."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -7,10 +7,14 @@ from typing import Any
 import pytest
 import torch
 
+from experiments.methods import SWITCH
+from lumix.catalogue import Spec
 from lumix.train import loop
-from lumix.train.config import Data, Loss, Model, Optim, Run
+from lumix.train.config import Data, Loss, Mix, Model, Optim, Run
 
 VIT = {"patch_size": 2, "embed_dim": 16, "depth": 1, "num_heads": 2, "mlp_ratio": 2.0, "drop_path_rate": 0.2}
+SMOOTHED = Spec("cross_entropy", smoothing=0.1)
+LUMIX = Loss(rule=Spec("lumix"), terms=(SMOOTHED, Spec("regulariser", smoothing=0.1)))
 
 
 def small_run(**changes: Any) -> Run:
@@ -19,7 +23,8 @@ def small_run(**changes: Any) -> Run:
         data=Data(name="digits", image_size=8, train_size=100, crop_padding=1),
         model=Model(role="deit_s", name="deit_small_patch16_224", arguments=VIT, init="small"),
         optim=Optim(lr=5e-3, warmup_epochs=1, ema_decay=0.9, clip_grad=1.0),
-        loss=Loss(r_r=0.4, r_s=0.1, eta=1.0),
+        mix=Mix(choices=SWITCH),
+        loss=LUMIX,
         epochs=4,
         batch_size=16,
         median_last=2,

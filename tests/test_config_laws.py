@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from lumix.catalogue import Spec, create, get_part
 from lumix.train.config import DATA_SETS, Data, Loss, Mix, Model, Optim, Run
 
 share = st.floats(0, 1)
@@ -34,17 +35,38 @@ models = st.builds(
     init=st.sampled_from(["timm", "small"]),
 )
 optims = st.builds(Optim, lr=positive, weight_decay=positive, clip_grad=positive, ema_decay=share)
-mixes = st.builds(Mix, mixup_alpha=positive, cutmix_alpha=positive, prob=share, switch_prob=share)
-losses = st.builds(
-    Loss,
-    kind=st.sampled_from(["ce", "bce"]),
-    smoothing=share,
-    r_r=st.floats(0, 0.5),
-    r_s=st.floats(0, 0.5),
-    eta=positive,
-    law=st.sampled_from(["beta", "normal", "constant"]),
-    detach=st.booleans(),
+
+
+def specs(name, **arguments):
+    """Specs of one part."""
+    return st.builds(Spec, st.just(name), **arguments)
+
+
+def choices(*mixers):
+    """No mixer, one alone, or a switch of two."""
+    mixer = st.one_of(*mixers)
+    two = st.tuples(mixer, mixer, st.floats(0.01, 0.99)).map(lambda t: ((t[0], t[2]), (t[1], 1 - t[2])))
+    return st.one_of(st.just(()), mixer.map(lambda spec: ((spec, 1.0),)), two)
+
+
+blends = specs("mixup", alpha=positive)
+boxes = specs("cutmix", alpha=positive, minmax=st.none() | st.tuples(share, share))
+frozen = specs("embedded") | specs("pretrained", model=names)
+through_networks = specs("attentivecutmix", network=frozen, size=st.none() | st.integers(1, 512))
+then = st.just(()) | st.tuples(specs("shuffle", patch=st.integers(1, 64)))
+mixes = st.builds(
+    Mix, choices=choices(blends, boxes), prob=share, mode=st.sampled_from(["batch", "pair", "elem"]), then=then
+) | st.builds(Mix, choices=choices(blends, through_networks), prob=share, then=then)
+
+laws = specs("beta", alpha=positive) | specs("normal", scale=positive) | specs("constant", value=share)
+rules = st.one_of(
+    specs("area"),
+    specs("transmix", share=share),
+    specs("lumix", r_r=st.floats(0, 0.5), r_s=st.floats(0, 0.5), law=laws, detach=st.booleans()),
 )
+bases = specs("cross_entropy", smoothing=share) | specs("binary_cross_entropy", smoothing=share)
+terms = st.tuples(bases) | st.tuples(bases, specs("regulariser", eta=positive, smoothing=share))
+losses = st.builds(Loss, rule=rules, terms=terms)
 runs = st.builds(
     Run,
     data=data,
@@ -84,18 +106,26 @@ def test_unknown_keys_are_refused_at_every_depth(run, name):
                 type(record).from_dict({**record.to_dict(), name: 1})
     if name not in {field.name for field in dataclasses.fields(run.loss)}:
         nested = run.to_dict()
-        nested["loss"][name] = 1
+        nested["loss"] = {**run.loss.to_dict(), name: 1}
         with pytest.raises(ValueError, match="Loss has no field"):
+            Run.from_dict(nested)
+    rule = run.loss.rule
+    if name not in {"name", *get_part(rule.name).arguments}:
+        nested = run.to_dict()
+        nested["loss"] = {"rule": {**rule.to_dict(), name: 1}}
+        with pytest.raises(ValueError, match=f"{rule.name} has no argument"):
             Run.from_dict(nested)
 
 
 @given(st.floats(0, 2), st.floats(0, 2))
 def test_weights_above_one_are_refused(r_r, r_s):
+    spec = Spec("lumix", r_r=r_r, r_s=r_s)
     if r_r + r_s > 1 + 1e-9:
         with pytest.raises(ValueError, match="at most 1"):
-            Loss(r_r=r_r, r_s=r_s)
+            create(spec)
     else:
-        assert Loss(r_r=r_r, r_s=r_s).perturbs == (r_r > 0 or r_s > 0)
+        rule = create(spec)
+        assert (rule.r_r, rule.r_s) == (r_r, r_s)
 
 
 @given(runs, st.sampled_from([float("nan"), "1", None, [1]]))

@@ -72,7 +72,7 @@ def test_a_run_leaves_what_a_run_directory_holds(finished: Path) -> None:
 def test_training_learns(tmp_path: Path) -> None:
     run = small_run(
         data=Data(name="digits", image_size=8, train_size=500),
-        mix=Mix(mixup_alpha=0.0, cutmix_alpha=0.0),
+        mix=Mix(),
         epochs=8,
         optim=Optim(lr=1e-2, warmup_epochs=1),
         evaluate_every=8,
@@ -370,15 +370,10 @@ def test_accumulation_gives_the_same_update_up_to_rounding(tmp_path: Path) -> No
     # SGD without stochastic depth, whose stream sees the microbatches.
     from engine import VIT
 
-    from lumix.train.config import Loss, Model
+    from lumix.train.config import Model
 
     model = Model(role="deit_s", name="deit_small_patch16_224", arguments={**VIT, "drop_path_rate": 0.0}, init="small")
-    run = small_run(
-        epochs=1,
-        model=model,
-        optim=Optim(lr=0.1, name="sgd"),
-        loss=Loss(r_r=0.4, r_s=0.1, eta=1.0),
-    )
+    run = small_run(epochs=1, model=model, optim=Optim(lr=0.1, name="sgd"))
     fit(run, 0, tmp_path / "whole")
     fit(run, 0, tmp_path / "parts", Execution(microbatch=5))
     whole, parts = weights(tmp_path / "whole"), weights(tmp_path / "parts")

@@ -79,13 +79,13 @@ def test_weight_decay_spares_what_the_recipe_spares(key: str) -> None:
 
 
 def test_nested_exclusions_are_found() -> None:
-    run = get_scale("paper").run("xcit_s")
+    run = get_scale("paper").base("deit", "xcit_s")
     assert any("temperature" in name for name in undecayed_names(network(str(run.model))))
 
 
 @pytest.mark.parametrize("role", ["deit_s", "swin_t", "convnext_t", "xcit_s"])
 def test_the_stochastic_depth_and_layer_scale_of_the_recipe_reach_the_network(role: str) -> None:
-    run = get_scale("paper").run(role)
+    run = get_scale("paper").base("deit", role)
     model = network(str(run.model))
     rates = [module.drop_prob for module in model.modules() if type(module).__name__ == "DropPath"]
     assert max(rates) == pytest.approx(run.model.arguments["drop_path_rate"])
@@ -93,7 +93,6 @@ def test_the_stochastic_depth_and_layer_scale_of_the_recipe_reach_the_network(ro
 
 def test_every_role_of_a_family_at_every_scale_is_the_same_architecture() -> None:
     for role in ("deit_s", "swin_t", "convnext_t", "xcit_s", "resnet50"):
-        names = {
-            get_scale(scale).run(role).model.name.split("_")[0].rstrip("0123456789") for scale in ("mini", "paper")
-        }
+        models = [get_scale(scale).base("deit", role).model.name for scale in ("mini", "paper")]
+        names = {model.split("_")[0].rstrip("0123456789") for model in models}
         assert len(names) == 1, role

@@ -178,7 +178,7 @@ def test_wall_time_is_that_of_the_longest_first():
 
 def test_measured_hours_replace_estimates_of_the_same_model_on_the_same_gpu():
     paper = get_scale("paper")
-    run = paper.run("deit_s")
+    run = paper.base("deit", "deit_s")
     fast = Measurement("deit_s", "NVIDIA A100-SXM4-80GB", 8, 9000.0, 40.0)
     other = [Measurement("deit_s", "NVIDIA H100", 8, 1.0, 1.0), Measurement("deit_b", "NVIDIA A100", 8, 1.0, 1.0)]
     assert corrected_hours(paper, run, other) == paper.gpu_hours(run)

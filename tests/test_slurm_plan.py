@@ -13,7 +13,7 @@ from experiments.scales.paper import RUNS
 from lumix.train.run_directory import RunError
 from slurm import ledger
 from slurm.cluster import Cluster, cluster_names, load_cluster
-from slurm.disk import PAPER_PARAMETERS, checkpoint_bytes
+from slurm.disk import checkpoint_bytes
 from slurm.layout import layout_of, microbatch
 from slurm.plan import make_plan, plan_text, states_of
 from slurm.scheduler import JobState, SchedulerError
@@ -135,14 +135,14 @@ def test_gpu_scale_on_cpus_is_refused():
     ("tasks", "limit", "expected"), [(8, 0, 128), (8, 128, 128), (8, 100, 64), (1, 128, 128), (4, 96, 64), (1, 0, 1024)]
 )
 def test_parts_are_equal_and_within_the_limit(tasks, limit, expected):
-    run = PAPER.run("deit_s")
+    run = PAPER.base("deit", "deit_s")
     size = microbatch(run, tasks, limit)
     assert size == expected
     assert run.batch_size % (tasks * size) == 0
 
 
 def test_an_odd_share_cannot_be_paired():
-    run = MINI.run("deit_s")
+    run = MINI.base("deit", "deit_s")
     assert run.mix.pairing == "flip"
     with pytest.raises(RunError, match="50 images on 2 tasks are an odd 25 each"):
         microbatch(run, 2, 0)
@@ -151,7 +151,7 @@ def test_an_odd_share_cannot_be_paired():
 
 def test_a_batch_that_does_not_divide_is_one_sentence():
     with pytest.raises(RunError, match=r"batch of 1024 images of imagenet-deit_s-\S+ does not divide over 12 tasks"):
-        microbatch(PAPER.run("deit_s"), 12, 128)
+        microbatch(PAPER.base("deit", "deit_s"), 12, 128)
     cluster = Cluster(name="six", gpus_per_node=6, nodes=2)
     with pytest.raises(RunError, match="does not divide over 6 tasks"):
         make_plan(PAPER, items(), dataclasses.replace(cluster, nodes=1), ledger.ROOT, False)
@@ -289,12 +289,12 @@ def test_parameters_of_models_are_those_of_timm():
 
     with torch.device("meta"):
         for role in ("deit_s", "resnet50", "xcit_s"):
-            model = PAPER.run(role).model
+            model = PAPER.base("deit", role).model
             network = timm.create_model(model.name, num_classes=1000, **model.arguments)
-            assert sum(p.numel() for p in network.parameters()) == PAPER_PARAMETERS[role]
-    run = PAPER.run("deit_s")
-    assert checkpoint_bytes(PAPER, run) == 16 * PAPER_PARAMETERS["deit_s"]
-    assert set(PAPER_PARAMETERS) == set(RUNS)
+            assert sum(p.numel() for p in network.parameters()) == PAPER.parameters[role]
+    run = PAPER.base("deit", "deit_s")
+    assert checkpoint_bytes(PAPER, run) == 16 * PAPER.parameters["deit_s"]
+    assert set(PAPER.parameters) == set(RUNS)
 
 
 def test_entries_survive_the_disk_and_damage_is_named():

@@ -12,7 +12,7 @@ from lumix.train.run_directory import write_json
 
 CPU = torch.device("cpu")
 CARD = {"in_chans": 1, "num_classes": 10, "image_size": 8, "mean": (0.3,), "std": (0.38,)}
-BASE = get_scale("mini").run("deit_s")
+BASE = get_scale("mini").base("deit", "deit_s")
 MODEL = nn.Linear(3, 4, bias=False)
 COUNTS = {"batch": 10, "precision": "float32", "warmup": 1, "rounds": 3, "steps": 1}
 
@@ -40,10 +40,10 @@ def test_every_method_is_measured_beside_its_baseline(method, drive):
 
 
 def test_on_every_batch_the_last_of_the_mixing_choices_is_left():
-    assert throughput.on_every_batch(BASE).mix == BASE.mix.replace(mixup_alpha=0.0)
+    assert throughput.on_every_batch(BASE).mix == BASE.mix.replace(choices=((methods.CUTMIX, 1.0),))
     only = methods.without_cutmix(BASE)
     assert throughput.on_every_batch(only) == only
-    assert throughput.on_every_batch(methods.puzzle_mix(BASE)).mix.method == "puzzlemix"
+    assert throughput.on_every_batch(methods.puzzle_mix(BASE)).mix.names == ("puzzlemix",)
 
 
 def test_a_step_trains():

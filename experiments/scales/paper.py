@@ -47,6 +47,7 @@ A100_HOURS = {
 # a ResNet-50 forward pass at 224 pixels beside three of DeiT-S or ResNet-50. All others cost nothing on top.
 METHOD_FACTOR = {"saliencymix": 1.03, "puzzlemix": 2.4, "attentivecutmix": 1.3}
 
+# Parameters of the paper's models with 1000 classes; a test counts them in timm.
 PARAMETERS = {
     "convnext_t": 28589128,
     "convnext_s": 50223688,
