@@ -9,9 +9,9 @@ from typing import Any
 import yaml
 
 from experiments import records
-from experiments.methods import constant_control, lumix
+from experiments.methods import SWITCH, constant_control, lumix
 from experiments.scale import get_scale
-from lumix.train.config import Data, Model, Optim, Run
+from lumix.train.config import Data, Mix, Model, Optim, Run
 from report import formatting, headline
 
 ROOT = Path(__file__).parent.parent
@@ -23,6 +23,7 @@ def fake_run(role: str = "deit_s") -> Run:
         data=Data("digits", 8, train_size=500),
         model=Model(role, "fixture_net"),
         optim=Optim(lr=0.005),
+        mix=Mix(choices=SWITCH),
         epochs=4,
         batch_size=32,
     )

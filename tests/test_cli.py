@@ -103,7 +103,7 @@ def test_slurm_launcher_never_trains(root):
 def test_show_prints_paper_cells_keys_and_states(root):
     text = call(root, "show", "lumix_table02_components").stdout
     assert "80.5" in text
-    assert "imagenet-deit_s-cutmix-lumix-0.4-0.1-eta1-" in text
+    assert "imagenet-deit_s-mixup_cutmix-lumix-regulariser-" in text
     assert "3 not started" in text
     assert "300 epochs, batch 1024" in text
 
@@ -117,7 +117,7 @@ def test_dry_run_counts_and_only_narrows(root):
 
 def test_cost_prints_runs_hours_and_price(root):
     total = next(line for line in call(root, "cost").stdout.splitlines() if line.startswith("all "))
-    assert total.split()[1] == "76"
+    assert total.split()[1] == "77"
 
 
 def test_collect_writes_a_record_and_a_damaged_run_exits_1(root):

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pool_jobs
 import pytest
-from test_experiments import finish, stand_in
+from test_experiments import bench_scale, finish, stand_in
 
 from experiments import evaluations, registry, terminal
 from experiments.collect import collect
@@ -32,10 +32,7 @@ SHUFFLING = Evaluation("shuffling", {"grids": [1, 4], "draw": "per_image", "repe
 @pytest.fixture
 def scale(tmp_path, monkeypatch) -> Scale:
     monkeypatch.chdir(tmp_path)
-    return Scale(
-        name="bench", setting="no training", seeds=1, headline_seeds=2, run=stand_in, patch=lambda role: 2,
-        hours=lambda run: 1.0, retrain_on_code_change=True,
-    )  # fmt: skip
+    return bench_scale(1, 2, {})
 
 
 def measure(item: EvaluationItem, values: dict[str, float], **changes: object) -> None:
@@ -56,7 +53,7 @@ def measure(item: EvaluationItem, values: dict[str, float], **changes: object) -
 def test_robustness_tables_use_runs_that_others_own(name, scale_name):
     scale = get_scale(scale_name)
     table = get_table(name, scale)
-    base = scale.run("deit_s")
+    base = scale.base("deit", "deit_s")
     assert set(table.runs) == {base.key, lumix(base).key}
     assert len({key for _, key in table.evaluations}) == 1  # one pass over the data for the whole table
     for run in table.runs.values():
@@ -171,7 +168,7 @@ def finished_table(scale: Scale) -> Table:
     for item in items_of_table(scale, table):
         finish(item, 90.0)
     for item in evaluation_items(scale, table):
-        gain = (0.5 + 0.5 * item.item.seed) * (item.item.run.loss.eta > 0)
+        gain = (0.5 + 0.5 * item.item.seed) * (item.item.run.loss.term("regulariser") is not None)
         measure(item, dict.fromkeys(GRIDS, 50 + gain))
     return table
 

@@ -10,35 +10,61 @@ from experiments import recipes
 from experiments.claims import WithinPaper
 from experiments.collect import collect
 from experiments.cost import costs
-from experiments.methods import constant_control, lumix
+from experiments.methods import SWITCH, constant_control, lumix
+from experiments.protocols import PER_IMAGE, robustness, segmentation
 from experiments.registry import TABLES, directory_of, get_table, owners, seeds_of
 from experiments.runs import ABSENT, DAMAGED, FINISHED, OLDER, STARTED, Item, is_open, items_of_table, state
-from experiments.scale import NAMES, Scale, get_scale
+from experiments.scale import NAMES, Scale, Setting, get_scale
+from lumix.evaluate.evaluation import Evaluation
+from lumix.evaluate.segmentation.recipe import Recipe
 from lumix.train import run_directory
-from lumix.train.config import Data, Model, Optim, Run
+from lumix.train.config import Data, Mix, Model, Optim, Run
 
 ROOT = Path(__file__).resolve().parents[1]
 
 
 def stand_in(role: str) -> Run:
-    return Run(data=Data("digits", 8), model=Model(role, "a_net"), optim=Optim(lr=1e-3), epochs=2, batch_size=32)
+    return Run(
+        data=Data("digits", 8),
+        model=Model(role, "a_net"),
+        optim=Optim(lr=1e-3),
+        mix=Mix(choices=SWITCH),
+        epochs=2,
+        batch_size=32,
+    )
+
+
+def bench_scale(seeds: int, headline_seeds: int, unavailable: dict[str, str]) -> Scale:
+    """A scale of stand-ins, on which every table can be built and nothing is trained."""
+    base = stand_in("deit_s")
+    dropped = robustness(base, 2, {"key": base.key}, PER_IMAGE)
+    boxes, masks = Evaluation("weak_localisation"), Evaluation("weak_segmentation")
+    recipe = Recipe("shapes")
+    settings = {
+        "deit": Setting(stand_in, "", dropped, notes={"attention": "the baseline"}, unavailable=unavailable),
+        "objects": Setting(stand_in, "", {"boxes": boxes, "masks": masks}),
+        "segmentation": Setting(
+            stand_in, "", segmentation(segmenter=recipe, deeplab=recipe), notes={"deeplab": "ours"}
+        ),
+        "adversarial": Setting(stand_in, "", {"natural": Evaluation("natural_adversarial")}),
+    }
+    return Scale(
+        name="bench",
+        text="no data, no training",
+        settings=settings,
+        seeds=seeds,
+        headline_seeds=headline_seeds,
+        patch=2,
+        hours=lambda run: 1.0,
+        retrain_on_code_change=True,
+    )
 
 
 @pytest.fixture
 def scale(tmp_path, monkeypatch) -> Scale:
-    """A scale without XCiT, in an empty project root."""
+    """A scale without XCiT-L, in an empty project root."""
     monkeypatch.chdir(tmp_path)
-    return Scale(
-        name="bench",
-        setting="no data, no training",
-        seeds=2,
-        headline_seeds=3,
-        run=stand_in,
-        patch=lambda role: 2,
-        hours=lambda run: 1.0,
-        unavailable={"xcit_l": "needs more pixels"},
-        retrain_on_code_change=True,
-    )
+    return bench_scale(2, 3, {"xcit_l": "needs more pixels"})
 
 
 def finish(item: Item, top1: float, **changes: object) -> None:
@@ -164,19 +190,19 @@ def test_training_runs_of_the_paper_are_those_of_the_inventory():
     def tables_with(run: Run) -> set[str]:
         return {table.split("_")[1][5:] for table, keys in papers.items() if run.key in keys}
 
-    base = scale.run("deit_s")
+    base = scale.base("deit", "deit_s")
     assert tables_with(base) == {"01", "02", "03", "10", "11"}
     assert tables_with(lumix(base)) == {"01", "02", "10", "11", "12"}
 
 
 def test_the_first_table_owns_a_run_and_seeds_are_paired(scale):
-    base = scale.run("deit_s")
+    base = scale.base("deit", "deit_s")
     assert owners(scale)[base.key] == "lumix_table01_models"
     assert owners(scale)[constant_control(base).key] == "lumix_controls"
     assert directory_of(scale, base, 4) == Path("runs", "bench", "lumix_table01_models", base.key, "seed4")
     assert list(seeds_of(scale, base)) == list(seeds_of(scale, lumix(base))) == [0, 1, 2]
     assert list(seeds_of(scale, constant_control(base))) == [0, 1, 2]
-    assert list(seeds_of(scale, scale.run("swin_t"))) == [0, 1]
+    assert list(seeds_of(scale, scale.base("deit", "swin_t"))) == [0, 1]
     assert list(seeds_of(scale, base, 1)) == [0]
 
 
@@ -185,7 +211,7 @@ def test_costs_count_every_run_once(scale):
     unique = {key for table in TABLES for key in get_table(table, scale).runs}
     assert sum(cost.runs for cost in every) == len(unique)
     trained = {key for table in trained_tables() for key in get_table(table, scale).runs}
-    assert len(trained) == 50  # 52 less the two runs of XCiT-L
+    assert len(trained) == 51  # 53 less the two runs of XCiT-L
     assert every[0].trainings == 20 * 2 + 2  # DeiT-S and its LUMix run have a third seed
 
 
@@ -193,17 +219,16 @@ def test_costs_count_every_run_once(scale):
 
 
 def test_recipes_are_those_of_the_recipe_document():
-    runs = {role: get_scale("paper").run(role) for role in ("deit_s", "swin_b", "convnext_s", "xcit_m", "resnet50")}
+    runs = {
+        role: get_scale("paper").base("deit", role) for role in ("deit_s", "swin_b", "convnext_s", "xcit_m", "resnet50")
+    }
     for run in runs.values():
         assert (run.optim.lr, run.optim.warmup_lr, run.optim.weight_decay, run.batch_size) == (1e-3, 1e-6, 0.05, 1024)
         assert (run.data.image_size, run.data.crop_scale, run.data.erasing) == (224, 0.08, 0.25)
         assert run.data.rand_augment == recipes.RAND_AUGMENT == "rand-m9-mstd0.5-inc1"
-        assert (run.mix.mixup_alpha, run.mix.cutmix_alpha, run.mix.switch_prob, run.loss.smoothing) == (
-            0.8,
-            1,
-            0.5,
-            0.1,
-        )
+        mixing = [(spec.name, spec["alpha"], weight) for spec, weight in run.mix.choices]
+        assert mixing == [("mixup", 0.8, 0.5), ("cutmix", 1.0, 0.5)]
+        assert [(term.name, term["smoothing"]) for term in run.loss.terms] == [("cross_entropy", 0.1)]
     deit, swin, convnext, xcit, resnet = runs.values()
     assert [run.epochs for run in runs.values()] == [300, 300, 300, 400, 300]
     assert [run.optim.warmup_epochs for run in runs.values()] == [5, 20, 20, 20, 5]
@@ -305,7 +330,7 @@ def test_damaged_and_foreign_results_are_named(scale):
 def test_what_a_started_run_is_at_is_read_from_its_directory(tmp_path):
     from experiments.runs import activity
 
-    item = Item(get_scale("mini").run("deit_s"), 0, tmp_path / "seed0")
+    item = Item(get_scale("mini").base("deit", "deit_s"), 0, tmp_path / "seed0")
     assert activity(item) == "not started"
     item.directory.mkdir()
     (item.directory / "environment.json").write_text("{}")

@@ -37,5 +37,5 @@ def test_malformed_parameters_give_one_sentence(tmp_path, text, message):
 
 def test_parameters_of_the_project():
     params = read_params(ROOT / "params.yaml")
-    assert params.tables == TABLES
+    assert params.tables == tuple(TABLES)
     assert params.scale in NAMES

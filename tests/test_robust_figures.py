@@ -121,7 +121,7 @@ def test_band_is_one_standard_deviation_and_absent_for_one_seed(results: Results
 
 def test_the_sheet_drops_the_patches_that_the_evaluation_drops(unrun: Results) -> None:
     arguments = robust.protocol_of(unrun.records[robust.OCCLUSION], "occlusion")
-    images = load(get_scale("mini").run("deit_s").data)[1].images / 255
+    images = load(get_scale("mini").base("deit", "deit_s").data)[1].images / 255
     drawn: dict[str, Tensor] = {}
     for name, keep in occlusion._masks(torch.rand(len(images), 16), images, 0, arguments):
         drawn.setdefault(name, keep)  # the first repetition

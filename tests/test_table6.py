@@ -30,8 +30,8 @@ def test_all_rows_exist_for_both_backbones(name):
     with_runs = [row for row in table.rows if row.runs]
     assert len(with_runs) == len(rows) - len(table06.LACKING)
     assert len({row.runs["top1"].key for row in with_runs}) == len(with_runs)
-    assert {row.runs["top1"].method for row in with_runs if "attentive" in row.id} == {"attentivecutmix"}
-    assert methods.lumix(scale.run("deit_s")).key in table.runs
+    assert {row.runs["top1"].method for row in with_runs if "attentive" in row.id} == {"mixup_attentivecutmix"}
+    assert methods.lumix(scale.base("deit", "deit_s")).key in table.runs
 
 
 @pytest.mark.parametrize("name", SCALES)
@@ -53,10 +53,10 @@ def test_speeds_are_of_the_method_on_every_batch(name):
         assert len({evaluation.key for evaluation in found.values()}) == (0 if not found else 2 if scale.gpus else 1)
         for evaluation in found.values():
             run, baseline = row.runs["speed"], table.runs[evaluation.arguments["baseline"]["key"]]
-            assert baseline.mix.cutmix_alpha == 0
+            assert baseline.mix.names == ("mixup",)
             assert run.model == baseline.model
             assert evaluation.arguments["every_batch"]
-            assert (on_every_batch(run).mix.mixup_alpha == 0) is ("baseline" not in row.id)
+            assert ("mixup" in on_every_batch(run).mix.names) is ("baseline" in row.id)
             assert evaluation.arguments["batch"] == (128 if scale.gpus else 50)
 
 
@@ -78,6 +78,6 @@ def test_paper_cells_are_those_of_the_page():
 
 def test_hours_count_what_a_method_costs():
     scale = get_scale("paper")
-    base = scale.run("deit_s")
+    base = scale.base("deit", "deit_s")
     assert scale.hours(methods.puzzle_mix(base)) == pytest.approx(2.4 * scale.hours(base))
     assert scale.hours(methods.lumix(base)) == scale.hours(base)

@@ -1,26 +1,64 @@
-"""A mixer, rule, loss term, table and scale of someone else's: added from a package of their own, touching nothing.
+"""A mixer, step, rule, loss term, protocol, table, scale and task of someone else's, from a package of their own.
 
-What docs/architecture.md promises under "to add" is done here in a temporary package.
+What docs/architecture.md promises under "to add" is done here in a temporary package that touches nothing.
 """
 
+import importlib
+import json
+import os
+import subprocess
 import sys
 import textwrap
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+import torch
+from engine import small_run, stopped_after
 
 from experiments import registry, scale
-from lumix.specs import PARTS
+from experiments.collect import collect
+from experiments.evaluations import evaluation_items
+from experiments.runs import items_of_table
+from lumix import specs
+from lumix.evaluate import evaluation
+from lumix.train import loop
+from lumix.train.config import Execution, Run
 
+ROOT = Path(__file__).resolve().parents[1]
 TOY = {
+    "__init__.py": '''
+        """Toys: importing this makes them known, in every process that imports it, and loads no torch."""
+        from experiments.registry import register_table
+        from experiments.scale import register_scale
+        from lumix.catalogue import Argument, Part, register
+        from lumix.evaluate import evaluation
+
+        number = lambda default: Argument(float, default)
+        register(Part("mixer", "halfmix", "toy.parts:HalfMix", "Halfmix", {"weight": number(0.5)},
+                      ("mode", "pairing", "prob", "inplace"), "blend"))
+        register(Part("step", "dim", "toy.parts:Dim", "Dim", {"light": number(0.8)}, given=("mixer",)))
+        register(Part("rule", "half", "toy.parts:HalfRule", "half"))
+        register(Part("term", "confidence", "toy.parts:Confidence", "confidence", {"strength": number(0.01)}))
+        evaluation.register("agreement", "toy.protocol", measured=("pace",))
+        register_scale("toy", "toy.small")
+        register_table("toy_table", "toy.table")
+    ''',
+    "run.py": '''
+        """The command line, with the toys; the workers of the pool import this module too."""
+        import sys
+        from experiments.__main__ import main
+
+        if __name__ == "__main__":
+            sys.exit(main())
+    ''',
     "parts.py": '''
         """Toy parts."""
-        from dataclasses import dataclass
+        from dataclasses import dataclass, replace
         import torch
         from lumix.batch import Kind
-        from lumix.catalogue import Argument, Part, register
-        from lumix.mixers.base import PlannedMixer
+        from lumix.mixers.base import Mixer, PlannedMixer
         from lumix.mixers.plan import Draws
         from lumix.rules.base import Rule
 
@@ -40,6 +78,19 @@ TOY = {
                 return Draws(weight, kind, torch.zeros((count, 4), dtype=torch.int64, device=device))
 
         @dataclass(frozen=True)
+        class Dim(Mixer):
+            """What `mixer` returns, with less light."""
+            mixer: Mixer
+            light: float = 0.8
+
+            def draw(self, shape, generator):
+                return self.mixer.draw(shape, generator)
+
+            def apply(self, images, labels, draws, model=None):
+                batch = self.mixer.apply(images, labels, draws, model)
+                return replace(batch, images=self.light * batch.images)
+
+        @dataclass(frozen=True)
         class HalfRule(Rule):
             """Both labels weigh the same."""
 
@@ -57,77 +108,221 @@ TOY = {
 
             def __call__(self, logits, batch, own_weight, active):
                 return self.strength * logits.square().mean(dim=-1)
+    ''',
+    "protocol.py": '''
+        """A toy protocol: the share of test images that the network sees alike when they are mirrored."""
+        import time
+        import torch
+        from lumix.evaluate.evaluation import Outcome
+        from lumix.evaluate.robustness.accuracy import normaliser, percent, pixel_batches
 
-        number = lambda default: Argument(float, default)
-        register(Part("mixer", "halfmix", "toy.parts:HalfMix", "Halfmix", {"weight": number(0.5)},
-                      ("mode", "pairing", "prob", "inplace"), "blend"))
-        register(Part("rule", "half", "toy.parts:HalfRule", "half"))
-        register(Part("term", "confidence", "toy.parts:Confidence", "confidence", {"strength": number(0.01)}))
+        def drive(model, card, arguments, device):
+            normalise, same, seen, start = normaliser(card, device), 0, 0, time.monotonic()
+            for _, images, _ in pixel_batches(card, device, arguments["batch"]):
+                with torch.inference_mode():
+                    plain, mirrored = (model(normalise(x)).argmax(dim=1) for x in (images, images.flip(-1)))
+                same, seen = same + int((plain == mirrored).sum()), seen + len(images)
+            pace = seen / (time.monotonic() - start)
+            return Outcome({"agreement": percent(same, seen), "pace": pace}, seen, facts={"how": "mirrored"})
     ''',
     "small.py": '''
-        """A toy scale: two epochs."""
-        from experiments.scale import Scale, Setting
+        """A toy scale: mini's nets for twenty epochs."""
+        from dataclasses import replace
         from experiments.scales import mini
 
-        SCALE = Scale("toy", "digits for two epochs", {"deit": Setting(lambda role: mini.run(role).replace(
-            epochs=2, evaluate_every=1, median_last=1, optim=mini.run(role).optim.replace(warmup_epochs=0)))},
-            seeds=2, headline_seeds=2, patch=2, hours=lambda run: 0.0, retrain_on_code_change=True)
+        def run(role):
+            return mini.run(role).replace(epochs=20, median_last=1)
+
+        SETTINGS = {**mini.SETTINGS, "deit": replace(mini.SETTINGS["deit"], base=run)}
+        SCALE = replace(mini.SCALE, name="toy", text="digits for twenty epochs", settings=SETTINGS, seeds=2,
+                        headline_seeds=2, processes=1)
     ''',
     "table.py": '''
         """A toy table."""
         from pathlib import Path
-        from experiments.table import TOP1, Column, Table, top1_row
+        from experiments.claims import Claim, Greater
+        from experiments.methods import same
+        from experiments.table import TOP1, Column, Table, make_row
         from lumix.catalogue import Spec
+        from lumix.evaluate.evaluation import Evaluation
+
+        ALIKE = Evaluation("agreement", {"batch": 500})
+        COLUMNS = (TOP1, Column("agreement", "Alike", ALIKE, "agreement"), Column("pace", "Pace", ALIKE, "pace"))
 
         def toy(run):
-            mix = run.mix.replace(choices=((Spec("mixup"), 0.5), (Spec("halfmix", weight=0.7), 0.5)))
+            mix = run.mix.replace(choices=((Spec("mixup"), 0.5), (Spec("halfmix", weight=0.7), 0.5)),
+                                  then=(Spec("dim", light=0.9),))
             terms = (*run.loss.terms, Spec("confidence"))
             return run.replace(mix=mix, loss=run.loss.replace(rule=Spec("half"), terms=terms))
 
+        def row(scale, id, method):
+            return make_row(scale, id, {"what": id}, {column.id: method for column in COLUMNS}, ours=True)
+
+        CLAIM = Claim("toy-better", "Toys help", "nowhere", (), Greater((("toy", "top1"),), (("usual", "top1"),)))
+
         def build(scale):
-            return Table("toy_table", "A toy", None, Path(__file__).parent, (Column("what", "What"),), (TOP1,),
-                         (top1_row(scale, "toy", {"what": "all toys"}, toy, ours=True),))
+            rows = (row(scale, "usual", same), row(scale, "toy", toy))
+            return Table("toy_table", "A toy", None, Path(__file__).parent, (Column("what", "What"),), COLUMNS, rows,
+                         (CLAIM,), baseline=("usual", "top1"))
     ''',
-    "__init__.py": '"""Toys."""\n',
+    "task.py": '''
+        """A toy task: two networks that learn together and from each other."""
+        from dataclasses import dataclass
+        import torch
+        from timm.task import ClassificationTask
+        from timm.utils.model import unwrap_model
+        from torch import nn
+        from torch.nn import functional as F
+        from lumix.train.optim import parameter_groups
+        from lumix.train.task import StepResult
+
+        @dataclass(frozen=True)
+        class Noisy:
+            images: torch.Tensor
+            labels: torch.Tensor
+
+            def __len__(self):
+                return len(self.labels)
+
+            def __getitem__(self, rows):
+                return Noisy(self.images[rows], self.labels[rows])
+
+        class Pair(nn.Module):
+            def __init__(self, first, second):
+                super().__init__()
+                self.first, self.second = first, second
+
+            def forward(self, images):
+                return self.first(images), self.second(images)
+
+        class Peers(ClassificationTask):
+            def __init__(self, first, second, device):
+                super().__init__(model=Pair(first, second), criterion=nn.Identity(), device=device, verbose=False)
+                self.updates = 0
+
+            def prepare(self, images, labels, streams):
+                noise = torch.randn(images.shape, generator=streams("noise"), device=streams("noise").device)
+                return Noisy(images + 0.1 * noise.to(images.device), labels)
+
+            def step(self, part):
+                first, second = self.trainable_module(part.images)
+                hard = sum(F.cross_entropy(logits, part.labels, reduction="none") for logits in (first, second))
+                wanted = second.detach().softmax(dim=1)
+                parts = {"hard": hard, "soft": F.cross_entropy(first, wanted, reduction="none")}
+                loss = parts["hard"] + parts["soft"]
+                parts = {name: value.detach() for name, value in parts.items()}
+                return StepResult(loss.mean(), parts, {"loss": loss.detach()})
+
+            def parameter_groups(self):
+                return parameter_groups(unwrap_model(self.trainable_module))
+
+            def after_update(self, step):
+                self.updates = step + 1
+
+            def reported_model(self):
+                return unwrap_model(self.trainable_module).first
+
+            def checkpoint(self):
+                return {**self.get_checkpoint_state(), "updates": self.updates}
+
+            def restore(self, saved):
+                self.load_checkpoint_state(saved["state_dict"])
+                self.updates = saved["updates"]
+    ''',
     "paper.csv": "row,column,value\n",
 }
 
 
 @pytest.fixture
-def toys(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def toys(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """The folder that holds the package `toy`, which is also the working directory and on the path."""
     package = tmp_path / "toy"
     package.mkdir()
     for name, text in TOY.items():
-        (package / name).write_text(textwrap.dedent(text))
+        (package / name).write_text(textwrap.dedent(text).lstrip())
     monkeypatch.syspath_prepend(str(tmp_path))
     monkeypatch.chdir(tmp_path)
-    parts, homes, tables = dict(PARTS), dict(scale.HOMES), dict(registry.TABLES)
-    yield
-    for registered, before in ((PARTS, parts), (scale.HOMES, homes), (registry.TABLES, tables)):
-        registered.clear()
-        registered.update(before)  # type: ignore[arg-type]
+    registers: list[dict[str, Any]] = [specs.PARTS, scale.HOMES, registry.TABLES, evaluation.PROTOCOLS]
+    before = [dict(register) for register in registers]
+    yield tmp_path
+    for register, entries in zip(registers, before, strict=True):
+        register.clear()
+        register.update(entries)
     registry.clear_caches()
     for module in [name for name in sys.modules if name.split(".")[0] == "toy"]:
         del sys.modules[module]
 
 
 @pytest.mark.usefixtures("toys")
-def test_toys_are_trained_collected_and_judged_like_any_other(tmp_path: Path) -> None:
-    import importlib
-
-    importlib.import_module("toy.parts")
-    scale.register_scale("toy", "toy.small")
-    registry.register_table("toy_table", "toy.table")
+def test_toys_are_trained_evaluated_collected_and_judged_like_any_other() -> None:
+    importlib.import_module("toy")
     toy = scale.get_scale("toy")
     table = registry.get_table("toy_table", toy)
-    (key,) = table.runs
-    assert key.startswith("digits-deit_s-mixup_halfmix-half-confidence-")
-    from experiments.collect import collect
-    from experiments.runs import items_of_table
-    from lumix.train.loop import fit
+    usual, key = table.runs
+    assert key.startswith("digits-deit_s-mixup_halfmix-dim-light0.9-half-confidence-")
+    run = table.runs[key]
+    assert Run.from_dict(json.loads(run.canonical_json)) == run
+    items = items_of_table(toy, table)
+    assert {item.run.key: item.directory.parts[2] for item in items} == {
+        usual: "lumix_table01_models",  # a run of all tables on this scale
+        key: "toy_table",
+    }
+    for item in items:
+        result = loop.fit(item.run, item.seed, item.directory)
+        assert result["top1"]["last"] > 25
+        metrics = json.loads((item.directory / "metrics.jsonl").read_text().splitlines()[-1])
+        assert ("confidence" in metrics) == (item.run.key == key)
+    for item in evaluation_items(toy, table):
+        outcome = evaluation.evaluate(item.item.directory, item.evaluation, cache=item.cache)
+        assert 0 < outcome["values"]["agreement"] <= 100
+    record = collect(toy, table)
+    cell = {row["id"]: row["cells"] for row in record["rows"]}["toy"]
+    assert [(cell[name]["n"], cell[name]["run"]) for name in ("top1", "agreement", "pace")] == [(2, key)] * 3
+    assert cell["top1"]["difference"]["to"] == ["usual", "top1"]
+    (claim,) = record["claims"]
+    assert claim["estimate"] == pytest.approx(cell["top1"]["difference"]["mean"], abs=1e-6)
+    assert claim["verdict"] != "not run"
 
-    for item in items_of_table(toy, table):
-        result = fit(item.run, item.seed, item.directory)
-        assert result["top1"]["last"] > 10
-    (row,) = collect(toy, table)["rows"]
-    assert (row["cells"]["top1"]["n"], row["cells"]["top1"]["run"]) == (2, key)
+
+def test_the_command_line_of_a_package_runs_its_toys_in_the_pool(toys: Path) -> None:
+    (toys / "params.yaml").write_text("scale: toy\nseeds: 1\nlauncher: local\ntables: [toy_table]\n")
+    environment = {**os.environ, "PYTHONPATH": f"{ROOT}{os.pathsep}{toys}"}
+    command = [sys.executable, "-m", "toy.run", "run", "toy_table"]
+    answer = subprocess.run(command, cwd=toys, env=environment, capture_output=True, text=True, timeout=300)
+    assert answer.returncode == 0, answer.stderr
+    assert "2 runs trained, 0 found; 2 evaluations made, 0 found" in answer.stdout
+    determined, measured = (json.loads(Path(f"{f}/toy/toy_table.json").read_text()) for f in ("results", "measured"))
+    assert set(determined["rows"][1]["cells"]) == {"top1", "agreement"}
+    assert set(measured["cells"]["toy"]) == {"pace"}
+    assert not any('"pace":' in path.read_text() for path in Path("results").rglob("*.json"))
+
+
+@pytest.mark.usefixtures("toys")
+def test_the_engine_trains_stops_and_resumes_a_task_that_it_does_not_know(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Runs name no task yet, so that this one is put in the place where the engine builds its own."""
+    peers: Any = importlib.import_module("toy.task")
+    tasks = []
+
+    def build(run: Run, network: torch.nn.Module, mean: Any, std: Any, device: torch.device) -> Any:
+        from lumix.train.model import build_model
+
+        peer = build_model(run.model, 10, 1, run.data.image_size, seed=99).to(device)
+        tasks.append(peers.Peers(network, peer, device))
+        return tasks[-1]
+
+    monkeypatch.setattr(loop, "build_task", build)
+    run = small_run()
+    run = run.replace(optim=run.optim.replace(ema_decay=0.0))
+    whole = loop.fit(run, 0, Path("whole"))
+    often = Execution(checkpoint_seconds=0.0)
+    with stopped_after(13):
+        loop.fit(run, 0, Path("parts"), often)
+    resumed = loop.fit(run, 0, Path("parts"), often)
+    assert (whole["checksum"], whole["steps"]) == (resumed["checksum"], 24)
+    assert "resumed at update 12" in Path("parts/log.txt").read_text()
+    assert tasks[0].updates == tasks[-1].updates == 24
+    lines = [json.loads(line) for line in Path("whole/metrics.jsonl").read_text().splitlines()]
+    assert lines[-1]["loss"] < lines[0]["loss"]
+    assert lines[-1]["loss"] == pytest.approx(lines[-1]["hard"] + lines[-1]["soft"], abs=1e-5)
+    first, second = (torch.cat([p.flatten() for p in net.parameters()]) for net in tasks[0].trainable_module.children())
+    assert not torch.equal(first, second)
