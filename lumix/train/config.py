@@ -296,7 +296,6 @@ class Execution(Config):
     microbatch: int = 0  # images per device and forward pass; 0 is the whole share of the device
     checkpoint_seconds: float = 60.0  # at least this long between two checkpoints within training
     deterministic: bool = False  # ask torch for deterministic GPU kernels
-    progress: bool = False  # a bar on a terminal, plain lines elsewhere
 
     def check(self) -> None:
         for name in ("workers", "microbatch", "checkpoint_seconds"):

@@ -14,18 +14,6 @@ from lumix.train.config import Data
 from lumix.train.embedded import digits, shapes
 from lumix.train.files import cifar100, data_root, tiny_imagenet
 from lumix.train.imageset import ImageSet
-from lumix.train.rng import epoch_order, step_generator, stream_seed
-
-__all__ = [
-    "ImageSet",
-    "augment",
-    "epoch_order",
-    "is_resident",
-    "load",
-    "normalise",
-    "step_generator",
-    "stream_seed",
-]
 
 RESIDENT = ("digits", "shapes", "cifar100", "tiny_imagenet")
 SHAPES_TRAIN, SHAPES_TEST = 2000, 1000

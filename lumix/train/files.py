@@ -127,7 +127,7 @@ def _cifar100_folder(folder: Path) -> tuple[Part, Part, list[str]]:
     except RuntimeError as error:
         raise ValueError(f"{folder} is not the published, complete CIFAR-100 ({error}): {REPLACE}") from error
     parts = ((part.data.transpose(0, 3, 1, 2), np.asarray(part.targets, dtype=np.int64)) for part in (train, test))
-    return (*parts, train.classes)  # type: ignore[return-value]
+    return (*parts, train.classes)
 
 
 def _cifar100_npz(path: Path) -> Part:

@@ -108,11 +108,15 @@ def write_metrics(directory: Path, epochs: list[dict[str, Any]]) -> None:
 
 
 def append_metrics(directory: Path, epoch: dict[str, Any]) -> None:
-    """Add a line to metrics.jsonl in one write; a rename an epoch would make short runs wait for the disk."""
-    path = directory / "metrics.jsonl"
+    """Add a line to metrics.jsonl; a rename an epoch would make short runs wait for the disk."""
+    append_line(directory / "metrics.jsonl", json.dumps(epoch, allow_nan=False))
+
+
+def append_line(path: Path, line: str) -> None:
+    """Add a line to a file, in one write."""
     try:
         with path.open("ab", buffering=0) as file:
-            file.write((json.dumps(epoch, allow_nan=False) + "\n").encode())
+            file.write(f"{line}\n".encode())
     except OSError as error:
         raise RunError(_explain(error, path)) from error
 
