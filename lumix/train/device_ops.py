@@ -104,7 +104,7 @@ TABLES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "ContrastIncreasing": contrast_table,
 }
 
-# Blends with a changed image --------------------------------------------------------------------------------------
+# Functions of several channels, pixels or images -------------------------------------------------------------------
 
 
 def color(pixels: Tensor, factor: Tensor) -> Tensor:
@@ -122,7 +122,7 @@ def sharpness(pixels: Tensor, factor: Tensor) -> Tensor:
     return blend(smooth, pixels, factor)
 
 
-BLENDS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
+FUNCTIONS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "ColorIncreasing": color,
     "SharpnessIncreasing": sharpness,
     "Equalize": lambda pixels, _strength: equalize(pixels),
