@@ -75,5 +75,4 @@ def execution_of(cluster: Cluster, scale: Scale, layout: Layout) -> Execution:
         device=layout.device,
         workers=max(1, cluster.cpus_per_task - 1),
         checkpoint_seconds=cluster.checkpoint_seconds,
-        progress=False,
     )

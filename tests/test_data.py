@@ -9,9 +9,10 @@ import torch
 from sklearn.datasets import load_digits  # here, because its import moves the state of `random`
 
 from lumix.train.config import Data
-from lumix.train.data import augment, epoch_order, is_resident, load, normalise, step_generator, stream_seed
+from lumix.train.data import augment, is_resident, load, normalise
 from lumix.train.embedded import SHAPES_MEAN, SHAPES_STD, digits, shapes
 from lumix.train.imageset import ImageSet, boxes_of, channel_statistics
+from lumix.train.rng import epoch_order, step_generator, stream_seed
 
 pytestmark = pytest.mark.usefixtures("global_state_untouched")
 

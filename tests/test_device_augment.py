@@ -15,13 +15,13 @@ from torch import Tensor
 
 from lumix.train.config import Data
 from lumix.train.device_augment import BatchErasing, BatchRandAugment, DeviceAugmentation, strength
-from lumix.train.device_ops import AFFINE, BLENDS, TABLES
+from lumix.train.device_ops import AFFINE, FUNCTIONS, TABLES
 from lumix.train.folder import device_augmentation, train_transform
 
 pytestmark = pytest.mark.usefixtures("global_state_untouched")
 
 IMAGENET = Data("imagenet", 64, flip=True, crop_scale=0.08, rand_augment="rand-m9-mstd0.5-inc1", erasing=0.25)
-NAMES = (*TABLES, *BLENDS, *AFFINE)
+NAMES = (*TABLES, *FUNCTIONS, *AFFINE)
 
 
 def step_of(data: Data, kind: type) -> Any:

@@ -97,7 +97,7 @@ def test_every_scale_builds_every_table(name, table):
     for row in built.rows:
         assert row.runs.keys() == {column.id for column in built.value_columns} or row.unavailable
         assert row.labels.keys() == {column.id for column in built.label_columns}
-        assert all(Run.from_dict(json.loads(run.canonical_json)) == run for run in row.runs.values())
+        assert all(Run.from_dict(json.loads(json.dumps(run.to_dict()))) == run for run in row.runs.values())
     assert len({row.id for row in built.rows}) == len(built.rows)
     assert len({claim.id for claim in built.claims}) == len(built.claims)
 

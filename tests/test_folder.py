@@ -91,8 +91,6 @@ def test_bad_folders_and_images_are_named(imagenet: Path) -> None:
     broken.write_bytes(broken.read_bytes()[:200])
     with pytest.raises(ValueError, match=r"n01_2.JPEG cannot be read as an image .*fresh copy"):
         image_folder(IMAGENET, "train")[2]
-    with pytest.raises(ValueError, match="split must be 'train' or 'val', not 'test'"):
-        image_folder(IMAGENET, "test")
     with pytest.raises(ValueError, match="crop_scale must be above 0"):
         image_folder(Data("imagenet", 32), "train")
     (imagenet / "val").rename(imagenet / "validation")
@@ -155,7 +153,6 @@ def test_the_sampler_follows_the_epochs_order_and_drops_the_rest() -> None:
     sampler = EpochSampler(23, 5, seed=3)
     sampler.set_epoch(2)
     assert list(sampler) == [(2, i, int(index)) for i, index in enumerate(epoch_order(23, 3, 2)[:20])]
-    assert len(sampler) == 20
 
 
 @pytest.mark.parametrize("repeats", [1, 3])
@@ -163,7 +160,7 @@ def test_the_sampler_follows_the_epochs_order_and_drops_the_rest() -> None:
 def test_ranks_share_every_update_of_one_process(world: int, repeats: int) -> None:
     whole = list(EpochSampler(50, 8, seed=0, repeats=repeats))
     shares = [list(EpochSampler(50, 8, seed=0, rank=r, world=world, repeats=repeats)) for r in range(world)]
-    assert {len(share) for share in shares} == {48 // world}
+    assert [len(share) for share in shares] == [48 // world] * world
     for update in range(6):
         local = slice(update * 8 // world, (update + 1) * 8 // world)
         together = sorted(address for share in shares for address in share[local])
@@ -173,7 +170,6 @@ def test_ranks_share_every_update_of_one_process(world: int, repeats: int) -> No
 def test_repeated_augmentation_shows_a_third_of_the_images_three_times() -> None:
     sampler = EpochSampler(1281, 64, seed=0, repeats=3)
     counts = Counter(index for _, _, index in sampler)
-    assert sampler.updates == 1281 // 64
     assert sum(counts.values()) == 20 * 64
     assert sorted(counts.values(), reverse=True) == [3] * 426 + [2]
     ranks = [[i for _, _, i in EpochSampler(1281, 63, seed=0, rank=r, world=3, repeats=3)] for r in range(3)]
@@ -187,19 +183,12 @@ def test_a_resumed_sampler_goes_on_where_it_stopped(rank: int) -> None:
     whole = list(sampler)
     sampler.set_epoch(4, start_position=3 * 8)
     assert list(sampler) == whole[3 * 4 :]
-    assert len(sampler) == len(whole) - 3 * 4
 
 
 def test_the_paper_has_1251_updates() -> None:
-    assert EpochSampler(1_281_167, 1024, seed=0, repeats=3).updates == 1251
-
-
-@pytest.mark.parametrize(("batch_size", "world"), [(10, 3), (60, 1)])
-def test_batches_that_cannot_be_are_refused(batch_size: int, world: int) -> None:
-    with pytest.raises(ValueError, match=f"batch_size {batch_size} must be a multiple of the {world} processes"):
-        EpochSampler(50, batch_size, seed=0, world=world)
-    with pytest.raises(ValueError, match="start_position 4 must be a multiple of batch_size 8"):
-        EpochSampler(50, 8, seed=0).set_epoch(0, start_position=4)
+    sampler = EpochSampler(1_281_167, 1024, seed=0, repeats=3)
+    sampler.set_epoch(0, start_position=1250 * 1024)
+    assert len(positions(sampler)) == 1024
 
 
 def test_workers_ignore_the_signals_of_the_scheduler() -> None:

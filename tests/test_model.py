@@ -8,8 +8,9 @@ import torch
 from torch import nn
 
 from lumix.train.config import Data, Model
-from lumix.train.data import epoch_order, load, normalise
+from lumix.train.data import load, normalise
 from lumix.train.model import build_model
+from lumix.train.rng import epoch_order
 
 TINY = {"patch_size": 2, "embed_dim": 32, "depth": 2, "num_heads": 2, "mlp_ratio": 2}
 DEIT = Model("deit_s", "deit_small_patch16_224", TINY, init="small")

@@ -9,30 +9,29 @@ from timm.layers import Attention
 from torch import Tensor, nn
 
 
-def class_attention(model: nn.Module, images: Tensor, block: int = -1) -> Tensor:
-    """Softmax attention from the class token to the patch tokens in one block.
+def class_attention(model: nn.Module, images: Tensor) -> Tensor:
+    """Softmax attention from the class token to the patch tokens in the last block.
 
     Args:
         model: a timm vision transformer with a class token; its mode and weights stay as they are.
         images: [B, C, H, W], normalised as the model expects.
-        block: index of the block; -1 is the last.
 
     Returns:
         [B, heads, patches] float32 or wider, patches row by row. The keys of class, distillation and register tokens
         are dropped after the softmax, so rows sum to less than 1.
 
     Raises:
-        ValueError: for a model without class token or ordinary attention, or without that block.
+        ValueError: for a model without class token or ordinary attention.
     """
-    with recorded_attention(model, block) as recorded:
+    with recorded_attention(model) as recorded:
         model(images)
     return recorded[-1]
 
 
 @contextmanager
-def recorded_attention(model: nn.Module, block: int = -1) -> Iterator[list[Tensor]]:
-    """A list that every forward pass of `model` within the block appends its `class_attention` to, without gradient."""
-    attention, prefix = _attention_of(model, block)
+def recorded_attention(model: nn.Module) -> Iterator[list[Tensor]]:
+    """A list that every forward pass of `model` within appends its `class_attention` to, without gradient."""
+    attention, prefix = check_class_attention(model)
     recorded: list[Tensor] = []
 
     def record(module: nn.Module, arguments: tuple[Any, ...]) -> None:
@@ -46,23 +45,19 @@ def recorded_attention(model: nn.Module, block: int = -1) -> Iterator[list[Tenso
         handle.remove()
 
 
-def check_class_attention(model: nn.Module, block: int = -1) -> None:
-    """Raise ValueError, naming the model, where its class attention cannot be read."""
-    _attention_of(model, block)
+def check_class_attention(model: nn.Module) -> tuple[Attention, int]:
+    """The last attention layer, and how many tokens stand before the patches.
 
-
-def _attention_of(model: nn.Module, block: int) -> tuple[Attention, int]:
-    """The attention layer of a block, and how many tokens stand before the patches."""
-    name = type(model).__name__
-    if getattr(model, "cls_token", None) is None:
+    Raises:
+        ValueError: naming the model, where its class attention cannot be read.
+    """
+    name, blocks = type(model).__name__, getattr(model, "blocks", None)
+    if getattr(model, "cls_token", None) is None or not blocks:
         raise ValueError(f"{name} has no class token whose attention could be read: use a ViT or DeiT of timm")
-    blocks = list(getattr(model, "blocks", []))
-    if not -len(blocks) <= block < len(blocks):
-        raise ValueError(f"{name} has {len(blocks)} blocks, hence no block {block}")
-    attention = getattr(blocks[block], "attn", None)
+    attention = getattr(blocks[-1], "attn", None)
     if not isinstance(attention, Attention):
         kind = type(attention).__name__
-        raise ValueError(f"block {block} of {name} attends by {kind}, not by timm's Attention: use a ViT or DeiT")
+        raise ValueError(f"the last block of {name} attends by {kind}, not by timm's Attention: use a ViT or DeiT")
     return attention, int(getattr(model, "num_prefix_tokens", 1))
 
 

@@ -32,7 +32,7 @@ def _within(owner: object, name: str, low: float, high: float = float("inf")) ->
 
 @dataclass(frozen=True)
 class Config:
-    """Base of the configuration records: strict types, no unknown keys, canonical JSON."""
+    """Base of the configuration records: strict types, no unknown keys, JSON."""
 
     def __post_init__(self) -> None:
         for name, kind in get_type_hints(type(self)).items():
@@ -48,12 +48,8 @@ class Config:
 
     def to_dict(self) -> dict[str, Any]:
         """What differs from the defaults, as JSON knows it."""
-        found = {}
-        for entry in dataclasses.fields(self):
-            value = getattr(self, entry.name)
-            if value != _default(entry):
-                found[entry.name] = _encoded(value)
-        return found
+        values = ((entry, getattr(self, entry.name)) for entry in dataclasses.fields(self))
+        return {entry.name: _encoded(value) for entry, value in values if value != _default(entry)}
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Self:
@@ -259,11 +255,6 @@ class Run(Config):
             )
 
     @property
-    def canonical_json(self) -> str:
-        """One text for one run: sorted keys, no spaces."""
-        return json.dumps(self.to_dict(), sort_keys=True, separators=(",", ":"))
-
-    @property
     def method(self) -> str:
         """The method in a few words, for the key: mixers and steps, rule, and the terms beside cross entropy."""
         words = ["_".join(self.mix.names) or "unmixed", *(_slug(step) for step in self.mix.then)]
@@ -274,8 +265,9 @@ class Run(Config):
 
     @property
     def key(self) -> str:
-        """Readable slug and eight hexadecimal digits of the SHA-256 of the canonical JSON."""
-        digest = hashlib.sha256(self.canonical_json.encode()).hexdigest()[:8]
+        """Readable slug and eight hexadecimal digits of the SHA-256 of the record as JSON without spaces."""
+        text = json.dumps(self.to_dict(), sort_keys=True, separators=(",", ":"))
+        digest = hashlib.sha256(text.encode()).hexdigest()[:8]
         return f"{self.data.name}-{self.model.role}-{self.method}-{digest}"
 
 
@@ -296,7 +288,6 @@ class Execution(Config):
     microbatch: int = 0  # images per device and forward pass; 0 is the whole share of the device
     checkpoint_seconds: float = 60.0  # at least this long between two checkpoints within training
     deterministic: bool = False  # ask torch for deterministic GPU kernels
-    progress: bool = False  # a bar on a terminal, plain lines elsewhere
 
     def check(self) -> None:
         for name in ("workers", "microbatch", "checkpoint_seconds"):

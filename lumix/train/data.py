@@ -14,18 +14,6 @@ from lumix.train.config import Data
 from lumix.train.embedded import digits, shapes
 from lumix.train.files import cifar100, data_root, tiny_imagenet
 from lumix.train.imageset import ImageSet
-from lumix.train.rng import epoch_order, step_generator, stream_seed
-
-__all__ = [
-    "ImageSet",
-    "augment",
-    "epoch_order",
-    "is_resident",
-    "load",
-    "normalise",
-    "step_generator",
-    "stream_seed",
-]
 
 RESIDENT = ("digits", "shapes", "cifar100", "tiny_imagenet")
 SHAPES_TRAIN, SHAPES_TEST = 2000, 1000
@@ -60,8 +48,8 @@ def load(data: Data) -> tuple[ImageSet, ImageSet]:
 
 
 def _check_augmentation(data: Data) -> None:
-    switches = {"crop_scale": 0.0, "rand_augment": "", "erasing": 0.0, "repeats": 1, "test_crop": 1.0}
-    for name, off in {**switches, "pipeline": "paper"}.items():
+    for name in ("crop_scale", "rand_augment", "erasing", "repeats", "test_crop", "pipeline"):
+        off = getattr(Data, name)
         if getattr(data, name) != off:
             raise ValueError(
                 f"Data.{name} is for images read from files, and {data.name} is held in memory: leave it at {off!r}"

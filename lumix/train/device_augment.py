@@ -14,7 +14,7 @@ from torch import Tensor
 from torchvision.transforms import Compose, Normalize, RandomHorizontalFlip
 
 from lumix.train.data import normalise
-from lumix.train.device_ops import AFFINE, BLENDS, TABLES, affine, affine_matrix, apply_tables
+from lumix.train.device_ops import AFFINE, FUNCTIONS, TABLES, affine, affine_matrix, apply_tables
 
 ATTEMPTS = 10  # of timm's RandomErasing to find a rectangle that fits
 FULL = 10.0  # timm's magnitude of full strength
@@ -68,7 +68,7 @@ class BatchRandAugment:
     def like(cls, step: RandAugment) -> "BatchRandAugment":
         """The batched form of timm's `step`."""
         operations: list[AugmentOp] = list(step.ops)
-        known = (*TABLES, *BLENDS, *AFFINE)
+        known = (*TABLES, *FUNCTIONS, *AFFINE)
         for operation in operations:
             if operation.name not in known:
                 raise ValueError(
@@ -120,8 +120,8 @@ class BatchRandAugment:
             index, by = index.to(images.device, non_blocking=True), by.to(images.device, non_blocking=True)
             if name in TABLES:
                 tabled.append((index, TABLES[name](images[index], by)))
-            elif name in BLENDS:
-                images[index] = BLENDS[name](images[index], by)
+            elif name in FUNCTIONS:
+                images[index] = FUNCTIONS[name](images[index], by)
             else:
                 images[index] = affine(images[index], by, self.fill, AFFINE[name])
         if tabled:

@@ -8,6 +8,7 @@ from collections.abc import Callable
 
 import torch
 from torch import Tensor
+from torchvision.transforms.v2.functional import equalize
 
 LEVELS = 256
 LUMA = (19595, 38470, 7471)  # Pillow's weights of red, green and blue, out of 65536
@@ -37,8 +38,7 @@ def blend(start: Tensor, end: Tensor, factor: Tensor) -> Tensor:
 
 def apply_tables(pixels: Tensor, tables: Tensor) -> Tensor:
     """Every pixel's entry in the table of its sample and channel."""
-    flat = pixels.reshape(*pixels.shape[:2], -1)
-    return tables.gather(2, flat.long()).view(pixels.shape)
+    return tables.gather(2, pixels.flatten(2).long()).view(pixels.shape)
 
 
 def _ramp(pixels: Tensor) -> Tensor:
@@ -49,13 +49,6 @@ def _per_sample(strength: Tensor) -> Tensor:
     return strength.view(-1, 1, 1)
 
 
-def histogram(pixels: Tensor) -> Tensor:
-    """Pixels of each grey level, int64 [n, 3, 256]."""
-    flat = pixels.reshape(*pixels.shape[:2], -1).long()
-    counts = torch.zeros(*pixels.shape[:2], LEVELS, dtype=torch.int64, device=pixels.device)
-    return counts.scatter_add_(2, flat, torch.ones_like(flat))
-
-
 def autocontrast_table(pixels: Tensor, _strength: Tensor) -> Tensor:
     """ImageOps.autocontrast: each channel stretched to [0, 255]."""
     flat = pixels.reshape(*pixels.shape[:2], -1)
@@ -64,16 +57,6 @@ def autocontrast_table(pixels: Tensor, _strength: Tensor) -> Tensor:
     scale = torch.full_like(low, 255.0) / (high - low)  # a number over a tensor would be rounded twice
     stretched = (ramp * scale + -low * scale).clamp(0, 255).nan_to_num().long()  # no number for a single level
     return torch.where(high > low, stretched, ramp).to(torch.uint8)
-
-
-def equalize_table(pixels: Tensor, _strength: Tensor) -> Tensor:
-    """ImageOps.equalize: each channel's levels spread by its histogram."""
-    counts = histogram(pixels)
-    brightest = pixels.reshape(*pixels.shape[:2], -1).amax(2, keepdim=True).long()
-    step = (counts.sum(2, keepdim=True) - counts.gather(2, brightest)) // 255
-    before = counts.cumsum(2) - counts
-    spread = ((step // 2 + before) // step.clamp(min=1)).clamp(max=255)
-    return torch.where(step > 0, spread, _ramp(pixels)).to(torch.uint8)
 
 
 def invert_table(pixels: Tensor, _strength: Tensor) -> Tensor:
@@ -113,7 +96,6 @@ def contrast_table(pixels: Tensor, factor: Tensor) -> Tensor:
 
 TABLES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "AutoContrast": autocontrast_table,
-    "Equalize": equalize_table,
     "Invert": invert_table,
     "PosterizeIncreasing": posterize_table,
     "SolarizeIncreasing": solarize_table,
@@ -122,7 +104,7 @@ TABLES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "ContrastIncreasing": contrast_table,
 }
 
-# Blends with a changed image --------------------------------------------------------------------------------------
+# Functions of several channels, pixels or images -------------------------------------------------------------------
 
 
 def color(pixels: Tensor, factor: Tensor) -> Tensor:
@@ -140,7 +122,11 @@ def sharpness(pixels: Tensor, factor: Tensor) -> Tensor:
     return blend(smooth, pixels, factor)
 
 
-BLENDS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {"ColorIncreasing": color, "SharpnessIncreasing": sharpness}
+FUNCTIONS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
+    "ColorIncreasing": color,
+    "SharpnessIncreasing": sharpness,
+    "Equalize": lambda pixels, _strength: equalize(pixels),
+}
 
 # Affine maps: from a pixel of the result to its place in the image ------------------------------------------------
 

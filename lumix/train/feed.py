@@ -1,14 +1,14 @@
 """Feeds: the batches of a run, for training by (epoch, update) and for evaluation, on the device and normalised."""
 
 from collections.abc import Iterator
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from timm.data.constants import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from torch import Tensor
 from torch.utils.data import DataLoader, Subset
 
-from lumix.train.config import Data, Execution, Run
+from lumix.train.config import Execution, Run
 from lumix.train.data import augment, is_resident, load, normalise
 from lumix.train.folder import EpochSampler, device_augmentation, ignore_signals, image_folder, train_loader
 from lumix.train.imageset import ImageSet
@@ -21,36 +21,21 @@ EVALUATION_BATCH = 1000
 Batches = Iterator[tuple[Tensor, Tensor]]
 
 
-class Feed(Protocol):
-    """What the loop needs of the data."""
-
-    num_classes: int
-    in_chans: int
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
-    updates_per_epoch: int
-
-    def train(self, epoch: int, start: int) -> Batches:
-        """This process's share of updates start, start + 1, ... of an epoch (both from 0): images, labels."""
-        ...
-
-    def test(self) -> Batches:
-        """This process's share of the test set, each image on one process only."""
-        ...
-
-
 class ResidentFeed:
-    """A small set that lives on the device as uint8; augmentation is batched there and there is no DataLoader."""
+    """A small set that lives on the device as uint8; augmentation is batched there and there is no DataLoader.
+
+    As of every feed, `train` gives this process's share of updates start, start + 1, ... of an epoch (both from 0), and
+    `test` its share of the test set.
+    """
 
     def __init__(self, run: Run, seed: int, process: Process) -> None:
         train, test = load(run.data)
         self.run, self.seed, self.process = run, seed, process
-        self.data: Data = run.data
         self.train_set: ImageSet = train.to(process.device)
         self.test_set: ImageSet = test.to(process.device)[process.rank :: process.world]
         self.num_classes, self.in_chans = train.num_classes, train.images.shape[1]
         self.mean, self.std = train.mean, train.std
-        self.updates_per_epoch = updates_per_epoch(len(train), run.batch_size)
+        self.updates_per_epoch = updates_per_epoch(len(train), run.batch_size, process.world)
 
     def train(self, epoch: int, start: int) -> Batches:
         size = self.run.batch_size
@@ -59,7 +44,7 @@ class ResidentFeed:
             chosen = order[update * size : (update + 1) * size][self.process.rank :: self.process.world]
             step = epoch * self.updates_per_epoch + update
             generator = step_generator(self.seed, self.process.rank, step, "augment", self.process.device)
-            images = augment(self.train_set.images[chosen], self.data, generator)
+            images = augment(self.train_set.images[chosen], self.run.data, generator)
             yield normalise(images, self.mean, self.std), self.train_set.labels[chosen]
 
     def test(self) -> Batches:
@@ -68,29 +53,20 @@ class ResidentFeed:
             yield normalise(part.images, self.mean, self.std), part.labels
 
 
-def updates_per_epoch(images: int, batch_size: int) -> int:
+def updates_per_epoch(images: int, batch_size: int, processes: int = 1) -> int:
     """Whole batches in an epoch; the rest is dropped.
 
     Raises:
-        RunError: if there is not one.
+        RunError: if there is not one, or it does not divide over the processes.
     """
     if batch_size > images:
         raise RunError(f"batch_size {batch_size} is larger than the {images} training images: choose a smaller one")
-    return images // batch_size
-
-
-def share_of_batch(run: Run, process: Process) -> int:
-    """Images of one update on one process.
-
-    Raises:
-        RunError: where the batch does not divide.
-    """
-    if run.batch_size % process.world:
+    if batch_size % processes:
         raise RunError(
-            f"batch_size {run.batch_size} does not divide over {process.world} processes: use a number of "
-            f"processes that divides it"
+            f"batch_size {batch_size} does not divide over {processes} processes: use a number of processes that "
+            f"divides it"
         )
-    return run.batch_size // process.world
+    return images // batch_size
 
 
 class FolderFeed:
@@ -111,7 +87,7 @@ class FolderFeed:
                 f"{len(test.classes)}): give both one folder per class"
             )
         self.num_classes = len(train.classes)
-        self.updates_per_epoch = updates_per_epoch(len(train), run.batch_size)
+        self.updates_per_epoch = updates_per_epoch(len(train), run.batch_size, process.world)
         self.sampler = EpochSampler(
             len(train), run.batch_size, seed, process.rank, process.world, repeats=run.data.repeats
         )
@@ -144,6 +120,9 @@ class FolderFeed:
     def _on_device(self, loader: DataLoader[Any]) -> Batches:
         for images, labels in loader:
             yield images.to(self.device, non_blocking=True), labels.to(self.device, non_blocking=True)
+
+
+Feed = ResidentFeed | FolderFeed
 
 
 def build_feed(run: Run, seed: int, process: Process, execution: Execution) -> Feed:

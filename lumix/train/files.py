@@ -8,11 +8,10 @@ names the file and the remedy.
 import hashlib
 import io
 import os
-import pickle
 import tempfile
 import zipfile
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -27,13 +26,6 @@ CIFAR100_MEAN, CIFAR100_STD = (0.5071, 0.4865, 0.4409), (0.2673, 0.2564, 0.2762)
 TINY_MEAN, TINY_STD = (0.4802, 0.4481, 0.3975), (0.2770, 0.2691, 0.2821)
 CIFAR100_FOLDER, TINY_FOLDER = "cifar-100-python", "tiny-imagenet-200"
 REPLACE = "replace it by a fresh copy"
-SAFE_GLOBALS = {  # what a pickled dictionary of numpy arrays is made of; nothing here runs code of the file
-    ("numpy", "ndarray"),
-    ("numpy", "dtype"),
-    ("_codecs", "encode"),
-    *((f"numpy.{core}.multiarray", "_reconstruct") for core in ("core", "_core")),
-    *((f"numpy.{core}.numeric", "_frombuffer") for core in ("core", "_core")),
-}
 
 
 def data_root() -> Path:
@@ -46,28 +38,6 @@ def data_root() -> Path:
     if named and not Path(named).is_dir():
         raise ValueError(f"LUMIX_DATA is {named!r}, which is no folder: set it to the folder that holds the image sets")
     return Path(named or "data")
-
-
-class _SafeUnpickler(pickle.Unpickler):
-    """Reads numpy arrays, strings and containers; refuses anything that could run code."""
-
-    def find_class(self, module: str, name: str) -> Any:
-        if (module, name) not in SAFE_GLOBALS:
-            raise pickle.UnpicklingError(f"it asks for {module}.{name}, which image data never need")
-        return super().find_class(module, name)
-
-
-def _read_pickle(path: Path) -> dict[str, Any]:
-    try:
-        with path.open("rb") as file:
-            content = _SafeUnpickler(file, encoding="latin1").load()
-    except FileNotFoundError:
-        raise ValueError(f"{path} is missing: complete the folder {path.parent}, or delete it") from None
-    except Exception as error:  # a damaged pickle raises nearly anything
-        raise ValueError(f"{path} is damaged or no pickle of images ({error}): {REPLACE}") from error
-    if not isinstance(content, dict):
-        raise ValueError(f"{path} holds {type(content).__name__}, not the dictionary of CIFAR-100: {REPLACE}")
-    return content
 
 
 def _read_npz(path: Path, keys: Sequence[str]) -> dict[str, NDArray[Any]]:
@@ -91,11 +61,12 @@ def _blobs(data: NDArray[np.uint8], sizes: NDArray[np.integer[Any]], path: Path)
     return [raw[end - size : end] for size, end in zip(sizes, ends, strict=True)]
 
 
-def _decode(blob: bytes, path: Path, name: str, shape: tuple[int, int]) -> NDArray[np.uint8]:
+def _decode(content: bytes | Path, path: Path, name: str, shape: tuple[int, int]) -> NDArray[np.uint8]:
     """One encoded image as uint8 RGB [H, W, 3] of the given height and width."""
     where = f"image {name} in {path}" if name else f"{path}"
     try:
-        pixels = np.asarray(Image.open(io.BytesIO(blob)).convert("RGB"))
+        with Image.open(io.BytesIO(content) if isinstance(content, bytes) else content) as image:
+            pixels = np.asarray(image.convert("RGB"))
     except (OSError, SyntaxError, ValueError) as error:
         raise ValueError(f"{where} cannot be read as an image ({error}): {REPLACE}") from error
     if pixels.shape[:2] != shape:
@@ -121,10 +92,7 @@ def _hash_order(contents: Sequence[bytes]) -> list[int]:
 
 # CIFAR-100 ---------------------------------------------------------------------------------------------------------
 
-
-class _Part(NamedTuple):
-    images: NDArray[np.uint8]  # [N, 3, 32, 32]
-    labels: NDArray[np.int64]
+Part = tuple[NDArray[np.uint8], NDArray[np.int64]]  # images [N, 3, 32, 32], labels [N]
 
 
 def cifar100(root: Path) -> tuple[ImageSet, ImageSet]:
@@ -134,40 +102,41 @@ def cifar100(root: Path) -> tuple[ImageSet, ImageSet]:
         paths = sorted(archives.glob("train_*.npz"))
         if not paths:
             raise ValueError(f"{archives} has no train_*.npz: put the training parts there")
-        parts = [_cifar100_npz(path) for path in paths]
-        test = _cifar100_npz(archives / "test.npz")
+        images, labels = zip(*map(_cifar100_npz, paths), strict=True)
+        train, test = (np.concatenate(images), np.concatenate(labels)), _cifar100_npz(archives / "test.npz")
         names = _read_npz(archives / "test.npz", ["fine_label_names"])["fine_label_names"].tolist()
     else:
         if not folder.is_dir():
             _download_cifar100(root)
-        parts, test = [_cifar100_pickle(folder / "train")], _cifar100_pickle(folder / "test")
-        names = _read_pickle(folder / "meta").get("fine_label_names", [])
-    train = _Part(np.concatenate([p.images for p in parts]), np.concatenate([p.labels for p in parts]))
-    return _cifar100_set(train, names), _cifar100_set(test, names)
+        train, test, names = _cifar100_folder(folder)
+    return _cifar100_set(*train, names), _cifar100_set(*test, names)
 
 
-def _cifar100_set(part: _Part, names: Sequence[str]) -> ImageSet:
-    order = _hash_order([pixels.tobytes() + bytes([y]) for pixels, y in zip(part.images, part.labels, strict=True)])
-    images, labels = torch.from_numpy(part.images[order]), torch.from_numpy(part.labels[order])
-    return ImageSet(images, labels, 100, CIFAR100_MEAN, CIFAR100_STD, class_names=tuple(names))
+def _cifar100_set(images: NDArray[np.uint8], labels: NDArray[np.int64], names: Sequence[str]) -> ImageSet:
+    order = _hash_order([image.tobytes() + bytes([y]) for image, y in zip(images, labels, strict=True)])
+    pixels = torch.from_numpy(np.ascontiguousarray(images[order]))
+    return ImageSet(pixels, torch.from_numpy(labels[order]), 100, CIFAR100_MEAN, CIFAR100_STD, class_names=tuple(names))
 
 
-def _cifar100_pickle(path: Path) -> _Part:
-    entry = _read_pickle(path)
-    data = np.asarray(entry.get("data"))
-    if data.dtype != np.uint8 or data.ndim != 2 or data.shape[1] != 3072:
-        raise ValueError(f"{path} has data of {data.dtype} {list(data.shape)}, not uint8 [N, 3072]: {REPLACE}")
-    labels = _checked_labels(entry.get("fine_labels", []), len(data), 100, path)
-    return _Part(data.reshape(-1, 3, 32, 32), labels)
+def _cifar100_folder(folder: Path) -> tuple[Part, Part, list[str]]:
+    """The parts and class names by torchvision, which unpickles only files whose MD5 is that of the published ones."""
+    from torchvision.datasets import CIFAR100
+
+    try:
+        train, test = CIFAR100(folder.parent, train=True), CIFAR100(folder.parent, train=False)
+    except RuntimeError as error:
+        raise ValueError(f"{folder} is not the published, complete CIFAR-100 ({error}): {REPLACE}") from error
+    parts = ((part.data.transpose(0, 3, 1, 2), np.asarray(part.targets, dtype=np.int64)) for part in (train, test))
+    return (*parts, train.classes)
 
 
-def _cifar100_npz(path: Path) -> _Part:
+def _cifar100_npz(path: Path) -> Part:
     entry = _read_npz(path, ["webp", "webp_sizes", "fine_labels"])
     strips = _blobs(entry["webp"], entry["webp_sizes"], path)  # one strip holds the images of one class, top to bottom
     height = 32 * (len(entry["fine_labels"]) // max(1, len(strips)))
     decoded = [_decode(strip, path, f"strip {i}", (height, 32)) for i, strip in enumerate(strips)]
     images = np.concatenate(decoded).reshape(-1, 32, 32, 3).transpose(0, 3, 1, 2)
-    return _Part(np.ascontiguousarray(images), _checked_labels(entry["fine_labels"], len(images), 100, path))
+    return images, _checked_labels(entry["fine_labels"], len(images), 100, path)
 
 
 def _download_cifar100(root: Path) -> None:
@@ -195,7 +164,7 @@ class _Picture(NamedTuple):
     name: str
     wnid: str
     box: tuple[int, int, int, int]  # left, top, right, bottom, inclusive, as the files have it
-    blob: Callable[[], bytes]
+    content: bytes | Path
     path: Path
 
 
@@ -226,7 +195,7 @@ def _tiny_set(pictures: Sequence[_Picture], wnids: Sequence[str]) -> ImageSet:
     for row, index in enumerate(order):
         picture = pictures[index]
         name = "" if picture.path.name == picture.name else picture.name
-        images[row] = _decode(picture.blob(), picture.path, name, (64, 64)).transpose(2, 0, 1)
+        images[row] = _decode(picture.content, picture.path, name, (64, 64)).transpose(2, 0, 1)
     rank = {wnid: label for label, wnid in enumerate(wnids)}
     labels = torch.tensor([rank[pictures[i].wnid] for i in order], dtype=torch.int64)
     left, top, right, bottom = torch.tensor([pictures[i].box for i in order], dtype=torch.int64).view(-1, 4).unbind(1)
@@ -250,27 +219,18 @@ def _annotations(path: Path, columns: int) -> list[list[str]]:
 
 def _picture(row: Sequence[str], wnid: str, path: Path) -> _Picture:
     left, top, right, bottom = map(int, row[-4:])
-    return _Picture(row[0], wnid, (left, top, right, bottom), lambda: _read_bytes(path), path)
-
-
-def _read_bytes(path: Path) -> bytes:
-    try:
-        return path.read_bytes()
-    except OSError as error:
-        raise ValueError(f"{path} cannot be read ({error.strerror}): {REPLACE}") from error
+    return _Picture(row[0], wnid, (left, top, right, bottom), path, path)
 
 
 def _tiny_train_folder(folder: Path) -> list[_Picture]:
-    wnids = sorted(path.name for path in (folder / "train").glob("n*") if path.is_dir())
-    if not wnids:
+    classes = sorted((folder / "train").glob("n*"))
+    if not classes:
         raise ValueError(f"{folder / 'train'} has no class folders: unpack tiny-imagenet-200.zip there again")
-    pictures = []
-    for wnid in wnids:
-        here = folder / "train" / wnid
-        pictures += [
-            _picture(row, wnid, here / "images" / row[0]) for row in _annotations(here / f"{wnid}_boxes.txt", 5)
-        ]
-    return pictures
+    return [
+        _picture(row, here.name, here / "images" / row[0])
+        for here in classes
+        for row in _annotations(here / f"{here.name}_boxes.txt", 5)
+    ]
 
 
 def _tiny_val_folder(folder: Path) -> list[_Picture]:
@@ -285,6 +245,6 @@ def _tiny_npz(path: Path, split: str) -> list[_Picture]:
     blobs, wnids = _blobs(data, sizes, path), entry["wnids"]
     labels = _checked_labels(labels, len(blobs), len(wnids), path)
     return [
-        _Picture(str(name), str(wnids[label]), tuple(map(int, box)), lambda blob=blob: blob, path)  # type: ignore[misc, arg-type]
+        _Picture(str(name), str(wnids[label]), tuple(map(int, box)), blob, path)  # type: ignore[arg-type]
         for blob, label, box, name in zip(blobs, labels, boxes, files, strict=True)
     ]

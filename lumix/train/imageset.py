@@ -1,11 +1,12 @@
 """ImageSet: a labelled set of small images that stays in memory as one uint8 tensor."""
 
-import math
-from collections.abc import Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor
+from torchvision.ops import masks_to_boxes
 
 
 @dataclass(frozen=True)
@@ -48,28 +49,19 @@ class ImageSet:
         """Some of the images, by slice (a view) or index tensor [M] int64 (a copy)."""
         if isinstance(index, int):
             raise TypeError(f"index an ImageSet with a slice or a tensor, not {index}: use [{index}:{index + 1}]")
-        return replace(
-            self,
-            images=self.images[index],
-            labels=self.labels[index],
-            masks=None if self.masks is None else self.masks[index],
-            boxes=None if self.boxes is None else self.boxes[index],
-        )
+        return self._each(lambda part: part[index])
 
     def to(self, device: torch.device | str) -> "ImageSet":
         """The same set with every tensor on `device`."""
-        return replace(
-            self,
-            images=self.images.to(device),
-            labels=self.labels.to(device),
-            masks=None if self.masks is None else self.masks.to(device),
-            boxes=None if self.boxes is None else self.boxes.to(device),
-        )
+        return self._each(lambda part: part.to(device))
+
+    def _each(self, change: Callable[[Tensor], Tensor]) -> "ImageSet":
+        parts = {name: getattr(self, name) for name in ("images", "labels", "masks", "boxes")}
+        changed: dict[str, Any] = {name: None if part is None else change(part) for name, part in parts.items()}
+        return replace(self, **changed)
 
     def enlarged(self, factor: int) -> "ImageSet":
         """Every pixel repeated to a square of `factor` x `factor`: larger, with no value invented."""
-        if factor == 1:
-            return self
         return replace(
             self,
             images=self.images.repeat_interleave(factor, 2).repeat_interleave(factor, 3),
@@ -83,25 +75,12 @@ def _describe(tensor: Tensor) -> str:
 
 
 def channel_statistics(images: Tensor) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Mean and standard deviation per channel of images uint8 [N, C, H, W], on the scale [0, 1].
-
-    From the exact histogram of the 256 values, so the result does not depend on the order or layout of the images.
-    """
-    values = torch.arange(256, dtype=torch.float64) / 255
-    means, deviations = [], []
-    for channel in images.unbind(1):
-        share = torch.bincount(channel.flatten(), minlength=256).double() / channel.numel()
-        mean = float((share * values).sum())
-        means.append(mean)
-        deviations.append(math.sqrt(float((share * (values - mean) ** 2).sum())))
-    return tuple(means), tuple(deviations)
+    """Mean and standard deviation per channel of images uint8 [N, C, H, W], on the scale [0, 1]."""
+    std, mean = torch.std_mean(images.double() / 255, dim=(0, 2, 3), correction=0)
+    return tuple(mean.tolist()), tuple(std.tolist())
 
 
 def boxes_of(masks: Tensor) -> Tensor:
     """The tight half-open box [N, 4] int64 (top, bottom, left, right) around the ones of masks uint8 [N, H, W]."""
-    sides: Sequence[Tensor] = (masks.amax(dim=2), masks.amax(dim=1))  # which rows, which columns hold the object
-    bounds = []
-    for used in sides:
-        length = used.shape[1]
-        bounds += [used.argmax(dim=1), length - used.flip(1).argmax(dim=1)]
-    return torch.stack(bounds, dim=1)
+    left, top, right, bottom = masks_to_boxes(masks).long().unbind(1)
+    return torch.stack((top, bottom + 1, left, right + 1), dim=1)

@@ -19,11 +19,10 @@ from lumix.train import run_directory
 from lumix.train.build import build_task
 from lumix.train.checkpoint import load_checkpoint, save_checkpoint
 from lumix.train.config import Execution, Run
-from lumix.train.feed import build_feed, share_of_batch
+from lumix.train.feed import build_feed
 from lumix.train.model import build_model
 from lumix.train.optim import build_schedule, build_updater
 from lumix.train.process import Process
-from lumix.train.progress import Progress
 from lumix.train.result import write_result
 from lumix.train.rng import step_generator, stream_seed
 from lumix.train.run_directory import RunError, Stopped
@@ -35,17 +34,12 @@ CHECK_EVERY = 20  # updates between looks at the loss; each look waits for the d
 NEVER = 2**62  # larger than any update: all losses so far are finite
 
 
-def never() -> bool:
-    """The default of `stop`."""
-    return False
-
-
 def fit(
     run: Run,
     seed: int,
     directory: Path,
     execution: Execution | None = None,
-    stop: Callable[[], bool] = never,
+    stop: Callable[[], bool] = bool,  # never
 ) -> dict[str, Any]:
     """Train `run` with `seed` in `directory` and return the content of result.json.
 
@@ -67,7 +61,7 @@ def fit(
         training.resume()
         training.train()
         result = process.agree(lambda: write_result(training.state, training.feed, process, directory))
-        training.progress.line(f"finished: top-1 {result['top1']['last']:.2f} in {training.state.train_seconds:.1f} s")
+        training.log(f"finished: top-1 {result['top1']['last']:.2f} in {training.state.train_seconds:.1f} s")
         return result
 
 
@@ -113,9 +107,8 @@ class Training:
         directory: Path,
         execution: Execution,
         process: Process,
-        stop: Callable[[], bool] = never,
+        stop: Callable[[], bool] = bool,
     ) -> None:
-        share_of_batch(run, process)
         device = process.device
         self.run, self.seed, self.directory = run, seed, directory
         self.execution, self.process, self.stop = execution, process, stop
@@ -126,7 +119,6 @@ class Training:
         if process.distributed:
             self.task.prepare_distributed(device_ids=[device] if device.type == "cuda" else None)
         self.schedule = build_schedule(run.optim, self.updater.optimizer, run.epochs, feed.updates_per_epoch)
-        self.progress = Progress(directory / "log.txt", run.epochs, execution.progress and process.rank == 0)
         self.state = State(run, seed, self.task, self.updater, Statistics(process))
         self.bad = torch.tensor(NEVER, device=device)  # the first update whose loss was not finite
         self.saved_at = time.monotonic()
@@ -138,16 +130,20 @@ class Training:
             run_directory.write_metrics(self.directory, [] if saved is None else saved["metrics"])
         if saved is not None:
             self.state.restore(saved)
-            self.progress.line(f"resumed at update {self.state.update}")
+            self.log(f"resumed at update {self.state.update}")
+
+    def log(self, text: str) -> None:
+        """Add a line to log.txt."""
+        if self.process.rank == 0:
+            run_directory.append_line(self.directory / "log.txt", text)
 
     # --------------------------------------------------------------------------------------------- training
 
     def train(self) -> None:
         """Train to the last epoch from wherever this run is."""
-        with self.progress:
-            for epoch in range(self.state.update // self.feed.updates_per_epoch, self.run.epochs):
-                self._train_epoch(epoch)
-                self._close_epoch(epoch)
+        for epoch in range(self.state.update // self.feed.updates_per_epoch, self.run.epochs):
+            self._train_epoch(epoch)
+            self._close_epoch(epoch)
 
     def _train_epoch(self, epoch: int) -> None:
         self.task.train()
@@ -163,7 +159,6 @@ class Training:
                 self._stop_if_bad()
                 self._save_if_due()
                 clock = time.perf_counter()
-                self.progress.within(epoch, state.update - epoch * per_epoch, per_epoch)
         if self.process.device.type == "cuda":
             torch.cuda.synchronize(self.process.device)
         state.epoch_seconds += time.perf_counter() - clock
@@ -216,7 +211,7 @@ class Training:
         if self.process.rank == 0:
             (self.directory / "lock").touch()
         if stops:
-            self.progress.line(f"stopped at update {self.state.update}")
+            self.log(f"stopped at update {self.state.update}")
             raise Stopped(f"{self.run.key} seed {self.seed} stopped at update {self.state.update} and can be continued")
 
     def _close_epoch(self, epoch: int) -> None:
@@ -236,7 +231,11 @@ class Training:
         state.close_epoch(line)
         if self.process.rank == 0:
             run_directory.append_metrics(self.directory, line)
-        self.progress.epoch(line)
+        top1 = f"  top-1 {line['top1']:6.2f}" if evaluates else ""
+        self.log(
+            f"epoch {epoch + 1}/{self.run.epochs}  mixed loss {line['loss']:.4f}{top1}  lr {line['lr']:.2e}  "
+            f"{line['images_per_second']:.0f} images/s"
+        )
         self._save_if_due()
 
     @torch.no_grad()

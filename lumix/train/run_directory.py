@@ -17,7 +17,6 @@ import os
 import platform
 import socket
 import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -108,11 +107,15 @@ def write_metrics(directory: Path, epochs: list[dict[str, Any]]) -> None:
 
 
 def append_metrics(directory: Path, epoch: dict[str, Any]) -> None:
-    """Add a line to metrics.jsonl in one write; a rename an epoch would make short runs wait for the disk."""
-    path = directory / "metrics.jsonl"
+    """Add a line to metrics.jsonl; a rename an epoch would make short runs wait for the disk."""
+    append_line(directory / "metrics.jsonl", json.dumps(epoch, allow_nan=False))
+
+
+def append_line(path: Path, line: str) -> None:
+    """Add a line to a file, in one write."""
     try:
         with path.open("ab", buffering=0) as file:
-            file.write((json.dumps(epoch, allow_nan=False) + "\n").encode())
+            file.write(f"{line}\n".encode())
     except OSError as error:
         raise RunError(_explain(error, path)) from error
 
@@ -185,15 +188,9 @@ def _processor() -> str:
 @cache
 def hardware(device: str) -> dict[str, Any]:
     """What a number was made on; `device` is "cpu" or the name of the accelerator."""
-    versions: dict[str, str | None] = {}
-    for name in ("torch", "timm", "torchvision"):
-        try:
-            versions[name] = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            versions[name] = None
+    versions = {name: importlib.metadata.version(name) for name in ("torch", "timm", "torchvision")}
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    python = ".".join(str(part) for part in sys.version_info[:3])
-    return {"device": device, "cpu": _processor(), "cores": cores, **versions, "python": python}
+    return {"device": device, "cpu": _processor(), "cores": cores, **versions, "python": platform.python_version()}
 
 
 # ------------------------------------------------------------------------------------------------- lock
@@ -208,20 +205,16 @@ def locked(directory: Path) -> Iterator[Path]:
     """
     path = directory / "lock"
     token = json.dumps({"host": socket.gethostname(), "pid": os.getpid(), "born": _birth(os.getpid())})
-    for _ in range(3):
-        try:
-            directory.mkdir(parents=True, exist_ok=True)
-            handle = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o644)
-        except FileExistsError:
-            _remove_stale(path)
-            continue
-        except OSError as error:
-            raise RunError(_explain(error, path)) from error
-        with os.fdopen(handle, "w") as file:
-            file.write(token)
-        break
-    else:
-        raise RunError(f"{path} changes hands all the time: another process wants the same run; try again later")
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        _remove_stale(path)
+        handle = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o644)
+    except FileExistsError:
+        raise RunError(f"{directory} is in use by a process that has just begun: try again later") from None
+    except OSError as error:
+        raise RunError(_explain(error, path)) from error
+    with os.fdopen(handle, "w") as file:
+        file.write(token)
     try:
         yield path
     finally:

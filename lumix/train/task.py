@@ -11,14 +11,6 @@ from torch import Tensor, nn
 Streams = Callable[[str], torch.Generator]  # the generator of a name ("mix", "rule", ...) at this step of this process
 
 
-class Batch(Protocol):
-    """What a task made of an update's images; parts of it are slices."""
-
-    def __len__(self) -> int: ...
-
-    def __getitem__(self, rows: slice) -> Any: ...
-
-
 @dataclass(frozen=True)
 class StepResult:
     """One forward pass over B samples.
@@ -42,8 +34,8 @@ class StepResult:
 class Task(Protocol):
     """All networks of a training and their losses. What has a gradient lies within the module that DDP wraps."""
 
-    def prepare(self, images: Tensor, labels: Tensor, streams: Streams) -> Batch:
-        """All random draws of an update, for its whole batch; may overwrite the images [B, C, H, W]."""
+    def prepare(self, images: Tensor, labels: Tensor, streams: Streams) -> Any:
+        """A batch after all random draws of an update: of length B, its slices are parts. May overwrite the images."""
         ...
 
     def step(self, part: Any) -> StepResult:
