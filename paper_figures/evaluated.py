@@ -12,7 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
-from lumix.evaluate.attention.localisation import MASSES, box_iou, boxes_around, enlarged, foreground
+from lumix.evaluate.attention.localisation import MASSES, best_fit, boxes_around, enlarged, foreground
 from lumix.train.data import load
 from lumix.train.imageset import ImageSet
 from report import formatting
@@ -105,7 +105,7 @@ def draw_attention(axes: Axes, images: ImageSet, index: int, attention: np.ndarr
     patch = picture.shape[0] // rows
     masks = foreground(attention.reshape(heads, -1), MASS).reshape(heads, rows, columns)
     boxes = boxes_around(masks, patch)
-    fit = box_iou(boxes, [left, top, right, bottom])
+    fit = best_fit(boxes, np.array([[left, top, right, bottom]], dtype=np.float64))
     best = int(fit.argmax())
     shade = np.where(enlarged(masks[best], patch)[..., None], 1.0, 0.35)
     axes.imshow((picture * shade).astype(np.uint8), extent=(0, picture.shape[1], picture.shape[0], 0))

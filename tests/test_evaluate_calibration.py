@@ -2,16 +2,16 @@
 
 import importlib.resources
 import math
-import re
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
-from sklearn import metrics
 
-from lumix.evaluate.natural import calibration, out_of_distribution, subsets
+from lumix.evaluate.natural import calibration
+from lumix.evaluate.natural.adversarial import class_indices
+from lumix.evaluate.natural.calibration import detection
 
 Array = NDArray[np.float64]
 
@@ -36,11 +36,11 @@ def plain_calibration(sure: Array, right: NDArray[np.bool_], drop_last: bool, si
 
 
 @pytest.mark.parametrize("n", [200, 250, 399, 1234])
-@pytest.mark.parametrize("mode", calibration.MODES)
-def test_calibration_error_equals_the_count_by_hand(n: int, mode: str) -> None:
+@pytest.mark.parametrize("all_bins", [False, True])
+def test_calibration_error_equals_the_count_by_hand(n: int, all_bins: bool) -> None:
     sure, right = samples(n)
-    expected = plain_calibration(sure, right, drop_last=mode == "published")
-    assert calibration.rms_calibration_error(sure, right, mode) == pytest.approx(expected, abs=1e-10)
+    expected = plain_calibration(sure, right, drop_last=not all_bins)
+    assert calibration.rms_calibration_error(sure, right, all_bins) == pytest.approx(expected, abs=1e-10)
     assert expected > 1
 
 
@@ -50,30 +50,21 @@ def test_published_mode_does_not_see_the_most_confident_bin() -> None:
     changed = right.copy()
     changed[top] = ~changed[top]
     assert calibration.rms_calibration_error(sure, changed) == calibration.rms_calibration_error(sure, right)
-    modes = [calibration.rms_calibration_error(sure, x, "all_bins") for x in (right, changed)]
+    modes = [calibration.rms_calibration_error(sure, x, all_bins=True) for x in (right, changed)]
     assert abs(modes[0] - modes[1]) > 1
 
 
-def test_calibration_error_of_one_bin_and_of_less() -> None:
-    sure, right = samples(199)
-    with pytest.warns(UserWarning, match="leaves out"):
-        assert calibration.rms_calibration_error(sure, right) == 0
-    assert calibration.rms_calibration_error(sure, right, "all_bins") == pytest.approx(
-        100 * abs(float(sure.mean() - right.mean()))
-    )
-    with pytest.raises(ValueError, match="at least one bin of 100 samples, not 99"):
-        calibration.rms_calibration_error(sure[:99], right[:99])
-    with pytest.raises(ValueError, match="mode must be one of"):
-        calibration.rms_calibration_error(sure, right, "ece")
+def test_calibration_error_needs_two_bins() -> None:
+    with pytest.raises(ValueError, match="two bins of 100 samples, not 199"):
+        calibration.rms_calibration_error(*samples(199))
 
 
 @pytest.mark.parametrize("value", [0.0, 1.0])
 def test_all_right_and_all_wrong(value: float) -> None:
-    sure, right = np.full(300, 0.75), np.full(300, value)
-    assert calibration.rms_calibration_error(sure, right, "all_bins") == pytest.approx(100 * abs(0.75 - value))
+    sure, right = np.full(300, 0.75), np.full(300, bool(value))
+    assert calibration.rms_calibration_error(sure, right, all_bins=True) == pytest.approx(100 * abs(0.75 - value))
     assert calibration.rms_calibration_error(sure, right) == pytest.approx(100 * abs(0.75 - value) * math.sqrt(2 / 3))
-    assert calibration.aurra(sure, right) == 100 * value
-    assert calibration.accuracy(right) == 100 * value
+    assert set(calibration.response_accuracy(sure, right).tolist()) == {100 * value}
 
 
 def test_response_rate_accuracy_equals_the_count_by_hand() -> None:
@@ -81,31 +72,19 @@ def test_response_rate_accuracy_equals_the_count_by_hand() -> None:
     ranked = [r for _, r in sorted(zip(sure.tolist(), right.tolist(), strict=True), reverse=True)]
     curve = [100 * sum(ranked[:k]) / k for k in range(1, 58)]
     assert calibration.response_accuracy(sure, right) == pytest.approx(curve)
-    assert calibration.aurra(sure, right) == pytest.approx(sum(curve) / 57)
-    assert curve[-1] == pytest.approx(calibration.accuracy(right))
 
 
-def test_response_rate_with_ties_is_stable_and_with_one_sample_is_its_own_accuracy() -> None:
-    assert calibration.response_accuracy([0.5] * 4, [1, 0, 0, 1]).tolist() == pytest.approx([100, 50, 100 / 3, 50])
-    assert calibration.aurra([0.3], [True]) == 100
-    assert calibration.aurra([0.3], [False]) == 0
+def test_response_rate_with_ties_is_stable() -> None:
+    found = calibration.response_accuracy(np.full(4, 0.5), np.array([True, False, False, True]))
+    assert found.tolist() == pytest.approx([100, 50, 100 / 3, 50])
 
 
 @given(seed=st.integers(0, 10**6), n=st.integers(200, 450))
 def test_order_of_samples_does_not_matter_where_confidences_differ(seed: int, n: int) -> None:
     sure, right = samples(n)
     order = np.random.default_rng(seed).permutation(n)
-    for metric in (calibration.rms_calibration_error, calibration.aurra):
+    for metric in (calibration.rms_calibration_error, calibration.response_accuracy):
         assert metric(sure[order], right[order]) == pytest.approx(metric(sure, right), abs=1e-9)
-
-
-@pytest.mark.parametrize("metric", [calibration.rms_calibration_error, calibration.aurra, calibration.reliability])
-@pytest.mark.parametrize(
-    ("sure", "right"), [([], []), ([math.nan] * 300, [1] * 300), ([1.5] * 300, [1] * 300), ([0.5] * 300, [2] * 300)]
-)
-def test_bad_samples_are_refused(metric: object, sure: list[float], right: list[int]) -> None:
-    with pytest.raises(ValueError):
-        metric(sure, right)  # type: ignore[operator]
 
 
 def test_reliability_adds_up_to_the_whole() -> None:
@@ -115,35 +94,19 @@ def test_reliability_adds_up_to_the_whole() -> None:
     assert bins["count"][0] == bins["accuracy"][0] == 0  # no confidence below 0.1
     for name, values in (("accuracy", right), ("confidence", sure)):
         assert (bins["count"] * bins[name]).sum() / 500 == pytest.approx(100 * values.mean())
-    assert calibration.reliability([1.0], [1], 4)["count"].tolist() == [0, 0, 0, 1]
+    assert calibration.reliability(np.ones(1), np.ones(1, bool), 4)["count"].tolist() == [0, 0, 0, 1]
 
 
 def test_other_classes_are_out_of_the_game() -> None:
     logits = np.array([[9.0, 1.0, 0.0, 2.0], [0.0, 3.0, 9.0, 1.0]])
-    sure, right = calibration.predictions(logits, [1, 0], classes=[1, 3])
+    sure, right = calibration.predictions(logits, np.array([1, 0]), classes=[1, 3])
     assert right.tolist() == [True, True]  # label j is the j-th kept class, whatever the others say
     assert sure == pytest.approx([1 / (1 + math.exp(-1)), 1 / (1 + math.exp(-2))])
-    assert calibration.predictions(logits, [0, 2])[1].tolist() == [True, True]
 
 
 def test_probabilities_survive_huge_logits_and_ties_go_to_the_first() -> None:
-    assert calibration.class_probabilities([[1e4, -1e4]])[0].tolist() == [1, 0]
-    assert calibration.predictions([[2.0, 2.0]], [0])[1].tolist() == [True]
-
-
-@pytest.mark.parametrize(
-    ("logits", "labels", "classes", "message"),
-    [
-        ([[math.nan, 0.0]], [0], None, "finite"),
-        (np.empty((0, 3)), [], None, "at least one sample"),
-        ([[0.0, 1.0]], [2], None, "labels must be"),
-        ([[0.0, 1.0]], [0], [0, 0], "distinct"),
-        ([[0.0, 1.0]], [0], [2], "within 0 to 1"),
-    ],
-)
-def test_bad_logits_are_refused(logits: object, labels: object, classes: object, message: str) -> None:
-    with pytest.raises(ValueError, match=message):
-        calibration.predictions(logits, labels, classes)  # type: ignore[arg-type]
+    assert calibration.class_probabilities(np.array([[1e4, -1e4]]), [0, 1])[0].tolist() == [1, 0]
+    assert calibration.predictions(np.full((1, 2), 2.0), np.array([0]), [0, 1])[1].tolist() == [True]
 
 
 def scores(seed: int = 0) -> tuple[Array, Array]:
@@ -164,16 +127,16 @@ def plain_average_precision(inside: Array, outside: Array) -> float:
 
 def test_aupr_is_the_step_wise_sum_with_ties() -> None:
     inside, outside = scores()
-    value = out_of_distribution.aupr(inside, outside)
+    value = detection(inside, outside)["aupr"]
     assert value == pytest.approx(plain_average_precision(inside, outside))
-    swapped = out_of_distribution.aupr(-outside, -inside)
+    swapped = detection(-outside, -inside)["aupr"]
     assert swapped > value + 30  # what one gets with the positive class swapped
 
 
 def test_auroc_is_the_share_of_ordered_pairs() -> None:
     inside, outside = scores()
     pairs = (outside[:, None] > inside) + 0.5 * (outside[:, None] == inside)
-    assert out_of_distribution.auroc(inside, outside) == pytest.approx(100 * pairs.mean())
+    assert detection(inside, outside)["auroc"] == pytest.approx(100 * pairs.mean())
 
 
 def flagged(inside: np.ndarray, outside: np.ndarray) -> list[tuple[float, float]]:
@@ -192,60 +155,24 @@ def published_fpr95(inside: np.ndarray, outside: np.ndarray) -> float:
     return min(reversed(kept), key=lambda pair: abs(pair[0] - 0.95))[1]
 
 
-def test_fpr_at_recall_95_is_the_best_threshold_that_finds_95_percent() -> None:
-    inside, outside = scores()
-    assert out_of_distribution.fpr_at_recall_95(inside, outside) == pytest.approx(
-        100 * min(rate for recall, rate in flagged(inside, outside) if recall >= 0.95)
-    )
-
-
 @given(seed=st.integers(0, 10**6), known=st.integers(1, 60), unknown=st.integers(1, 60), levels=st.integers(1, 40))
 def test_fpr95_is_the_published_choice(seed: int, known: int, unknown: int, levels: int) -> None:
     rng = np.random.default_rng(seed)  # few levels make ties
     inside, outside = (rng.integers(0, levels, count) / levels for count in (known, unknown))
-    assert out_of_distribution.fpr95(inside, outside) == pytest.approx(100 * published_fpr95(inside, outside))
+    assert detection(inside, outside)["fpr95"] == pytest.approx(100 * published_fpr95(inside, outside))
 
 
-def test_the_published_rate_may_flag_more_or_find_less_than_ours() -> None:
-    passed = [-0.3, -0.95], [-0.1] * 19 + [-0.9]  # 95 % are found at -0.1; at -0.3 too, with a known one
-    assert (out_of_distribution.fpr95(*passed), out_of_distribution.fpr_at_recall_95(*passed)) == (50, 0)
-    short = [-0.9, -0.95], [-0.1] * 10 + [-0.9]  # ten of eleven, 90.9 %, are nearer to 95 % than all eleven
-    assert (out_of_distribution.fpr95(*short), out_of_distribution.fpr_at_recall_95(*short)) == (0, 50)
+def test_the_published_rate_may_flag_more_or_find_less_than_the_best() -> None:
+    more = np.array([-0.3, -0.95]), np.array([-0.1] * 19 + [-0.9])  # 95 % are found at -0.1; at -0.3 too, with a known
+    less = np.array([-0.9, -0.95]), np.array([-0.1] * 10 + [-0.9])  # ten of eleven are nearer to 95 % than all eleven
+    assert (detection(*more)["fpr95"], detection(*less)["fpr95"]) == (50, 0)
 
 
 def test_detection_at_its_limits() -> None:
-    known, unknown = [-0.9, -0.8, -0.7], [-0.2, -0.1]
-    for metric, best in (("aupr", 100), ("auroc", 100), ("fpr95", 0), ("fpr_at_recall_95", 0)):
-        assert getattr(out_of_distribution, metric)(known, unknown) == best
-    assert out_of_distribution.aupr([0.5] * 10, [0.5] * 2) == pytest.approx(100 / 6)  # chance: the share of unknown
-    assert out_of_distribution.auroc([0.5] * 10, [0.5] * 2) == 50
-    assert out_of_distribution.fpr95([0.5] * 10, [0.5] * 2) == 100
-    assert out_of_distribution.aupr([0.1], [0.2]) == 100
-    assert out_of_distribution.aupr([0.2], [0.1]) == 50
-
-
-@pytest.mark.parametrize("metric", ["aupr", "auroc", "fpr95", "fpr_at_recall_95"])
-def test_detection_ignores_order_and_refuses_nothing_and_nan(metric: str) -> None:
-    inside, outside = scores()
-    call = getattr(out_of_distribution, metric)
-    rng = np.random.default_rng(1)
-    assert call(rng.permutation(inside), rng.permutation(outside)) == pytest.approx(call(inside, outside))
-    for known, unknown in (([], [1.0]), ([1.0], []), ([math.nan], [1.0]), ([1.0], [math.inf])):
-        with pytest.raises(ValueError):
-            call(known, unknown)
-
-
-def test_anomaly_is_the_negative_largest_probability() -> None:
-    logits = np.array([[1.0, 2.0, 9.0]])
-    assert out_of_distribution.anomaly_score(logits, [0, 1])[0] == pytest.approx(-1 / (1 + math.exp(-1)))
-
-
-def test_auroc_equals_scikit_learn() -> None:
-    inside, outside = scores(3)
-    labels = [0] * len(inside) + [1] * len(outside)
-    values = np.concatenate([inside, outside])
-    assert out_of_distribution.auroc(inside, outside) == 100 * metrics.roc_auc_score(labels, values)
-    assert out_of_distribution.aupr(inside, outside) == 100 * metrics.average_precision_score(labels, values)
+    known, unknown = np.array([-0.9, -0.8, -0.7]), np.array([-0.2, -0.1])
+    assert detection(known, unknown) == {"aupr": 100, "auroc": 100, "fpr95": 0}
+    chance = detection(np.full(10, 0.5), np.full(2, 0.5))
+    assert chance == pytest.approx({"aupr": 100 / 6, "auroc": 50, "fpr95": 100})
 
 
 def timm_synsets(name: str) -> list[str]:
@@ -254,21 +181,16 @@ def timm_synsets(name: str) -> list[str]:
     return [line.split()[0] for line in text.splitlines()]
 
 
-def test_classes_of_imagenet_a_by_folder_name() -> None:
-    wnids, kept = (timm_synsets(name) for name in ("imagenet", "imagenet_a"))
-    indices = subsets.class_indices("imagenet-a", reversed(kept), wnids[::-1])
-    assert [wnids[index] for index in indices] == sorted(kept)
-    assert indices[:6] == [6, 11, 13, 15, 17, 22]
-    assert sum(indices) == 102178
-
-
-def test_incomplete_copies_are_named() -> None:
-    wnids, kept = (timm_synsets(name) for name in ("imagenet", "imagenet_a"))
-    with pytest.raises(ValueError, match="imagenet-a has 199 class folders"):
-        subsets.class_indices("imagenet-a", kept[1:], wnids)
-    with pytest.raises(ValueError, match=re.escape("imagenet-o has 200 class folders with index sum 102178")):
-        subsets.class_indices("imagenet-o", kept, wnids)
-    with pytest.raises(ValueError, match="must have 1000 class folders, not 999"):
-        subsets.class_indices("imagenet-a", kept, wnids[1:])
-    with pytest.raises(ValueError, match="folder n0, which is no class"):
-        subsets.class_indices("imagenet-a", [*kept[1:], "n0"], wnids)
+def test_classes_of_imagenet_a_by_folder_name_and_incomplete_copies() -> None:
+    wnids, kept = (sorted(timm_synsets(name)) for name in ("imagenet", "imagenet_a"))
+    indices = class_indices("imagenet-a", kept, wnids)
+    assert [wnids[index] for index in indices] == kept
+    assert (indices[:6], sum(indices)) == ([6, 11, 13, 15, 17, 22], 102178)
+    for name, some, known, message in (
+        ("imagenet-a", kept[1:], wnids, "imagenet-a has 199 class folders"),
+        ("imagenet-o", kept, wnids, "imagenet-o has 200 class folders with index sum 102178"),
+        ("imagenet-a", kept, wnids[1:], "among 999 of imagenet/val"),
+        ("imagenet-a", [*kept[1:], "n0"], wnids, "replace it by a complete copy"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            class_indices(name, some, known)

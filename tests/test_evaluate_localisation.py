@@ -12,11 +12,10 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
-from torchvision.ops import box_iou as torchvision_iou
 
 from lumix.evaluate import images
 from lumix.evaluate.attention import localisation, weak_localisation, weak_segmentation
-from lumix.evaluate.attention.localisation import Setting, box_fits, box_iou, boxes_around, foreground, jaccard
+from lumix.evaluate.attention.localisation import best_fit, box_fits, boxes_around, foreground, jaccard
 from lumix.train.embedded import SHAPES_MEAN, SHAPES_STD
 
 SHAPES_CARD = {"data": "shapes", "image_size": 16, "mean": SHAPES_MEAN, "std": SHAPES_STD, "num_classes": 10}
@@ -90,48 +89,17 @@ def test_void_counts_in_the_union_as_published_unless_excluded() -> None:
     assert jaccard(everything, target, exclude_void=True) == pytest.approx(100 * 2 / 3)
 
 
-def test_jaccard_refuses_other_shapes() -> None:
-    for masks, target in ((np.zeros((2, 3), bool), np.zeros((2, 3))), (np.zeros((0, 2, 2), bool), np.zeros((2, 2)))):
-        with pytest.raises(ValueError, match="masks"):
-            jaccard(masks, target)
-
-
 def brute_box(mask: np.ndarray, patch: int) -> list[int]:
     cells = [(r, c) for r in range(mask.shape[0]) for c in range(mask.shape[1]) if mask[r, c]]
-    if not cells:
-        return [0, 0, 0, 0]
     rows, columns = zip(*cells, strict=True)
     return [patch * min(columns), patch * min(rows), patch * (max(columns) + 1), patch * (max(rows) + 1)]
 
 
 @given(seed=st.integers(0, 10**6))
 def test_boxes_are_tight_and_half_open(seed: int) -> None:
-    masks = np.random.default_rng(seed).random((3, 2, 4, 5)) < 0.15
-    boxes = boxes_around(masks, 16)
-    assert boxes.shape == (3, 2, 4)
-    for place in np.ndindex(3, 2):
-        assert boxes[place].tolist() == brute_box(masks[place], 16)
-
-
-@given(seed=st.integers(0, 10**6))
-def test_box_iou_equals_torchvision_and_is_symmetric(seed: int) -> None:
-    rng = np.random.default_rng(seed)
-    first, second = (np.sort(rng.uniform(0, 10, (20, 2, 2)), axis=1).reshape(20, 4) for _ in range(2))
-    expected = torchvision_iou(torch.from_numpy(first), torch.from_numpy(second)).diagonal().numpy()
-    assert box_iou(first, second) == pytest.approx(expected)
-    assert box_iou(second, first) == pytest.approx(expected)
-
-
-def test_box_iou_contract() -> None:
-    box = [1.0, 2.0, 5.0, 4.0]
-    assert box_iou(box, box) == 1
-    assert box_iou(box, [5.0, 2.0, 6.0, 4.0]) == 0  # half-open: touching boxes do not overlap
-    for degenerate in ([2, 2, 2, 4], [4, 3, 2, 2], [0, 0, 0, 0]):
-        assert box_iou(degenerate, box) == box_iou(box, degenerate) == box_iou(degenerate, degenerate) == 0
-    with pytest.raises(ValueError, match="boxes"):
-        box_iou([1, 2, 3], box)
-    with pytest.raises(ValueError, match="NaN"):
-        box_iou([math.nan, 0, 1, 1], box)
+    masks = np.random.default_rng(seed).random((6, 4, 5)) < 0.15
+    masks = masks[masks.any((1, 2))]
+    assert boxes_around(masks, 16).tolist() == [brute_box(mask, 16) for mask in masks]
 
 
 def test_largest_component_is_by_edges_not_corners() -> None:
@@ -139,14 +107,11 @@ def test_largest_component_is_by_edges_not_corners() -> None:
     assert localisation.largest_component(mask).astype(int).tolist() == [[0, 0, 0, 0], [0, 1, 0, 0], [0, 1, 1, 0]]
     tie = np.array([[1, 1, 0, 1, 1]], bool)
     assert localisation.largest_component(tie).tolist() == [[True, True, False, False, False]]
-    assert not localisation.largest_component(np.zeros((2, 3, 3), bool)).any()
 
 
 def test_largest_component_mask_by_mask_equals_a_flood_fill() -> None:
-    masks = np.random.default_rng(0).random((200, 2, 5, 6)) < 0.45
-    found = localisation.largest_component(masks)
-    for place in np.ndindex(200, 2):
-        left = {(int(r), int(c)) for r, c in zip(*np.nonzero(masks[place]), strict=True)}
+    for mask in np.random.default_rng(0).random((400, 5, 6)) < 0.45:
+        left = {(int(r), int(c)) for r, c in zip(*np.nonzero(mask), strict=True)}
         parts = []
         while left:
             part, front = set(), [min(left)]
@@ -158,7 +123,10 @@ def test_largest_component_mask_by_mask_equals_a_flood_fill() -> None:
                     front += [(r + 1, c), (r - 1, c), (r, c + 1), (r, c - 1)]
             parts.append(part)
         expected = max(parts, key=lambda part: (len(part), [-min(part)[0], -min(part)[1]]), default=set())
-        assert set(zip(*(index.tolist() for index in np.nonzero(found[place])), strict=True)) == expected
+        assert (
+            set(zip(*(index.tolist() for index in np.nonzero(localisation.largest_component(mask))), strict=True))
+            == expected
+        )
 
 
 def test_grid_has_every_declared_setting_once_and_fits_them() -> None:
@@ -172,20 +140,10 @@ def test_grid_has_every_declared_setting_once_and_fits_them() -> None:
     for image in range(4):  # one setting of each kind, by hand
         for name, source in (("0.7/2/all", attention[image, 2]), ("0.7/mean/all", attention[image].mean(0))):
             box = brute_box(foreground(source.reshape(-1), 0.7).reshape(4, 4), 4)
-            assert fits[name][image] == pytest.approx(max(float(box_iou(box, true)) for true in truth[image]))
+            assert fits[name][image] == pytest.approx(float(best_fit(np.array([box], float), truth[image])[0]))
     heads = np.stack([fits[f"0.9/{head}/largest"] for head in range(6)])
     assert fits["0.9/best/largest"].tolist() == heads.max(0).tolist()
     assert localisation.mean_fits(found) == pytest.approx({name: 100 * fits[name].mean() for name in names})
-    with pytest.raises(ValueError, match="no true box"):
-        box_fits(attention[:1], [np.empty((0, 4))], 4)
-
-
-def test_freezing_takes_the_closest_setting() -> None:
-    assert Setting().name == "0.9/best/all"
-    assert localisation.closest({"a": 30.0, "b": 34.0, "c": 40.0}, 34.9) == "b"
-    assert localisation.closest({"a": 34.0, "b": 36.0}, 35.0) == "a"
-    with pytest.raises(ValueError, match="empty"):
-        localisation.closest({}, 34.9)
 
 
 def test_boxes_of_a_model_on_shapes_are_those_of_its_attention() -> None:

@@ -13,7 +13,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 from report_fixture import ROOT, fake_seed
 
-from lumix.evaluate.attention.localisation import box_iou, boxes_around, declared_grid, foreground
+from lumix.evaluate.attention.localisation import best_fit, boxes_around, declared_grid, foreground
 from lumix.train.embedded import shapes
 from report.load import Results
 
@@ -117,7 +117,7 @@ def test_attention_map_shows_the_head_whose_box_fits_best(results: Results) -> N
         top, bottom, left, right = test.boxes[index].tolist()
         heads = attention["example_attention"][index]
         boxes = boxes_around(foreground(heads.reshape(3, -1), 0.9).reshape(3, 4, 4), 4)
-        fit = box_iou(boxes, [left, top, right, bottom])
+        fit = best_fit(boxes, np.array([[left, top, right, bottom]], float))
         axes = figure.axes[index]
         assert axes.get_xlabel() == f"head {fit.argmax()}, IoU {100 * fit.max():.0f} %"
         assert axes.get_title() == test.class_names[int(test.labels[index])].replace("_", " ")

@@ -36,10 +36,8 @@ class Protocol:
     measured: frozenset[str] = frozenset()
 
 
-SPEEDS = (
-    *("speed", "speed_low", "speed_high", "images_per_second", "baseline_images_per_second"),
-    *("memory", "peak_bytes", "baseline_peak_bytes"),
-)
+SPEEDS = {"speed", "speed_low", "speed_high", "images_per_second", "baseline_images_per_second"}
+MEMORY = {"memory", "peak_bytes", "baseline_peak_bytes"}
 PROTOCOLS: dict[str, Protocol] = {
     "fgsm": Protocol("lumix.evaluate.robustness.fgsm"),
     "mixed_accuracy": Protocol("lumix.evaluate.robustness.mixed_accuracy"),
@@ -47,22 +45,14 @@ PROTOCOLS: dict[str, Protocol] = {
     "occlusion": Protocol("lumix.evaluate.robustness.occlusion"),
     "segmentation": Protocol("lumix.evaluate.segmentation.scoring"),
     "shuffling": Protocol("lumix.evaluate.robustness.shuffling"),
-    "throughput": Protocol("lumix.evaluate.throughput", frozenset(SPEEDS)),
+    "throughput": Protocol("lumix.evaluate.throughput", frozenset(SPEEDS | MEMORY)),
     "weak_localisation": Protocol("lumix.evaluate.attention.weak_localisation"),
     "weak_segmentation": Protocol("lumix.evaluate.attention.weak_segmentation"),
 }
-FIELDS = (
-    *("key", "protocol", "arguments", "checksum", "others", "fingerprint"),
-    *("n_samples", "values", "facts", "measured"),
-)
 
 
 def register(name: str, module: str, measured: Iterable[str] = ()) -> None:
-    """Add a protocol of another package; in every process that makes such evaluations, best at its import.
-
-    Raises:
-        ValueError: for a name that another module has.
-    """
+    """Add a protocol of another package, at its import in every process; ValueError for a name that is taken."""
     protocol = Protocol(module, frozenset(measured))
     if PROTOCOLS.setdefault(name, protocol) != protocol:
         raise ValueError(f"protocol {name!r} is {PROTOCOLS[name].module} already: choose another name")
@@ -129,12 +119,9 @@ def fingerprint() -> str:
 def read_evaluation(
     directory: Path, evaluation: Evaluation, others: Mapping[str, Path] | None = None, cache: Path | None = None
 ) -> dict[str, Any] | None:
-    """The cached evaluation of the weights that the run directory holds now, or None. Arguments as of `evaluate`.
+    """The cached evaluation of the weights that the run directory holds now, or None; RunError for a damaged file.
 
-    One in an older format, which lacks a field, counts as missing.
-
-    Raises:
-        RunError: for a damaged file, naming it and the remedy.
+    Arguments as of `evaluate`. One in an older format, without "measured", counts as missing.
     """
     path = (cache or directory / "eval") / f"{evaluation.key}.json"
     if not path.exists():
@@ -142,9 +129,8 @@ def read_evaluation(
     found = run_directory.read_json(path)
     if not isinstance(found, dict) or "key" not in found:
         raise run_directory.RunError(f"{path} is no evaluation: delete it and run the same command again")
-    checksums = {name: _checksum(other) for name, other in (others or {}).items()}
-    current = all(name in found for name in FIELDS)
-    return found if current and (found["checksum"], found["others"]) == (_checksum(directory), checksums) else None
+    current = "measured" in found and found | _checksums(directory, others or {}) == found
+    return found if current else None
 
 
 def read_arrays(cache: Path, evaluation: Evaluation) -> "dict[str, np.ndarray]":
@@ -169,7 +155,6 @@ def evaluate(
     """Evaluate the model of a finished run directory, or return what is cached for these very weights.
 
     Args:
-        directory: of a finished run.
         others: run directory of each second model that `evaluation.sources` names.
         cache: the folder that keeps <key>.json and, for arrays, <key>.npz; by default `directory`/eval.
         fresh_code: do not accept a cached result that other code of `lumix.evaluate` wrote.
@@ -193,19 +178,14 @@ def evaluate(
     start = time.monotonic()
     outcome = module.drive(model, card, evaluation.arguments | resolved, device)
     seconds = time.monotonic() - start
-    checksums = {"checksum": _checksum(directory), "others": {name: _checksum(path) for name, path in others.items()}}
-    return _write(cache or directory / "eval", evaluation, outcome, checksums, seconds)
+    return _write(cache or directory / "eval", evaluation, outcome, _checksums(directory, others), seconds)
 
 
 def trained_run(directory: Path) -> dict[str, Any]:
-    """The run that a run directory is of, as `Run.to_dict` wrote it.
-
-    Raises:
-        RunError: where the directory does not say so.
-    """
+    """The run that a run directory is of, as `Run.to_dict` wrote it; RunError where the directory does not say so."""
     path = directory / "config.json"
-    found = run_directory.read_json(path) if path.exists() else None
-    if not isinstance(found, dict) or not isinstance(found.get("run"), dict):
+    found: dict[str, Any] = run_directory.read_json(path) if path.exists() else {}
+    if "run" not in found:
         raise run_directory.RunError(f"{path} does not say which run was trained: run its table again")
     return dict(found["run"])
 
@@ -222,9 +202,8 @@ def _write(
         import numpy as np
 
         arrays: dict[str, Any] = dict(outcome.arrays)
-        run_directory.write_atomically(
-            folder / f"{evaluation.key}.npz", lambda file: np.savez_compressed(file, **arrays)
-        )
+        path = folder / f"{evaluation.key}.npz"
+        run_directory.write_atomically(path, lambda file: np.savez_compressed(file, **arrays))
     result = {
         "key": evaluation.key,
         "protocol": evaluation.protocol,
@@ -240,7 +219,8 @@ def _write(
     return result
 
 
-def _checksum(directory: Path) -> str | None:
-    """SHA-256 of the weights in a run directory, as result.json has it; None where there are none yet."""
-    result = run_directory.read_result(directory)
-    return None if result is None else str(result.get("checksum"))
+def _checksums(directory: Path, others: Mapping[str, Path]) -> dict[str, Any]:
+    """SHA-256 of the weights in each run directory, as result.json has it; None where there are none yet."""
+    results = {path: run_directory.read_result(path) for path in (directory, *others.values())}
+    found = {path: None if result is None else str(result.get("checksum")) for path, result in results.items()}
+    return {"checksum": found[directory], "others": {name: found[path] for name, path in others.items()}}

@@ -14,14 +14,15 @@ from lumix.train.data import load, normalise
 from lumix.train.folder import ignore_signals
 from lumix.train.imageset import ImageSet
 
+Card = Mapping[str, Any]  # of a trained model: its model.json
+Device = torch.device | str
 Statistics = Sequence[float]
 
 
 def robustness_transform(image_size: int, mean: Statistics, std: Statistics) -> Compose:
     """P-rob of evaluation.md 0: shorter side to 8/7 of the size, bilinear; centre crop; normalisation."""
-    return Compose(
-        [Resize(image_size * 256 // 224), CenterCrop(image_size), ToTensor(), Normalize(tuple(mean), tuple(std))]
-    )
+    resized = [Resize(image_size * 256 // 224), CenterCrop(image_size)]
+    return Compose([*resized, ToTensor(), Normalize(tuple(mean), tuple(std))])
 
 
 def squeeze_transform(image_size: int, mean: Statistics, std: Statistics) -> Compose:
@@ -32,11 +33,7 @@ def squeeze_transform(image_size: int, mean: Statistics, std: Statistics) -> Com
 def batches(
     dataset: Dataset[Any], batch_size: int, collate: Callable[[list[Any]], Any] | None = None, workers: int = -1
 ) -> Iterator[Any]:
-    """The samples in order, in batches.
-
-    Args:
-        workers: processes that read; -1 is one for each usable core where the set is worth the start.
-    """
+    """The samples in order, in batches; workers -1 is one for each usable core where the set is worth the start."""
     if workers < 0:
         cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
         workers = cores if len(dataset) > 4 * batch_size else 0  # type: ignore[arg-type]
@@ -50,21 +47,17 @@ def batches(
     )
 
 
-def test_images(card: Mapping[str, Any]) -> ImageSet:
-    """The clean test set of a model held in memory, from its card; files (ImageNet) are read in batches instead.
-
-    Raises:
-        ValueError: for a set that is read from files, or whose files are missing.
-    """
+def test_images(card: Card) -> ImageSet:
+    """The clean test set of a model held in memory, from its card; ValueError where its files are missing."""
     return load(Data(card["data"], card["image_size"]))[1]
 
 
-def normalised(images: Tensor, card: Mapping[str, Any]) -> Tensor:
+def normalised(images: Tensor, card: Card) -> Tensor:
     """uint8 images [B, C, H, W] as the model of a card was trained on, float32."""
     return normalise(images, tuple(card["mean"]), tuple(card["std"]))
 
 
-def resident_batches(images: ImageSet, card: Mapping[str, Any]) -> Iterator[tuple[Tensor, ImageSet]]:
+def resident_batches(images: ImageSet, card: Card) -> Iterator[tuple[Tensor, ImageSet]]:
     """A set in memory in order, 500 images at a time: normalised, and as they are with boxes and masks."""
     for start in range(0, len(images), 500):
         part = images[start : start + 500]

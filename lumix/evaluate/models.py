@@ -4,20 +4,16 @@ from collections.abc import Mapping
 from typing import Any
 
 import timm
-import torch
 from torch import nn
 
+from lumix.evaluate.images import Card, Device
 from lumix.train.checkpoint import load_model
 from lumix.train.files import data_root
 from lumix.train.run_directory import read_json
 
 
-def second_model(source: Mapping[str, Any], card: Mapping[str, Any], device: torch.device | str) -> nn.Module:
-    """The trained model of source["directory"], which must know the images of the model that `card` is of.
-
-    Raises:
-        ValueError: for one of other images.
-    """
+def second_model(source: Mapping[str, Any], card: Card, device: Device) -> nn.Module:
+    """The trained model of source["directory"]; ValueError where it knows other images than the model of `card`."""
     other = read_json(source["directory"] / "model.json")
     if (other["data"], other["image_size"]) != (card["data"], card["image_size"]):
         raise ValueError(
@@ -28,11 +24,7 @@ def second_model(source: Mapping[str, Any], card: Mapping[str, Any], device: tor
 
 
 def public_model(name: str) -> nn.Module:
-    """A headless timm model with its public weights, from `weights/<name>.pth` of the data root or else timm's hub.
-
-    Raises:
-        ValueError: where neither is to be had, naming the file.
-    """
+    """A headless timm model with its public weights, from `weights/<name>.pth` of the data root or else timm's hub."""
     path = data_root() / "weights" / f"{name}.pth"
     overlay = {"file": str(path)} if path.exists() else None
     try:

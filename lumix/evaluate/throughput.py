@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
+from itertools import accumulate
 from typing import Any
 
 import torch
@@ -18,6 +19,7 @@ from torch import nn
 from torch.profiler import ProfilerActivity, profile
 
 from lumix.evaluate.evaluation import Outcome, trained_run
+from lumix.evaluate.images import Card, Device
 from lumix.train.build import build_task
 from lumix.train.config import Run
 from lumix.train.data import normalise
@@ -29,15 +31,10 @@ from lumix.train.rng import step_generator
 Step = Callable[[int], None]
 
 
-def training_step(
-    run: Run, card: Mapping[str, Any], batch: int, precision: str, device: torch.device
-) -> tuple[Step, MixTask]:
+def training_step(run: Run, card: Card, batch: int, precision: str, device: torch.device) -> tuple[Step, MixTask]:
     """A function of the step's number that takes one training step of `run`, and the task behind it.
 
-    Args:
-        card: "in_chans", "num_classes", "image_size", "mean" and "std" of the images, as in model.json.
-        batch: images of a step.
-        precision: "float32", "bfloat16" or "float16", in place of the run's.
+    `batch` images of the shape that `card` says; `precision` float32, bfloat16 or float16, in place of the run's.
     """
     network = build_model(run.model, card["num_classes"], card["in_chans"], card["image_size"], seed=0).to(device)
     mean, std = tuple(card["mean"]), tuple(card["std"])
@@ -78,7 +75,7 @@ def take_turns(steps: Mapping[str, Step], rounds: int, per_round: int, device: t
     return seconds
 
 
-def peak_memory(step: Callable[[], None], device: torch.device) -> int:
+def peak_memory(step: Callable[[], Any], device: torch.device) -> int:
     """Largest number of bytes that torch holds during `step` above what it held before."""
     if device.type == "cuda":
         _wait(device)
@@ -92,11 +89,8 @@ def peak_memory(step: Callable[[], None], device: torch.device) -> int:
     assert recorded.profiler is not None
     assert recorded.profiler.kineto_results is not None
     events = [event for event in recorded.profiler.kineto_results.events() if event.name() == "[memory]"]
-    held, peak = 0, 0
-    for event in sorted(events, key=lambda event: event.start_ns()):
-        held += event.nbytes()
-        peak = max(peak, held)
-    return peak
+    held = accumulate(event.nbytes() for event in sorted(events, key=lambda event: event.start_ns()))
+    return max(held, default=0)
 
 
 def _wait(device: torch.device) -> None:
@@ -117,22 +111,19 @@ def undisturbed(device: torch.device) -> Iterator[None]:
             torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32 = tf32
 
 
-def drive(
-    model: nn.Module, card: Mapping[str, Any], arguments: Mapping[str, Any], device: torch.device | str
-) -> Outcome:
+def drive(model: nn.Module, card: Card, arguments: Mapping[str, Any], device: Device) -> Outcome:
     """Speed and memory of a run as a share of a baseline's; its trained weights play no part, only their shapes.
 
     Arguments: "baseline", the run beside it; "every_batch", whether methods act on every batch; "batch"; "precision";
     "warmup" steps of each; "rounds" in turn of "steps" each.
 
     Values: "speed" and "memory" in percent of the baseline's (speed: the median over rounds; "speed_low", "speed_high":
-    its quartiles), "images_per_second", "baseline_images_per_second", "peak_bytes", "baseline_peak_bytes",
-    "parameters" in thousands.
+    its quartiles), what they are made of, and "parameters" in thousands.
     """
     device = torch.device(device)
     batch, precision = arguments["batch"], arguments["precision"]
-    configurations = {"run": card["run"], "baseline": trained_run(arguments["baseline"]["directory"])}
-    runs = {name: Run.from_dict(configuration) for name, configuration in configurations.items()}
+    runs = {"run": card["run"], "baseline": trained_run(arguments["baseline"]["directory"])}
+    runs = {name: Run.from_dict(configuration) for name, configuration in runs.items()}
     if arguments["every_batch"]:
         runs = {name: on_every_batch(run) for name, run in runs.items()}
     with undisturbed(device):
@@ -140,7 +131,11 @@ def drive(
         take_turns(steps, 1, arguments["warmup"], device)
         # The numbers of warm-up steps count from 0 again: equal draws for both contenders is all that matters.
         seconds = take_turns(steps, arguments["rounds"], arguments["steps"], device)
-        peaks = {name: _largest(step, arguments["steps"], device) for name, step in steps.items()}
+        # Over some steps, as a method may not do the same at each.
+        rounds = {
+            name: partial(take_turns, {name: step}, 1, arguments["steps"], device) for name, step in steps.items()
+        }
+        peaks = {name: peak_memory(some, device) for name, some in rounds.items()}
     shares = [100 * base / own for own, base in zip(seconds["run"], seconds["baseline"], strict=True)]
     low, middle, high = statistics.quantiles(shares, n=4)
     images = batch * arguments["steps"]
@@ -151,18 +146,8 @@ def drive(
         "memory": 100 * peaks["run"] / peaks["baseline"],
         "images_per_second": images / statistics.median(seconds["run"]),
         "baseline_images_per_second": images / statistics.median(seconds["baseline"]),
-        "peak_bytes": float(peaks["run"]),
-        "baseline_peak_bytes": float(peaks["baseline"]),
+        "peak_bytes": peaks["run"],
+        "baseline_peak_bytes": peaks["baseline"],
         "parameters": sum(parameter.numel() for parameter in model.parameters()) / 1000,
     }
     return Outcome(values, n_samples=2 * images * arguments["rounds"])
-
-
-def _largest(step: Step, steps: int, device: torch.device) -> int:
-    """Peak memory over some steps, as a method may not do the same at each."""
-
-    def some() -> None:
-        for number in range(steps):
-            step(number)
-
-    return peak_memory(some, device)

@@ -2,15 +2,21 @@
 
 Definitions of evaluation.md 7 and 8. A mask is the smallest set of strongest patches that holds a share of the
 attention (`foreground`); its box is the tight one around all kept patches. Boxes are (x1, y1, x2, y2), half-open, in
-pixels. Pure functions of CPU arrays.
+pixels.
 """
 
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 from numpy.typing import ArrayLike, NDArray
+from torch import Tensor, nn
+from torchvision.ops import box_iou
+
+from lumix.train.attention import class_attention
+from lumix.train.imageset import boxes_of
 
 Masks = NDArray[np.bool_]
 Boxes = NDArray[np.float64]
@@ -45,14 +51,20 @@ def declared_grid(heads: int) -> list[Setting]:
     return [Setting(*values) for values in itertools.product(MASSES, names, REGIONS)]
 
 
-def closest(grid: Mapping[str, float], reference: float) -> str:
-    """The name of the setting whose value is closest to `reference`; of equally close ones the first.
+def token_side(tokens: int) -> int:
+    """Side of a square grid of tokens; ValueError where there is none."""
+    side = round(tokens**0.5)
+    if side * side != tokens:
+        raise ValueError(f"{tokens} patches are no square grid")
+    return side
 
-    Evaluated once on the public weights, before any model of ours is looked at.
-    """
-    if not grid:
-        raise ValueError("the grid is empty: evaluate the declared settings first")
-    return min(grid, key=lambda name: abs(grid[name] - reference))
+
+@torch.inference_mode()
+def attention_grid(model: nn.Module, images: Tensor) -> NDArray[np.float64]:
+    """Attention of the class token in the last block, [B, heads, R, C], patches where they are in the image."""
+    attention = class_attention(model, images)
+    side = token_side(attention.shape[-1])
+    return attention.double().cpu().unflatten(-1, (side, side)).numpy()
 
 
 def foreground(attention: ArrayLike, mass: float) -> Masks:
@@ -85,7 +97,7 @@ def enlarged(masks: Masks, factor: int) -> Masks:
     return masks.repeat(factor, axis=-2).repeat(factor, axis=-1)
 
 
-def jaccard(masks: Masks, target: ArrayLike, exclude_void: bool = False) -> float | None:
+def jaccard(masks: Masks, target: NDArray[np.uint8], exclude_void: bool = False) -> float | None:
     """Intersection over union of the best head, averaged over the object classes in one image, in percent.
 
     Args:
@@ -95,75 +107,37 @@ def jaccard(masks: Masks, target: ArrayLike, exclude_void: bool = False) -> floa
 
     Returns:
         None for an image without object, which the average over images leaves out.
-
-    Raises:
-        ValueError: for shapes that differ or masks that are empty arrays.
     """
-    truth, found = np.asarray(target), np.asarray(masks, dtype=np.bool_)
-    if found.ndim != 3 or not found.size or found.shape[1:] != truth.shape:
-        raise ValueError(f"masks {list(found.shape)} must be [heads, H, W] over a target of [H, W] {list(truth.shape)}")
-    if exclude_void:
-        found = found & (truth != VOID)
-    classes = [value for value in np.unique(truth).tolist() if value not in (BACKGROUND, VOID)]
+    found = masks & (target != VOID) if exclude_void else masks
     best = []
-    for value in classes:
-        region = truth == value
+    for value in np.setdiff1d(target, (BACKGROUND, VOID)):
+        region = target == value
         inter, union = (found & region).sum((1, 2)), (found | region).sum((1, 2))
         best.append(float((inter / union).max()))  # the union holds at least the region, which is not empty
     return 100 * sum(best) / len(best) if best else None
 
 
-def largest_component(masks: Masks) -> Masks:
-    """Of each mask [..., R, C] the 4-connected component with most patches; of equally large ones the first by rows."""
+def largest_component(mask: Masks) -> Masks:
+    """The 4-connected component of a mask [R, C] with most patches; of equally large ones the first by rows."""
     from scipy import ndimage
 
-    flat = masks.reshape(-1, *masks.shape[-2:])
-    within = np.zeros((3, 3, 3), dtype=np.int64)  # neighbours share an edge in one mask, never across masks
-    within[1] = ndimage.generate_binary_structure(2, 1)
-    labels, count = ndimage.label(flat, within)
-    if not count:
-        return np.zeros_like(masks)
-    sizes = np.bincount(labels.ravel())[1:]
-    first = np.unique(labels[labels > 0], return_index=True)[1]  # in reading order, hence mask by mask
-    owner = np.nonzero(flat)[0][first]
-    order = np.lexsort((first, -sizes, owner))
-    winner = np.zeros(len(flat), dtype=np.int64)  # 0, the background's label, wins in an empty mask
-    heads = order[np.unique(owner[order], return_index=True)[1]]
-    winner[owner[heads]] = heads + 1
-    return (flat & (labels == winner[:, None, None])).reshape(masks.shape)
+    labels, _ = ndimage.label(mask)
+    sizes = np.bincount(labels[mask])
+    return np.asarray(labels == sizes.argmax())
 
 
 def boxes_around(masks: Masks, patch: int) -> Boxes:
-    """The tight box [..., 4] around the patches of masks [..., R, C]; (0, 0, 0, 0) where there is none."""
-    sides = []
-    for axis in (-2, -1):
-        used = np.asarray(masks.any(axis))  # which columns, then which rows
-        length = used.shape[-1]
-        first, behind = used.argmax(-1), length - used[..., ::-1].argmax(-1)
-        sides.append((first, np.where(used.any(-1), behind, first)))
-    (left, right), (top, bottom) = sides
-    return patch * np.stack((left, top, right, bottom), axis=-1).astype(np.float64)
+    """The tight box [N, 4] around the patches of masks [N, R, C], each with a patch at least."""
+    top, bottom, left, right = boxes_of(torch.from_numpy(masks.astype(np.uint8))).unbind(1)
+    return patch * torch.stack((left, top, right, bottom), 1).double().numpy()
 
 
-def box_iou(first: ArrayLike, second: ArrayLike) -> NDArray[np.float64]:
-    """Intersection over union in [0, 1] of boxes [..., 4] and [..., 4], broadcast; 0 where a box has no area.
-
-    Raises:
-        ValueError: for another last dimension or NaN.
-    """
-    a, b = np.asarray(first, dtype=np.float64), np.asarray(second, dtype=np.float64)
-    if a.shape[-1:] != (4,) or b.shape[-1:] != (4,) or np.isnan(a).any() or np.isnan(b).any():
-        raise ValueError(f"boxes must be [..., 4] without NaN, not {list(a.shape)} and {list(b.shape)}")
-    low, high = np.maximum(a[..., :2], b[..., :2]), np.minimum(a[..., 2:], b[..., 2:])
-    inter = (high - low).clip(min=0).prod(-1)
-    areas = [(box[..., 2:] - box[..., :2]).clip(min=0).prod(-1) for box in (a, b)]
-    union = areas[0] + areas[1] - inter
-    # A box turned inside out has area 0; so must be its overlap with anything.
-    proper = (areas[0] > 0) & (areas[1] > 0)
-    return np.asarray(np.where(proper, inter / np.where(union > 0, union, 1), 0.0))
+def best_fit(boxes: Boxes, truth: Boxes) -> NDArray[np.float64]:
+    """The largest intersection over union, [N] in [0, 1], of each of boxes [N, 4] with one of truth [K, 4]."""
+    return box_iou(torch.from_numpy(boxes), torch.from_numpy(truth)).amax(1).numpy()
 
 
-def box_fits(attention: NDArray[np.float64], truth: Sequence[ArrayLike], patch: int) -> NDArray[np.float64]:
+def box_fits(attention: NDArray[np.float64], truth: Sequence[Boxes], patch: int) -> NDArray[np.float64]:
     """The best IoU in [0, 1] over the true boxes, under every setting in the order of `declared_grid`.
 
     Args:
@@ -173,20 +147,16 @@ def box_fits(attention: NDArray[np.float64], truth: Sequence[ArrayLike], patch: 
 
     Returns:
         [masses, 2 + heads, regions, N].
-
-    Raises:
-        ValueError: for an image without box, or attention that `foreground` refuses.
     """
     images, heads = attention.shape[:2]
-    true = _padded(truth)
     with_mean = np.concatenate((attention, attention.mean(1, keepdims=True)), axis=1)
     found = np.empty((len(MASSES), 2 + heads, len(REGIONS), images))
     for i, mass in enumerate(MASSES):
         kept = foreground(with_mean.reshape(images, heads + 1, -1), mass).reshape(with_mean.shape)
-        for j, region in enumerate(REGIONS):
-            boxes = boxes_around(kept if region == "all" else largest_component(kept), patch)
-            fit = box_iou(boxes[:, :, None], true[:, None]).max(axis=2).T  # [heads and mean, N]
-            found[i, :, j] = np.vstack((fit[heads], fit[:heads].max(0), fit[:heads]))
+        for (j, region), n in itertools.product(enumerate(REGIONS), range(images)):
+            masks = kept[n] if region == "all" else np.stack([largest_component(mask) for mask in kept[n]])
+            fit = best_fit(boxes_around(masks, patch), truth[n])
+            found[i, :, j, n] = fit[heads], fit[:heads].max(), *fit[:heads]
     return found
 
 
@@ -194,14 +164,3 @@ def mean_fits(fits: NDArray[np.float64]) -> dict[str, float]:
     """Mean over images in percent, by the name of the setting, of the fits that `box_fits` found."""
     names = [setting.name for setting in declared_grid(fits.shape[1] - 2)]
     return dict(zip(names, (100 * fits.mean(-1)).ravel().tolist(), strict=True))
-
-
-def _padded(truth: Sequence[ArrayLike]) -> Boxes:
-    """True boxes [N, K, 4] for the largest K, filled up with boxes without area, which fit nothing."""
-    arrays = [np.asarray(boxes, dtype=np.float64) for boxes in truth]
-    if any(boxes.ndim != 2 or not len(boxes) for boxes in arrays):
-        raise ValueError("an image has no true box: leave it out")
-    padded = np.zeros((len(arrays), max(map(len, arrays)), 4))
-    for row, boxes in zip(padded, arrays, strict=True):
-        row[: len(boxes)] = boxes
-    return padded

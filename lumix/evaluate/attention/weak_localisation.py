@@ -14,10 +14,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from lumix.evaluate.attention.localisation import Boxes, Setting, box_fits, box_iou, closest, mean_fits
-from lumix.evaluate.attention.maps import attention_grid
+from lumix.evaluate.attention.localisation import Boxes, Setting, attention_grid, best_fit, box_fits, mean_fits
 from lumix.evaluate.evaluation import Outcome
-from lumix.evaluate.images import batches, resident_batches, squeeze_transform, test_images
+from lumix.evaluate.images import Card, Device, batches, resident_batches, squeeze_transform, test_images
 from lumix.evaluate.models import public_model
 from lumix.train.attention import check_class_attention
 from lumix.train.data import is_resident
@@ -31,9 +30,7 @@ Batches = Iterator[tuple[Tensor, list[Boxes]]]  # normalised images, and the tru
 Floats = NDArray[np.float64]
 
 
-def drive(
-    model: nn.Module, card: Mapping[str, Any], arguments: Mapping[str, Any], device: torch.device | str
-) -> Outcome:
+def drive(model: nn.Module, card: Card, arguments: Mapping[str, Any], device: Device) -> Outcome:
     """Mean IoU of boxes in percent: "iou" of the chosen setting, "iou_mean_head" of the start point with the attention
     averaged over heads, and "whole_image" of the box around everything.
 
@@ -48,48 +45,35 @@ def drive(
     grid = mean_fits(fits)
     if setting not in grid:
         raise ValueError(f"setting {setting!r} is not in the declared grid; it begins with {Setting().name}")
-    return Outcome(
-        values={
-            "iou": grid[setting],
-            "iou_mean_head": grid[Setting(head="mean").name],
-            "whole_image": 100 * float(whole.mean()),
-        },
-        n_samples=len(whole),
-        arrays={"example_attention": examples, "grid_iou": 100 * fits.mean(-1)},
-        facts={"setting": setting},
-    )
+    values = {"iou": grid[setting], "iou_mean_head": grid[Setting(head="mean").name]}
+    values["whole_image"] = 100 * float(whole.mean())
+    arrays = {"example_attention": examples, "grid_iou": 100 * fits.mean(-1)}
+    return Outcome(values, len(whole), arrays, {"setting": setting})
 
 
-def _frozen(arguments: Mapping[str, Any], card: Mapping[str, Any], device: torch.device | str) -> str:
-    """The declared setting that comes closest to the paper on the public weights."""
-    fits, _, _ = _fits(public_model(arguments["public_weights"]).to(device).eval(), card, device)
-    return closest(mean_fits(fits), arguments["reference"])
+def _frozen(arguments: Mapping[str, Any], card: Card, device: Device) -> str:
+    """The declared setting that comes closest to the paper on the public weights; of equally close ones the first."""
+    grid = mean_fits(_fits(public_model(arguments["public_weights"]).to(device).eval(), card, device)[0])
+    return min(grid, key=lambda name: abs(grid[name] - arguments["reference"]))
 
 
-def _fits(
-    model: nn.Module, card: Mapping[str, Any], device: torch.device | str
-) -> tuple[Floats, Floats, NDArray[np.float32]]:
+def _fits(model: nn.Module, card: Card, device: Device) -> tuple[Floats, Floats, NDArray[np.float32]]:
     """IoU of each image under each setting and of the whole image's box, and the first images' attention."""
     check_class_attention(model)
     size = card["image_size"]
+    everything = np.array([[0.0, 0.0, size, size]])
     parts: list[Floats] = []
     whole: list[float] = []
     examples: list[NDArray[np.float32]] = []
-    for images, truth in _batches(card):
+    for images, truth in _resident(card) if is_resident(card["data"]) else _imagenet(card):
         attention = attention_grid(model, images.to(device))
         parts.append(box_fits(attention, truth, size // attention.shape[2]))
-        whole += [float(box_iou([0, 0, size, size], boxes).max()) for boxes in truth]
+        whole += [best_fit(everything, boxes).item() for boxes in truth]
         examples = examples or [attention[:EXAMPLES].astype(np.float32)]
-    if not parts:
-        raise ValueError(f"{card['data']} has no test image with a box")
     return np.concatenate(parts, axis=-1), np.array(whole), examples[0]
 
 
-def _batches(card: Mapping[str, Any]) -> Batches:
-    return _resident(card) if is_resident(card["data"]) else _imagenet(card)
-
-
-def _resident(card: Mapping[str, Any]) -> Batches:
+def _resident(card: Card) -> Batches:
     images = test_images(card)
     if images.boxes is None:
         raise ValueError(f"{card['data']} has no boxes: use shapes, tiny_imagenet or imagenet")
@@ -102,7 +86,7 @@ def _resident(card: Mapping[str, Any]) -> Batches:
 class _Pictures(ClassFolders):
     """ImageNet's validation images with their boxes, both squeezed to `size` x `size`."""
 
-    def __init__(self, root: Path, boxes: Path, card: Mapping[str, Any]) -> None:
+    def __init__(self, root: Path, boxes: Path, card: Card) -> None:
         super().__init__(root, squeeze_transform(card["image_size"], card["mean"], card["std"]))
         if not boxes.is_dir():
             raise ValueError(
@@ -121,11 +105,7 @@ class _Pictures(ClassFolders):
 
 
 def read_boxes(path: Path) -> Boxes:
-    """The boxes [K, 4] (x1, y1, x2, y2) in an XML file of ImageNet or Pascal VOC, in pixels of the original picture.
-
-    Raises:
-        ValueError: for a file that is missing, damaged or without box, naming it.
-    """
+    """The boxes [K, 4] in an XML file of ImageNet, in pixels of the original picture; ValueError where none is read."""
     try:
         found = [
             [float(box.findtext(side, "")) for side in ("xmin", "ymin", "xmax", "ymax")]
@@ -138,10 +118,8 @@ def read_boxes(path: Path) -> Boxes:
     return np.array(found)
 
 
-def _pairs(samples: list[tuple[Tensor, Boxes]]) -> tuple[Tensor, list[Boxes]]:
-    return torch.stack([image for image, _ in samples]), [boxes for _, boxes in samples]
-
-
-def _imagenet(card: Mapping[str, Any]) -> Batches:
+def _imagenet(card: Card) -> Batches:
     root = data_root() / "imagenet"
-    yield from batches(_Pictures(root / "val", root / BOXES, card), 256, _pairs)
+    for samples in batches(_Pictures(root / "val", root / BOXES, card), 256, list):
+        pictures, boxes = zip(*samples, strict=True)
+        yield torch.stack(pictures), list(boxes)

@@ -9,28 +9,22 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 from torchvision.datasets import VOCSegmentation
 
-from lumix.evaluate.attention.localisation import enlarged, foreground, jaccard
-from lumix.evaluate.attention.maps import attention_grid
+from lumix.evaluate.attention.localisation import attention_grid, enlarged, foreground, jaccard
 from lumix.evaluate.evaluation import Outcome
-from lumix.evaluate.images import batches, class_masks, resident_batches, squeeze_transform, test_images
+from lumix.evaluate.images import Card, Device, batches, class_masks, resident_batches, squeeze_transform, test_images
 from lumix.train.attention import check_class_attention
 from lumix.train.data import is_resident
 from lumix.train.files import data_root
 
 VOC_SIZE = 512
 
-Targets = NDArray[np.uint8]
 
-
-def drive(
-    model: nn.Module, card: Mapping[str, Any], arguments: Mapping[str, Any], device: torch.device | str
-) -> Outcome:
+def drive(model: nn.Module, card: Card, arguments: Mapping[str, Any], device: Device) -> Outcome:
     """Mean Jaccard index over images, with void pixels in the union as published, and without them.
 
     Arguments: "mass", the share of the attention that a mask holds (published: 0.9).
@@ -39,38 +33,30 @@ def drive(
     resident = is_resident(card["data"])
     reader = model if resident else _at_voc_size(model)
     found: dict[bool, list[float | None]] = {False: [], True: []}
-    for images, targets in _resident(card) if resident else _voc(card):
+    for images, targets in _resident(card) if resident else batches(_Voc(card), 16):
         attention = attention_grid(reader, images.to(device))
         kept = foreground(attention.reshape(*attention.shape[:2], -1), arguments["mass"]).reshape(attention.shape)
         masks = enlarged(kept, images.shape[-1] // attention.shape[-1])
         for exclude, values in found.items():
-            values += [jaccard(mask, target, exclude) for mask, target in zip(masks, targets, strict=True)]
-    scored = {exclude: [value for value in values if value is not None] for exclude, values in found.items()}
-    if not scored[False]:
-        raise ValueError(f"no image of {card['data']} shows an object")
-    return Outcome(
-        values={
-            "jaccard": float(np.mean(scored[False])),
-            "jaccard_exclude_void": float(np.mean(scored[True])),
-            "skipped": len(found[False]) - len(scored[False]),
-        },
-        n_samples=len(scored[False]),
-    )
+            values += [jaccard(mask, target, exclude) for mask, target in zip(masks, targets.numpy(), strict=True)]
+    published, without_void = ([value for value in values if value is not None] for values in found.values())
+    means = {"jaccard": float(np.mean(published)), "jaccard_exclude_void": float(np.mean(without_void))}
+    return Outcome(means | {"skipped": len(found[False]) - len(published)}, len(published))
 
 
-def _resident(card: Mapping[str, Any]) -> Iterator[tuple[Tensor, Targets]]:
+def _resident(card: Card) -> Iterator[tuple[Tensor, Tensor]]:
     """Normalised images and targets uint8 [B, H, W]."""
     images = test_images(card)
     if images.masks is None:
         raise ValueError(f"{card['data']} has no masks: use shapes, or an ImageNet model for Pascal VOC")
     for pixels, part in resident_batches(images, card):
-        yield pixels, class_masks(part).numpy()
+        yield pixels, class_masks(part)
 
 
 class _Voc(Dataset[tuple[Tensor, Tensor]]):
     """Pascal VOC 2012 val as (normalised image, classes uint8 [512, 512]); bilinear and nearest."""
 
-    def __init__(self, card: Mapping[str, Any]) -> None:
+    def __init__(self, card: Card) -> None:
         root = data_root()
         try:
             self.pictures = VOCSegmentation(str(root), year="2012", image_set="val", download=False)
@@ -88,11 +74,6 @@ class _Voc(Dataset[tuple[Tensor, Tensor]]):
         image, target = self.pictures[index]
         classes = np.array(target.resize((VOC_SIZE, VOC_SIZE), Image.Resampling.NEAREST), dtype=np.uint8)
         return self.transform(image), torch.from_numpy(classes)
-
-
-def _voc(card: Mapping[str, Any]) -> Iterator[tuple[Tensor, Targets]]:
-    for images, targets in batches(_Voc(card), 16):
-        yield images, targets.numpy()
 
 
 def _at_voc_size(model: nn.Module) -> nn.Module:

@@ -6,17 +6,20 @@ scale: fresh scenes of shapes and shapes never trained on (mini), CIFAR-100's te
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from lumix.evaluate.images import normalised, test_images
-from lumix.evaluate.natural.out_of_distribution import anomaly_score
+from lumix.evaluate.images import Card, Device, normalised, test_images
+from lumix.evaluate.natural.calibration import class_probabilities
 from lumix.train.embedded import SHAPES_SIZE, shapes
 from lumix.train.files import data_root, tiny_imagenet
 from lumix.train.imageset import ImageSet
+
+Floats = NDArray[np.float32]
 
 NATURAL_SEED, UNKNOWN_SEED = 2, 3  # of fresh scenes; 0 and 1 are the training and the test set
 
@@ -32,25 +35,16 @@ SHARED_WITH_CIFAR100 = frozenset(
 )
 
 
-@dataclass(frozen=True)
-class NaturalSets:
-    """Images uint8 [N, C, H, W]; labels count among the kept classes.
+class NaturalSets(NamedTuple):
+    """Images uint8 [N, C, H, W]; labels count among the kept classes."""
 
-    Attributes:
-        natural: of the kept `classes`, all of them wrong by the reference model.
-        inside: clean test images of `known_classes`.
-        outside: of unknown classes, those that the reference model is surest about.
-    """
-
-    natural: Tensor
+    natural: Tensor  # of the kept `classes`, all of them wrong by the reference model
     labels: Tensor
-    inside: Tensor
-    outside: Tensor
+    inside: Tensor  # clean test images of `known_classes`
+    outside: Tensor  # of unknown classes, those that the reference model is surest about
 
 
-def stand_ins(
-    card: Mapping[str, Any], arguments: Mapping[str, Any], reference: nn.Module, device: torch.device | str
-) -> NaturalSets:
+def stand_ins(card: Card, arguments: Mapping[str, Any], reference: nn.Module, device: Device) -> NaturalSets:
     """The sets for a model of small images.
 
     Args:
@@ -66,28 +60,27 @@ def stand_ins(
     pool, inside, unknown = _pools(card, arguments)
     of_classes = _only(pool, arguments["classes"])
     logits = logits_of_images(reference, of_classes.images, card, device)[:, arguments["classes"]]
-    wrong = logits.argmax(1) != of_classes.labels
+    wrong = torch.from_numpy(logits.argmax(1)) != of_classes.labels
     inside = _only(inside, arguments["known_classes"])
     wanted = round(len(inside) * arguments["share"])
     if len(unknown) < wanted:
         raise ValueError(f"{wanted} images of unknown classes are wanted and the pool has {len(unknown)}: enlarge it")
-    doubt = anomaly_score(logits_of_images(reference, unknown, card, device).numpy(), arguments["known_classes"])
-    surest = torch.from_numpy(doubt).argsort(stable=True)[:wanted]
+    sure = class_probabilities(logits_of_images(reference, unknown, card, device), arguments["known_classes"]).max(1)
+    surest = np.argsort(-sure, kind="stable")[:wanted]
     return NaturalSets(of_classes.images[wrong], of_classes.labels[wrong], inside.images, unknown[surest])
 
 
-def _pools(card: Mapping[str, Any], arguments: Mapping[str, Any]) -> tuple[ImageSet, ImageSet, Tensor]:
+def _pools(card: Card, arguments: Mapping[str, Any]) -> tuple[ImageSet, ImageSet, Tensor]:
     """Images to filter by the reference, clean test images, and images of unknown classes."""
-    name, size = card["data"], card["image_size"]
-    if name not in ("shapes", "cifar100"):
-        raise ValueError(f"there is no natural-adversarial stand-in for {name}: use shapes, cifar100 or imagenet")
-    test = test_images(card)
+    name, test = card["data"], test_images(card)
     if name == "shapes":
-        factor = size // SHAPES_SIZE
+        factor = card["image_size"] // SHAPES_SIZE
         fresh = shapes(arguments["pool"], seed=NATURAL_SEED).enlarged(factor)
         unknown = shapes(arguments["unknown_pool"], seed=UNKNOWN_SEED, unseen=True).enlarged(factor)
         return fresh, test, unknown.images
-    return test, test, _unknown_to_cifar100(arguments["unknown_pool"], size)
+    if name == "cifar100":
+        return test, test, _unknown_to_cifar100(arguments["unknown_pool"], card["image_size"])
+    raise ValueError(f"there is no natural-adversarial stand-in for {name}: use shapes, cifar100 or imagenet")
 
 
 def _unknown_to_cifar100(count: int, size: int) -> Tensor:
@@ -96,8 +89,7 @@ def _unknown_to_cifar100(count: int, size: int) -> Tensor:
     own = torch.tensor([wnid not in SHARED_WITH_CIFAR100 for wnid in train.class_names])
     images = train.images[own[train.labels].nonzero().squeeze(1)[:count]]
     small = torch.nn.functional.avg_pool2d(images.float(), 2).round().to(torch.uint8)
-    factor = size // 32
-    return small.repeat_interleave(factor, 2).repeat_interleave(factor, 3)
+    return small.repeat_interleave(size // 32, 2).repeat_interleave(size // 32, 3)
 
 
 def _only(images: ImageSet, classes: Sequence[int]) -> ImageSet:
@@ -109,19 +101,12 @@ def _only(images: ImageSet, classes: Sequence[int]) -> ImageSet:
     return ImageSet(images.images[kept], labels[kept], len(classes), images.mean, images.std)
 
 
-def logits_of_images(model: nn.Module, images: Tensor, card: Mapping[str, Any], device: torch.device | str) -> Tensor:
-    """Logits [N, C] float32 on the CPU of uint8 images, normalised as the card says."""
+def logits_of_images(model: nn.Module, images: Tensor, card: Card, device: Device) -> Floats:
+    """Logits [N, C] of uint8 images, normalised as the card says."""
     return logits_of(model, (normalised(part.to(device), card) for part in images.split(1000)), device)
 
 
 @torch.inference_mode()
-def logits_of(model: nn.Module, batches: Iterable[Tensor], device: torch.device | str) -> Tensor:
-    """Logits [N, C] float32 on the CPU of batches of normalised images.
-
-    Raises:
-        ValueError: for no images.
-    """
-    found = [model(images.to(device)).float().cpu() for images in batches]
-    if not found:
-        raise ValueError("there is no image to evaluate: put the data set under the data root, or set LUMIX_DATA")
-    return torch.cat(found)
+def logits_of(model: nn.Module, batches: Iterable[Tensor], device: Device) -> Floats:
+    """Logits [N, C] of batches of normalised images."""
+    return torch.cat([model(images.to(device)).float().cpu() for images in batches]).numpy()

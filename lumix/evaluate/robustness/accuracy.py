@@ -3,14 +3,14 @@
 Corruptions act on pixels in [0, 1], before normalisation (P-rob of Naseer et al.).
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.utils.data import Subset
 
-from lumix.evaluate.images import batches, robustness_transform, test_images
+from lumix.evaluate.images import Card, Device, batches, robustness_transform, test_images
 from lumix.train.data import is_resident
 from lumix.train.files import data_root
 from lumix.train.folder import ClassFolders
@@ -20,23 +20,23 @@ DRAWS = ("per_batch", "per_image")
 
 
 def pixel_batches(
-    card: Mapping[str, Any], device: torch.device | str, batch_size: int, shuffle_seed: int | None = None
+    card: Card, device: Device, batch_size: int, shuffle_seed: int | None = None
 ) -> Iterator[tuple[int, Tensor, Tensor]]:
     """The batches of the test set: place of the batch, images [B, C, S, S] in [0, 1], labels [B] int64.
 
-    The images come in the order of the set, or shuffled once by a seed.
-
-    Sets in memory come as they are. ImageNet's `val` folder goes through P-rob: shorter side to 256, bilinear, centre
-    crop of 224, in proportion for other sizes.
+    The images come in the order of the set, or shuffled once by a seed. Sets in memory come as they are, ImageNet's
+    `val` folder through P-rob.
     """
     resident = test_images(card) if is_resident(card["data"]) else None
-    dataset: Any = resident if resident is not None else _folder(card)
-    count = len(dataset)
-    if not count:
+    dataset: Any = resident
+    if resident is None:
+        unnormalised = robustness_transform(card["image_size"], (0.0,) * 3, (1.0,) * 3)
+        dataset = ClassFolders(data_root() / card["data"] / "val", unnormalised)
+    if not len(dataset):
         raise ValueError(f"the test set of {card['data']} holds no images: put them under the data root")
-    order = torch.arange(count)
+    order = torch.arange(len(dataset))
     if shuffle_seed is not None:
-        order = torch.randperm(count, generator=torch.Generator().manual_seed(stream_seed(shuffle_seed, "order")))
+        order = torch.randperm(len(order), generator=torch.Generator().manual_seed(stream_seed(shuffle_seed, "order")))
     if resident is not None:
         parts = (resident[chosen].to(device) for chosen in order.split(batch_size))
         loaded: Iterator[tuple[Tensor, Tensor]] = ((part.images.float() / 255, part.labels) for part in parts)
@@ -46,42 +46,23 @@ def pixel_batches(
         yield place, images.to(device), labels.to(device)
 
 
-def _folder(card: Mapping[str, Any]) -> ClassFolders:
-    unnormalised = robustness_transform(card["image_size"], (0.0,) * 3, (1.0,) * 3)
-    return ClassFolders(data_root() / card["data"] / "val", unnormalised)
-
-
-def normaliser(card: Mapping[str, Any], device: torch.device | str) -> Callable[[Tensor], Tensor]:
+def normaliser(card: Card, device: Device) -> Callable[[Tensor], Tensor]:
     """Images [B, C, H, W] in [0, 1] -> as the model was trained on; differentiable."""
     mean, std = (torch.tensor(card[name], device=device).view(1, -1, 1, 1) for name in ("mean", "std"))
     return lambda images: (images - mean) / std
 
 
 def correct(logits: Tensor, labels: Tensor) -> Tensor:
-    """[B] bool, whether the largest of logits [B, C] is that of the label [B]; of equal ones the first counts.
-
-    Raises:
-        ValueError: for logits that are not finite.
-    """
+    """[B] bool, whether the largest of logits [B, C], of equal ones the first, is that of the label [B]."""
     if not bool(logits.isfinite().all()):
         raise ValueError("the model's scores are not all finite numbers: its weights are damaged")
     return logits.argmax(dim=1) == labels
 
 
 def percent(count: Tensor | int, samples: int) -> float:
-    """100 count / samples.
-
-    Raises:
-        ValueError: for no samples, or more hits than samples.
-    """
     if samples < 1 or not 0 <= int(count) <= samples:
         raise ValueError(f"{int(count)} of {samples} is no share: there must be samples, and no more hits than samples")
     return 100 * int(count) / samples
-
-
-def check_draw(draw: str) -> None:
-    if draw not in DRAWS:
-        raise ValueError(f"draw must be one of {', '.join(DRAWS)}, not {draw!r}")
 
 
 @torch.inference_mode()

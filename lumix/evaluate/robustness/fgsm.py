@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from lumix.evaluate.evaluation import Outcome
+from lumix.evaluate.images import Card, Device
 from lumix.evaluate.robustness.accuracy import count_correct, normaliser, percent, pixel_batches
 
 
@@ -20,9 +21,6 @@ def fgsm(model: Callable[[Tensor], Tensor], images: Tensor, labels: Tensor, radi
         images: [B, C, H, W] in [0, 1]; pixels without gradient stay.
         labels: [B] int64.
         radius: of the ball in the maximum norm, at least 0.
-
-    Raises:
-        ValueError: for images outside [0, 1] or a negative radius.
     """
     if not bool(((images >= 0) & (images <= 1)).all()):
         raise ValueError("images must lie in [0, 1], before normalisation")
@@ -36,9 +34,7 @@ def fgsm(model: Callable[[Tensor], Tensor], images: Tensor, labels: Tensor, radi
     return (images + radius * gradient.sign()).clamp(0, 1)
 
 
-def drive(
-    model: nn.Module, card: Mapping[str, Any], arguments: Mapping[str, Any], device: torch.device | str
-) -> Outcome:
+def drive(model: nn.Module, card: Card, arguments: Mapping[str, Any], device: Device) -> Outcome:
     """Values "error", 100 less the top-1 accuracy on attacked images of the whole test set, and "top1" on clean ones.
 
     Arguments: "radius" on the scale [0, 255], the paper's 8; "batch" in images.
@@ -51,6 +47,5 @@ def drive(
         hits["clean"] += count_correct(model, normalise(images), labels)
         hits["attacked"] += count_correct(model, normalise(attacked), labels)
     samples = hits["samples"]
-    return Outcome(
-        {"error": 100 - percent(hits["attacked"], samples), "top1": percent(hits["clean"], samples)}, samples
-    )
+    values = {"error": 100 - percent(hits["attacked"], samples), "top1": percent(hits["clean"], samples)}
+    return Outcome(values, samples)

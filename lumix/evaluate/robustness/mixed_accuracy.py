@@ -8,7 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from lumix.checks import check_choice
 from lumix.evaluate.evaluation import Outcome
+from lumix.evaluate.images import Card, Device
 from lumix.evaluate.robustness.accuracy import correct, normaliser, percent, pixel_batches
 from lumix.mixers.apply import apply_plan
 from lumix.mixers.cutmix import CutMix
@@ -22,13 +24,7 @@ def mixed_hits(logits: Tensor, labels: Tensor, partner_labels: Tensor) -> tuple[
     """For each sample, whether the largest logit is of one of its two classes, and whether the two largest are both.
 
     A pair of equal classes cannot have both. Of equal logits the lower class counts as larger.
-
-    Args:
-        logits: [B, C] finite, C at least 2.
-        labels, partner_labels: [B] int64.
-
-    Returns:
-        Two bool tensors [B].
+    Logits [B, C], C at least 2, and labels [B] twice -> bool [B] twice.
     """
     if logits.shape[1] < 2:
         raise ValueError(f"top-2 accuracy needs at least 2 classes, not {logits.shape[1]}")
@@ -38,9 +34,7 @@ def mixed_hits(logits: Tensor, labels: Tensor, partner_labels: Tensor) -> tuple[
     return first, (top.sort(dim=1).values == pair.sort(dim=1).values).all(dim=1)
 
 
-def drive(
-    model: nn.Module, card: Mapping[str, Any], arguments: Mapping[str, Any], device: torch.device | str
-) -> Outcome:
+def drive(model: nn.Module, card: Card, arguments: Mapping[str, Any], device: Device) -> Outcome:
     """Values "top1_mixed" and "top2_mixed" over pairs of different classes, and both with "_all" over all pairs.
 
     The set is shuffled once, so that class folders do not pair each class with itself; then every image is mixed with
@@ -48,17 +42,14 @@ def drive(
 
     Arguments: "method", mixup or cutmix; "alpha" of its Beta, that of training; "seed"; "batch" in images.
     """
-    if arguments["method"] not in MIXERS:
-        raise ValueError(f"method must be one of {', '.join(MIXERS)}, not {arguments['method']!r}")
+    check_choice("method", arguments["method"], tuple(MIXERS))
     mixer = MIXERS[arguments["method"]](arguments["alpha"], mode="elem")
     normalise = normaliser(card, device)
     seed = arguments["seed"]
     hits: Counter[str] = Counter()
     for place, images, labels in pixel_batches(card, device, arguments["batch"], shuffle_seed=seed):
         if len(images) < 2:
-            raise ValueError(
-                f"an image of the last batch of {arguments['batch']} has no partner: use another batch size"
-            )
+            raise ValueError(f"an image of the last batch of {arguments['batch']} has no partner: use another size")
         generator = torch.Generator().manual_seed(stream_seed(seed, place, "mixed accuracy"))
         plan = mixer.draw(images.shape, generator)
         batch = apply_plan(images, labels, replace(plan, partner=torch.arange(len(images)).roll(-1)))

@@ -11,31 +11,19 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from lumix.evaluate.attention.localisation import foreground
-from lumix.evaluate.attention.maps import token_side
+from lumix.checks import check_choice
+from lumix.evaluate.attention.localisation import foreground, token_side
 from lumix.evaluate.evaluation import Outcome
+from lumix.evaluate.images import Card, Device
 from lumix.evaluate.models import public_model, second_model
-from lumix.evaluate.robustness.accuracy import check_draw, count_correct, normaliser, percent, pixel_batches
+from lumix.evaluate.robustness.accuracy import DRAWS, count_correct, normaliser, percent, pixel_batches
 from lumix.evaluate.robustness.grids import ATTENDED, LOSSES, VARIANTS
 from lumix.train.attention import check_class_attention, class_attention
 from lumix.train.rng import stream_seed
 
-# ------------------------------------------------------------------------------------------------- which patches stay
-
 
 def foreground_mask(attention: Tensor, mass: float) -> Tensor:
-    """The smallest set of most attended patches that holds `mass` of the attention.
-
-    Args:
-        attention: [B, N] of N = n x n patches row by row, not negative; rows need not sum to 1.
-        mass: in [0, 1]. At 1 only patches without attention are left out.
-
-    Returns:
-        [B, n, n] bool, on the CPU.
-
-    Raises:
-        ValueError: for another mass, patches in no square, or attention that is negative, NaN, or all zero in a row.
-    """
+    """`foreground` of attention [B, N] over N = n x n patches row by row: bool [B, n, n], on the CPU."""
     side = token_side(attention.shape[-1])
     kept = torch.from_numpy(foreground(attention.double().cpu().numpy(), mass))
     return kept.unflatten(-1, (side, side))
@@ -44,8 +32,6 @@ def foreground_mask(attention: Tensor, mass: float) -> Tensor:
 def strongest_mask(attention: Tensor, count: int) -> Tensor:
     """The `count` most attended patches of attention [B, N], bool [B, n, n] on the CPU."""
     side = token_side(attention.shape[-1])
-    if not 0 <= count <= attention.shape[-1]:
-        raise ValueError(f"count must be between 0 and the {attention.shape[-1]} patches, not {count!r}")
     chosen = attention.cpu().argsort(dim=-1, descending=True, stable=True)[:, :count]
     mask = torch.zeros(attention.shape, dtype=torch.bool).scatter_(-1, chosen, True)
     return mask.unflatten(-1, (side, side))
@@ -53,6 +39,7 @@ def strongest_mask(attention: Tensor, count: int) -> Tensor:
 
 def attended_mask(attention: Tensor, variant: str, loss: int) -> Tensor:
     """Which patches stay, bool [B, n, n], when `loss` per cent go by a variant of `ATTENDED`."""
+    check_choice("variant", variant, ATTENDED)
     patches = attention.shape[-1]
     dropped = loss * patches // 100
     if variant == "non_salient":
@@ -61,9 +48,7 @@ def attended_mask(attention: Tensor, variant: str, loss: int) -> Tensor:
         return ~foreground_mask(attention, loss / 100)
     if variant == "non_salient_by_count":
         return strongest_mask(attention, patches - dropped)
-    if variant == "salient_by_count":
-        return ~strongest_mask(attention, dropped)
-    raise ValueError(f"variant must be one of {', '.join(ATTENDED)}, not {variant!r}")
+    return ~strongest_mask(attention, dropped)
 
 
 def random_mask(side: int, loss: int, sets: int, generator: torch.Generator) -> Tensor:
@@ -74,11 +59,7 @@ def random_mask(side: int, loss: int, sets: int, generator: torch.Generator) -> 
 
 
 def apply_drop(images: Tensor, keep: Tensor) -> Tensor:
-    """Images [B, C, H, W] in [0, 1] with zeros where keep [B or 1, n, n] bool is false: a new tensor.
-
-    Raises:
-        ValueError: where the grid does not divide the image.
-    """
+    """Images [B, C, H, W] with zeros where keep [B or 1, n, n] bool is false; ValueError where n divides no side."""
     height, width = images.shape[-2:]
     rows, columns = keep.shape[-2:]
     if height % rows or width % columns:
@@ -88,19 +69,14 @@ def apply_drop(images: Tensor, keep: Tensor) -> Tensor:
     return images * mask.to(images.dtype)
 
 
-# ------------------------------------------------------------------------------------------------- driver
-
-
-def drive(
-    model: nn.Module, card: Mapping[str, Any], arguments: Mapping[str, Any], device: torch.device | str
-) -> Outcome:
+def drive(model: nn.Module, card: Card, arguments: Mapping[str, Any], device: Device) -> Outcome:
     """Top-1 as <variant>_<loss> for each of `VARIANTS` and `LOSSES`, and <variant>_average, the mean of the ten.
 
     Arguments: "source", the model whose attention decides, a run or {"timm": name}; "head" of its last block; "draw",
     whether a batch shares its random patches or each image has its own; "repetitions" of these draws; "seed" of them;
     "batch" in images.
     """
-    check_draw(arguments["draw"])
+    check_choice("draw", arguments["draw"], DRAWS)
     source = attention_source(arguments["source"], card, device)
     normalise = normaliser(card, device)
     hits: Counter[str] = Counter()
@@ -138,12 +114,8 @@ def _values(hits: Mapping[str, int], repetitions: int) -> dict[str, float]:
     return values
 
 
-def attention_source(source: Mapping[str, Any], card: Mapping[str, Any], device: torch.device | str) -> nn.Module:
-    """The model whose class attention ranks the patches of the images that `card` names.
-
-    Raises:
-        ValueError: for one of other images, one without class attention, or weights that are not there.
-    """
+def attention_source(source: Mapping[str, Any], card: Card, device: Device) -> nn.Module:
+    """The model whose class attention ranks the patches of the images that `card` names."""
     model = public_model(source["timm"]) if "timm" in source else second_model(source, card, device)
     check_class_attention(model)
     return model.to(device).eval()

@@ -7,46 +7,38 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from lumix.checks import check_choice
 from lumix.evaluate.evaluation import Outcome
-from lumix.evaluate.robustness.accuracy import check_draw, count_correct, normaliser, percent, pixel_batches
+from lumix.evaluate.images import Card, Device
+from lumix.evaluate.robustness.accuracy import DRAWS, count_correct, normaliser, percent, pixel_batches
 from lumix.evaluate.robustness.grids import AVERAGED, GRIDS
+from lumix.mixers.patches import permute_grid
 from lumix.train.rng import stream_seed
 
 
 def shuffle_grid(images: Tensor, order: Tensor, rows: int, columns: int) -> Tensor:
-    """Output patch i (row by row) is input patch order[i].
-
-    Args:
-        images: [B, C, H, W]; not changed.
-        order: [rows x columns] int64 for all images alike, or [B, rows x columns] for each its own.
+    """Patch i (row by row) of images [B, C, H, W] becomes the old patch order[i]; order [B or 1, patches] or [patches].
 
     Raises:
         ValueError: where the grid does not divide the image, or the order has another length.
     """
-    batch, channels, height, width = images.shape
+    height, width = images.shape[2:]
     if height % rows or width % columns:
         raise ValueError(f"a grid of {rows} x {columns} does not divide an image of {height} x {width} pixels")
     if order.shape[-1] != rows * columns:
         raise ValueError(
             f"order must have {rows * columns} entries for {rows} x {columns} patches, not {order.shape[-1]}"
         )
-    high, wide = height // rows, width // columns
-    patches = images.reshape(batch, channels, rows, high, columns, wide).permute(0, 2, 4, 1, 3, 5)
-    patches = patches.reshape(batch, rows * columns, -1)
-    index = order.to(images.device).expand(batch, -1).unsqueeze(-1).expand_as(patches)
-    moved = patches.gather(1, index).view(batch, rows, columns, channels, high, wide)
-    return moved.permute(0, 3, 1, 4, 2, 5).reshape(images.shape)
+    return permute_grid(images, order.to(images.device).expand(len(images), -1), rows, columns)
 
 
-def drive(
-    model: nn.Module, card: Mapping[str, Any], arguments: Mapping[str, Any], device: torch.device | str
-) -> Outcome:
+def drive(model: nn.Module, card: Card, arguments: Mapping[str, Any], device: Device) -> Outcome:
     """Top-1 as grid_<patches> for each of the grids, and "average", the mean over those grids that the paper averages.
 
     Arguments: "grids", numbers of patches; "draw", whether a batch shares a permutation or each image has its own;
     "repetitions" of these draws; "seed" of them; "batch" in images.
     """
-    check_draw(arguments["draw"])
+    check_choice("draw", arguments["draw"], DRAWS)
     normalise = normaliser(card, device)
     hits: Counter[str] = Counter()
     for place, images, labels in pixel_batches(card, device, arguments["batch"]):

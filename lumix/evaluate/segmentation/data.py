@@ -3,7 +3,6 @@
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Protocol
 
 import numpy as np
 import torch
@@ -22,20 +21,6 @@ CAMVID = Path("camvid", "camvid_240x180.npz")
 CAMVID_CLASSES, CAMVID_UNLABELLED = 11, 11
 CONTEXT_CLASSES = 60  # 59 and background, which is class 0 and counted
 CONTEXT_FOLDERS = ("JPEGImages", "SegmentationClassContext", "ImageSets/SegmentationContext")
-
-
-class Scenes(Protocol):
-    """Images with masks, read one by one: scenes[i] is (uint8 [3, H, W], uint8 [H, W] of classes and `IGNORE`)."""
-
-    @property
-    def num_classes(self) -> int: ...
-
-    @property
-    def class_names(self) -> tuple[str, ...]: ...
-
-    def __len__(self) -> int: ...
-
-    def __getitem__(self, index: int) -> tuple[Tensor, Tensor]: ...
 
 
 @dataclass(frozen=True, eq=False)
@@ -77,12 +62,12 @@ class ScenesOfFiles:
         return torch.from_numpy(np.ascontiguousarray(image)), torch.from_numpy(mask)
 
 
-def read_mask(path: Path, num_classes: int) -> np.ndarray:
-    """The classes in an indexed PNG, uint8 [H, W].
+# scenes[i] is (uint8 [3, H, W], uint8 [H, W] of classes and `IGNORE`)
+Scenes = ResidentScenes | ScenesOfFiles
 
-    Raises:
-        ValueError: naming the file, if it cannot be read or holds a value that is neither a class nor `IGNORE`.
-    """
+
+def read_mask(path: Path, num_classes: int) -> np.ndarray:
+    """The classes in an indexed PNG, uint8 [H, W]; ValueError for a damaged file or a value that is no class."""
     try:
         with Image.open(path) as image:
             mask = np.array(image)
@@ -99,18 +84,12 @@ def read_mask(path: Path, num_classes: int) -> np.ndarray:
 
 
 def load_scenes(name: str) -> tuple[Scenes, Scenes]:
-    """The (train, test) scenes of "shapes", "camvid" or "pascal_context".
-
-    Raises:
-        ValueError: for another name, or files that are missing or damaged, naming file and remedy.
-    """
+    """The (train, test) scenes of one of `recipe.DATA_SETS`; ValueError for files that are missing or damaged."""
     if name == "shapes":
         return _shapes()
     if name == "camvid":
         return _camvid((data_root() / CAMVID).resolve())
-    if name == "pascal_context":
-        return _context("train"), _context("val")
-    raise ValueError(f"no scenes are named {name!r}: there are shapes, camvid and pascal_context")
+    return _context("train"), _context("val")
 
 
 def _shapes() -> tuple[ResidentScenes, ResidentScenes]:
@@ -130,8 +109,6 @@ def _camvid(path: Path) -> tuple[ResidentScenes, ResidentScenes]:
         entry = _read_npz(path, [f"{split}_jpeg", f"{split}_sizes", f"{split}_masks", f"{split}_files", "names"])
         masks = entry[f"{split}_masks"]
         blobs = _blobs(entry[f"{split}_jpeg"], entry[f"{split}_sizes"], path)
-        if len(blobs) != len(masks):
-            raise ValueError(f"{path} has {len(masks)} masks for {len(blobs)} images: replace it by a fresh copy")
         names = entry[f"{split}_files"]
         images = [_decode(blob, path, str(name), masks.shape[1:]) for blob, name in zip(blobs, names, strict=True)]
         labels = np.where(masks == CAMVID_UNLABELLED, IGNORE, masks).astype(np.uint8)
@@ -158,6 +135,4 @@ def _context(split: str) -> ScenesOfFiles:
             f"{listed} cannot be read ({error.strerror}): put Pascal Context there, the folders "
             f"{', '.join(CONTEXT_FOLDERS)} of VOC2010 as mmsegmentation's converter writes them, or set LUMIX_DATA"
         ) from error
-    if not names:
-        raise ValueError(f"{listed} is empty: put the names of the {split} images into it, one a line")
     return ScenesOfFiles(tuple((images / f"{name}.jpg", masks / f"{name}.png") for name in names), CONTEXT_CLASSES)

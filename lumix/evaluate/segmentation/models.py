@@ -1,8 +1,5 @@
 """Segmentation models on the weights of a pre-trained run: Segmenter's mask transformer, a library's DeepLabV3+."""
 
-from collections.abc import Mapping
-from typing import Any
-
 import timm
 import torch
 from timm.models import ResNet
@@ -10,6 +7,7 @@ from timm.models.vision_transformer import Block, VisionTransformer
 from torch import Tensor, nn
 from torch.nn.functional import interpolate, normalize, pad
 
+from lumix.evaluate.images import Card
 from lumix.evaluate.segmentation.recipe import Recipe
 
 AUXILIARY_STAGE = 4  # of the encoder's feature maps: layer3, as in mmseg
@@ -18,39 +16,22 @@ AUXILIARY_STAGE = 4  # of the encoder's feature maps: layer3, as in mmseg
 class MaskTransformer(nn.Module):
     """Segmenter's decoder (Strudel et al. 2021): class tokens attend with the patches, whose scores are cosines.
 
-    Args:
-        encoder_width: of the patch features.
-        width, heads, depth: of the decoder's transformer.
-        num_classes: number of class tokens.
-        dropout: within its blocks.
-        small: initialise for small widths, as runs with Model.init "small" do.
+    `width` is that of the patch features too; `small` initialises for small widths, as Model.init "small" does.
     """
 
-    def __init__(
-        self,
-        encoder_width: int,
-        width: int,
-        heads: int,
-        num_classes: int,
-        depth: int = 2,
-        dropout: float = 0.1,
-        small: bool = False,
-    ) -> None:
+    def __init__(self, width: int, heads: int, num_classes: int, dropout: float = 0.1, small: bool = False) -> None:
         super().__init__()
         self.num_classes = num_classes
-        self.embed = nn.Linear(encoder_width, width)
+        self.embed = nn.Linear(width, width)
         self.class_tokens = nn.Parameter(torch.zeros(1, num_classes, width))
         self.blocks = nn.Sequential(
-            *(Block(width, heads, qkv_bias=True, proj_drop=dropout, attn_drop=dropout) for _ in range(depth))
+            *(Block(width, heads, qkv_bias=True, proj_drop=dropout, attn_drop=dropout) for _ in range(2))
         )
         self.norm = nn.LayerNorm(width)
         self.project_patches = nn.Linear(width, width, bias=False)
         self.project_classes = nn.Linear(width, width, bias=False)
         self.score_norm = nn.LayerNorm(num_classes)
-        self.initialise(small)
-
-    def initialise(self, small: bool) -> None:
-        """Draw the weights: Segmenter's law, or one for widths below a hundred, where its 0.02 lets signals fade."""
+        # Segmenter's law, or one for widths below a hundred, where its 0.02 lets signals fade.
         for module in self.modules():
             if isinstance(module, nn.Linear):
                 nn.init.xavier_uniform_(module.weight) if small else nn.init.trunc_normal_(module.weight, std=0.02)
@@ -61,7 +42,7 @@ class MaskTransformer(nn.Module):
             nn.init.normal_(projection.weight, std=projection.in_features**-0.5)
 
     def forward(self, patches: Tensor) -> Tensor:
-        """Scores [B, P, num_classes] of patch features [B, P, encoder_width]."""
+        """Scores [B, P, num_classes] of patch features [B, P, width]."""
         tokens = torch.cat((self.embed(patches), self.class_tokens.expand(len(patches), -1, -1)), dim=1)
         tokens = self.norm(self.blocks(tokens))
         seen, classes = tokens.split((patches.shape[1], self.num_classes), dim=1)
@@ -117,12 +98,8 @@ class DeepLab(nn.Module):
         return (logits, self.auxiliary(features[AUXILIARY_STAGE])) if self.training else logits
 
 
-def build(model: nn.Module, card: Mapping[str, Any], recipe: Recipe, num_classes: int) -> nn.Module:
+def build(model: nn.Module, card: Card, recipe: Recipe, num_classes: int) -> nn.Module:
     """The recipe's segmentation model: encoder from a pre-trained network, decoder drawn from the global generator.
-
-    Args:
-        model: the network of a run, not changed; a timm ViT for "segmenter", a timm ResNet for "deeplabv3plus".
-        card: model.json of the run.
 
     Raises:
         ValueError: for a network that the decoder does not fit, or a package that is missing.
@@ -142,7 +119,7 @@ def _without_head(model: nn.Module, head: str) -> dict[str, Tensor]:
     return {name: value for name, value in model.state_dict().items() if not name.startswith(f"{head}.")}
 
 
-def build_segmenter(model: VisionTransformer, card: Mapping[str, Any], recipe: Recipe, num_classes: int) -> Segmenter:
+def build_segmenter(model: VisionTransformer, card: Card, recipe: Recipe, num_classes: int) -> Segmenter:
     """Segmenter on the ViT of a run, whose position embedding is resampled (bicubic) to the crop of the recipe."""
     rows, columns = model.patch_embed.patch_size
     if recipe.crop % rows or recipe.crop % columns:
@@ -156,10 +133,10 @@ def build_segmenter(model: VisionTransformer, card: Mapping[str, Any], recipe: R
     encoder.set_input_size(img_size=(recipe.crop, recipe.crop))
     width, heads = encoder.embed_dim, int(model.blocks[0].attn.num_heads)  # type: ignore[union-attr, arg-type]
     small = card["model"]["init"] == "small"
-    return Segmenter(encoder, MaskTransformer(width, width, heads, num_classes, dropout=recipe.dropout, small=small))
+    return Segmenter(encoder, MaskTransformer(width, heads, num_classes, dropout=recipe.dropout, small=small))
 
 
-def build_deeplab(model: ResNet, card: Mapping[str, Any], recipe: Recipe, num_classes: int) -> DeepLab:
+def build_deeplab(model: ResNet, card: Card, recipe: Recipe, num_classes: int) -> DeepLab:
     """DeepLabV3+ with output stride 8 on the ResNet of a run."""
     try:
         import segmentation_models_pytorch as smp

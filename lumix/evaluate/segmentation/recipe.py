@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from lumix.train.config import Config
+from lumix.train.config import Config, _one_of, _within
 
 DATA_SETS = ("shapes", "camvid", "pascal_context")
 DECODERS = ("segmenter", "deeplabv3plus")
@@ -23,7 +23,6 @@ class Recipe(Config):
         crop: side of the training crops and of the sliding window.
         stride: pixels between two windows.
         iterations, batch_size: updates, and crops in each.
-        lr, min_lr, weight_decay: of SGD and its polynomial decay.
         drop_path: of the ViT encoder, rising linearly to this value at its last block.
         dropout: within the decoder.
         scale_low, scale_high: range of the random resize relative to `base`.
@@ -56,18 +55,13 @@ class Recipe(Config):
 
     def check(self) -> None:
         for name, allowed in (("data", DATA_SETS), ("decoder", DECODERS), ("precision", ("float32", "bfloat16"))):
-            if getattr(self, name) not in allowed:
-                raise ValueError(f"Recipe.{name} must be one of {', '.join(allowed)}, not {getattr(self, name)!r}")
+            _one_of(self, name, allowed)
         for name in ("base", "crop", "stride", "iterations", "batch_size", "width", "dilation"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"Recipe.{name} must be at least 1, not {getattr(self, name)}")
-        for name in ("test_size", "lr", "min_lr", "weight_decay"):
-            if getattr(self, name) < 0:
-                raise ValueError(f"Recipe.{name} must be at least 0, not {getattr(self, name)}")
+            _within(self, name, 1)
+        for name in ("test_size", "lr", "min_lr", "weight_decay", "scale_low"):
+            _within(self, name, 0)
         for name in ("drop_path", "dropout"):
-            if not 0 <= getattr(self, name) < 1:
-                raise ValueError(f"Recipe.{name} must be at least 0 and below 1, not {getattr(self, name)}")
+            _within(self, name, 0, 1)
         if self.stride > self.crop:
             raise ValueError(f"Recipe.stride {self.stride} must be at most the crop {self.crop}, or pixels are skipped")
-        if not 0 < self.scale_low <= self.scale_high:
-            raise ValueError(f"Recipe.scale_low must be above 0 and at most scale_high, not {self.scale_low:g}")
+        _within(self, "scale_high", self.scale_low)

@@ -6,16 +6,17 @@ run's own seed, and scores the segmentations of the test set. The metrics know n
 
 import math
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import interpolate, pad
+from torch.utils.data import default_collate
 
 from lumix.evaluate.evaluation import Outcome
-from lumix.evaluate.images import normalised
+from lumix.evaluate.images import Card, Device, normalised
 from lumix.evaluate.segmentation.data import IGNORE, Scenes, load_scenes
 from lumix.evaluate.segmentation.recipe import Recipe
 from lumix.evaluate.segmentation.training import fine_tune
@@ -24,79 +25,30 @@ RATIOS = (0.5, 0.75, 1.0, 1.25, 1.5, 1.75)  # of mIoU (MS), each also mirrored
 SHOWN, SHOWN_PIXELS = 6, 64  # segmentations kept for a figure, thinned out to so many pixels a side
 PIXELS = 2**20  # of one batch of windows, which bounds the memory that testing takes
 
-Device = torch.device | str
 Segment = Callable[[Tensor], Tensor]  # images [B, 3, H, W] -> logits [B, classes, H, W]
 
 
-# ------------------------------------------------------------------------------------------------- metrics
-
-
-def confusion(prediction: Any, truth: Any, num_classes: int, ignore: int = IGNORE) -> Tensor:
+def confusion(prediction: Tensor, truth: Tensor, num_classes: int) -> Tensor:
     """Pixels by true class (rows) and predicted class (columns), int64 [num_classes, num_classes].
 
-    Args:
-        prediction: integers of any shape in [0, num_classes), a NumPy array or a tensor.
-        truth: integers of the same shape, `ignore` where a pixel does not count.
-
-    Raises:
-        ValueError: for an empty array, unequal shapes, a value that is no class, NaN included.
+    Both of integers of one shape; truth is `IGNORE` where a pixel does not count.
     """
-    found, wanted = _classes("prediction", prediction), _classes("truth", truth)
-    if found.shape != wanted.shape:
-        raise ValueError(f"prediction {list(found.shape)} and truth {list(wanted.shape)} must have the same shape")
-    counted = wanted != ignore
-    found, wanted = found[counted], wanted[counted]
-    for name, values in (("prediction", found), ("truth", wanted)):
-        wrong = values[(values < 0) | (values >= num_classes)]
-        if wrong.numel():
-            raise ValueError(f"{name} has the value {int(wrong[0])}, outside 0 to {num_classes - 1} and not {ignore}")
-    return torch.bincount(wanted * num_classes + found, minlength=num_classes**2).view(num_classes, num_classes)
-
-
-def _classes(name: str, values: Any) -> Tensor:
-    tensor = torch.as_tensor(values)
-    if not tensor.numel():
-        raise ValueError(f"{name} is empty: there is no pixel to count")
-    if tensor.is_floating_point() and not bool((tensor == tensor.round()).all()):  # NaN equals nothing
-        raise ValueError(f"{name} must hold whole numbers, not {float(tensor[tensor != tensor.round()][0])}")
-    return tensor.long()
+    counted = truth != IGNORE
+    places = truth[counted].long() * num_classes + prediction[counted]
+    return torch.bincount(places, minlength=num_classes**2).view(num_classes, num_classes)
 
 
 def mean_iou(matrix: Tensor) -> float:
-    """mIoU in percent: mean of intersection over union over the classes that are true or predicted somewhere.
-
-    Raises:
-        ValueError: for a matrix that is no confusion matrix, or counts no pixel.
-    """
-    counts = _matrix(matrix)
-    shared = counts.diagonal()
-    union = counts.sum(0) + counts.sum(1) - shared
+    """mIoU in percent: mean of intersection over union over the classes that are true or predicted somewhere."""
+    shared = matrix.diagonal().double()
+    union = matrix.sum(0) + matrix.sum(1) - shared
     return float((shared / union)[union > 0].mean() * 100)
 
 
 def mean_accuracy(matrix: Tensor) -> float:
-    """mAcc in percent: mean over the classes that are true somewhere of the share of their pixels that is found.
-
-    Raises:
-        ValueError: for a matrix that is no confusion matrix, or counts no pixel.
-    """
-    counts = _matrix(matrix)
-    area = counts.sum(1)
-    return float((counts.diagonal() / area)[area > 0].mean() * 100)
-
-
-def _matrix(matrix: Tensor) -> Tensor:
-    counts = torch.as_tensor(matrix).double()
-    if counts.ndim != 2 or counts.shape[0] != counts.shape[1]:
-        raise ValueError(f"a confusion matrix is square, not {list(counts.shape)}")
-    if not bool((counts >= 0).all()):  # NaN included
-        raise ValueError("a confusion matrix holds counts: negative numbers and NaN have no place in it")
-    if not counts.sum():
-        raise ValueError("the confusion matrix is empty: no pixel was counted")
-    return counts
-
-
-# ------------------------------------------------------------------------------------------------- inference
+    """mAcc in percent: mean over the classes that are true somewhere of the share of their pixels that is found."""
+    area = matrix.sum(1)
+    return float((matrix.diagonal().double() / area)[area > 0].mean() * 100)
 
 
 def target_size(height: int, width: int, base: float, window: int) -> tuple[int, int]:
@@ -109,9 +61,7 @@ def target_size(height: int, width: int, base: float, window: int) -> tuple[int,
 
 
 def window_starts(length: int, window: int, stride: int) -> list[int]:
-    """Where windows begin along a side; the last one ends at the last pixel."""
-    if length < window:
-        raise ValueError(f"a side of {length} pixels is shorter than the window of {window}: enlarge the image first")
+    """Where windows begin along a side, not shorter than one; the last one ends at the last pixel."""
     return [min(i * stride, length - window) for i in range(math.ceil((length - window) / stride) + 1)]
 
 
@@ -130,11 +80,7 @@ def slide(model: Segment, images: Tensor, window: int, stride: int) -> Tensor:
 
 
 def probabilities(model: Segment, images: Tensor, size: tuple[int, int], flip: bool, recipe: Recipe) -> Tensor:
-    """Softmax maps [B, K, H, W] at the size of the images, which are shown resized to `size`, mirrored if `flip`.
-
-    Raises:
-        ValueError: for a model that gives NaN, which would pass for a class.
-    """
+    """Softmax maps [B, K, H, W] at the size of the images, which are shown resized to `size`, mirrored if `flip`."""
     shape = (images.shape[2], images.shape[3])
     seen = images if size == shape else interpolate(images, size, mode="bilinear", align_corners=False)
     logits = slide(model, seen.flip(3) if flip else seen, recipe.crop, recipe.stride)
@@ -144,17 +90,14 @@ def probabilities(model: Segment, images: Tensor, size: tuple[int, int], flip: b
     return maps if size == shape else interpolate(maps, shape, mode="bilinear", align_corners=False)
 
 
-def segment(model: Segment, images: Tensor, recipe: Recipe, ratios: Sequence[float] = RATIOS) -> tuple[Tensor, Tensor]:
-    """Segmentations at one scale, and averaged over all ratios with and without mirroring; both int64 [B, H, W].
+def segment(model: Segment, images: Tensor, recipe: Recipe) -> tuple[Tensor, Tensor]:
+    """Segmentations of normalised images at one scale, and over all `RATIOS`, mirrored and not; both int64 [B, H, W].
 
-    Args:
-        model: gives logits at the size of what it is shown.
-        images: [B, 3, H, W], normalised.
-        ratios: scales of the second result. Those that give equal sizes are computed once and weigh as many times.
+    Ratios that give equal sizes are computed once and weigh as many times.
     """
     height, width = images.shape[2:]
     single = target_size(height, width, recipe.base, recipe.crop)
-    sizes = Counter(target_size(height, width, recipe.base * ratio, recipe.crop) for ratio in ratios)
+    sizes = Counter(target_size(height, width, recipe.base * ratio, recipe.crop) for ratio in RATIOS)
     first = probabilities(model, images, single, False, recipe)
     total = torch.zeros_like(first)
     for size, weight in sizes.items():
@@ -163,23 +106,17 @@ def segment(model: Segment, images: Tensor, recipe: Recipe, ratios: Sequence[flo
     return first.argmax(1), total.argmax(1)
 
 
-# ------------------------------------------------------------------------------------------------- driver
-
-
 def batches(scenes: Scenes, count: int, limit: int) -> Iterator[tuple[Tensor, Tensor]]:
     """The first `count` scenes in order as (images uint8 [B, 3, H, W], masks uint8 [B, H, W]), neighbours of equal size
     together, at most `limit` of them."""
-    images: list[Tensor] = []
-    masks: list[Tensor] = []
+    group: list[tuple[Tensor, Tensor]] = []
     for index in range(count):
-        image, mask = scenes[index]
-        if images and (image.shape != images[0].shape or len(images) == limit):
-            yield torch.stack(images), torch.stack(masks)
-            images, masks = [], []
-        images.append(image)
-        masks.append(mask)
-    if images:
-        yield torch.stack(images), torch.stack(masks)
+        scene = scenes[index]
+        if group and (scene[1].shape != group[0][1].shape or len(group) == limit):
+            yield default_collate(group)
+            group = []
+        group.append(scene)
+    yield default_collate(group)
 
 
 def thinning(shape: Sequence[int]) -> int:
@@ -195,7 +132,7 @@ def stacked(maps: Sequence[Tensor]) -> np.ndarray:
 
 
 @torch.no_grad()
-def score(model: nn.Module, scenes: Scenes, recipe: Recipe, card: dict[str, Any], device: Device) -> Outcome:
+def score(model: nn.Module, scenes: Scenes, recipe: Recipe, card: Card, device: Device) -> Outcome:
     """mAcc, mIoU and mIoU (MS) of a trained segmentation model on the first `recipe.test_size` scenes."""
     count = min(recipe.test_size or len(scenes), len(scenes))
     single = several = torch.zeros(scenes.num_classes, scenes.num_classes, dtype=torch.int64)
@@ -212,20 +149,12 @@ def score(model: nn.Module, scenes: Scenes, recipe: Recipe, card: dict[str, Any]
     return Outcome(values, count, {"examples": stacked(shown), "confusion": single.numpy()})
 
 
-def drive(model: nn.Module, card: dict[str, Any], arguments: dict[str, Any], device: Device) -> Outcome:
-    """Fine-tune the weights of a run for segmentation and score them: "macc", "miou", "miou_ms" in percent.
+def drive(model: nn.Module, card: Card, arguments: Mapping[str, Any], device: Device) -> Outcome:
+    """Fine-tune a copy of a run's network for segmentation and score it: "macc", "miou", "miou_ms" in percent.
 
-    Equal weights, arguments and seed of the run give equal numbers on the same hardware (CPU: always).
-
-    Args:
-        model: the pre-trained network; it stays as it is.
-        card: of its run directory: the seed, mean, std, image size and timm model are used.
-        arguments: {"recipe": the dictionary of a `Recipe`}.
-
-    Raises:
-        ValueError: for a recipe that makes no sense, missing images, or a network that the decoder does not fit.
+    Equal weights, seed of the run and arguments, {"recipe": the dictionary of a `Recipe`}, give equal numbers on the
+    same hardware (CPU: always).
     """
     recipe = Recipe.from_dict(arguments["recipe"])
     train, test = load_scenes(recipe.data)
-    trained = fine_tune(model, card, recipe, train, device)
-    return score(trained, test, recipe, card, device)
+    return score(fine_tune(model, card, recipe, train, device), test, recipe, card, device)

@@ -5,8 +5,6 @@ it. Layers that draw by themselves (dropout, drop path, new decoders) do so unde
 """
 
 import os
-from collections.abc import Iterator, Mapping
-from typing import Any
 
 import torch
 from timm.scheduler import PolyLRScheduler
@@ -15,7 +13,7 @@ from torch.nn.functional import cross_entropy, interpolate, pad
 from torch.utils.data import Dataset
 from torchvision.transforms.v2 import functional as photometry
 
-from lumix.evaluate.images import batches, normalised
+from lumix.evaluate.images import Card, Device, batches, normalised
 from lumix.evaluate.segmentation.data import IGNORE, Scenes
 from lumix.evaluate.segmentation.models import build
 from lumix.evaluate.segmentation.recipe import Recipe
@@ -27,17 +25,10 @@ AUXILIARY_WEIGHT = 0.4
 POWER, MOMENTUM = 0.9, 0.9
 
 
-# ------------------------------------------------------------------------------------------------- crops
-
-
 def training_crop(image: Tensor, mask: Tensor, recipe: Recipe, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-    """A random crop of a scene, resized, mirrored and distorted as the recipe says.
+    """A random crop of a scene uint8 [3, H, W] and [H, W], resized, mirrored and distorted as the recipe says.
 
-    Args:
-        image, mask: uint8 [3, H, W] and [H, W]; not changed.
-
-    Returns:
-        uint8 [3, h, w] and [h, w], both sides at most `recipe.crop`: less where the resized image is smaller.
+    Its sides are at most `recipe.crop`: less where the resized image is smaller.
     """
     image, mask = _resized(image, mask, recipe, generator)
     image, mask = _cropped(image, mask, recipe.crop, generator)
@@ -54,8 +45,6 @@ def _resized(image: Tensor, mask: Tensor, recipe: Recipe, generator: torch.Gener
     height, width = mask.shape
     factor = recipe.base / max(height, width) * _uniform(recipe.scale_low, recipe.scale_high, generator)
     size = (max(1, int(height * factor + 0.5)), max(1, int(width * factor + 0.5)))
-    if size == (height, width):
-        return image, mask
     larger = interpolate(image[None].float(), size, mode="bilinear", align_corners=False)[0]
     # Labels are picked, never blended.
     return larger.round().to(torch.uint8), interpolate(mask[None, None], size, mode="nearest-exact")[0, 0]
@@ -104,7 +93,7 @@ class Crops(Dataset[tuple[Tensor, Tensor]]):
     Positions visit all scenes once, in a fresh order, before any for a second time.
     """
 
-    def __init__(self, scenes: Scenes, recipe: Recipe, card: Mapping[str, Any], seed: int) -> None:
+    def __init__(self, scenes: Scenes, recipe: Recipe, card: Card, seed: int) -> None:
         self.scenes, self.recipe, self.card, self.seed = scenes, recipe, card, seed
         self.epoch, self.order = -1, torch.empty(0)
 
@@ -123,20 +112,10 @@ class Crops(Dataset[tuple[Tensor, Tensor]]):
         return pad(pixels, (0, right, 0, below)), pad(mask, (0, right, 0, below), value=IGNORE)
 
 
-def _loader(crops: Crops) -> Iterator[Any]:
-    workers = min(8, os.cpu_count() or 1) if crops.recipe.photometric else 0  # small plain crops are made in no time
-    return batches(crops, crops.recipe.batch_size, workers=workers)
-
-
-# ------------------------------------------------------------------------------------------------- training
-
-
 def segmentation_loss(outputs: Tensor | tuple[Tensor, Tensor], masks: Tensor) -> Tensor:
     """Cross entropy [] averaged over the pixels that count, plus 0.4 of the auxiliary head's, if there is one.
 
-    Args:
-        outputs: logits [B, K, H, W], or those and auxiliary logits [B, K, h, w], which are enlarged.
-        masks: uint8 or int64 [B, H, W] with `IGNORE`. A batch without a counted pixel costs 0.
+    Logits are [B, K, H, W], the auxiliary ones [B, K, h, w]. A batch without a counted pixel costs 0.
     """
     if isinstance(outputs, tuple):
         logits, auxiliary = outputs
@@ -146,14 +125,8 @@ def segmentation_loss(outputs: Tensor | tuple[Tensor, Tensor], masks: Tensor) ->
     return total / (masks != IGNORE).sum().clamp(min=1)
 
 
-def fine_tune(
-    model: nn.Module, card: Mapping[str, Any], recipe: Recipe, scenes: Scenes, device: torch.device | str
-) -> nn.Module:
-    """A segmentation model trained from the weights of `model`, in evaluation mode; `card["seed"]` decides every draw.
-
-    Raises:
-        ValueError: for a network that the decoder does not fit.
-    """
+def fine_tune(model: nn.Module, card: Card, recipe: Recipe, scenes: Scenes, device: Device) -> nn.Module:
+    """A segmentation model trained from the weights of `model`; `card["seed"]` decides every draw."""
     seed = stream_seed(int(card["seed"]), "segmentation")
     device = torch.device(device)
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
@@ -177,6 +150,7 @@ def _train(network: nn.Module, crops: Crops, device: torch.device) -> None:
         images, masks = (part.to(device, non_blocking=True) for part in batch)
         return segmentation_loss(network(images), masks)
 
-    for iteration, batch in enumerate(_loader(crops)):
+    workers = min(8, os.cpu_count() or 1) if recipe.photometric else 0  # small plain crops are made in no time
+    for iteration, batch in enumerate(batches(crops, recipe.batch_size, workers=workers)):
         schedule.step_update(iteration)
         updater.update(loss_of, batch)
