@@ -74,14 +74,17 @@ class Scale:
     processes: int = 0
     dollars_per_gpu_hour: float = 0.0
 
-    def base(self, setting: str, role: str) -> Run:
-        """The base run of a role under a setting.
+    def setting(self, name: str) -> Setting:
+        """The setting of that name.
 
         Raises:
-            ValueError: for a setting that the scale does not have, with near matches.
+            ValueError: for one that the scale does not have, with near matches.
         """
-        choose(f"setting of scale {self.name}", setting, self.settings)
-        return self.settings[setting].base(role)
+        return self.settings[choose(f"setting of scale {self.name}", name, self.settings)]
+
+    def base(self, setting: str, role: str) -> Run:
+        """The base run of a role under a setting."""
+        return self.setting(setting).base(role)
 
     def gpu_hours(self, run: Run) -> float:
         """Estimated GPU-hours of one seed of `run`; 0 at a scale for CPUs."""

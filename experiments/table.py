@@ -146,7 +146,7 @@ def make_row(
     setting: str = DEFAULT_SETTING,
 ) -> Row:
     """A row whose cells are methods applied to the base run of `role`; without runs where the scale lacks the role."""
-    reason = scale.settings[setting].unavailable.get(role, "")
+    reason = scale.setting(setting).unavailable.get(role, "")
     runs = {} if reason else {column: method(scale.base(setting, role)) for column, method in methods.items()}
     return Row(id, labels, runs, ours, note, reason)
 

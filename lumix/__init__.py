@@ -41,7 +41,7 @@ _HOME = {
     "Term": "lumix.terms.base",
     "functional": "lumix.functional",
     "hidden_mixing": "lumix.mixers.hidden",
-} | {part.class_name: part.module for part in PARTS.values() if part.kind != "network"}
+} | {part.class_name: part.module for part in PARTS.values() if part.kind not in ("network", "task")}
 
 __all__ = sorted(_HOME)
 

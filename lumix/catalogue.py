@@ -1,4 +1,4 @@
-"""The catalogue: every mixer, step, rule, law, loss term and frozen network by name. Imports no torch.
+"""The catalogue: every mixer, step, rule, law, loss term, task and frozen network by name. Imports no torch.
 
 To add a method write its class in a file of its own, and an entry here (or `register` one from another package); a test
 holds the entries against the classes' own arguments and defaults.
@@ -185,6 +185,16 @@ _add(
     "terms.regulariser:Regulariser",
     "regulariser R",
     {"eta": 1.0, "smoothing": 0.0, "reading": "or", "scores": "softmax"},
+)
+
+# ------------------------------------------------------------------------------------------------- tasks
+
+_add(
+    "task",
+    "mix",
+    "train.build:build_mix_task",
+    "one network on mixed images",
+    given=("run", "network", "mean", "std", "device", "pretrained"),
 )
 
 # ------------------------------------------------------------------------------------------------- frozen networks

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from difflib import get_close_matches
 from typing import Any
 
-KINDS = ("mixer", "step", "rule", "law", "term", "network")
+KINDS = ("mixer", "step", "rule", "law", "term", "network", "task")
 
 
 @dataclass(frozen=True)

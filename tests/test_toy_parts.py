@@ -22,6 +22,7 @@ from experiments.collect import collect
 from experiments.evaluations import evaluation_items
 from experiments.runs import items_of_table
 from lumix import specs
+from lumix.catalogue import Spec
 from lumix.evaluate import evaluation
 from lumix.train import loop
 from lumix.train.config import Execution, Run
@@ -41,6 +42,8 @@ TOY = {
         register(Part("step", "dim", "toy.parts:Dim", "Dim", {"light": number(0.8)}, given=("mixer",)))
         register(Part("rule", "half", "toy.parts:HalfRule", "half"))
         register(Part("term", "confidence", "toy.parts:Confidence", "confidence", {"strength": number(0.01)}))
+        register(Part("task", "peers", "toy.task:build_peers", "two peers",
+                      given=("run", "network", "mean", "std", "device", "pretrained")))
         evaluation.register("agreement", "toy.protocol", measured=("pace",))
         register_scale("toy", "toy.small")
         register_table("toy_table", "toy.table")
@@ -173,6 +176,7 @@ TOY = {
         from timm.utils.model import unwrap_model
         from torch import nn
         from torch.nn import functional as F
+        from lumix.train.model import build_model
         from lumix.train.optim import parameter_groups
         from lumix.train.task import StepResult
 
@@ -228,6 +232,13 @@ TOY = {
             def restore(self, saved):
                 self.load_checkpoint_state(saved["state_dict"])
                 self.updates = saved["updates"]
+
+        BUILT = []
+
+        def build_peers(run, network, mean, std, device, pretrained):
+            peer = build_model(run.model, 10, 1, run.data.image_size, seed=99).to(device)
+            BUILT.append(Peers(network, peer, device))
+            return BUILT[-1]
     ''',
     "paper.csv": "row,column,value\n",
 }
@@ -261,7 +272,7 @@ def test_toys_are_trained_evaluated_collected_and_judged_like_any_other() -> Non
     usual, key = table.runs
     assert key.startswith("digits-deit_s-mixup_halfmix-dim-light0.9-half-confidence-")
     run = table.runs[key]
-    assert Run.from_dict(json.loads(run.canonical_json)) == run
+    assert Run.from_dict(json.loads(run.key)) == run
     items = items_of_table(toy, table)
     assert {item.run.key: item.directory.parts[2] for item in items} == {
         usual: "lumix_table01_models",  # a run of all tables on this scale
@@ -298,21 +309,12 @@ def test_the_command_line_of_a_package_runs_its_toys_in_the_pool(toys: Path) -> 
 
 
 @pytest.mark.usefixtures("toys")
-def test_the_engine_trains_stops_and_resumes_a_task_that_it_does_not_know(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Runs name no task yet, so that this one is put in the place where the engine builds its own."""
-    peers: Any = importlib.import_module("toy.task")
-    tasks = []
-
-    def build(run: Run, network: torch.nn.Module, mean: Any, std: Any, device: torch.device) -> Any:
-        from lumix.train.model import build_model
-
-        peer = build_model(run.model, 10, 1, run.data.image_size, seed=99).to(device)
-        tasks.append(peers.Peers(network, peer, device))
-        return tasks[-1]
-
-    monkeypatch.setattr(loop, "build_task", build)
+def test_the_engine_trains_stops_and_resumes_a_task_that_it_does_not_know() -> None:
+    importlib.import_module("toy")
+    tasks: Any = importlib.import_module("toy.task").BUILT
     run = small_run()
-    run = run.replace(optim=run.optim.replace(ema_decay=0.0))
+    run = run.replace(optim=run.optim.replace(ema_decay=0.0), task=Spec("peers"))
+    assert "-peers-" in run.key
     whole = loop.fit(run, 0, Path("whole"))
     often = Execution(checkpoint_seconds=0.0)
     with stopped_after(13):

@@ -45,7 +45,7 @@ def build(scale: Scale) -> Table:
 
 
 def _row(scale: Scale, id: str, change: str, method: Method, note: str) -> Row:
-    reason = scale.settings["deit"].unavailable.get(id, "")
+    reason = scale.setting("deit").unavailable.get(id, "")
     if reason:
         return Row(id, {"change": change}, {}, ours=True, unavailable=reason)
     return top1_row(scale, id, {"change": change}, method, ours=True, note=note)

@@ -11,7 +11,7 @@ from lumix.train.config import Run
 
 
 def build(scale: Scale) -> Table:
-    setting = scale.settings["segmentation"]
+    setting = scale.setting("segmentation")
     vit = setting.base("deit_s")
     segmenter, deeplab = setting.evaluations["segmenter"], setting.evaluations["deeplab"]
     rows = {

@@ -10,7 +10,7 @@ from lumix.evaluate.evaluation import Evaluation
 
 
 def build(scale: Scale) -> Table:
-    setting = scale.settings["objects"]
+    setting = scale.setting("objects")
     base = setting.base("deit_s")
     no_masks = setting.unavailable.get("masks", "")
     names = {"deit_s": "DeiT-S", "lumix": "LUMix-DeiT-S"}

@@ -82,7 +82,7 @@ def _row(
         "fps": str(speed) if speed else "",
         "agnostic": agnostic,
     }
-    lacking = LACKING.get((role, id), "") or scale.settings["deit"].unavailable.get(role, "")
+    lacking = LACKING.get((role, id), "") or scale.setting("deit").unavailable.get(role, "")
     row_id, baseline = f"{role}_{id}", f"{role}_baseline"
     if lacking:
         return Row(row_id, labels, {}, ours, "", lacking, baseline)

@@ -13,7 +13,7 @@ AVERAGE = "average"
 
 
 def build(scale: Scale) -> Table:
-    evaluation = scale.settings["deit"].evaluations["shuffling"]
+    evaluation = scale.setting("deit").evaluations["shuffling"]
     grids = evaluation.arguments["grids"]
     return Table(
         id="lumix_table07_shuffling",

@@ -10,7 +10,7 @@ from lumix.evaluate.evaluation import Evaluation
 
 
 def build(scale: Scale) -> Table:
-    setting = scale.settings["adversarial"]
+    setting = scale.setting("adversarial")
     base = setting.base("deit_s")
     runs = {"deit_s": base, "lumix": lumix(base)}
     columns = _columns(setting.evaluations["natural"])

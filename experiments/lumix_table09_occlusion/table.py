@@ -21,7 +21,7 @@ VARIANTS = {
 
 
 def build(scale: Scale) -> Table:
-    setting = scale.settings["deit"]
+    setting = scale.setting("deit")
     evaluation, source = setting.evaluations["occlusion"], setting.notes["attention"]
     runs = {id: method(setting.base(HEADLINE_ROLE)) for id, (_, method) in METHODS.items()}
     return Table(

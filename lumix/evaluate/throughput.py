@@ -23,15 +23,15 @@ from lumix.evaluate.images import Card, Device
 from lumix.train.build import build_task
 from lumix.train.config import Run
 from lumix.train.data import normalise
-from lumix.train.mix_task import MixTask
 from lumix.train.model import build_model
 from lumix.train.optim import build_updater
 from lumix.train.rng import step_generator
+from lumix.train.task import Task
 
 Step = Callable[[int], None]
 
 
-def training_step(run: Run, card: Card, batch: int, precision: str, device: torch.device) -> tuple[Step, MixTask]:
+def training_step(run: Run, card: Card, batch: int, precision: str, device: torch.device) -> tuple[Step, Task]:
     """A function of the step's number that takes one training step of `run`, and the task behind it.
 
     `batch` images of the shape that `card` says; `precision` float32, bfloat16 or float16, in place of the run's.

@@ -12,6 +12,7 @@ from lumix.mixers.base import Mixer
 from lumix.mixers.none import NoMix
 from lumix.train.config import Loss, Mix, Run
 from lumix.train.mix_task import MixTask
+from lumix.train.task import Task
 
 Values = tuple[float, ...]  # an entry a channel
 
@@ -50,7 +51,7 @@ def build_loss(loss: Loss) -> MixLoss:
 
 def build_task(
     run: Run, network: nn.Module, mean: Values, std: Values, device: torch.device, pretrained: bool = True
-) -> MixTask:
+) -> Task:
     """The task of a run for a network on `device` and images normalised by `mean` and `std`.
 
     Without `pretrained` the network that a mixer looks through has random weights, which is enough to measure time.
@@ -58,6 +59,14 @@ def build_task(
     Raises:
         RunError: where its weights cannot be had.
     """
+    task: Task = create(run.task, run=run, network=network, mean=mean, std=std, device=device, pretrained=pretrained)
+    return task
+
+
+def build_mix_task(
+    run: Run, network: nn.Module, mean: Values, std: Values, device: torch.device, pretrained: bool
+) -> MixTask:
+    """The ordinary task: one network that trains on mixed images."""
     frozen = None
     for spec, _ in run.mix.choices:
         if get_part(spec.name).needs == "a frozen network":

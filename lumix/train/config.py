@@ -238,6 +238,7 @@ class Run(Config):
     optim: Optim
     mix: Mix = field(default_factory=Mix)
     loss: Loss = field(default_factory=Loss)
+    task: Spec = field(default_factory=lambda: Spec("mix"))  # what trains, and how
     epochs: int = 300
     batch_size: int = 1024  # of one update, over all devices and accumulation steps
     precision: str = "float32"  # or bfloat16, float16: automatic mixed precision
@@ -246,6 +247,7 @@ class Run(Config):
     median_last: int = 10
 
     def check(self) -> None:
+        _specs(self, "task", (self.task,), "task")
         for name in ("epochs", "batch_size", "evaluate_every", "median_last"):
             _within(self, name, 1)
         _one_of(self, "precision", ("float32", "bfloat16", "float16"))
@@ -261,6 +263,7 @@ class Run(Config):
         if self.loss.rule.name != "area":
             words.append(_slug(self.loss.rule))
         words += [_slug(term) for term in self.loss.terms if term.name != "cross_entropy"]
+        words += [_slug(self.task)] if self.task.name != "mix" else []
         return "-".join(words)
 
     @property
