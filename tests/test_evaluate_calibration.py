@@ -159,20 +159,24 @@ def published_fpr95(inside: np.ndarray, outside: np.ndarray) -> float:
 def test_fpr95_is_the_published_choice(seed: int, known: int, unknown: int, levels: int) -> None:
     rng = np.random.default_rng(seed)  # few levels make ties
     inside, outside = (rng.integers(0, levels, count) / levels for count in (known, unknown))
-    assert detection(inside, outside)["fpr95"] == pytest.approx(100 * published_fpr95(inside, outside))
+    found = detection(inside, outside)
+    assert found["fpr95"] == pytest.approx(100 * published_fpr95(inside, outside))
+    ours = min(rate for recall, rate in flagged(inside, outside) if recall >= 0.95)
+    assert found["fpr_at_recall_95"] == pytest.approx(100 * ours)
 
 
 def test_the_published_rate_may_flag_more_or_find_less_than_the_best() -> None:
     more = np.array([-0.3, -0.95]), np.array([-0.1] * 19 + [-0.9])  # 95 % are found at -0.1; at -0.3 too, with a known
     less = np.array([-0.9, -0.95]), np.array([-0.1] * 10 + [-0.9])  # ten of eleven are nearer to 95 % than all eleven
     assert (detection(*more)["fpr95"], detection(*less)["fpr95"]) == (50, 0)
+    assert (detection(*more)["fpr_at_recall_95"], detection(*less)["fpr_at_recall_95"]) == (0, 50)
 
 
 def test_detection_at_its_limits() -> None:
     known, unknown = np.array([-0.9, -0.8, -0.7]), np.array([-0.2, -0.1])
-    assert detection(known, unknown) == {"aupr": 100, "auroc": 100, "fpr95": 0}
+    assert detection(known, unknown) == {"aupr": 100, "auroc": 100, "fpr95": 0, "fpr_at_recall_95": 0}
     chance = detection(np.full(10, 0.5), np.full(2, 0.5))
-    assert chance == pytest.approx({"aupr": 100 / 6, "auroc": 50, "fpr95": 100})
+    assert chance == pytest.approx({"aupr": 100 / 6, "auroc": 50, "fpr95": 100, "fpr_at_recall_95": 100})
 
 
 def timm_synsets(name: str) -> list[str]:

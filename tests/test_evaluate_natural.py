@@ -92,7 +92,9 @@ def test_every_metric_of_the_sets_is_measured() -> None:
     assert values["calibration_error"] == calibration.rms_calibration_error(confidence, correct)
     assert values["calibration_error_all_bins"] == calibration.rms_calibration_error(confidence, correct, True)
     assert values["aurra"] == calibration.response_accuracy(confidence, correct).mean()
-    assert {name: values[name] for name in ("aupr", "auroc", "fpr95")} == pytest.approx(detection(*scores))
+    assert {name: values[name] for name in ("aupr", "auroc", "fpr95", "fpr_at_recall_95")} == pytest.approx(
+        detection(*scores)
+    )
     counts = [values[f"{name}_images"] for name in ("natural", "clean", "unknown")]
     assert counts == [len(sets.natural), 800, 160]
     assert outcome.n_samples == sum(counts)
