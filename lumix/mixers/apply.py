@@ -43,7 +43,7 @@ def apply_plan(images: Tensor, labels: Tensor, plan: MixPlan, inplace: bool = Fa
     return MixedBatch(
         images=mix_images(images, plan, inplace),
         labels=labels,
-        partner_labels=labels[plan.partner],
+        partner_labels=labels.index_select(0, plan.partner),
         own_weight=plan.own_weight.to(torch.float32),
         partner=plan.partner,
         kind=plan.kind,
