@@ -15,7 +15,7 @@ TITLE = "Mixup"
 PEERS = "timm's Mixup (elem, pair, batch), torchvision v2.MixUp (one weight), the copy of a batch"
 
 PASSES = (
-    "two products and a sum, rounded as timm rounds them, are four passes over the pixels in torch, as a fused operation "
+    "two products and a sum, rounded as timm rounds them, are four passes over pixels in torch, as a fused operation "
     "(lerp, addcmul) would round once less; "
 )
 LARGE = PASSES + "in place that is 2 times a copy, and timm's whole time on this machine is 8 to 12 copies"
