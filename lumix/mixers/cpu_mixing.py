@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lumix.batch import Kind, is_kind
+from lumix.batch import Kind, box_area, is_kind
 from lumix.mixers.pixels import blend, blend_into, shares
 from lumix.mixers.plan import MixPlan
 
@@ -173,7 +173,7 @@ def rewrite(images: Tensor, plan: MixPlan, partner: list[int]) -> Tensor:
     """Blend or paste one sample after the other."""
     blended, boxes, own = is_kind(plan.kind, Kind.MIXUP).tolist(), plan.box.tolist(), in_memory_order(images)
     own_share, other_share = shares(plan.own_weight, own.dtype)
-    view, each = pixels(images), own.unbind(0)
+    view, each = pixels(images), own.unbind(0) if Kind.MIXUP in plan.kinds else ()
     torch.autograd.graph.increment_version(images)
 
     def theirs(i: int) -> Any:
@@ -183,7 +183,10 @@ def rewrite(images: Tensor, plan: MixPlan, partner: list[int]) -> Tensor:
         top, bottom, left, right = boxes[i]
         return view[partner[i], top:bottom, left:right]
 
+    areas = box_area(plan.box).tolist()
     for cycle in cycles(partner):
+        if len(cycle) == 2 and areas[cycle[0]] < areas[cycle[1]]:
+            cycle.reverse()  # keeps the smaller of the two boxes
         last = cycle[-1]
         kept = theirs(last)
         if not blended[last]:
