@@ -15,12 +15,12 @@ TITLE = "Mixup"
 PEERS = "timm's Mixup (elem, pair, batch), torchvision v2.MixUp (one weight), the copy of a batch"
 
 PASSES = (
-    "two products and a sum, rounded as timm rounds them, are four passes over memory in torch, as a fused operation "
-    "would round once less; "
+    "two products and a sum, rounded as timm rounds them, are four passes over pixels in torch, as a fused operation "
+    "(lerp, addcmul) would round once less; "
 )
-LARGE = PASSES + "in place that is 1.4 times a copy, and timm's whole time on this machine is 8 copies"
-SMALL = PASSES + "the gather of the partners alone takes 1.5 times a copy"
-ONE_WEIGHT = "timm makes the same passes over memory, and the draws and the record of the mix take 0.3 ms of 2.5"
+LARGE = PASSES + "in place that is 2 times a copy, and timm's whole time on this machine is 8 to 12 copies"
+SMALL = PASSES + "in the cache they take as long as a copy of the batch, whose pixels are also read and written"
+ONE_WEIGHT = "timm makes the same passes, outside the cache, with fewer operations on the draws and the record"
 
 
 def goals(cell: Cell, timings: Timings) -> list[Goal]:

@@ -41,7 +41,7 @@ def draw_partners(size: int, mode: str, pairing: str, generator: torch.Generator
                 f"flip pairing needs an even batch, not {size} images: use drop_last=True or pairing='permutation'"
             )
         partner = index.flip(0)
-        pair = torch.minimum(index, partner)
+        pair = torch.minimum(index, partner) if mode == "pair" else index
     else:
         order = torch.randperm(size, generator=generator, device=device)
         partner, pair = order, index

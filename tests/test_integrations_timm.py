@@ -77,10 +77,9 @@ def replay(recorded, theirs, size, box_rule):
     else:
         cuts = rand[0] < theirs.switch_prob if both else cuts
         weight = torch.where(cuts, *beta) if both else beta[0]
-        weight = weight.float()  # per sample, timm keeps lambda in float32 and computes the box in it
         mixes = rand[-1] < theirs.mix_prob
     box = torch.zeros(count, 4, dtype=torch.int64)
-    final = weight.double()
+    final = weight.clone()
     for i in (mixes & cuts & (weight != 1)).nonzero().flatten().tolist():
         if theirs.cutmix_minmax is not None:
             high, wide, top, left = (int(next(integers)) for _ in range(4))
@@ -89,8 +88,7 @@ def replay(recorded, theirs, size, box_rule):
             centre = torch.tensor([[int(next(integers)), int(next(integers))]])
             box[i] = box_around(weight[i : i + 1], centre, HEIGHT, WIDTH, box_rule)
         if theirs.correct_lam or theirs.cutmix_minmax is not None:
-            share = visible_share(box[i : i + 1], HEIGHT, WIDTH)[0]
-            final[i] = share if theirs.mode == "batch" else share.float()
+            final[i] = visible_share(box[i : i + 1], HEIGHT, WIDTH)[0]
     assert next(integers, None) is None
     kind = torch.where(cuts, int(Kind.BOX), int(Kind.BLEND)).to(torch.uint8)
     return deal(Draws(final, kind, box), mixes, partner, group, frozenset({Kind.BLEND, Kind.BOX}))

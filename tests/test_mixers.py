@@ -15,6 +15,7 @@ LAYOUTS = {
     "channels_last": lambda x: x.contiguous(memory_format=torch.channels_last),
     "transposed": lambda x: x.transpose(2, 3),
     "strided": lambda x: x.repeat_interleave(2, dim=3)[..., ::2],
+    "one channel": lambda x: x[:, :1].contiguous(),
 }
 DTYPES = [torch.float32, torch.float64, torch.float16, torch.bfloat16, torch.uint8]
 

@@ -15,14 +15,16 @@ from lumix.mixers.apply import apply_plan, mix_by_selecting
 from lumix.mixers.plan import MixPlan
 
 
-@pytest.fixture(params=["small", "large", "large, no NumPy"])
+@pytest.fixture(params=["small", "small, wide boxes", "small, no NumPy", "large", "large, no NumPy"])
 def path(request, monkeypatch):
-    """The ways for small batches, for large ones, and for large ones without NumPy."""
-    if request.param != "small":
+    """The ways for small batches, with boxes narrow or wide to gather, and for large ones; also without NumPy."""
+    if request.param == "small, wide boxes":
+        monkeypatch.setattr(cpu_mixing, "NARROW", 0)
+    if "large" in request.param:
         monkeypatch.setattr(cpu_mixing, "LARGE", 0)
         monkeypatch.setattr(cpu_mixing, "REUSED", 0)
         monkeypatch.setattr(cpu_mixing, "PIECE", 1)
-    if request.param == "large, no NumPy":
+    if "no NumPy" in request.param:
 
         def refuse(tensor):
             raise RuntimeError("Numpy is not available")
@@ -57,7 +59,7 @@ def test_in_place_gives_the_same_bits_in_the_callers_memory(name, mode, dtype, l
     seed=st.integers(0, 2**31),
 )
 def test_any_partners_and_any_kinds(partner, kinds, large, seed):
-    """Rings of every length, with blended, pasted and unmixed samples in any order, and images with several readers."""
+    """Cycles of every length, with blended, pasted and unmixed samples in any order, and several readers of one."""
     images, kind = images_of(7, seed=seed), torch.tensor(kinds, dtype=torch.uint8)
     top, left = torch.randint(6, (2, 7), generator=stream(seed))
     boxes = torch.stack([top, top + 4, left, left + 2], dim=1)
@@ -74,13 +76,13 @@ def test_any_partners_and_any_kinds(partner, kinds, large, seed):
     assert torch.equal(images, expected)
 
 
-def test_rings_follow_the_partners_and_hold_each_sample_once():
+def test_cycles_follow_the_partners_and_hold_each_sample_once():
     assert list(cpu_mixing.cycles([2, 1, 4, 0, 3])) == [[0, 2, 4, 3], [1]]
     order = torch.randperm(50, generator=stream()).tolist()
     found = list(cpu_mixing.cycles(order))
-    assert sorted(i for ring in found for i in ring) == list(range(50))
-    for ring in found:
-        assert [order[i] for i in ring] == ring[1:] + ring[:1]
+    assert sorted(i for cycle in found for i in cycle) == list(range(50))
+    for cycle in found:
+        assert [order[i] for i in cycle] == cycle[1:] + cycle[:1]
 
 
 @pytest.mark.parametrize("mixer", [CutMix(inplace=True), Mixup(inplace=True), CutMix(mode="elem", inplace=True)])

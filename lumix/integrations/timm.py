@@ -5,8 +5,10 @@
     images, target = mixup_fn(images, target)
     loss = criterion(model(images), target)
 
-With `AreaRule` the loss is that of timm's SoftTargetCrossEntropy, and images and `target.dense()` equal timm's bit for
-bit where the draws do (float32 images). Unlike timm, the caller's images are not overwritten and NumPy is not used.
+With `AreaRule` the loss is that of timm's SoftTargetCrossEntropy. Images and `target.dense()` equal timm's bit for bit
+where weights drawn and boxes do (float32 images). Boxes do for equal draws, but for one thing: in modes "pair" and
+"elem" timm rounds the drawn weight to float32 before it computes a box, lumix after, so that a side within 1e-7 of a
+whole number of pixels can differ by one. Unlike timm, the caller's images are not overwritten and NumPy is not used.
 """
 
 from collections.abc import Sequence
@@ -33,7 +35,7 @@ class MixTarget:
 
     Attributes:
         record: what a rule and a loss ask about the batch; its images are empty, so none are kept alive.
-        own_weight: [B] float64; in mode "batch" timm rounds both label weights from float64.
+        own_weight: [B] float64, of float32 precision but in mode "batch", as in timm.
         num_classes, smoothing: C and timm's label smoothing.
         generator: stream for the draws of the label rule; the mixer's own.
     """
@@ -139,6 +141,8 @@ class Mixup:
                 f"labels must lie in 0 .. {self.num_classes - 1} for num_classes={self.num_classes}, "
                 f"not {int(target.min())} .. {int(target.max())}"
             )
+        if self.mixer.mode != "batch":
+            plan = replace(plan, own_weight=plan.own_weight.float().double())
         batch = apply_plan(images, target, plan)
         record = replace(batch, images=images.new_empty((len(images), 0, 0, 0)))
         weight = plan.own_weight.to(images.device, non_blocking=True)

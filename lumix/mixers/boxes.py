@@ -4,6 +4,9 @@ Two rules for the edges of a box of odd side are in use, and papers before mid-2
 from centre - side // 2 to centre + side // 2 and so loses a pixel; "full" (timm from 1.0.31) keeps it.
 """
 
+import math
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -17,13 +20,24 @@ def box_around(own_weight: Tensor, centre: Tensor, height: int, width: int, rule
 
     `centre` holds int64 rows and columns.
     """
-    lengths = torch.tensor([height, width], device=own_weight.device)
-    side = (lengths * torch.sqrt(1 - own_weight).unsqueeze(1)).long()
-    upper = side >> 1 if rule == "legacy" else (side + 1) >> 1
-    corners = torch.stack([centre - (side >> 1), centre + upper], dim=2)
-    return torch.minimum(corners.clamp_(min=0), lengths.unsqueeze(1)).view(-1, 4)
+    one = is_one(own_weight)
+    root: Any = math.sqrt(1 - own_weight.item()) if one else torch.sqrt(1 - own_weight)
+    odd, edges = int(rule == "full"), []
+    for middle, length in zip(centre[0].tolist() if one else centre.unbind(1), (height, width), strict=True):
+        side = int(length * root) if one else (length * root).long()
+        for edge in (middle - (side >> 1), middle + ((side + odd) >> 1)):
+            edges.append(min(max(edge, 0), length) if one else edge.clamp(0, length))
+    return torch.tensor([edges]) if one else torch.stack(edges, dim=1)
 
 
 def visible_share(box: Tensor, height: int, width: int) -> Tensor:
     """Share [D] float64 of the own image that boxes [D, 4] leave visible."""
+    if is_one(box):
+        top, bottom, left, right = box[0].tolist()
+        return torch.tensor([1 - (bottom - top) * (right - left) / (height * width)], dtype=torch.float64)
     return 1 - box_area(box).double() / (height * width)
+
+
+def is_one(draws: Tensor) -> bool:
+    """Whether draws [D, ...] are one on the CPU, where Python numbers are much faster than tensors of one number."""
+    return len(draws) == 1 and draws.device.type == "cpu"

@@ -1,15 +1,16 @@
 """CutMix (Yun et al. 2019): a rectangle of the partner pasted into the own image, weighted by what remains visible."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from lumix.batch import Kind
 from lumix.checks import check_choice, check_positive
-from lumix.draws import draw_beta, draw_integers
+from lumix.draws import draw_beta, draw_integers, draw_uniform
 from lumix.mixers.base import PlannedMixer
-from lumix.mixers.boxes import BOX_RULES, box_around, visible_share
+from lumix.mixers.boxes import BOX_RULES, box_around, is_one, visible_share
 from lumix.mixers.plan import Draws
 
 
@@ -52,14 +53,21 @@ class CutMix(PlannedMixer):
 
     def _draw_box_between(self, count: int, height: int, width: int, generator: torch.Generator) -> Tensor:
         assert self.minmax is not None
-        edges = []
+        edges: list[Any] = []
         for length in (height, width):
-            low, high = int(length * self.minmax[0]), int(length * self.minmax[1])
+            low, high = (int(length * share) for share in self.minmax)
             if high <= low:
                 raise ValueError(f"minmax {self.minmax} leaves no whole pixel for a side of {length}")
-            side = low + draw_integers(torch.full((count,), high - low, device=generator.device), generator)
+            side = low + self._draw_below(high - low, count, generator)
             # The legacy rule never lets a box touch the lower or right border.
-            places = length - side if self.box_rule == "legacy" else length - side + 1
-            start = draw_integers(places.clamp(min=1), generator)
+            start = self._draw_below(length - side + (self.box_rule == "full"), count, generator)
             edges += [start, start + side]
-        return torch.stack(edges, dim=1)
+        return torch.stack(edges, dim=1) if isinstance(edges[0], Tensor) else torch.tensor([edges])
+
+    @staticmethod
+    def _draw_below(high: Any, count: int, generator: torch.Generator) -> Any:
+        """Uniform on 0 .. high - 1: an int where `is_one`, else [D] int64."""
+        drawn = draw_uniform(count, generator)
+        if is_one(drawn):
+            return min(int(drawn.item() * high), high - 1)
+        return (drawn * high).long().clamp(max=high - 1)

@@ -10,13 +10,24 @@ def blend(own: Tensor, other: Tensor, own_weight: Tensor) -> Tensor:
     Computed in float32 (float64 for float64 images) and returned in the dtype of `own`, rounded for integers. Two
     products and a sum, in this order, are what timm computes.
     """
-    work = own.dtype if own.dtype in (torch.float32, torch.float64) else torch.float32
+    own_share, other_share = shares(own_weight, own.dtype)
+    mixed = own.to(own_share.dtype) * own_share
+    mixed.add_(other.to(own_share.dtype) * other_share)
+    return (mixed if own.is_floating_point() else mixed.round_()).to(own.dtype)
+
+
+def blend_into(own: Tensor, own_share: Tensor, theirs: Tensor) -> None:
+    """`blend`, written into `own`; `theirs` is other_share * other, in the dtype of the `shares`."""
+    mixed = own.to(theirs.dtype).mul_(own_share).add_(theirs)
+    if own.dtype != theirs.dtype:
+        own.copy_(mixed if own.is_floating_point() else mixed.round_())
+
+
+def shares(own_weight: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    """Weights of own and other, as [B, 1, 1, 1] or given, in the dtype in which images of `dtype` are blended."""
+    work = torch.float64 if dtype == torch.float64 else torch.float32
     weight = own_weight.view(-1, 1, 1, 1) if own_weight.ndim == 1 else own_weight
-    mixed = own.to(work) * weight.to(work)
-    mixed.add_(other.to(work).mul((1 - weight).to(work)))
-    if own.dtype == work:
-        return mixed
-    return mixed.to(own.dtype) if own.is_floating_point() else mixed.round_().to(own.dtype)
+    return weight.to(work), (1 - weight).to(work)
 
 
 def mix_by_mask(images: Tensor, partner: Tensor, own: Tensor) -> Tensor:

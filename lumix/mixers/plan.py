@@ -36,6 +36,8 @@ class MixPlan:
     hidden: str | None = None
 
     def to(self, device: torch.device) -> "MixPlan":
+        if self.partner.device == device:
+            return self
         return replace(
             self,
             own_weight=self.own_weight.to(device, non_blocking=True),
@@ -71,12 +73,19 @@ def draw_blends(alpha: float, count: int, generator: torch.Generator) -> Draws:
 
 def deal(draws: Draws, mixes: Tensor, partner: Tensor, group: Tensor, kinds: frozenset[Kind]) -> MixPlan:
     """The plan in which sample i takes draw group[i]; unmixed where `mixes` [D] is false or nothing changes."""
+    if len(mixes) == 1 and mixes.device.type == "cpu":
+        return deal_one(draws, bool(mixes), partner)
     mixes = mixes & ((draws.own_weight != 1) | (box_area(draws.box) > 0))
-    weight = torch.where(mixes, draws.own_weight, 1.0)
-    kind = torch.where(mixes, draws.kind, int(Kind.NONE)).to(torch.uint8)
-    box = torch.where(mixes.unsqueeze(1), draws.box, 0)
-    one_draw = len(weight) == 1
-    if one_draw and kind.device.type == "cpu":
-        kinds = frozenset({Kind(int(kind))})
-    weight, kind, box = (values.index_select(0, group) for values in (weight, kind, box))
-    return MixPlan(weight, partner, kind, box, kinds | {Kind.NONE}, one_draw)
+    weight = torch.where(mixes, draws.own_weight, 1.0).index_select(0, group)
+    kind = torch.where(mixes, draws.kind, int(Kind.NONE)).to(torch.uint8).index_select(0, group)
+    box = torch.where(mixes.unsqueeze(1), draws.box, 0).index_select(0, group)
+    return MixPlan(weight, partner, kind, box, kinds | {Kind.NONE}, len(mixes) == 1)
+
+
+def deal_one(draws: Draws, mixes: bool, partner: Tensor) -> MixPlan:
+    """`deal` of one draw on the CPU, by Python numbers, which take less time. All samples share one draw's memory."""
+    top, bottom, left, right = draws.box[0].tolist()
+    if not mixes or (draws.own_weight.item() == 1 and (top == bottom or left == right)):
+        return replace(unmixed_plan(len(partner), partner.device), partner=partner, one_draw=True)
+    weight, kind, box = (x.expand(len(partner), *x.shape[1:]) for x in (draws.own_weight, draws.kind, draws.box))
+    return MixPlan(weight, partner, kind, box, frozenset({Kind(int(draws.kind)), Kind.NONE}), True)
