@@ -149,7 +149,7 @@ def book_locked(root: Path, seconds: float = LOCK_SECONDS) -> Iterator[None]:
                 stack.enter_context(run_directory.locked(root))
                 break
             except run_directory.RunError as error:
-                # Both sentences mean that another process holds it; a full disk or a wrong owner will not pass.
+                # This says that another process holds it; a full disk or a wrong owner will not pass.
                 if "is in use" not in str(error):
                     raise
                 if time.monotonic() > deadline:
