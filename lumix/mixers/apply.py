@@ -43,7 +43,7 @@ def record(
     if isinstance(kind, Kind):
         kind = torch.full((len(images),), int(kind), dtype=torch.uint8, device=images.device)
     weight = own_weight.to(images.device, torch.float32)
-    return MixedBatch(images, labels, labels[partner], weight, partner, kind, **others)
+    return MixedBatch(images, labels, labels.index_select(0, partner), weight, partner, kind, **others)
 
 
 def apply_plan(images: Tensor, labels: Tensor, plan: MixPlan, inplace: bool = False) -> MixedBatch:
