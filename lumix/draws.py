@@ -1,6 +1,7 @@
 """Random draws from an explicit generator, on its device; D draws, B samples."""
 
 from hashlib import blake2b
+from multiprocessing.reduction import ForkingPickler
 
 import torch
 from torch import Tensor
@@ -32,14 +33,25 @@ def for_worker(generator: torch.Generator) -> torch.Generator:
     name = str(worker.seed).encode()
     mark = _hash(name) >> 1
     if generator.initial_seed() >> 32 != mark:
-        state = bytes(generator.get_state().tolist())
-        generator.manual_seed(mark << 32 | _hash(name + state))
+        generator.manual_seed(mark << 32 | _hash(name + _state(generator)))
     return generator
 
 
 def _hash(text: bytes) -> int:
     """32 bits."""
     return int.from_bytes(blake2b(text, digest_size=4).digest(), "little")
+
+
+def _state(generator: torch.Generator) -> bytes:
+    return bytes(generator.get_state().tolist())
+
+
+def _restored(device: torch.device, state: bytes) -> torch.Generator:
+    return torch.Generator(device).set_state(torch.tensor(list(state), dtype=torch.uint8))
+
+
+# torch sends a generator's state through shared memory that is gone before a spawned worker opens it.
+ForkingPickler.register(torch.Generator, lambda generator: (_restored, (generator.device, _state(generator))))
 
 
 def to_hand_on(generator: torch.Generator) -> torch.Generator:
