@@ -24,17 +24,7 @@ class Kind(IntEnum):
 
 
 class Record:
-    """Base of the dataclasses that stand for a batch: training frameworks move, cast, pin and slice them as one.
-
-    A cast is for the images. Weights keep their dtype, also where a framework casts field by field, as Lightning does
-    for true half precision by assigning to a copy.
-    """
-
-    def __setattr__(self, name: str, value: Any) -> None:
-        old = self.__dict__.get(name)
-        if name != "images" and isinstance(old, Tensor) and isinstance(value, Tensor) and value.dtype != old.dtype:
-            value = old.to(value.device)
-        object.__setattr__(self, name, value)
+    """Base of the dataclasses that stand for a batch: training frameworks move, cast, pin and slice them as one."""
 
     def _map(self, function: Callable[[Tensor], Tensor]) -> Self:
         """The same with `function` of every tensor, also of records in it."""
@@ -73,8 +63,12 @@ class Record:
         return self._map(lambda t: t[index])
 
 
-def register_pytree(kind: type[Record], *constant: str) -> None:
-    """Let torch.utils._pytree walk the tensors of a record; fields named `constant`, and those that are None, stay."""
+def open_to_frameworks(kind: type[Record], *constant: str) -> None:
+    """Let Lightning assign to the fields of a kind of record, and torch.utils._pytree walk its tensors.
+
+    In a walk fields named `constant`, and those that are None, stay as they are.
+    """
+    kind.__setattr__ = _assign  # type: ignore[method-assign, assignment]
 
     def flatten(record: Any) -> tuple[list[Any], Any]:
         values = {field.name: getattr(record, field.name) for field in fields(record)}
@@ -91,6 +85,14 @@ def register_pytree(kind: type[Record], *constant: str) -> None:
     pytree.register_pytree_node(kind, flatten, unflatten, flatten_with_keys_fn=flatten_with_keys)
 
 
+def _assign(record: Record, name: str, value: Any) -> None:
+    """Lightning casts a copy field by field for true half and double precision: that is for the images alone."""
+    old = record.__dict__.get(name)
+    if name != "images" and isinstance(old, Tensor) and isinstance(value, Tensor) and value.dtype != old.dtype:
+        value = old.to(value.device)
+    object.__setattr__(record, name, value)
+
+
 @dataclass
 class Hidden:
     """Mixing that is left to the network: behind which module, and whether `hidden_mixing` has done it."""
@@ -99,7 +101,7 @@ class Hidden:
     done: bool = False
 
 
-@dataclass(eq=False)
+@dataclass(frozen=True, eq=False)
 class MixedBatch(Record):
     """B mixed images and what a label rule or a loss needs to know of them.
 
@@ -203,7 +205,7 @@ def _init(self: MixedBatch, images: Any, *values: Any, **named: Any) -> None:
 
 _fields_init, MixedBatch.__init__ = MixedBatch.__init__, _init  # type: ignore[method-assign]
 Mapping.register(MixedBatch)
-register_pytree(MixedBatch, "moved", "hidden")
+open_to_frameworks(MixedBatch, "moved", "hidden")
 
 
 def is_kind(kinds: Tensor, kind: Kind) -> Tensor:

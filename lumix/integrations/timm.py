@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from lumix.batch import MixedBatch, Record, register_pytree
+from lumix.batch import MixedBatch, Record, open_to_frameworks
 from lumix.checks import check_batch, check_probability, logits_of
 from lumix.composition import Switch
 from lumix.draws import to_hand_on
@@ -66,7 +66,7 @@ for _name in " ".join(OPERATORS).split():
     setattr(NoTensor, f"__{_name}__", _refusal(f"__{_name}__"))
 
 
-@dataclass(eq=False)
+@dataclass(frozen=True, eq=False)
 class MixTarget(Record, NoTensor):
     """The target of B mixed images, without the images: stands where timm has a dense [B, C] tensor.
 
@@ -114,7 +114,7 @@ class MixTarget(Record, NoTensor):
         return own * weight.float() + partner * (1 - weight).float()
 
 
-register_pytree(MixTarget, "num_classes", "smoothing", "generator")
+open_to_frameworks(MixTarget, "num_classes", "smoothing", "generator")
 
 
 class Mixup:
