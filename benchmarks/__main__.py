@@ -8,8 +8,9 @@ python -m benchmarks page                    docs/performance.md anew from the c
 """
 
 import argparse
-import sys
 from pathlib import Path
+
+from experiments.console import run
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -79,4 +80,4 @@ def run_rows(parser: argparse.ArgumentParser, options: argparse.Namespace) -> in
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run(main)

@@ -11,6 +11,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from experiments.console import fail, run
+
 if TYPE_CHECKING:
     from experiments.evaluations import EvaluationItem
     from experiments.params import Params
@@ -71,11 +73,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         tables = [get_table(name, scale) for name in ([chosen] if chosen else TABLES)]
         rows = _rows(tables[0], options.only) if options.command == "run" else None
     except ValueError as error:
-        return _fail(error, USAGE)
+        return fail(error, USAGE)
     try:
         return _dispatch(options, params, scale, tables, rows, seeds)
     except (RunError, ValueError, OSError) as error:
-        return _fail(error, FAILURE)
+        return fail(error, FAILURE)
 
 
 def _dispatch(
@@ -215,10 +217,5 @@ def _rows(table: "Table", only: list[str] | None) -> list[str] | None:
     return None if only is None else [choose(f"row of {table.id}", row, known) for row in only]
 
 
-def _fail(error: Exception, code: int) -> int:
-    print(f"error: {error}", file=sys.stderr)
-    return code
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    run(main)

@@ -4,13 +4,14 @@ Shape legend: B samples, H rows, W columns. Sample i has an own image (class `la
 `partner[i]` (class `partner_labels[i]`); methods that cut paste a part of the partner into the own image.
 """
 
-from collections.abc import Callable
-from dataclasses import dataclass, fields
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, fields, replace
 from enum import IntEnum
-from typing import Any
+from typing import Any, Self
 
 import torch
 from torch import Tensor
+from torch.utils import _pytree as pytree
 
 
 class Kind(IntEnum):
@@ -22,8 +23,86 @@ class Kind(IntEnum):
     MASK = 3
 
 
-@dataclass(frozen=True)
-class MixedBatch:
+class Record:
+    """Base of the dataclasses that stand for a batch: training frameworks move, cast, pin and slice them as one."""
+
+    def _map(self, function: Callable[[Tensor], Tensor]) -> Self:
+        """The same with `function` of every tensor, also of records in it."""
+        values: dict[str, Any] = {field.name: getattr(self, field.name) for field in fields(self)}  # type: ignore[arg-type]
+        for name, value in values.items():
+            if isinstance(value, Tensor):
+                values[name] = function(value)
+            elif isinstance(value, Record):
+                values[name] = value._map(function)
+        return type(self)(**values)
+
+    def to(self, *arguments: Any, **keywords: Any) -> Self:
+        """The same with every tensor on another device. Arguments as of `Tensor.to`.
+
+        A dtype, of floating point, and a memory format are for images of floating point alone.
+        """
+        device, dtype, non_blocking, layout = torch._C._nn._parse_to(*arguments, **keywords)
+        moved = self if device is None else self._map(lambda t: t.to(device, non_blocking=non_blocking))
+        images = getattr(moved, "images", None)
+        if images is None or (dtype is None and layout is None):
+            return moved
+        if dtype is not None and not dtype.is_floating_point:
+            raise ValueError(f"images are cast to dtypes of floating point, not to {dtype}: cast batch.images yourself")
+        dtype = dtype if images.is_floating_point() else images.dtype
+        return replace(moved, images=images.to(dtype=dtype, memory_format=layout or torch.preserve_format))  # type: ignore[type-var]
+
+    def pin_memory(self) -> Self:
+        """The same in pinned memory, for a DataLoader with pin_memory=True."""
+        return self._map(Tensor.pin_memory)
+
+    def __getitem__(self, index: slice | Tensor) -> Self:
+        """Some of the samples, by slice or index tensor; `partner` stays the index in the whole batch."""
+        if not isinstance(index, slice | Tensor | list) or (isinstance(index, Tensor) and index.ndim == 0):
+            hint = f": use [{index}:{index + 1}]" if isinstance(index, int) else ""
+            raise TypeError(f"index a {type(self).__name__} with a slice or a tensor, not {index!r}{hint}")
+        return self._map(lambda t: t[index])
+
+
+def open_to_frameworks(kind: type[Record], *constant: str) -> None:
+    """Let Lightning assign to the fields of a kind of record, and torch.utils._pytree walk its tensors.
+
+    In a walk fields named `constant`, and those that are None, stay as they are.
+    """
+    kind.__setattr__ = _assign  # type: ignore[method-assign, assignment]
+
+    def flatten(record: Any) -> tuple[list[Any], Any]:
+        values = {field.name: getattr(record, field.name) for field in fields(record)}
+        leaves = {name: value for name, value in values.items() if name not in constant and value is not None}
+        return list(leaves.values()), (tuple(leaves), tuple(values[name] for name in constant))
+
+    def flatten_with_keys(record: Any) -> tuple[list[Any], Any]:
+        leaves, context = flatten(record)
+        return [(pytree.GetAttrKey(name), leaf) for name, leaf in zip(context[0], leaves, strict=True)], context
+
+    def unflatten(leaves: Any, context: Any) -> Any:
+        return kind(**dict(zip(context[0], leaves, strict=True)), **dict(zip(constant, context[1], strict=True)))
+
+    pytree.register_pytree_node(kind, flatten, unflatten, flatten_with_keys_fn=flatten_with_keys)
+
+
+def _assign(record: Record, name: str, value: Any) -> None:
+    """Lightning casts a copy field by field for true half and double precision: that is for the images alone."""
+    old = record.__dict__.get(name)
+    if name != "images" and isinstance(old, Tensor) and isinstance(value, Tensor) and value.dtype != old.dtype:
+        value = old.to(value.device)
+    object.__setattr__(record, name, value)
+
+
+@dataclass
+class Hidden:
+    """Mixing that is left to the network: behind which module, and whether `hidden_mixing` has done it."""
+
+    name: str
+    done: bool = False
+
+
+@dataclass(frozen=True, eq=False)
+class MixedBatch(Record):
     """B mixed images and what a label rule or a loss needs to know of them.
 
     Attributes:
@@ -37,7 +116,7 @@ class MixedBatch:
         mask: [B, 1, H, W] or None: share of the own image at each pixel, for methods whose region is not a box.
         moved: whether pixels were also moved inside their image, resized or transported. Box and mask
             then say from which of the two images a pixel comes, but not from where in it.
-        hidden: name of the module whose output is still to be mixed (see `hidden_mixing`), or None.
+        hidden: the module whose output is still to be mixed (see `hidden_mixing`), or None.
     """
 
     images: Tensor
@@ -49,27 +128,32 @@ class MixedBatch:
     box: Tensor | None = None
     mask: Tensor | None = None
     moved: bool = False
-    hidden: str | None = None
+    hidden: Hidden | None = None
 
     def __len__(self) -> int:
         return len(self.labels)
 
-    def _map(self, function: Callable[[Tensor], Tensor]) -> "MixedBatch":
-        values: dict[str, Any] = {f.name: getattr(self, f.name) for f in fields(self)}
-        values |= {name: function(value) for name, value in values.items() if isinstance(value, Tensor)}
-        return MixedBatch(**values)
+    def keys(self) -> list[str]:
+        """Names of the fields that hold something. accelerate walks a batch as a mapping, and makes a new one of it."""
+        return [field.name for field in fields(self) if getattr(self, field.name) is not field.default]
 
-    def to(self, device: torch.device | str, non_blocking: bool = False) -> "MixedBatch":
-        """The same batch with every tensor on `device`."""
-        return self._map(lambda t: t.to(device, non_blocking=non_blocking))
+    def items(self) -> list[tuple[str, Any]]:
+        return [(name, self[name]) for name in self.keys()]
 
-    def __getitem__(self, index: slice | Tensor) -> "MixedBatch":
-        """Some of the samples, by slice or index tensor; `partner` stays the index in the whole batch."""
-        if isinstance(index, int):
-            raise TypeError(f"index a MixedBatch with a slice or a tensor, not {index}: use [{index}:{index + 1}]")
+    def values(self) -> list[Any]:
+        return [self[name] for name in self.keys()]
+
+    def size(self, dim: int | None = None) -> torch.Size | int:
+        """That of the images."""
+        return self.images.size() if dim is None else self.images.size(dim)
+
+    def __getitem__(self, index: Any) -> Any:
+        """A field by its name; or some of the samples, by slice or index tensor: `partner` stays as it was."""
+        if isinstance(index, str):
+            return getattr(self, index)
         if self.hidden is not None:
             raise ValueError("a batch that is mixed inside the network cannot be split: give it to the network whole")
-        return self._map(lambda t: t[index])
+        return super().__getitem__(index)
 
     def is_kind(self, kind: Kind) -> Tensor:
         """[B] bool, which samples are of this kind."""
@@ -110,6 +194,18 @@ class MixedBatch:
         if bool(self.is_kind(Kind.BLEND).any() | ((own > 0) & (own < 1)).any()):
             raise ValueError("a blended sample has no mask of one object per pixel: cut masks of cut batches only")
         return torch.where(own > 0.5, masks, masks[self.partner])
+
+
+def _init(self: MixedBatch, images: Any, *values: Any, **named: Any) -> None:
+    """The dataclass's own, or from one mapping as `items` gives it."""
+    if isinstance(images, Mapping):
+        return _fields_init(self, **images)
+    return _fields_init(self, images, *values, **named)
+
+
+_fields_init, MixedBatch.__init__ = MixedBatch.__init__, _init  # type: ignore[method-assign]
+Mapping.register(MixedBatch)
+open_to_frameworks(MixedBatch, "moved", "hidden")
 
 
 def is_kind(kinds: Tensor, kind: Kind) -> Tensor:

@@ -1,5 +1,6 @@
 """Checks of arguments: each raises ValueError in one sentence with the offending value and the remedy."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -33,3 +34,17 @@ def check_probability(name: str, value: float) -> None:
 def check_positive(name: str, value: float) -> None:
     if not value > 0:
         raise ValueError(f"{name} must be above 0, not {value!r}")
+
+
+def logits_of(output: Any) -> Tensor:
+    """The logits in what a network returned: a tensor, or an object or mapping with `logits`, as of transformers."""
+    found = output.get("logits") if isinstance(output, Mapping) else getattr(output, "logits", output)
+    if isinstance(output, tuple | list) and len(output) == 1:
+        found = output[0]
+    if isinstance(found, Tensor):
+        return found
+    what = f"a {type(output).__name__}" + (f" of {len(output)}" if isinstance(output, tuple | list) else "")
+    raise ValueError(
+        f"the network returned {what}, not logits [B, C]: pass the tensor itself, as output[0]; a distilled DeiT of "
+        "timm returns one (of two heads) after model.set_distilled_training(False)"
+    )

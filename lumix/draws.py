@@ -1,14 +1,70 @@
 """Random draws from an explicit generator, on its device; D draws, B samples."""
 
+from hashlib import blake2b
+from multiprocessing.reduction import ForkingPickler
+
 import torch
 from torch import Tensor
+from torch.utils.data import get_worker_info
 
 MODES = ("batch", "pair", "elem")
 PAIRINGS = ("flip", "permutation")
 
 
+def for_worker(generator: torch.Generator) -> torch.Generator:
+    """The generator as it is; in a worker of a DataLoader seeded anew at its first use there.
+
+    The workers of every epoch begin with equal copies of the main process's generator. The new seed is made of the
+    copy's state and of the worker's seed, which torch draws anew for each worker and epoch from the loader's generator
+    or from torch.manual_seed: equal seeds of both give equal draws again. Every function that draws calls this first.
+
+    Raises:
+        ValueError: in a worker, for a generator that is not on the CPU.
+    """
+    worker = get_worker_info()
+    if worker is None:
+        return generator
+    if generator.device.type != "cpu":
+        raise ValueError(
+            f"a generator on {generator.device} cannot draw in a DataLoader's worker: give the mixer of a collate_fn a "
+            "torch.Generator() on the CPU, or mix in the training loop"
+        )
+    # Upper bits that the worker's seed gives say that this has been done; the CPU's generator reads the lower ones.
+    name = str(worker.seed).encode()
+    mark = _hash(name) >> 1
+    if generator.initial_seed() >> 32 != mark:
+        generator.manual_seed(mark << 32 | _hash(name + _state(generator)))
+    return generator
+
+
+def _hash(text: bytes) -> int:
+    """32 bits."""
+    return int.from_bytes(blake2b(text, digest_size=4).digest(), "little")
+
+
+def _state(generator: torch.Generator) -> bytes:
+    return bytes(generator.get_state().tolist())
+
+
+def _restored(device: torch.device, state: bytes) -> torch.Generator:
+    return torch.Generator(device).set_state(torch.tensor(list(state), dtype=torch.uint8))
+
+
+# torch sends a generator's state through shared memory that is gone before a spawned worker opens it.
+ForkingPickler.register(torch.Generator, lambda generator: (_restored, (generator.device, _state(generator))))
+
+
+def to_hand_on(generator: torch.Generator) -> torch.Generator:
+    """The generator for later draws in the main process; in a worker, which goes on with it, another seeded by it."""
+    if get_worker_info() is None:
+        return generator
+    seed = torch.randint(2**62, (), generator=for_worker(generator))
+    return torch.Generator().manual_seed(int(seed))
+
+
 def draw_uniform(count: int, generator: torch.Generator) -> Tensor:
     """[D] float64 in [0, 1), on the generator's device."""
+    generator = for_worker(generator)
     return torch.rand(count, generator=generator, device=generator.device, dtype=torch.float64)
 
 
@@ -17,6 +73,7 @@ def draw_beta(alpha: float, count: int, generator: torch.Generator) -> Tensor:
 
     A Beta is a ratio of Gammas. torch.distributions takes no generator; the sampler beneath it does.
     """
+    generator = for_worker(generator)
     concentration = torch.full((2, count), alpha, device=generator.device, dtype=torch.float64)
     gamma = torch._standard_gamma(concentration, generator=generator)
     return gamma[0] / gamma.sum(0)
@@ -43,7 +100,7 @@ def draw_partners(size: int, mode: str, pairing: str, generator: torch.Generator
         partner = index.flip(0)
         pair = torch.minimum(index, partner) if mode == "pair" else index
     else:
-        order = torch.randperm(size, generator=generator, device=device)
+        order = torch.randperm(size, generator=for_worker(generator), device=device)
         partner, pair = order, index
         if mode == "pair":
             even = size - size % 2
@@ -60,4 +117,4 @@ def draw_partners(size: int, mode: str, pairing: str, generator: torch.Generator
 
 def draw_normal(shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
     """Standard normal draws in float64, on the generator's device."""
-    return torch.randn(shape, generator=generator, device=generator.device, dtype=torch.float64)
+    return torch.randn(shape, generator=for_worker(generator), device=generator.device, dtype=torch.float64)

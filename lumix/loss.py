@@ -3,11 +3,13 @@
 from collections.abc import Sequence
 from functools import reduce
 from operator import add
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from lumix.batch import MixedBatch
+from lumix.checks import logits_of
 from lumix.rules.area import AreaRule
 from lumix.rules.base import Rule
 from lumix.terms.base import Term
@@ -59,17 +61,24 @@ class MixLoss(nn.Module):
 
     def forward(
         self,
-        logits: Tensor,
+        logits: Any,
         batch: MixedBatch,
         generator: torch.Generator | None = None,
         attention: Tensor | None = None,
     ) -> Tensor:
-        """Mean loss over the batch, a float32 scalar; logits [B, C] of any floating dtype.
+        """Mean loss over the batch, a float32 scalar; logits [B, C] of any floating dtype, or an output with `logits`.
 
         Raises:
-            ValueError: on the CPU, for labels outside 0 .. C - 1; where the rule draws and no generator is given, or
-                reads `attention` [B, patches] and none is given.
+            ValueError: for an output without logits, or a batch that is no MixedBatch or was to be mixed inside the
+                network and was not; on the CPU, for labels outside 0 .. C - 1; where the rule draws and no generator
+                is given, or reads `attention` [B, patches] and none is given.
         """
+        if not isinstance(batch, MixedBatch):
+            raise ValueError(
+                f"batch must be the MixedBatch of a mixer, not a {type(batch).__name__}: plain labels go to torch's "
+                "cross entropy, and the targets of lumix.integrations.timm.Mixup to the Criterion there"
+            )
+        logits = logits_of(logits)
         weight = self.weights(logits, batch, self.draw(batch, generator), attention)
         return self.per_sample(logits, batch, weight)[0].mean()
 
@@ -81,6 +90,11 @@ class MixLoss(nn.Module):
         self, logits: Tensor, batch: MixedBatch, draws: Tensor | None = None, attention: Tensor | None = None
     ) -> Tensor:
         """The rule's own weights [B] for this batch, to be passed to `per_sample`."""
+        if batch.hidden is not None and not batch.hidden.done:
+            raise ValueError(
+                f"this batch is to be mixed inside the network, behind {batch.hidden.name!r}, and was not: call the "
+                "network within `with lumix.hidden_mixing(model, batch):`"
+            )
         if logits.shape[:-1] != batch.labels.shape:
             raise ValueError(f"logits must be [B, C] with B = {len(batch)}, not of shape {list(logits.shape)}")
         try:

@@ -1,8 +1,9 @@
 """python -m report tables | page: results/<scale>/ to report/tables/ and report/index.html."""
 
 import argparse
-import sys
 from pathlib import Path
+
+from experiments.console import fail, run
 
 FAILURE = 1
 
@@ -30,10 +31,9 @@ def main(arguments: list[str] | None = None, root: Path = Path()) -> int:
             write(folder / "index.html", render(root))
             print(f"report: {folder / 'index.html'}")
     except (OSError, ValueError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return FAILURE
+        return fail(error, FAILURE)
     return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run(main)

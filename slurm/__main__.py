@@ -4,10 +4,11 @@ Nothing here imports torch, except the debug executor, which trains in this proc
 """
 
 import argparse
-import os
 import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
+
+from experiments.console import fail, run
 
 if TYPE_CHECKING:
     from experiments.params import Params
@@ -65,12 +66,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         seeds = params.seeds if options.seeds is None else check_seeds(options.seeds)
         return _dispatch(options, params, scale, seeds)
     except ValueError as error:
-        return _fail(error, USAGE)
-    except BrokenPipeError:  # the reader, head for one, has seen enough
-        sys.stdout = open(os.devnull, "w")  # noqa: SIM115 - else Python complains when it flushes at its end
-        return 0
+        return fail(error, USAGE)
     except (RunError, SchedulerError, OSError) as error:
-        return _fail(error, FAILURE)
+        return fail(error, FAILURE)
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return 130
@@ -141,10 +139,5 @@ def _status(scale: "Scale", name: str | None, every: Sequence[str], seeds: int |
         print(f"once the cause is mended, submit {ended} again: python -m slurm submit {name or 'all'} --resume")
 
 
-def _fail(error: Exception, code: int) -> int:
-    print(f"error: {error}", file=sys.stderr)
-    return code
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    run(main)

@@ -143,6 +143,37 @@ def test_list_names_every_table(root):
     assert all(table in text for table in TABLES)
 
 
+@pytest.mark.parametrize(
+    "command",
+    ["experiments list", "experiments --help", "experiments zzz", "slurm --help", "report --help", "benchmarks -h"],
+)
+def test_a_reader_that_has_gone_ends_a_command_quietly(command):
+    """As `| head` does, and `2>&1 | head`."""
+    for stderr in (subprocess.PIPE, subprocess.STDOUT):
+        reading, writing = os.pipe()
+        os.close(reading)
+        environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+        arguments = [sys.executable, "-m", *command.split()]
+        answer = subprocess.run(
+            arguments, cwd=ROOT, env=environment, stdout=writing, stderr=stderr, text=True, timeout=60
+        )
+        os.close(writing)
+        assert "Traceback" not in (answer.stderr or "")
+        assert "pipe" not in (answer.stderr or "")
+        assert answer.returncode == (2 if command.endswith("zzz") else 0)
+
+
+def test_other_pipes_that_break_are_errors(capsys):
+    from experiments.console import fail
+
+    with open(os.devnull, "w") as out:
+        sys.stdout, sys.stderr, kept = out, out, (sys.stdout, sys.stderr)
+        try:
+            assert fail(BrokenPipeError("a worker has gone"), 1) == 1
+        finally:
+            sys.stdout, sys.stderr = kept
+
+
 def test_help_is_as_reviewed(root):
     """After a wanted change: `python tests/test_cli.py > docs/help/experiments.txt`."""
     assert help_text(root) == HELP.read_text()

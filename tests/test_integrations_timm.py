@@ -2,6 +2,7 @@
 
 import inspect
 import itertools
+import operator as operators
 from collections import defaultdict
 
 import numpy as np
@@ -11,9 +12,9 @@ import torch
 from batches import stream
 from timm.loss import SoftTargetCrossEntropy
 
-from lumix import AreaRule, BetaLaw, Kind, LUMixRule, MixLoss
+from lumix import AreaRule, BetaLaw, BinaryCrossEntropy, Kind, LUMixRule, MixLoss
 from lumix.draws import draw_partners
-from lumix.integrations.timm import Criterion, Mixup
+from lumix.integrations.timm import Criterion, MixTarget, Mixup
 from lumix.mixers.boxes import box_around, visible_share
 from lumix.mixers.plan import Draws, deal
 
@@ -186,6 +187,74 @@ def test_criterion_applies_lumix_with_draws_from_the_mixers_stream():
     assert not torch.equal(mixup.generator.get_state(), state)
 
 
+# ------------------------------------------------------------------------------------------------- no tensor
+
+
+@pytest.mark.parametrize("name", [name for name in dir(torch.Tensor) if not name.startswith("_")])
+def test_what_only_a_tensor_has_names_dense(name):
+    _, target = Mixup(0.8, 1.0, num_classes=CLASSES)(*a_batch())
+    if hasattr(MixTarget, name):
+        return
+    with pytest.raises(AttributeError, match=rf"no tensor and has no {name}: use target\.dense\(\)"):
+        getattr(target, name)
+
+
+@pytest.mark.parametrize(
+    "operator", ["add", "sub", "mul", "truediv", "pow", "matmul", "lt", "le", "gt", "ge", "eq", "ne"]
+)
+def test_operators_name_dense_on_either_side(operator):
+    _, target = Mixup(0.8, 1.0, num_classes=CLASSES)(*a_batch())
+    apply = getattr(operators, operator)
+    for left, right in (
+        (target, 2.0),
+        (2.0, target),
+        (target, torch.ones(6, CLASSES)),
+        (torch.ones(6, CLASSES), target),
+    ):
+        with pytest.raises(TypeError, match=r"target\.dense\(\)"):
+            apply(left, right)
+
+
+@pytest.mark.parametrize(
+    "use",
+    [
+        lambda target: -target,
+        lambda target: target[0],
+        lambda target: target[:, 0],
+        lambda target: list(target),
+        lambda target: np.asarray(target),
+        lambda target: torch.cat((target, target)),
+        lambda target: torch.nn.functional.cross_entropy(torch.ones(6, CLASSES), target),
+        lambda target: SoftTargetCrossEntropy()(torch.ones(6, CLASSES), target),
+        lambda target: torch.where(torch.ones(6, CLASSES) > 0, target, 0.0),
+    ],
+)
+def test_uses_as_a_tensor_name_dense(use):
+    _, target = Mixup(0.8, 1.0, num_classes=CLASSES)(*a_batch())
+    with pytest.raises(TypeError, match=r"target\.dense\(\)"):
+        use(target)
+
+
+@pytest.mark.parametrize(
+    "loss", [MixLoss(LUMixRule()), MixLoss(eta=1.0), MixLoss(smoothing=0.1), MixLoss(terms=[BinaryCrossEntropy()])]
+)
+def test_a_dense_target_is_refused_where_something_would_be_lost(loss):
+    with pytest.raises(ValueError, match=r"tensor of shape \[6, 7\].*mix with lumix\.integrations\.timm\.Mixup"):
+        Criterion(loss)(torch.randn(6, CLASSES), torch.rand(6, CLASSES).softmax(1))
+
+
+def test_a_dense_target_is_soft_cross_entropy_where_nothing_is_lost():
+    logits, dense = torch.randn(6, CLASSES), torch.rand(6, CLASSES).softmax(1)
+    torch.testing.assert_close(Criterion(MixLoss())(logits, dense), SoftTargetCrossEntropy()(logits, dense))
+
+
+def test_the_stream_is_there_before_the_first_batch():
+    first, resumed = (Mixup(0.8, 1.0, num_classes=CLASSES, seed=seed) for seed in (3, 4))
+    first(*a_batch())
+    resumed.generator.set_state(first.generator.get_state())
+    assert torch.equal(first(*a_batch())[0], resumed(*a_batch())[0])
+
+
 # ------------------------------------------------------------------------------------------------- behaviour
 
 
@@ -267,15 +336,14 @@ def test_criterion_refuses_a_mixer_set_up_differently():
 
 
 @pytest.mark.gpu
-def test_on_a_gpu_it_draws_there_and_needs_no_transfer():
+def test_on_a_gpu_nothing_waits_for_the_device():
     images, labels = (tensor.to("cuda") for tensor in a_batch())
     mixup = Mixup(0.8, 1.0, mode="elem", num_classes=CLASSES)
-    mixup(images, labels)  # makes the generator
     torch.cuda.set_sync_debug_mode("error")
     try:
         mixed, target = mixup(images, labels)
         loss = Criterion(MixLoss(LUMixRule(), smoothing=0.1, eta=1.0))(torch.zeros(6, CLASSES, device="cuda"), target)
     finally:
         torch.cuda.set_sync_debug_mode("default")
-    assert mixup.generator.device.type == mixed.device.type == loss.device.type == "cuda"
+    assert mixed.device.type == loss.device.type == "cuda"
     assert loss.isfinite()

@@ -11,7 +11,7 @@ where weights drawn and boxes do (float32 images). Boxes do for equal draws, but
 whole number of pixels can differ by one. Unlike timm, the caller's images are not overwritten and NumPy is not used.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -19,25 +19,63 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from lumix.batch import MixedBatch
-from lumix.checks import check_batch, check_probability
+from lumix.batch import MixedBatch, Record, open_to_frameworks
+from lumix.checks import check_batch, check_probability, logits_of
 from lumix.composition import Switch
+from lumix.draws import to_hand_on
 from lumix.loss import MixLoss
 from lumix.mixers import cutmix, mixup, none
 from lumix.mixers.apply import apply_plan
 from lumix.mixers.base import PlannedMixer
 from lumix.mixers.plan import MixPlan
+from lumix.rules.area import AreaRule
+from lumix.terms.cross_entropy import CrossEntropy
 
 
-@dataclass(frozen=True)
-class MixTarget:
+class NoTensor:
+    """Answers what only a tensor can do with a sentence that names the way out."""
+
+    @staticmethod
+    def _explain(what: str) -> str:
+        return (
+            f"a MixTarget is no tensor and has no {what}: use target.dense() (timm's [B, C]), or give it to Criterion"
+        )
+
+    @classmethod
+    def __torch_function__(cls, function: Any, types: Any, arguments: Any = (), keywords: Any = None) -> Any:
+        raise TypeError(cls._explain(getattr(function, "__name__", str(function))))
+
+    def __getattr__(self, name: str) -> Any:
+        raise AttributeError(self._explain(name))
+
+    __hash__ = object.__hash__
+
+
+def _refusal(name: str) -> Callable[..., Any]:
+    def refuse(self: NoTensor, *arguments: Any, **keywords: Any) -> Any:
+        raise TypeError(self._explain(name))
+
+    return refuse
+
+
+OPERATORS = (
+    "add radd sub rsub mul rmul truediv rtruediv floordiv rfloordiv mod rmod pow rpow matmul rmatmul and rand or ror",
+    "xor rxor neg pos abs invert lt le gt ge eq ne float int array setitem",
+)
+for _name in " ".join(OPERATORS).split():
+    setattr(NoTensor, f"__{_name}__", _refusal(f"__{_name}__"))
+
+
+@dataclass(frozen=True, eq=False)
+class MixTarget(Record, NoTensor):
     """The target of B mixed images, without the images: stands where timm has a dense [B, C] tensor.
 
     Attributes:
         record: what a rule and a loss ask about the batch; its images are empty, so none are kept alive.
-        own_weight: [B] float64, of float32 precision but in mode "batch", as in timm.
+        own_weight: [B] float64, whatever a cast is to; of float32 precision but in mode "batch", as in timm.
         num_classes, smoothing: C and timm's label smoothing.
-        generator: stream for the draws of the label rule; the mixer's own.
+        generator: stream for the draws of the label rule; the mixer's own, or from a DataLoader's worker one of the
+            target's own.
     """
 
     record: MixedBatch
@@ -45,6 +83,10 @@ class MixTarget:
     num_classes: int
     smoothing: float
     generator: torch.Generator
+
+    @property
+    def device(self) -> torch.device:
+        return self.own_weight.device
 
     @property
     def shape(self) -> torch.Size:
@@ -58,11 +100,9 @@ class MixTarget:
 
     def __getitem__(self, index: slice | Tensor) -> "MixTarget":
         """Some of the samples, by slice or index tensor."""
-        return replace(self, record=self.record[index], own_weight=self.own_weight[index])
-
-    def to(self, device: torch.device | str, non_blocking: bool = False) -> "MixTarget":
-        weight = self.own_weight.to(device, non_blocking=non_blocking)
-        return replace(self, record=self.record.to(device, non_blocking), own_weight=weight)
+        if not isinstance(index, slice | Tensor | list):
+            raise TypeError(self._explain(f"entries [{index!r}]"))
+        return super().__getitem__(index)
 
     def dense(self) -> Tensor:
         """timm's mixed and smoothed target [B, C] float32, for losses that know no other."""
@@ -74,14 +114,17 @@ class MixTarget:
         return own * weight.float() + partner * (1 - weight).float()
 
 
+open_to_frameworks(MixTarget, "num_classes", "smoothing", "generator")
+
+
 class Mixup:
     """timm 1.0.31's Mixup: same keywords, same call, flip pairing (even batches); see there for what they mean.
 
     Args:
         multi_label: refused; LUMix weighs two single labels.
         generator: source of every draw. Checkpoint its state to resume.
-        seed: of an own generator, made on the device of the first batch, if none is given. Under DDP give every rank
-            its own, as `seed=rank`: equal seeds mix and perturb equally on all ranks.
+        seed: of an own generator on the CPU, if none is given. Under DDP give every rank its own, as `seed=rank`: equal
+            seeds mix and perturb equally on all ranks. In a collate_fn every worker and epoch draws anew.
         box_rule: "legacy", as in papers before 2026, or "full", as in timm 1.0.31.
     """
 
@@ -107,7 +150,7 @@ class Mixup:
         check_probability("label_smoothing", label_smoothing)
         self.label_smoothing, self.num_classes = label_smoothing, num_classes
         self.mixup_enabled = True  # as in timm: set to False to go on without mixing
-        self.generator, self.seed = generator, seed
+        self.generator = torch.Generator().manual_seed(seed) if generator is None else generator
         shared: dict[str, Any] = {"mode": mode, "pairing": "flip", "prob": prob}
         minmax = None if cutmix_minmax is None else tuple(cutmix_minmax)
         cut: dict[str, Any] = {"minmax": minmax, "box_rule": box_rule, "correct_lam": correct_lam}
@@ -132,7 +175,7 @@ class Mixup:
         """
         check_batch(images, target)
         mixer = self.mixer if self.mixup_enabled else none.NoMix()
-        return self.apply(images, target, mixer.draw(images.shape, self._stream(images.device)))
+        return self.apply(images, target, mixer.draw(images.shape, self.generator))
 
     def apply(self, images: Tensor, target: Tensor, plan: MixPlan) -> tuple[Tensor, MixTarget]:
         """As the call, under a given plan."""
@@ -146,33 +189,42 @@ class Mixup:
         batch = apply_plan(images, target, plan)
         record = replace(batch, images=images.new_empty((len(images), 0, 0, 0)))
         weight = plan.own_weight.to(images.device, non_blocking=True)
-        stream = self._stream(images.device)
+        stream = to_hand_on(self.generator)
         return batch.images, MixTarget(record, weight, self.num_classes, self.label_smoothing, stream)
-
-    def _stream(self, device: torch.device) -> torch.Generator:
-        if self.generator is None:
-            self.generator = torch.Generator(device).manual_seed(self.seed)
-        return self.generator
 
 
 class Criterion(nn.Module):
     """A MixLoss for what `Mixup` returns; int64 labels [B], as in validation, get the plain cross entropy.
 
-    The loss takes its draws of lambda_r from the mixer's generator, so one state resumes both.
+    The loss takes its draws of lambda_r from the mixer's generator, so one state resumes both. A dense target [B, C] is
+    taken by the ordinary mixed loss alone, `MixLoss()`, which loses nothing by it.
     """
 
     def __init__(self, loss: MixLoss) -> None:
         super().__init__()
         self.loss = loss
 
-    def forward(self, logits: Tensor, target: MixTarget | Tensor) -> Tensor:
-        """Mean loss of logits [B, C], a float32 scalar.
+    def forward(self, logits: Any, target: MixTarget | Tensor) -> Tensor:
+        """Mean loss of logits [B, C], or of an output with `logits`, a float32 scalar.
 
         Raises:
-            ValueError: where `Mixup` and the loss differ in smoothing, or `Mixup` and the logits in classes.
+            ValueError: where `Mixup` and the loss differ in smoothing, or `Mixup` and the logits in classes; for a
+                dense target where the loss is more than soft cross entropy.
         """
+        logits = logits_of(logits)
         if isinstance(target, Tensor):
+            if target.ndim > 1 and not self._is_soft_cross_entropy():
+                raise ValueError(
+                    f"the target is a tensor of shape {list(target.shape)}, which does not say what was mixed, and "
+                    f"{self.loss} asks: mix with lumix.integrations.timm.Mixup in place of timm's Mixup or "
+                    "FastCollateMixup and torchvision's mixers, or use MixLoss() alone, which takes the target as it is"
+                )
             return F.cross_entropy(logits.float(), target)
+        if not isinstance(target, MixTarget):
+            raise ValueError(
+                f"target must be the MixTarget of lumix.integrations.timm.Mixup or labels [B], not a "
+                f"{type(target).__name__}: a MixedBatch goes to MixLoss itself"
+            )
         if target.smoothing != self.loss.smoothing:
             raise ValueError(
                 f"Mixup has label_smoothing={target.smoothing}, MixLoss smoothing={self.loss.smoothing}: "
@@ -181,3 +233,6 @@ class Criterion(nn.Module):
         if logits.shape[-1] != target.num_classes:
             raise ValueError(f"Mixup has num_classes={target.num_classes}, the logits have {logits.shape[-1]} classes")
         return self.loss(logits, target.record, target.generator)
+
+    def _is_soft_cross_entropy(self) -> bool:
+        return type(self.loss.rule) is AreaRule and self.loss.terms == (CrossEntropy(0.0),)

@@ -5,7 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lumix.batch import Kind, MixedBatch, inside_box, is_kind
+from lumix.batch import Hidden, Kind, MixedBatch, inside_box, is_kind
 from lumix.checks import check_batch
 from lumix.mixers.cpu_mixing import mix_by_writing
 from lumix.mixers.pixels import blend
@@ -56,4 +56,5 @@ def apply_plan(images: Tensor, labels: Tensor, plan: MixPlan, inplace: bool = Fa
     plan = plan.to(images.device)
     mixed = mix_images(images, plan, inplace) if plan.hidden is None else images
     box = plan.box if Kind.BOX in plan.kinds else None
-    return record(mixed, labels, plan.partner, plan.own_weight, plan.kind, box=box, hidden=plan.hidden)
+    hidden = None if plan.hidden is None else Hidden(plan.hidden)
+    return record(mixed, labels, plan.partner, plan.own_weight, plan.kind, box=box, hidden=hidden)

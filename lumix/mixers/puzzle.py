@@ -14,11 +14,11 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from lumix.batch import Kind, MixedBatch
-from lumix.checks import check_choice, check_positive
+from lumix.checks import check_choice, check_positive, logits_of
 from lumix.draws import draw_beta, draw_integers
 from lumix.mixers.apply import record
 from lumix.mixers.base import BatchDraws, Given, WholeBatchMixer
-from lumix.mixers.eval_mode import IMAGENET_STD, evaluating
+from lumix.mixers.eval_mode import IMAGENET_STD, evaluating, unwrapped
 from lumix.mixers.pixels import blend
 from lumix.mixers.puzzle_cut import SOLVERS, cut_energy, saliency_share, solve
 from lumix.mixers.puzzle_transport import transport, transport_plan
@@ -31,7 +31,7 @@ def input_saliency(model: torch.nn.Module | None, images: Tensor, labels: Tensor
     summed: a mean would push the gradients of half precision below its smallest number, and only shares matter.
 
     Args:
-        model: from images to logits [B, classes], possibly inside DistributedDataParallel.
+        model: from images to logits [B, classes], possibly wrapped, or to an output with `logits`.
         images: [B, C, H, W] of floating point.
         labels: [B] int64.
 
@@ -40,11 +40,10 @@ def input_saliency(model: torch.nn.Module | None, images: Tensor, labels: Tensor
     """
     if model is None:
         raise ValueError("PuzzleMix looks at the images through the network: pass model=")
-    if isinstance(model, torch.nn.parallel.DistributedDataParallel):
-        model = model.module
+    model = unwrapped(model)
     with torch.enable_grad(), evaluating(model):
         pixels = images.detach().requires_grad_()
-        loss = F.cross_entropy(model(pixels).float(), labels, reduction="sum")
+        loss = F.cross_entropy(logits_of(model(pixels)).float(), labels, reduction="sum")
         (gradient,) = torch.autograd.grad(loss, pixels)
     return gradient.float().square().mean(1).sqrt()
 

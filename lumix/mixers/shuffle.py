@@ -8,6 +8,7 @@ from torch import Tensor
 
 from lumix.batch import MixedBatch
 from lumix.checks import check_batch
+from lumix.draws import for_worker
 from lumix.mixers.base import Mixer
 from lumix.mixers.patches import patch_grid, permute_patches
 
@@ -34,7 +35,7 @@ class RandomShuffle(Mixer):
     def draw(self, shape: tuple[int, ...], generator: torch.Generator) -> ShuffleDraws:
         rows, columns = patch_grid(shape[-2], shape[-1], self.patch)
         mixing = self.mixer.draw(shape, generator)
-        keys = torch.rand(shape[0], rows * columns, generator=generator, device=generator.device)
+        keys = torch.rand(shape[0], rows * columns, generator=for_worker(generator), device=generator.device)
         return ShuffleDraws(mixing, keys.argsort(dim=1))
 
     def apply(self, images: Tensor, labels: Tensor, draws: ShuffleDraws, model: Any = None) -> MixedBatch:

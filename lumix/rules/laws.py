@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from lumix.checks import check_choice, check_positive, check_probability
-from lumix.draws import draw_beta
+from lumix.draws import draw_beta, for_worker
 
 
 class Law(Protocol):
@@ -47,7 +47,7 @@ class NormalLaw:
         check_choice("reading", self.reading, ("raw", "clamp_draw", "sigmoid"))
 
     def draw(self, count: int, generator: torch.Generator) -> Tensor:
-        draw = self.scale * torch.randn(count, generator=generator, device=generator.device)
+        draw = self.scale * torch.randn(count, generator=for_worker(generator), device=generator.device)
         if self.reading == "clamp_draw":
             return draw.clamp(0, 1)
         return torch.sigmoid(draw) if self.reading == "sigmoid" else draw

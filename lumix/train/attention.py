@@ -8,6 +8,8 @@ import torch
 from timm.layers import Attention
 from torch import Tensor, nn
 
+from lumix.mixers.eval_mode import hooks_run, unwrapped
+
 
 def class_attention(model: nn.Module, images: Tensor) -> Tensor:
     """Softmax attention from the class token to the patch tokens in the last block.
@@ -30,7 +32,10 @@ def class_attention(model: nn.Module, images: Tensor) -> Tensor:
 
 @contextmanager
 def recorded_attention(model: nn.Module) -> Iterator[list[Tensor]]:
-    """A list that every forward pass of `model` within appends its `class_attention` to, without gradient."""
+    """A list that every forward pass of `model` within appends its `class_attention` to, without gradient.
+
+    The model may be wrapped (torch.compile, DDP, moving averages); compiled code rests meanwhile.
+    """
     attention, prefix = check_class_attention(model)
     recorded: list[Tensor] = []
 
@@ -38,11 +43,14 @@ def recorded_attention(model: nn.Module) -> Iterator[list[Tensor]]:
         with torch.no_grad():
             recorded.append(_recompute(attention, arguments[0])[..., prefix:])
 
-    handle = attention.register_forward_pre_hook(record)
-    try:
-        yield recorded
-    finally:
-        handle.remove()
+    with hooks_run(model):
+        handle = attention.register_forward_pre_hook(record)
+        try:
+            yield recorded
+        finally:
+            handle.remove()
+    if not recorded:
+        raise RuntimeError("no attention was recorded: no forward pass reached the last block of the model given")
 
 
 def check_class_attention(model: nn.Module) -> tuple[Attention, int]:
@@ -51,6 +59,7 @@ def check_class_attention(model: nn.Module) -> tuple[Attention, int]:
     Raises:
         ValueError: naming the model, where its class attention cannot be read.
     """
+    model = unwrapped(model)
     name, blocks = type(model).__name__, getattr(model, "blocks", None)
     if getattr(model, "cls_token", None) is None or not blocks:
         raise ValueError(f"{name} has no class token whose attention could be read: use a ViT or DeiT of timm")

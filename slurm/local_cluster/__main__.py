@@ -2,10 +2,10 @@
 
 import argparse
 import shlex
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from experiments.console import fail, run
 from slurm.local_cluster.cluster import LocalCluster
 from slurm.local_cluster.daemons import ClusterError
 
@@ -38,8 +38,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         return COMMANDS[options.command](cluster)
     except ClusterError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return FAILURE
+        return fail(error, FAILURE)
 
 
 def _start(cluster: LocalCluster) -> int:
@@ -75,4 +74,4 @@ def _environment(cluster: LocalCluster) -> int:
 COMMANDS = {"start": _start, "stop": _stop, "status": _status, "env": _environment}
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run(main)
