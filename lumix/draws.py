@@ -1,25 +1,48 @@
 """Random draws from an explicit generator, on its device; D draws, B samples."""
 
+from typing import Any
+
 import torch
 from torch import Tensor
+
+from lumix.checks import shown
 
 MODES = ("batch", "pair", "elem")
 PAIRINGS = ("flip", "permutation")
 
 
+RATIOS = (0.1, 1e30)  # alphas whose Gamma draws neither underflow nor overflow
+
+
+def device_of(generator: Any) -> torch.device:
+    """The device of a torch.Generator; ValueError for anything else."""
+    if not isinstance(generator, torch.Generator):
+        raise ValueError(f"generator must be a torch.Generator, not {shown(generator)}: use torch.Generator()")
+    return generator.device
+
+
 def draw_uniform(count: int, generator: torch.Generator) -> Tensor:
     """[D] float64 in [0, 1), on the generator's device."""
-    return torch.rand(count, generator=generator, device=generator.device, dtype=torch.float64)
+    return torch.rand(count, generator=generator, device=device_of(generator), dtype=torch.float64)
 
 
 def draw_beta(alpha: float, count: int, generator: torch.Generator) -> Tensor:
-    """[D] float64 from Beta(alpha, alpha), on the generator's device.
+    """[D] float64 from Beta(alpha, alpha), on the generator's device, for any finite alpha above 0.
 
-    A Beta is a ratio of Gammas. torch.distributions takes no generator; the sampler beneath it does.
+    A Beta is a ratio of Gammas. torch.distributions takes no generator; the sampler beneath it does. For small alpha
+    both Gammas underflow, so their logarithms are drawn: a Gamma(alpha) is a Gamma(alpha + 1) times a uniform draw to
+    the power 1 / alpha (Marsaglia and Tsang 2000).
     """
-    concentration = torch.full((2, count), alpha, device=generator.device, dtype=torch.float64)
+    direct = RATIOS[0] <= alpha <= RATIOS[1]
+    concentration = torch.full(
+        (2, count), alpha if direct else alpha + 1, device=device_of(generator), dtype=torch.float64
+    )
     gamma = torch._standard_gamma(concentration, generator=generator)
-    return gamma[0] / gamma.sum(0)
+    if direct:
+        return gamma[0] / gamma.sum(0)
+    log_uniform = torch.log1p(-draw_uniform(2 * count, generator)).view(2, count)
+    # Both differences are finite before the division, which may overflow to the infinity that it should be.
+    return torch.sigmoid(gamma[0].log() - gamma[1].log() + (log_uniform[0] - log_uniform[1]) / alpha)
 
 
 def draw_integers(high: Tensor, generator: torch.Generator) -> Tensor:
@@ -33,7 +56,7 @@ def draw_partners(size: int, mode: str, pairing: str, generator: torch.Generator
     "flip" is timm's reversed batch; it needs an even batch. "permutation" serves any size; a sample paired with itself
     stays as it is. In mode "pair" partners are mutual and share a draw.
     """
-    device = generator.device
+    device = device_of(generator)
     index = torch.arange(size, device=device)
     if pairing == "flip":
         if size % 2:
@@ -60,4 +83,4 @@ def draw_partners(size: int, mode: str, pairing: str, generator: torch.Generator
 
 def draw_normal(shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
     """Standard normal draws in float64, on the generator's device."""
-    return torch.randn(shape, generator=generator, device=generator.device, dtype=torch.float64)
+    return torch.randn(shape, generator=generator, device=device_of(generator), dtype=torch.float64)

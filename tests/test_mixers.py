@@ -164,10 +164,13 @@ def test_blend_rounds_integers_to_the_nearest():
 @pytest.mark.parametrize(
     ("spoil", "message"),
     [
-        (lambda x, y: (x, y.float()), r"labels must be class indices of dtype int64, not torch\.float32: use labels"),
-        (lambda x, y: (x, y.int()), r"not torch\.int32"),
+        (
+            lambda x, y: (x, y.float()),
+            r"class indices \[B\] of an integer dtype, not torch\.float32 of shape \[6\]: whole",
+        ),
+        (lambda x, y: (x, y.bool()), r"not torch\.bool: use labels\.to\(torch\.int64\)"),
         (lambda x, y: (x, y[:3]), r"labels must be \[B\] with B = 6 images, not of shape \[3\]"),
-        (lambda x, y: (x[0], y), r"images must be \[B, C, H, W\], not of shape"),
+        (lambda x, y: (x[0, 0], y), r"mixes .*images \[B, C, H, W\].*, not a batch of shape \[12, 8\]"),
         (lambda x, y: (x[:0], y[:0]), "the batch is empty"),
     ],
 )

@@ -20,8 +20,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lumix.batch import MixedBatch
-from lumix.checks import check_batch, check_probability
+from lumix.checks import check_number, check_numbers, check_probability
 from lumix.composition import Switch
+from lumix.inputs import IGNORED, check_batch
 from lumix.loss import MixLoss
 from lumix.mixers import cutmix, mixup, none
 from lumix.mixers.apply import apply_plan
@@ -65,13 +66,21 @@ class MixTarget:
         return replace(self, record=self.record.to(device, non_blocking), own_weight=weight)
 
     def dense(self) -> Tensor:
-        """timm's mixed and smoothed target [B, C] float32, for losses that know no other."""
+        """timm's mixed and smoothed target [B, C] float32, for losses that know no other.
+
+        The row of a sample without a class (-100), own or mixed in, is 0: soft cross entropy gets nothing from it, but
+        a mean counts it, and binary cross entropy takes it for an image without any class. `Criterion` leaves it out.
+        """
         off = self.smoothing / self.num_classes
         base = torch.full(self.shape, off, device=self.own_weight.device)
-        own = base.scatter(1, self.record.labels.unsqueeze(1), 1.0 - self.smoothing + off)
-        partner = base.scatter(1, self.record.partner_labels.unsqueeze(1), 1.0 - self.smoothing + off)
+        own, partner = (
+            base.scatter(1, labels.clamp(min=0).unsqueeze(1), 1.0 - self.smoothing + off)
+            for labels in (self.record.labels, self.record.partner_labels)
+        )
         weight = self.own_weight.unsqueeze(1)
-        return own * weight.float() + partner * (1 - weight).float()
+        mixed = own * weight.float() + partner * (1 - weight).float()
+        counts = (self.record.labels != IGNORED) & ((self.record.partner_labels != IGNORED) | (self.record.kind == 0))
+        return mixed * counts.unsqueeze(1)
 
 
 class Mixup:
@@ -105,6 +114,11 @@ class Mixup:
         if multi_label:
             raise ValueError("multi_label=True is not supported: LUMix weighs two single labels; use timm's own Mixup")
         check_probability("label_smoothing", label_smoothing)
+        check_number("mixup_alpha", mixup_alpha, 0)
+        check_number("cutmix_alpha", cutmix_alpha, 0)
+        check_number("num_classes", num_classes, 1, whole=True)
+        if cutmix_minmax is not None:
+            check_numbers("cutmix_minmax", cutmix_minmax)
         self.label_smoothing, self.num_classes = label_smoothing, num_classes
         self.mixup_enabled = True  # as in timm: set to False to go on without mixing
         self.generator, self.seed = generator, seed
@@ -130,16 +144,21 @@ class Mixup:
         Raises:
             ValueError: for an odd or empty batch, for a target that is not [B] int64 or (on the CPU) out of range.
         """
-        check_batch(images, target)
+        target = check_batch(images, target)
         mixer = self.mixer if self.mixup_enabled else none.NoMix()
         return self.apply(images, target, mixer.draw(images.shape, self._stream(images.device)))
 
     def apply(self, images: Tensor, target: Tensor, plan: MixPlan) -> tuple[Tensor, MixTarget]:
         """As the call, under a given plan."""
-        if target.device.type == "cpu" and not bool(((target >= 0) & (target < self.num_classes)).all()):
+        target = check_batch(images, target, len(plan.partner))
+        known = (
+            (target >= 0) & (target < self.num_classes) | (target == IGNORED) if target.device.type == "cpu" else None
+        )
+        if known is not None and not bool(known.all()):
+            wrong = target[target != IGNORED]
             raise ValueError(
                 f"labels must lie in 0 .. {self.num_classes - 1} for num_classes={self.num_classes}, "
-                f"not {int(target.min())} .. {int(target.max())}"
+                f"not {int(wrong.min())} .. {int(wrong.max())}; samples without a class have {IGNORED}"
             )
         if self.mixer.mode != "batch":
             plan = replace(plan, own_weight=plan.own_weight.float().double())
@@ -172,7 +191,7 @@ class Criterion(nn.Module):
             ValueError: where `Mixup` and the loss differ in smoothing, or `Mixup` and the logits in classes.
         """
         if isinstance(target, Tensor):
-            return F.cross_entropy(logits.float(), target)
+            return F.cross_entropy(logits.float(), target, ignore_index=self.loss.ignore_index)
         if target.smoothing != self.loss.smoothing:
             raise ValueError(
                 f"Mixup has label_smoothing={target.smoothing}, MixLoss smoothing={self.loss.smoothing}: "
