@@ -114,6 +114,7 @@ class Mixup:
         if multi_label:
             raise ValueError("multi_label=True is not supported: LUMix weighs two single labels; use timm's own Mixup")
         check_probability("label_smoothing", label_smoothing)
+        check_probability("switch_prob", switch_prob)
         check_number("mixup_alpha", mixup_alpha, 0)
         check_number("cutmix_alpha", cutmix_alpha, 0)
         check_number("num_classes", num_classes, 1, whole=True)
@@ -126,13 +127,13 @@ class Mixup:
         minmax = None if cutmix_minmax is None else tuple(cutmix_minmax)
         cut: dict[str, Any] = {"minmax": minmax, "box_rule": box_rule, "correct_lam": correct_lam}
         cuts = cutmix_alpha > 0 or minmax is not None
-        cutmix_alpha = cutmix_alpha if minmax is None else 1.0  # unused, but must be above 0
+        cutmix_alpha = cutmix_alpha if cutmix_alpha > 0 and minmax is None else 1.0  # unused, but must be above 0
+        cutter = cutmix.CutMix(cutmix_alpha, **cut)
         self.mixer: PlannedMixer
         if mixup_alpha > 0 and cuts:
-            parts = mixup.Mixup(mixup_alpha), cutmix.CutMix(cutmix_alpha, **cut)
-            self.mixer = Switch(*parts, switch_prob, **shared)
+            self.mixer = Switch(mixup.Mixup(mixup_alpha), cutter, switch_prob, **shared)
         elif cuts:
-            self.mixer = cutmix.CutMix(cutmix_alpha, **cut, **shared)
+            self.mixer = replace(cutter, **shared)
         elif mixup_alpha > 0:
             self.mixer = mixup.Mixup(mixup_alpha, **shared)
         else:

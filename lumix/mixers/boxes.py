@@ -24,7 +24,8 @@ def box_around(own_weight: Tensor, centre: Tensor, height: int, width: int, rule
     root: Any = 1 - (own_weight.item() if one else own_weight)
     if not thin:
         root = math.sqrt(root) if one else torch.sqrt(root)
-    odd, edges = int(rule == "full"), []
+    odd = int(rule == "full")
+    edges: list[Any] = []
     for middle, length in zip(centre[0].tolist() if one else centre.unbind(1), (height, width), strict=True):
         if thin and length == 1:
             edges += [0, 1] if one else [torch.zeros_like(middle), torch.ones_like(middle)]
