@@ -11,9 +11,9 @@ from torch import Tensor
 from lumix.checks import shown
 
 LAYOUTS = {3: "signals [B, C, L]", 4: "images [B, C, H, W]", 5: "videos [B, C, T, H, W]"}
-FLOATS = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
-INTEGERS = (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
-UNSIGNED = (torch.uint16, torch.uint32, torch.uint64)  # which torch can convert, and do little else with
+INTEGERS = {torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64}
+PIXELS = {torch.float32, torch.float64, torch.float16, torch.bfloat16} | INTEGERS
+INDICES = {torch.uint16, torch.uint32, torch.uint64} | INTEGERS  # torch can convert the former, and do little else
 IGNORED = -100  # the label that torch's cross entropy passes over
 
 
@@ -46,7 +46,7 @@ def check_batch(images: Any, labels: Any, drawn: int | None = None) -> Tensor:
         remedy = "torch.stack(images)" if isinstance(images, list | tuple) else "torch.as_tensor(images)"
         raise ValueError(f"images must be a tensor [B, C, H, W], not {type(images).__name__}: use {remedy}")
     check_shape(images.shape)
-    if images.dtype not in FLOATS + INTEGERS or images.layout != torch.strided:
+    if images.dtype not in PIXELS or images.layout != torch.strided:
         what = images.dtype if images.layout == torch.strided else images.layout
         raise ValueError(
             f"images must be dense, of float16, bfloat16, float32, float64 or of integers (uint8, int8 to int64), "
@@ -67,7 +67,7 @@ def class_indices(labels: Any, size: int) -> Tensor:
             f"labels must be a tensor of class indices, not {type(labels).__name__}: use torch.as_tensor(labels)"
         )
     found, single = list(labels.shape), labels.shape in ((size,), (size, 1))
-    if single and labels.dtype in INTEGERS + UNSIGNED:
+    if single and labels.dtype in INDICES:
         labels = labels.to(torch.int64)
         return labels.squeeze(1) if labels.ndim == 2 else labels
     if single and labels.dtype == torch.bool:

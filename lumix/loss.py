@@ -87,19 +87,27 @@ class MixLoss(nn.Module):
             ValueError: on the CPU, for labels outside 0 .. C - 1; where the rule draws and no generator is given, or
                 reads `attention` [B, patches] and none is given.
         """
-        weight = self.weights(logits, batch, self.draw(batch, generator), attention)
-        loss = self.per_sample(logits, batch, weight)[0]
+        draws, counts = self.draw(batch, generator), self.counts(batch)
+        batch = self._labelled(batch, counts)
+        loss = self._losses(logits, batch, self._weights(logits, batch, draws, attention), counts)[0]
+        if counts is None:
+            return loss.mean()
         # A factor of exactly 1 where all samples count; NaN, as in torch, where none does.
-        return loss.mean() * (len(loss) / self.counts(batch).sum())
+        return loss.mean() * (len(loss) / counts.sum())
 
-    def counts(self, batch: MixedBatch) -> Tensor:
-        """[B] bool, the samples that no `ignore_index` takes from the loss."""
-        partner_shows = batch.kind != int(Kind.NONE)
-        ignored = (batch.labels == self.ignore_index) | (partner_shows & (batch.partner_labels == self.ignore_index))
-        return ~ignored
+    def counts(self, batch: MixedBatch) -> Tensor | None:
+        """[B] bool, the samples that no `ignore_index` takes from the loss; None where the CPU saw that all count."""
+        if not isinstance(batch, MixedBatch):
+            raise ValueError(f"the loss needs the MixedBatch that a mixer returned, not {type(batch).__name__}")
+        own, partner = batch.labels == self.ignore_index, batch.partner_labels == self.ignore_index
+        if own.device.type == "cpu" and not is_transformed() and not (own.any() or partner.any()):
+            return None
+        return ~(own | (partner & (batch.kind != int(Kind.NONE))))
 
-    def _labelled(self, batch: MixedBatch) -> MixedBatch:
+    def _labelled(self, batch: MixedBatch, counts: Tensor | None) -> MixedBatch:
         """The batch with class 0 in place of `ignore_index`."""
+        if counts is None:
+            return batch
         own, partner = (
             labels.masked_fill(labels == self.ignore_index, 0) for labels in (batch.labels, batch.partner_labels)
         )
@@ -113,8 +121,9 @@ class MixLoss(nn.Module):
         self, logits: Tensor, batch: MixedBatch, draws: Tensor | None = None, attention: Tensor | None = None
     ) -> Tensor:
         """The rule's own weights [B] for this batch, to be passed to `per_sample`."""
-        if not isinstance(batch, MixedBatch):
-            raise ValueError(f"the loss needs the MixedBatch that a mixer returned, not {type(batch).__name__}")
+        return self._weights(logits, self._labelled(batch, self.counts(batch)), draws, attention)
+
+    def _weights(self, logits: Tensor, batch: MixedBatch, draws: Tensor | None, attention: Tensor | None) -> Tensor:
         if logits.ndim == 1 or logits.shape[-1] == 1:
             raise ValueError(
                 f"logits must be [B, C] for C = 2 classes or more, not of shape {list(logits.shape)}: give one logit "
@@ -123,7 +132,7 @@ class MixLoss(nn.Module):
         if logits.shape[:-1] != batch.labels.shape:
             raise ValueError(f"logits must be [B, C] with B = {len(batch)}, not of shape {list(logits.shape)}")
         try:
-            return self.rule.weigh(logits, self._labelled(batch), draws, attention)
+            return self.rule.weigh(logits, batch, draws, attention)
         except (IndexError, RuntimeError) as error:
             raise _explain(error, logits, batch) from error
 
@@ -132,7 +141,12 @@ class MixLoss(nn.Module):
 
         Samples of `ignore_index` have 0, see `counts`.
         """
-        counts, batch = self.counts(batch), self._labelled(batch)
+        counts = self.counts(batch)
+        return self._losses(logits, self._labelled(batch, counts), own_weight, counts)
+
+    def _losses(
+        self, logits: Tensor, batch: MixedBatch, own_weight: Tensor, counts: Tensor | None
+    ) -> tuple[Tensor, dict[str, Tensor]]:
         active = self.rule.perturbs(batch)
         try:
             if self._fuses and not is_transformed():
@@ -142,9 +156,10 @@ class MixLoss(nn.Module):
                 loss = reduce(add, parts.values())
         except (IndexError, RuntimeError) as error:
             raise _explain(error, logits, batch) from error
-        return torch.where(counts, loss, 0), {
-            name: torch.where(counts, value.detach(), 0) for name, value in parts.items()
-        }
+        parts = {name: value.detach() for name, value in parts.items()}
+        if counts is None:
+            return loss, parts
+        return torch.where(counts, loss, 0), {name: torch.where(counts, value, 0) for name, value in parts.items()}
 
     def extra_repr(self) -> str:
         return f"rule={self.rule}, terms={self.terms}"

@@ -6,7 +6,6 @@ import torch
 from torch import Tensor
 
 from lumix.batch import Kind, MixedBatch, inside_box, is_kind
-from lumix.inputs import check_batch
 from lumix.mixers.cpu_mixing import mix_by_writing
 from lumix.mixers.pixels import blend
 from lumix.mixers.plan import MixPlan
@@ -62,10 +61,9 @@ def record(
 def apply_plan(images: Tensor, labels: Tensor, plan: MixPlan, inplace: bool = False) -> MixedBatch:
     """The MixedBatch of B images and labels under a plan of B samples; the caller's stay as they are, unless `inplace`.
 
-    In place the images are those of the caller, mixed. Where a hidden output is to be mixed they are the caller's, as
-    they were.
+    Images and labels are as `lumix.inputs.check_batch` wants and returns them. In place the images are those of the
+    caller, mixed. Where a hidden output is to be mixed they are the caller's, as they were.
     """
-    labels = check_batch(images, labels, len(plan.partner))
     plan = plan.to(images.device)
     mixed = mix_images(images, plan, inplace) if plan.hidden is None else images
     box = plan.box if Kind.BOX in plan.kinds else None

@@ -93,7 +93,8 @@ class PlannedMixer(Mixer):
         return deal(draws, mixes, partner, group, self.kinds)
 
     def apply(self, images: Tensor, labels: Tensor, draws: MixPlan, model: Any = None) -> MixedBatch:
-        return apply_plan(images, self.check_batch(images, labels), draws, self.inplace)
+        labels = self.check_batch(images, labels, len(draws.partner))
+        return apply_plan(images, labels, draws, self.inplace)
 
 
 @dataclass(frozen=True)

@@ -22,4 +22,4 @@ class NoMix(Mixer):
         return unmixed_plan(shape[0], device_of(generator))
 
     def apply(self, images: Tensor, labels: Tensor, draws: MixPlan, model: Any = None) -> MixedBatch:
-        return apply_plan(images, labels, draws)
+        return apply_plan(images, self.check_batch(images, labels, len(draws.partner)), draws)

@@ -33,6 +33,7 @@ def shares(own_weight: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
     """Weights of own and other, as [B, 1, 1, 1] or given, in the dtype in which images of `dtype` are blended."""
     work = work_dtype(dtype)
     weight = own_weight.view(-1, 1, 1, 1) if own_weight.ndim == 1 else own_weight
+    weight = weight.to(torch.promote_types(weight.dtype, work))  # the difference from 1 is exact in the wider
     return weight.to(work), (1 - weight).to(work)
 
 
