@@ -13,6 +13,9 @@ import torch
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
+from lumix.checks import shown
+from lumix.inputs import sides
+
 
 class Kind(IntEnum):
     """How a sample's pixels were mixed: not at all, blended, by a pasted box, or by a mask. Cuts come last."""
@@ -106,7 +109,8 @@ class MixedBatch(Record):
     """B mixed images and what a label rule or a loss needs to know of them.
 
     Attributes:
-        images: [B, C, H, W] mixed images, dtype and memory format of the input.
+        images: [B, C, H, W] mixed images, dtype and memory format of the input; Mixup and CutMix also mix videos
+            [B, C, T, H, W], with one box for all frames, and signals [B, C, L], which are 1 high and L wide here.
         labels: [B] int64, own class.
         partner_labels: [B] int64, class of the partner.
         own_weight: [B] float32 in [0, 1], weight of the own label by area or by blending (1 - lambda_0).
@@ -175,7 +179,7 @@ class MixedBatch(Record):
             return self.mask[..., ::stride, ::stride].float()
         if self.box is None and bool(self.is_cut().any()):
             raise ValueError("this batch was cut but holds neither box nor mask: ask before patches are shuffled")
-        height, width = (-(-side // stride) for side in self.images.shape[-2:])
+        height, width = (-(-side // stride) for side in sides(self.images.shape))
         share = torch.where(self.is_kind(Kind.BLEND), self.own_weight, torch.ones_like(self.own_weight))
         shares = share.view(-1, 1, 1, 1).expand(-1, 1, height, width)
         if self.box is None:
@@ -183,17 +187,61 @@ class MixedBatch(Record):
         return torch.where(inside_box(self.box, height, width, stride), torch.zeros_like(shares), shares)
 
     def cut_masks(self, masks: Tensor) -> Tensor:
-        """Segmentation masks [B, H, W] of the unmixed batch, cut and pasted as the images were.
+        """Segmentation masks of the unmixed batch, cut and pasted as the images were.
+
+        Args:
+            masks: [B, H, W], or [B, K, H, W] of K planes, as of one-hot masks; any dtype. Of videos [B, T, H, W] or
+                [B, K, T, H, W], of signals [B, L] or [B, K, L].
 
         Raises:
-            ValueError: for a batch with blended pixels, which belong to two objects at once, or with moved pixels.
+            ValueError: for masks of another shape; for a batch with blended pixels, which belong to two objects at
+                once, or with moved pixels; for a part of a batch, whose partners are elsewhere.
         """
+        size, places = len(self), self.images.shape[2:]
+        if not isinstance(masks, Tensor):
+            raise ValueError(f"masks must be a tensor [B, H, W], not {shown(masks)}: use torch.as_tensor(masks)")
+        if masks.shape not in ((size, *places), (size, *masks.shape[1:2], *places)):
+            wanted = ", ".join(map(str, places))
+            raise ValueError(
+                f"masks must be [{size}, {wanted}], or [{size}, K, {wanted}] with one-hot planes second, "
+                f"not of shape {list(masks.shape)}"
+            )
         if self.moved:
             raise ValueError("this mixer moved pixels inside their image, and masks do not follow: cut those of CutMix")
-        own = self.own_mask().squeeze(1)
+        own = self.own_mask()
         if bool(self.is_kind(Kind.BLEND).any() | ((own > 0) & (own < 1)).any()):
             raise ValueError("a blended sample has no mask of one object per pixel: cut masks of cut batches only")
-        return torch.where(own > 0.5, masks, masks[self.partner])
+        cut = places[-2:]  # a box of a video is that of all its frames
+        own = own.reshape(size, *(1,) * (masks.ndim - 1 - len(cut)), *cut)
+        return torch.where(own > 0.5, masks, masks[self._partners()])
+
+    def mix_targets(self, targets: Tensor) -> Tensor:
+        """Dense targets [B, C] of the unmixed batch, weighted as its images were: [B, C] float32 or wider.
+
+        For multi-hot or soft targets, which class indices cannot tell. The mixer is given labels that say so, and the
+        loss is an ordinary one:
+
+            unlabelled = torch.full((len(images),), -100)
+            batch = mixer(images, unlabelled, generator)
+            loss = F.binary_cross_entropy_with_logits(model(batch.images), batch.mix_targets(targets))
+
+        Raises:
+            ValueError: for targets of another shape, or a part of a batch, whose partners are elsewhere.
+        """
+        if not isinstance(targets, Tensor) or targets.ndim != 2 or targets.shape[:1] != self.labels.shape:
+            what = f"of shape {list(targets.shape)}" if isinstance(targets, Tensor) else shown(targets)
+            raise ValueError(f"targets must be a tensor [B, C] with B = {len(self)}, not {what}")
+        if targets.is_complex():
+            raise ValueError(f"targets must be real numbers, not {targets.dtype}")
+        work = targets.to(torch.promote_types(targets.dtype, torch.float32))
+        weight = self.own_weight.unsqueeze(1)
+        return weight * work + (1 - weight) * work[self._partners()]
+
+    def _partners(self) -> Tensor:
+        """`partner`, where it points into this batch."""
+        if self.partner.device.type == "cpu" and int(self.partner.max()) >= len(self):
+            raise ValueError("this is a part of a batch, whose partners are elsewhere: use the whole batch, then index")
+        return self.partner
 
 
 def _init(self: MixedBatch, images: Any, *values: Any, **named: Any) -> None:

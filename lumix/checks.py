@@ -1,50 +1,79 @@
-"""Checks of arguments: each raises ValueError in one sentence with the offending value and the remedy."""
+"""Checks of arguments: each raises ValueError in one sentence with the name, the offending value and the remedy.
 
-from collections.abc import Mapping
+They are made once, when a mixer, a rule, a loss or a configuration is built. Imports no torch.
+"""
+
+from collections.abc import Sequence
+from fractions import Fraction
+from numbers import Integral, Real
 from typing import Any
 
-import torch
-from torch import Tensor
+LARGEST = 3.4028234663852886e38  # of float32, in which weights and losses are computed
 
 
-def check_batch(images: Tensor, labels: Tensor, drawn: int | None = None) -> None:
-    """Refuse a batch that cannot be mixed, or one whose size is not that for which the draws were made, `drawn`."""
-    if images.ndim != 4:
-        raise ValueError(f"images must be [B, C, H, W], not of shape {list(images.shape)}")
-    if labels.dtype != torch.int64:
-        raise ValueError(f"labels must be class indices of dtype int64, not {labels.dtype}: use labels.long()")
-    if labels.shape != images.shape[:1]:
-        raise ValueError(f"labels must be [B] with B = {len(images)} images, not of shape {list(labels.shape)}")
-    if len(images) == 0:
-        raise ValueError("the batch is empty: a mixer needs at least one image")
-    if drawn is not None and drawn != len(images):
-        raise ValueError(f"the draws are for {drawn} images, the batch has {len(images)}: draw with images.shape")
+def shown(value: Any) -> str:
+    """A value as an error message has it: on one line, and cut where it is long."""
+    text = " ".join(repr(value).split())
+    return text if len(text) <= 100 else f"{text[:97]}..."
+
+
+def check_number(
+    name: str, value: Any, low: float = -LARGEST, high: float = LARGEST, *, open_low: bool = False, whole: bool = False
+) -> None:
+    """Refuse what is no finite number from `low` (itself not where `open_low`) to `high`, or no `whole` one.
+
+    Scalars of NumPy are numbers; text, None, bool and tensors are not.
+    """
+    try:
+        number = float(value) if isinstance(value, Real) and not isinstance(value, bool | Fraction) else float("nan")
+    except OverflowError:
+        number = float("inf")
+    if not abs(number) <= LARGEST or (whole and not isinstance(value, Integral)):
+        remedy = ""
+        if isinstance(value, str):
+            remedy = f": convert the text with {'int' if whole else 'float'}()"
+        elif type(value).__name__ == "Tensor":
+            remedy = ": use .item()"
+        raise ValueError(f"{name} must be a {'whole' if whole else 'finite'} number, not {shown(value)}{remedy}")
+    if number < low or number > high or (open_low and number == low):
+        limit = f"be at most {high:g}" if number > high else f"be {'above' if open_low else 'at least'} {low:g}"
+        if (low, high) == (0, 1):
+            limit = "lie between 0 and 1"
+        raise ValueError(f"{name} must {limit}, not {shown(value)}")
+
+
+def check_positive(name: str, value: Any, *, whole: bool = False) -> None:
+    check_number(name, value, 0, open_low=True, whole=whole)
+
+
+def check_probability(name: str, value: Any) -> None:
+    check_number(name, value, 0, 1)
+
+
+def check_numbers(
+    name: str, values: Any, low: float = -LARGEST, *, open_low: bool = False, whole: bool = False
+) -> None:
+    """Refuse what is no tuple or list of one or more numbers, each as for `check_number`."""
+    if not isinstance(values, Sequence) or isinstance(values, str) or not values:
+        raise ValueError(f"{name} must be a tuple of numbers, not {shown(values)}")
+    for place, value in enumerate(values):
+        check_number(f"{name}[{place}]", value, low, open_low=open_low, whole=whole)
 
 
 def check_choice(name: str, value: Any, allowed: tuple[str, ...]) -> None:
-    if value not in allowed:
-        raise ValueError(f"{name} must be one of {', '.join(allowed)}, not {value!r}")
+    if not isinstance(value, str) or value not in allowed:
+        raise ValueError(f"{name} must be one of {', '.join(allowed)}, not {shown(value)}")
 
 
-def check_probability(name: str, value: float) -> None:
-    if not 0 <= value <= 1:
-        raise ValueError(f"{name} must lie between 0 and 1, not {value!r}")
+def check_flag(name: str, value: Any) -> None:
+    """Refuse what is not True or False; the text "False" would count as true."""
+    if not isinstance(value, bool):
+        raise ValueError(f"{name} must be True or False, not {shown(value)}")
 
 
-def check_positive(name: str, value: float) -> None:
-    if not value > 0:
-        raise ValueError(f"{name} must be above 0, not {value!r}")
-
-
-def logits_of(output: Any) -> Tensor:
-    """The logits in what a network returned: a tensor, or an object or mapping with `logits`, as of transformers."""
-    found = output.get("logits") if isinstance(output, Mapping) else getattr(output, "logits", output)
-    if isinstance(output, tuple | list) and len(output) == 1:
-        found = output[0]
-    if isinstance(found, Tensor):
-        return found
-    what = f"a {type(output).__name__}" + (f" of {len(output)}" if isinstance(output, tuple | list) else "")
-    raise ValueError(
-        f"the network returned {what}, not logits [B, C]: pass the tensor itself, as output[0]; a distilled DeiT of "
-        "timm returns one (of two heads) after model.set_distilled_training(False)"
-    )
+def check_part(name: str, value: Any, methods: tuple[str, ...], what: str) -> None:
+    """Refuse what lacks one of the methods that make it `what`, and a class in place of an object of it."""
+    if isinstance(value, type):
+        raise ValueError(f"{name} must be {what}, not the class itself: use {value.__name__}()")
+    if not all(callable(getattr(value, method, None)) for method in methods):
+        raise ValueError(f"{name} must be {what}, not {shown(value)}")

@@ -1,15 +1,15 @@
 """Mixers made of mixers: Switch (Mixup or CutMix for each draw, DeiT's baseline) and Either (one of any two)."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from lumix.batch import Kind, MixedBatch
-from lumix.checks import check_probability
+from lumix.checks import check_part, check_probability
 from lumix.draws import draw_uniform
-from lumix.mixers.base import Mixer, PlannedMixer
+from lumix.mixers.base import MIXER, Mixer, PlannedMixer
 from lumix.mixers.cutmix import CutMix
 from lumix.mixers.mixup import Mixup
 from lumix.mixers.none import NoMix
@@ -20,7 +20,7 @@ from lumix.mixers.plan import Draws
 class Switch(PlannedMixer):
     """Draw one of two planned mixers per batch, pair or sample; by default Mixup or CutMix, as DeiT does.
 
-    `mode`, `pairing` and `prob` are the switch's own; those of its two parts are not used.
+    `mode`, `pairing`, `prob` and `inplace` are the switch's own: parts with settings of their own are refused.
 
     Attributes:
         mixup, cutmix: the two parts.
@@ -34,6 +34,26 @@ class Switch(PlannedMixer):
     def __post_init__(self) -> None:
         super().__post_init__()
         check_probability("switch_prob", self.switch_prob)
+        for name in ("mixup", "cutmix"):
+            self._check_part(name, getattr(self, name))
+
+    def _check_part(self, name: str, part: PlannedMixer) -> None:
+        """Refuse a part that is more than its `draw_each`, which is all that is asked of it."""
+        check_part(name, part, MIXER, "a mixer as Mixup or CutMix")
+        if not isinstance(part, PlannedMixer) or type(part).draw is not PlannedMixer.draw:
+            raise ValueError(f"{name} must draw without looking at images or layers, as Mixup: use Either, not Switch")
+        for known in fields(PlannedMixer):
+            value = getattr(part, known.name)
+            same = known.name != "prob" and value == getattr(self, known.name)  # two probabilities would multiply
+            if value != known.default and not same:
+                raise ValueError(
+                    f"{known.name}={value!r} of {name} would not be used: give it to the switch, "
+                    f"as Switch(..., {known.name}={value!r})"
+                )
+
+    @property
+    def ndims(self) -> tuple[int, ...]:  # type: ignore[override]
+        return tuple(count for count in self.mixup.ndims if count in self.cutmix.ndims)
 
     @property
     def kinds(self) -> frozenset[Kind]:  # type: ignore[override]
@@ -76,6 +96,8 @@ class Either(Mixer):
     def __post_init__(self) -> None:
         check_probability("switch_prob", self.switch_prob)
         check_probability("prob", self.prob)
+        check_part("first", self.first, MIXER, "a mixer")
+        check_part("second", self.second, MIXER, "a mixer")
 
     def _part(self, chosen: int) -> Mixer:
         return (NoMix(), self.first, self.second)[chosen]

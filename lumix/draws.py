@@ -2,10 +2,13 @@
 
 from hashlib import blake2b
 from multiprocessing.reduction import ForkingPickler
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.utils.data import get_worker_info
+
+from lumix.checks import shown
 
 MODES = ("batch", "pair", "elem")
 PAIRINGS = ("flip", "permutation")
@@ -62,21 +65,38 @@ def to_hand_on(generator: torch.Generator) -> torch.Generator:
     return torch.Generator().manual_seed(int(seed))
 
 
+RATIOS = (0.1, 1e30)  # alphas whose Gamma draws neither underflow nor overflow
+
+
+def device_of(generator: Any) -> torch.device:
+    """The device of a torch.Generator that is about to draw; ValueError for anything else."""
+    if not isinstance(generator, torch.Generator):
+        raise ValueError(f"generator must be a torch.Generator, not {shown(generator)}: use torch.Generator()")
+    return for_worker(generator).device
+
+
 def draw_uniform(count: int, generator: torch.Generator) -> Tensor:
     """[D] float64 in [0, 1), on the generator's device."""
-    generator = for_worker(generator)
-    return torch.rand(count, generator=generator, device=generator.device, dtype=torch.float64)
+    return torch.rand(count, generator=generator, device=device_of(generator), dtype=torch.float64)
 
 
 def draw_beta(alpha: float, count: int, generator: torch.Generator) -> Tensor:
-    """[D] float64 from Beta(alpha, alpha), on the generator's device.
+    """[D] float64 from Beta(alpha, alpha), on the generator's device, for any finite alpha above 0.
 
-    A Beta is a ratio of Gammas. torch.distributions takes no generator; the sampler beneath it does.
+    A Beta is a ratio of Gammas. torch.distributions takes no generator; the sampler beneath it does. For small alpha
+    both Gammas underflow, so their logarithms are drawn: a Gamma(alpha) is a Gamma(alpha + 1) times a uniform draw to
+    the power 1 / alpha (Marsaglia and Tsang 2000).
     """
-    generator = for_worker(generator)
-    concentration = torch.full((2, count), alpha, device=generator.device, dtype=torch.float64)
+    direct = RATIOS[0] <= alpha <= RATIOS[1]
+    concentration = torch.full(
+        (2, count), alpha if direct else alpha + 1, device=device_of(generator), dtype=torch.float64
+    )
     gamma = torch._standard_gamma(concentration, generator=generator)
-    return gamma[0] / gamma.sum(0)
+    if direct:
+        return gamma[0] / gamma.sum(0)
+    log_uniform = torch.log1p(-draw_uniform(2 * count, generator)).view(2, count)
+    # Both differences are finite before the division, which may overflow to the infinity that it should be.
+    return torch.sigmoid(gamma[0].log() - gamma[1].log() + (log_uniform[0] - log_uniform[1]) / alpha)
 
 
 def draw_integers(high: Tensor, generator: torch.Generator) -> Tensor:
@@ -90,7 +110,7 @@ def draw_partners(size: int, mode: str, pairing: str, generator: torch.Generator
     "flip" is timm's reversed batch; it needs an even batch. "permutation" serves any size; a sample paired with itself
     stays as it is. In mode "pair" partners are mutual and share a draw.
     """
-    device = generator.device
+    device = device_of(generator)
     index = torch.arange(size, device=device)
     if pairing == "flip":
         if size % 2:
@@ -117,4 +137,4 @@ def draw_partners(size: int, mode: str, pairing: str, generator: torch.Generator
 
 def draw_normal(shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
     """Standard normal draws in float64, on the generator's device."""
-    return torch.randn(shape, generator=for_worker(generator), device=generator.device, dtype=torch.float64)
+    return torch.randn(shape, generator=generator, device=device_of(generator), dtype=torch.float64)

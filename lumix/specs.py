@@ -11,6 +11,8 @@ from dataclasses import dataclass, field
 from difflib import get_close_matches
 from typing import Any
 
+from lumix.checks import check_number
+
 KINDS = ("mixer", "step", "rule", "law", "term", "network", "task")
 
 
@@ -161,7 +163,8 @@ class Spec:
 def _typed(name: str, argument: Argument, value: Any) -> Any:
     if value is None and argument.optional:
         return None
-    if argument.type is float and type(value) is int:
+    if argument.type is float and type(value) in (int, float):
+        check_number(name, value)
         return float(value)
     if argument.type is tuple and isinstance(value, list):
         return tuple(value)

@@ -154,7 +154,7 @@ def test_the_record_names_the_drawn_share_not_the_counted_one():
         (lambda: FMix(prob=-1), "prob must lie between 0 and 1, not -1"),
         (lambda: mix(FMix(pairing="flip"), 5), "flip pairing needs an even batch, not 5 images"),
         (lambda: mix(FMix(), height=1), "needs images of 2 rows or more, not 1: use spectrum='full'"),
-        (lambda: FMix()(images_of(4), labels_of(4).int(), stream()), "labels must be class indices of dtype int64"),
+        (lambda: FMix()(images_of(4), labels_of(4).float(), stream()), "labels must be class indices"),
     ],
 )
 def test_bad_settings_are_refused_in_one_sentence(build, message):

@@ -164,10 +164,13 @@ def test_blend_rounds_integers_to_the_nearest():
 @pytest.mark.parametrize(
     ("spoil", "message"),
     [
-        (lambda x, y: (x, y.float()), r"labels must be class indices of dtype int64, not torch\.float32: use labels"),
-        (lambda x, y: (x, y.int()), r"not torch\.int32"),
+        (
+            lambda x, y: (x, y.float()),
+            r"class indices \[B\] of an integer dtype, not torch\.float32 of shape \[6\]: whole",
+        ),
+        (lambda x, y: (x, y.bool()), r"not torch\.bool: use labels\.to\(torch\.int64\)"),
         (lambda x, y: (x, y[:3]), r"labels must be \[B\] with B = 6 images, not of shape \[3\]"),
-        (lambda x, y: (x[0], y), r"images must be \[B, C, H, W\], not of shape"),
+        (lambda x, y: (x[0, 0], y), r"mixes .*images \[B, C, H, W\].*, not a batch of shape \[12, 8\]"),
         (lambda x, y: (x[:0], y[:0]), "the batch is empty"),
     ],
 )
@@ -193,7 +196,7 @@ def test_bad_batches_are_refused_in_one_sentence(make, spoil, message):
         (lambda: mix(RandomLambda(patch=5)), "patches of side 5 do not tile an image of 12 x 8"),
         (lambda: mix(RandomShuffle(Mixup(), patch=16)), "patches of side 16 do not tile"),
         (
-            lambda: apply_plan(images_of(4), labels_of(4), Mixup().draw((6, 3, 12, 8), stream())),
+            lambda: Mixup().apply(images_of(4), labels_of(4), Mixup().draw((6, 3, 12, 8), stream())),
             "draws are for 6 images, the",
         ),
     ],

@@ -244,9 +244,11 @@ def test_default_grids_of_usual_resolutions(side, grids):
 def test_grids_that_do_not_suit_are_refused():
     assert PuzzleMix(grids=(7,), neighbours=2).suitable_grids(28) == (7,)
     assert PuzzleMix(neighbours=2).suitable_grids(28) == (2,)
-    for mixer, side in ((PuzzleMix(), 28), (PuzzleMix(grids=(2, 3)), 32), (PuzzleMix(grids=(8,)), 8)):
-        with pytest.raises(ValueError, match=f"do not suit {side} pixels: blocks must tile"):
-            mixer.suitable_grids(side)
+    for grids, side, remedy in (((2, 3), 32, r"\(2, 4, 8, 16\)"), ((8,), 8, r"\(2, 4\)")):
+        with pytest.raises(ValueError, match=f"do not suit {side} pixels: blocks must tile .* choose among {remedy}"):
+            PuzzleMix(grids=grids).suitable_grids(side)
+    with pytest.raises(ValueError, match=r"no grid suits 227 pixels: .* resize or crop to 224"):
+        PuzzleMix().suitable_grids(227)
 
 
 def test_all_grids_are_drawn_and_the_generator_decides_all(net, global_state_untouched):
@@ -344,7 +346,10 @@ def test_a_network_without_gradient_still_mixes():
     [
         (torch.zeros(2, 3, 16, 8), "needs square images, not 16 x 8: crop them"),
         (torch.zeros(2, 3, 16, 16, dtype=torch.uint8), "normalised images that the network takes, not torch.uint8"),
-        (torch.zeros(3, 16, 16), r"images must be \[B, C, H, W\]"),
+        (
+            torch.zeros(3, 16, 16),
+            r"PuzzleMix mixes images \[B, C, H, W\], not a batch of shape \[3, 16, 16\]: Mixup and CutMix",
+        ),
         (torch.zeros(3, 3, 16, 16), r"labels must be \[B\] with B = 3 images"),
     ],
 )
@@ -375,11 +380,11 @@ def test_transport_cells_must_divide_blocks():
         ({"alpha": 0}, "alpha must be above 0, not 0"),
         ({"num_labels": 1}, "num_labels must be at least 2, not 1"),
         ({"beta": -1.0}, "beta must be at least 0, not -1.0"),
-        ({"gamma": float("nan")}, "gamma must be at least 0, not nan"),
+        ({"gamma": float("nan")}, "gamma must be a finite number, not nan"),
         ({"eta": -0.1}, "eta must be at least 0, not -0.1"),
         ({"neighbours": 0}, "neighbours must be above 0, not 0"),
-        ({"grids": ()}, "grids must be numbers of blocks"),
-        ({"grids": (1, 2)}, "grids must be numbers of blocks"),
+        ({"grids": ()}, "grids must be a tuple of numbers"),
+        ({"grids": (1, 2)}, r"grids\[0\] must be at least 2, not 1"),
         ({"transport_eps": 0.0}, "transport_eps must be above 0, not 0.0"),
         ({"transport_size": 0}, "transport_size must be a number of pixels or -1"),
         ({"solver": "swap"}, "solver must be one of maxflow, icm, gco, not 'swap'"),

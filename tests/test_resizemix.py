@@ -99,12 +99,12 @@ def test_the_record_is_a_cut_with_one_box_whose_pixels_moved():
     ("build", "message"),
     [
         (lambda: ResizeMix(0.8, 0.1), r"shares of a side, 0 <= low <= high <= 1, not 0\.8, 0\.1"),
-        (lambda: ResizeMix(high=1.5), "low and high must be shares of a side"),
+        (lambda: ResizeMix(high=1.5), "high must lie between 0 and 1, not 1.5"),
         (lambda: ResizeMix(interpolation="cubic"), "interpolation must be one of nearest, bilinear, not 'cubic'"),
         (lambda: ResizeMix(pairing="roll"), "pairing must be one of flip, permutation"),
         (lambda: ResizeMix(prob=2), "prob must lie between 0 and 1, not 2"),
         (lambda: mix(ResizeMix(pairing="flip"), 5), "flip pairing needs an even batch, not 5 images"),
-        (lambda: ResizeMix()(images_of(4)[0], labels_of(4), stream()), r"images must be \[B, C, H, W\]"),
+        (lambda: ResizeMix()(images_of(4)[0], labels_of(4), stream()), r"ResizeMix mixes images \[B, C, H, W\], not"),
     ],
 )
 def test_bad_settings_are_refused_in_one_sentence(build, message):

@@ -20,9 +20,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lumix.batch import MixedBatch, Record, open_to_frameworks
-from lumix.checks import check_batch, check_probability, logits_of
+from lumix.checks import check_number, check_numbers, check_probability
 from lumix.composition import Switch
 from lumix.draws import to_hand_on
+from lumix.inputs import IGNORED, check_batch, logits_of
 from lumix.loss import MixLoss
 from lumix.mixers import cutmix, mixup, none
 from lumix.mixers.apply import apply_plan
@@ -105,13 +106,21 @@ class MixTarget(Record, NoTensor):
         return super().__getitem__(index)
 
     def dense(self) -> Tensor:
-        """timm's mixed and smoothed target [B, C] float32, for losses that know no other."""
+        """timm's mixed and smoothed target [B, C] float32, for losses that know no other.
+
+        The row of a sample without a class (-100), own or mixed in, is 0: soft cross entropy gets nothing from it, but
+        a mean counts it, and binary cross entropy takes it for an image without any class. `Criterion` leaves it out.
+        """
         off = self.smoothing / self.num_classes
         base = torch.full(self.shape, off, device=self.own_weight.device)
-        own = base.scatter(1, self.record.labels.unsqueeze(1), 1.0 - self.smoothing + off)
-        partner = base.scatter(1, self.record.partner_labels.unsqueeze(1), 1.0 - self.smoothing + off)
+        own, partner = (
+            base.scatter(1, labels.clamp(min=0).unsqueeze(1), 1.0 - self.smoothing + off)
+            for labels in (self.record.labels, self.record.partner_labels)
+        )
         weight = self.own_weight.unsqueeze(1)
-        return own * weight.float() + partner * (1 - weight).float()
+        mixed = own * weight.float() + partner * (1 - weight).float()
+        counts = (self.record.labels != IGNORED) & ((self.record.partner_labels != IGNORED) | (self.record.kind == 0))
+        return mixed * counts.unsqueeze(1)
 
 
 open_to_frameworks(MixTarget, "num_classes", "smoothing", "generator")
@@ -148,24 +157,21 @@ class Mixup:
         if multi_label:
             raise ValueError("multi_label=True is not supported: LUMix weighs two single labels; use timm's own Mixup")
         check_probability("label_smoothing", label_smoothing)
+        check_probability("switch_prob", switch_prob)
+        check_number("mixup_alpha", mixup_alpha, 0)
+        check_number("cutmix_alpha", cutmix_alpha, 0)
+        check_number("num_classes", num_classes, 1, whole=True)
+        if cutmix_minmax is not None:
+            check_numbers("cutmix_minmax", cutmix_minmax)
         self.label_smoothing, self.num_classes = label_smoothing, num_classes
         self.mixup_enabled = True  # as in timm: set to False to go on without mixing
         self.generator = torch.Generator().manual_seed(seed) if generator is None else generator
-        shared: dict[str, Any] = {"mode": mode, "pairing": "flip", "prob": prob}
-        minmax = None if cutmix_minmax is None else tuple(cutmix_minmax)
-        cut: dict[str, Any] = {"minmax": minmax, "box_rule": box_rule, "correct_lam": correct_lam}
+        minmax: Any = None if cutmix_minmax is None else tuple(cutmix_minmax)
+        alpha = cutmix_alpha if cutmix_alpha > 0 and minmax is None else 1.0  # unused, but must be above 0
+        cutter = cutmix.CutMix(alpha, minmax=minmax, box_rule=box_rule, correct_lam=correct_lam)
         cuts = cutmix_alpha > 0 or minmax is not None
-        cutmix_alpha = cutmix_alpha if minmax is None else 1.0  # unused, but must be above 0
-        self.mixer: PlannedMixer
-        if mixup_alpha > 0 and cuts:
-            parts = mixup.Mixup(mixup_alpha), cutmix.CutMix(cutmix_alpha, **cut)
-            self.mixer = Switch(*parts, switch_prob, **shared)
-        elif cuts:
-            self.mixer = cutmix.CutMix(cutmix_alpha, **cut, **shared)
-        elif mixup_alpha > 0:
-            self.mixer = mixup.Mixup(mixup_alpha, **shared)
-        else:
-            raise ValueError("nothing to mix: set mixup_alpha or cutmix_alpha above 0, or give cutmix_minmax")
+        shared: dict[str, Any] = {"mode": mode, "pairing": "flip", "prob": prob}
+        self.mixer = _one_of(mixup_alpha, cutter if cuts else None, switch_prob, shared)
 
     def __call__(self, images: Tensor, target: Tensor) -> tuple[Tensor, MixTarget]:
         """Mix images [B, C, H, W] with target [B] int64, both left as they are.
@@ -173,16 +179,21 @@ class Mixup:
         Raises:
             ValueError: for an odd or empty batch, for a target that is not [B] int64 or (on the CPU) out of range.
         """
-        check_batch(images, target)
+        target = check_batch(images, target)
         mixer = self.mixer if self.mixup_enabled else none.NoMix()
         return self.apply(images, target, mixer.draw(images.shape, self.generator))
 
     def apply(self, images: Tensor, target: Tensor, plan: MixPlan) -> tuple[Tensor, MixTarget]:
         """As the call, under a given plan."""
-        if target.device.type == "cpu" and not bool(((target >= 0) & (target < self.num_classes)).all()):
+        target = check_batch(images, target, len(plan.partner))
+        known = (
+            (target >= 0) & (target < self.num_classes) | (target == IGNORED) if target.device.type == "cpu" else None
+        )
+        if known is not None and not bool(known.all()):
+            wrong = target[target != IGNORED]
             raise ValueError(
                 f"labels must lie in 0 .. {self.num_classes - 1} for num_classes={self.num_classes}, "
-                f"not {int(target.min())} .. {int(target.max())}"
+                f"not {int(wrong.min())} .. {int(wrong.max())}; samples without a class have {IGNORED}"
             )
         if self.mixer.mode != "batch":
             plan = replace(plan, own_weight=plan.own_weight.float().double())
@@ -191,6 +202,17 @@ class Mixup:
         weight = plan.own_weight.to(images.device, non_blocking=True)
         stream = to_hand_on(self.generator)
         return batch.images, MixTarget(record, weight, self.num_classes, self.label_smoothing, stream)
+
+
+def _one_of(alpha: float, cutter: cutmix.CutMix | None, switch_prob: float, shared: dict[str, Any]) -> PlannedMixer:
+    """Mixup where `alpha` is above 0, CutMix where it is given, or a switch of both."""
+    if alpha > 0 and cutter is not None:
+        return Switch(mixup.Mixup(alpha), cutter, switch_prob, **shared)
+    if cutter is not None:
+        return replace(cutter, **shared)
+    if alpha > 0:
+        return mixup.Mixup(alpha, **shared)
+    raise ValueError("nothing to mix: set mixup_alpha or cutmix_alpha above 0, or give cutmix_minmax")
 
 
 class Criterion(nn.Module):
@@ -219,7 +241,7 @@ class Criterion(nn.Module):
                     f"{self.loss} asks: mix with lumix.integrations.timm.Mixup in place of timm's Mixup or "
                     "FastCollateMixup and torchvision's mixers, or use MixLoss() alone, which takes the target as it is"
                 )
-            return F.cross_entropy(logits.float(), target)
+            return F.cross_entropy(logits.float(), target, ignore_index=self.loss.ignore_index)
         if not isinstance(target, MixTarget):
             raise ValueError(
                 f"target must be the MixTarget of lumix.integrations.timm.Mixup or labels [B], not a "

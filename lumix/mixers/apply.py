@@ -6,14 +6,26 @@ import torch
 from torch import Tensor
 
 from lumix.batch import Hidden, Kind, MixedBatch, inside_box, is_kind
-from lumix.checks import check_batch
 from lumix.mixers.cpu_mixing import mix_by_writing
 from lumix.mixers.pixels import blend
 from lumix.mixers.plan import MixPlan
 
 
 def mix_images(images: Tensor, plan: MixPlan, inplace: bool = False) -> Tensor:
-    """The mixed images of a plan on the same device, in new memory of the same dtype and layout, or `inplace`."""
+    """The mixed images of a plan on the same device, in new memory of the same dtype and layout, or `inplace`.
+
+    Videos are mixed as images that have the channels of all frames, signals as images of one row.
+    """
+    if images.ndim == 5:
+        frames = images.flatten(1, 2)  # a view of contiguous videos
+        mixed = mix_images(frames, plan, inplace).unflatten(1, images.shape[1:3])
+        if inplace:
+            return images if frames._is_view() else images.copy_(mixed)
+        last = images.is_contiguous(memory_format=torch.channels_last_3d) and not images.is_contiguous()
+        return mixed.contiguous(memory_format=torch.channels_last_3d) if last else mixed
+    if images.ndim == 3:
+        mixed = mix_images(images.unsqueeze(2), plan, inplace)
+        return images if inplace else mixed.squeeze(2)
     if plan.kinds <= {Kind.NONE}:
         return images if inplace else images.clone()
     if images.device.type == "cpu" and not (images.requires_grad and torch.is_grad_enabled()):
@@ -49,10 +61,9 @@ def record(
 def apply_plan(images: Tensor, labels: Tensor, plan: MixPlan, inplace: bool = False) -> MixedBatch:
     """The MixedBatch of B images and labels under a plan of B samples; the caller's stay as they are, unless `inplace`.
 
-    In place the images are those of the caller, mixed. Where a hidden output is to be mixed they are the caller's, as
-    they were.
+    Images and labels are as `lumix.inputs.check_batch` wants and returns them. In place the images are those of the
+    caller, mixed. Where a hidden output is to be mixed they are the caller's, as they were.
     """
-    check_batch(images, labels, len(plan.partner))
     plan = plan.to(images.device)
     mixed = mix_images(images, plan, inplace) if plan.hidden is None else images
     box = plan.box if Kind.BOX in plan.kinds else None

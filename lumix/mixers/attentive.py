@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lumix.batch import Kind, MixedBatch
-from lumix.checks import check_choice, check_positive
+from lumix.checks import check_choice, check_positive, shown
 from lumix.draws import draw_beta
 from lumix.mixers.apply import record
 from lumix.mixers.base import BatchDraws, WholeBatchMixer
@@ -53,11 +53,11 @@ class AttentiveCutMix(WholeBatchMixer):
     def __post_init__(self) -> None:
         super().__post_init__()
         if not callable(self.network):
-            raise ValueError(f"network must map images to a feature map, not be {self.network!r}")
-        check_positive("cells", self.cells)
+            raise ValueError(f"network must map images to a feature map, not be {shown(self.network)}")
+        check_positive("cells", self.cells, whole=True)
         check_choice("scores", self.scores, SCORES)
         if self.size is not None:
-            check_positive("size", self.size)
+            check_positive("size", self.size, whole=True)
         if self.ratio_alpha is not None:
             check_positive("ratio_alpha", self.ratio_alpha)
 

@@ -7,34 +7,54 @@ import torch
 from torch import Tensor
 
 from lumix.batch import Kind, MixedBatch
-from lumix.checks import check_batch, check_choice, check_probability
-from lumix.draws import MODES, PAIRINGS, draw_partners, draw_uniform, for_worker
+from lumix.checks import check_choice, check_flag, check_probability
+from lumix.draws import MODES, PAIRINGS, draw_partners, draw_uniform
+from lumix.inputs import LAYOUTS, check_batch, check_shape, sides
 from lumix.mixers.apply import apply_plan
 from lumix.mixers.plan import Draws, MixPlan, deal, unmixed_plan
 
+ANY = tuple(LAYOUTS)  # signals, images and videos
+MIXER = ("draw", "apply")  # what an object needs to be a mixer
 Given = Tensor | None  # what a caller may hand in, to be computed where it is None
 
 
 class Mixer(Protocol):
-    """Mixes batches: `draw` makes all random choices, `apply` carries them out, a call does both."""
+    """Mixes batches: `draw` makes all random choices, `apply` carries them out, a call does both.
+
+    Attributes:
+        ndims: numbers of dimensions of the batches that it takes, see `lumix.inputs`.
+    """
+
+    ndims: tuple[int, ...] = (4,)
+
+    def check_shape(self, shape: tuple[int, ...]) -> None:
+        """Raise ValueError for images of a shape that the method cannot mix."""
+        check_shape(shape, type(self).__name__, self.ndims)
+
+    def check_batch(self, images: Tensor, labels: Tensor, drawn: int | None = None) -> Tensor:
+        """The labels as int64 [B] of a batch that the method can mix; ValueError for any other."""
+        if isinstance(images, Tensor):
+            self.check_shape(images.shape)
+        return check_batch(images, labels, drawn)
 
     def draw(self, shape: tuple[int, ...], generator: torch.Generator) -> Any:
         """All that is random, a frozen dataclass on the generator's device, for images of `shape` (B, C, H, W)."""
 
     def apply(self, images: Tensor, labels: Tensor, draws: Any, model: Any = None) -> MixedBatch:
-        """Mix images [B, C, H, W] and labels [B] int64 by what `draw` returned for B images of this shape.
+        """Mix images [B, C, H, W] and labels [B] by what `draw` returned for B images of this shape.
 
-        The caller's tensors stay as they are. `model` is for methods that look at the images through a network.
+        The caller's tensors stay as they are. `model` is for methods that look at the images through a network. Labels
+        are class indices of any integer dtype, also as [B, 1]; -100 says that a sample has none.
 
         Raises:
-            ValueError: for an empty batch, labels that are no int64 indices, draws for another number of images, or
-                what the method cannot work with.
+            ValueError: for an empty batch, images and labels that `check_batch` refuses, draws for another number of
+                images, or what the method cannot work with.
         """
 
     def __call__(self, images: Tensor, labels: Tensor, generator: torch.Generator, model: Any = None) -> MixedBatch:
         """`apply` of `draw`. Also raises ValueError for flip pairing of an odd batch."""
-        check_batch(images, labels)
-        return self.apply(images, labels, self.draw(images.shape, for_worker(generator)), model)
+        indices = self.check_batch(images, labels)
+        return self.apply(images, indices, self.draw(images.shape, generator), model)
 
 
 @dataclass(frozen=True)
@@ -59,18 +79,21 @@ class PlannedMixer(Mixer):
         check_choice("mode", self.mode, MODES)
         check_choice("pairing", self.pairing, PAIRINGS)
         check_probability("prob", self.prob)
+        check_flag("inplace", self.inplace)
 
     def draw_each(self, count: int, height: int, width: int, generator: torch.Generator) -> Draws:
         """`count` independent draws for images of height x width, on the generator's device."""
         raise NotImplementedError
 
     def draw(self, shape: tuple[int, ...], generator: torch.Generator) -> MixPlan:
+        self.check_shape(shape)
         partner, group, count = draw_partners(shape[0], self.mode, self.pairing, generator)
-        draws = self.draw_each(count, shape[-2], shape[-1], generator)
+        draws = self.draw_each(count, *sides(shape), generator)
         mixes = draw_uniform(count, generator) < self.prob
         return deal(draws, mixes, partner, group, self.kinds)
 
     def apply(self, images: Tensor, labels: Tensor, draws: MixPlan, model: Any = None) -> MixedBatch:
+        labels = self.check_batch(images, labels, len(draws.partner))
         return apply_plan(images, labels, draws, self.inplace)
 
 
@@ -103,9 +126,6 @@ class WholeBatchMixer(Mixer):
         check_choice("pairing", self.pairing, PAIRINGS)
         check_probability("prob", self.prob)
 
-    def check_shape(self, shape: tuple[int, ...]) -> None:
-        """Raise ValueError for images of a shape that the method cannot mix."""
-
     def draw_mixed(self, partner: Tensor, shape: tuple[int, ...], generator: torch.Generator) -> BatchDraws:
         """The draws for a batch that is mixed with these partners."""
         raise NotImplementedError
@@ -123,8 +143,7 @@ class WholeBatchMixer(Mixer):
 
     def apply(self, images: Tensor, labels: Tensor, draws: BatchDraws, model: Any = None, **given: Given) -> MixedBatch:
         """As `Mixer`. `given` is what the method would otherwise compute from the images, see the method."""
-        check_batch(images, labels, len(draws.partner))
-        self.check_shape(images.shape)
+        labels = self.check_batch(images, labels, len(draws.partner))
         if not draws.mixes:
             return apply_plan(images, labels, unmixed_plan(len(images), images.device))
         draws = replace(draws, partner=draws.partner.to(images.device))

@@ -18,12 +18,18 @@ BOX_RULES = ("legacy", "full")
 def box_around(own_weight: Tensor, centre: Tensor, height: int, width: int, rule: str = "legacy") -> Tensor:
     """Boxes [D, 4] (top, bottom, left, right) of area share 1 - own_weight [D] around `centre` [D, 2], clipped.
 
-    `centre` holds int64 rows and columns.
+    `centre` holds int64 rows and columns. Of a signal, which is one pixel high or wide, a part of that length is cut.
     """
-    one = is_one(own_weight)
-    root: Any = math.sqrt(1 - own_weight.item()) if one else torch.sqrt(1 - own_weight)
-    odd, edges = int(rule == "full"), []
+    one, thin = is_one(own_weight), min(height, width) == 1 < max(height, width)
+    root: Any = 1 - (own_weight.item() if one else own_weight)
+    if not thin:
+        root = math.sqrt(root) if one else torch.sqrt(root)
+    odd = int(rule == "full")
+    edges: list[Any] = []
     for middle, length in zip(centre[0].tolist() if one else centre.unbind(1), (height, width), strict=True):
+        if thin and length == 1:
+            edges += [0, 1] if one else [torch.zeros_like(middle), torch.ones_like(middle)]
+            continue
         side = int(length * root) if one else (length * root).long()
         for edge in (middle - (side >> 1), middle + ((side + odd) >> 1)):
             edges.append(min(max(edge, 0), length) if one else edge.clamp(0, length))

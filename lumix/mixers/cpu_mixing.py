@@ -51,7 +51,8 @@ def write(source: Tensor, mixed: Tensor, plan: MixPlan) -> Tensor:
     """Blend and paste from `source` into `mixed`, a copy of it."""
     blended = is_kind(plan.kind, Kind.BLEND).nonzero().squeeze(1) if Kind.BLEND in plan.kinds else ()
     if len(blended) == len(source):
-        own, others = in_memory_order(mixed), in_memory_order(source)
+        own = in_memory_order(mixed)
+        others = source if own is mixed else source.permute(0, 2, 3, 1)  # whose order may differ where it has gaps
         own_share, other_share = shares(plan.own_weight, own.dtype)
         step = samples_at_once(source)
         for start in range(0, len(source), step):

@@ -7,9 +7,9 @@ import torch
 from torch import Tensor
 
 from lumix.batch import Kind
-from lumix.checks import check_choice, check_positive
+from lumix.checks import check_choice, check_flag, check_numbers, check_positive
 from lumix.draws import draw_beta, draw_integers, draw_uniform
-from lumix.mixers.base import PlannedMixer
+from lumix.mixers.base import ANY, PlannedMixer
 from lumix.mixers.boxes import BOX_RULES, box_around, is_one, visible_share
 from lumix.mixers.plan import Draws
 
@@ -30,13 +30,19 @@ class CutMix(PlannedMixer):
     box_rule: str = "legacy"
     correct_lam: bool = True
     kinds = frozenset({Kind.BOX})
+    ndims = ANY
 
     def __post_init__(self) -> None:
         super().__post_init__()
         check_positive("alpha", self.alpha)
         check_choice("box_rule", self.box_rule, BOX_RULES)
-        if self.minmax is not None and not (len(self.minmax) == 2 and 0 <= self.minmax[0] < self.minmax[1] <= 1):
-            raise ValueError(f"minmax must be two shares of a side, 0 <= smallest < largest <= 1, not {self.minmax!r}")
+        check_flag("correct_lam", self.correct_lam)
+        if self.minmax is not None:
+            check_numbers("minmax", self.minmax)
+            if not (len(self.minmax) == 2 and 0 <= self.minmax[0] < self.minmax[1] <= 1):
+                raise ValueError(
+                    f"minmax must be two shares of a side, 0 <= smallest < largest <= 1, not {self.minmax!r}"
+                )
 
     def draw_each(self, count: int, height: int, width: int, generator: torch.Generator) -> Draws:
         weight = draw_beta(self.alpha, count, generator)
@@ -55,6 +61,10 @@ class CutMix(PlannedMixer):
         assert self.minmax is not None
         edges: list[Any] = []
         for length in (height, width):
+            if length == 1 < max(height, width):  # a signal is cut along its length alone
+                whole = torch.tensor([[0], [1]], device=generator.device).expand(2, count)
+                edges += whole[:, 0].tolist() if is_one(whole[0]) else whole.unbind()
+                continue
             low, high = (int(length * share) for share in self.minmax)
             if high <= low:
                 raise ValueError(f"minmax {self.minmax} leaves no whole pixel for a side of {length}")

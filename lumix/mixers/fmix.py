@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from lumix.batch import Kind, MixedBatch
-from lumix.checks import check_choice, check_positive, check_probability
+from lumix.checks import check_choice, check_number, check_positive, check_probability
 from lumix.draws import draw_beta, draw_normal, draw_uniform
 from lumix.mixers.apply import record
 from lumix.mixers.base import BatchDraws, WholeBatchMixer
@@ -64,7 +64,7 @@ class FMix(WholeBatchMixer):
 
     Attributes:
         alpha: above 0; the authors' is 1.
-        decay: power of frequency by which the noise falls.
+        decay: power of frequency by which the noise falls, 0 to 50.
         spectrum: "reference" as the authors' code has it, or "full" as they meant it, see `low_frequency_image`.
         max_soft: share of pixels on either side of the mask's edge over which it falls from 1 to 0; 0 for a binary
             mask. Never more than the smaller of the two images' shares.
@@ -78,10 +78,12 @@ class FMix(WholeBatchMixer):
     def __post_init__(self) -> None:
         super().__post_init__()
         check_positive("alpha", self.alpha)
+        check_number("decay", self.decay, 0, 50)  # beyond it powers of the lowest frequency overflow
         check_choice("spectrum", self.spectrum, SPECTRA)
         check_probability("max_soft", self.max_soft)
 
     def check_shape(self, shape: tuple[int, ...]) -> None:
+        super().check_shape(shape)
         if self.spectrum == "reference" and shape[-2] < 2:
             raise ValueError(
                 f"the reference spectrum needs images of 2 rows or more, not {shape[-2]}: use spectrum='full'"

@@ -10,8 +10,8 @@ from dataclasses import dataclass, replace
 import torch
 
 from lumix.batch import Kind
-from lumix.checks import check_positive
-from lumix.draws import draw_integers
+from lumix.checks import check_positive, shown
+from lumix.draws import device_of, draw_integers
 from lumix.mixers.base import PlannedMixer
 from lumix.mixers.plan import Draws, MixPlan, draw_blends
 
@@ -36,6 +36,8 @@ class ManifoldMix(PlannedMixer):
     def __post_init__(self) -> None:
         super().__post_init__()
         check_positive("alpha", self.alpha)
+        if not isinstance(self.layers, tuple | list) or not all(isinstance(layer, str) for layer in self.layers):
+            raise ValueError(f"layers must be a tuple of names of modules, not {shown(self.layers)}")
         if not self.layers:
             raise ValueError('layers is empty: name at least one module, or "" for the input')
 
@@ -43,6 +45,6 @@ class ManifoldMix(PlannedMixer):
         return draw_blends(self.alpha, count, generator)
 
     def draw(self, shape: tuple[int, ...], generator: torch.Generator) -> MixPlan:
-        choices = torch.full((1,), len(self.layers), device=generator.device)
+        choices = torch.full((1,), len(self.layers), device=device_of(generator))
         layer = self.layers[int(draw_integers(choices, generator))]
         return replace(super().draw(shape, generator), hidden=layer or None)

@@ -6,7 +6,7 @@ import torch
 
 from lumix.batch import Kind
 from lumix.checks import check_positive
-from lumix.mixers.base import PlannedMixer
+from lumix.mixers.base import ANY, PlannedMixer
 from lumix.mixers.plan import Draws, draw_blends
 
 
@@ -16,6 +16,7 @@ class Mixup(PlannedMixer):
 
     alpha: float = 0.8
     kinds = frozenset({Kind.BLEND})
+    ndims = ANY
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -4,11 +4,17 @@ import torch
 from torch import Tensor
 
 
+def work_dtype(dtype: torch.dtype) -> torch.dtype:
+    """The dtype in which images of `dtype` are blended: one that holds all their values (of int64 those to 2**53)."""
+    wide = (torch.float64, torch.int32, torch.int64)
+    return torch.float64 if dtype in wide else torch.float32
+
+
 def blend(own: Tensor, other: Tensor, own_weight: Tensor) -> Tensor:
     """own_weight * own + (1 - own_weight) * other for `own_weight` float64 [B] or broadcastable to [B, C, H, W].
 
-    Computed in float32 (float64 for float64 images) and returned in the dtype of `own`, rounded for integers. Two
-    products and a sum, in this order, are what timm computes.
+    Computed in `work_dtype` and returned in the dtype of `own`, rounded for integers. Two products and a sum, in this
+    order, are what timm computes.
     """
     own_share, other_share = shares(own_weight, own.dtype)
     mixed = own.to(own_share.dtype) * own_share
@@ -25,8 +31,9 @@ def blend_into(own: Tensor, own_share: Tensor, theirs: Tensor) -> None:
 
 def shares(own_weight: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
     """Weights of own and other, as [B, 1, 1, 1] or given, in the dtype in which images of `dtype` are blended."""
-    work = torch.float64 if dtype == torch.float64 else torch.float32
+    work = work_dtype(dtype)
     weight = own_weight.view(-1, 1, 1, 1) if own_weight.ndim == 1 else own_weight
+    weight = weight.to(torch.promote_types(weight.dtype, work))  # the difference from 1 is exact in the wider
     return weight.to(work), (1 - weight).to(work)
 
 

@@ -14,8 +14,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from lumix.batch import Kind, MixedBatch
-from lumix.checks import check_choice, check_positive, logits_of
+from lumix.checks import check_choice, check_flag, check_number, check_numbers, check_positive
 from lumix.draws import draw_beta, draw_integers
+from lumix.inputs import logits_of
 from lumix.mixers.apply import record
 from lumix.mixers.base import BatchDraws, Given, WholeBatchMixer
 from lumix.mixers.eval_mode import IMAGENET_STD, evaluating, unwrapped
@@ -64,8 +65,11 @@ class PuzzleMix(WholeBatchMixer):
         alpha: of the Beta(alpha, alpha) that the batch's own share is drawn from, above 0.
         num_labels: number of shares that a block can take, at least 2; 3 means 1, 1/2 and 0.
         beta, gamma, eta: weight of equal labels of neighbours, of equal colours across borders, of the drawn share.
-        neighbours: side in pixels of the cells over which colours are averaged, at most a block.
-        grids: numbers of blocks per side, one drawn per batch; None is all of 2, 4, 8, 16 that suit the image.
+        neighbours: side in pixels of the cells over which colours are averaged; where it does not divide a block, its
+            largest divisor below.
+        grids: numbers of blocks per side, one drawn per batch, which must tile the image. None is all of 2, 4, 8, 16
+            whose blocks are divided by `neighbours` or smaller; where there are none, all of them that tile the image,
+            and for odd sides the divisors up to 16.
         transport: whether salient cells move; then `moved` is set in the MixedBatch.
         transport_eps: price of distance, above 0.
         transport_size: side in pixels of the cells that move where blocks are larger; -1 (as for ImageNet) moves whole
@@ -90,20 +94,23 @@ class PuzzleMix(WholeBatchMixer):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for name in ("alpha", "neighbours", "transport_eps"):
-            check_positive(name, getattr(self, name))
+        check_positive("alpha", self.alpha)
+        check_positive("neighbours", self.neighbours, whole=True)
+        check_positive("transport_eps", self.transport_eps)
+        check_number("num_labels", self.num_labels, 2, 100, whole=True)
+        for name in ("beta", "gamma", "eta"):
+            check_number(name, getattr(self, name), 0, 1000)  # beyond it the 32 bits of the costs overflow
+        check_flag("transport", self.transport)
         check_choice("solver", self.solver, SOLVERS)
         if self.solver == "maxflow" and find_spec("scipy") is None:  # not first at a batch that leaves blocks open
             raise ImportError("solver='maxflow' needs SciPy: pip install scipy, or use solver='icm'")
-        if self.num_labels < 2:
-            raise ValueError(f"num_labels must be at least 2, not {self.num_labels!r}")
-        for name in ("beta", "gamma", "eta"):
-            if not getattr(self, name) >= 0:
-                raise ValueError(f"{name} must be at least 0, not {getattr(self, name)!r}")
-        if self.transport_size != -1 and self.transport_size < 1:
-            raise ValueError(f"transport_size must be a number of pixels or -1 for blocks, not {self.transport_size!r}")
-        if self.grids is not None and (not self.grids or min(self.grids) < 2):
-            raise ValueError(f"grids must be numbers of blocks per side, each at least 2, not {self.grids!r}")
+        check_number("transport_size", self.transport_size, -1, whole=True)
+        if self.transport_size == 0:
+            raise ValueError("transport_size must be a number of pixels or -1 for blocks, not 0")
+        if self.grids is not None:
+            check_numbers("grids", self.grids, 2, whole=True)
+        if self.std is not None:
+            check_numbers("std", self.std, 0, open_low=True)
 
     def suitable_grids(self, side: int) -> tuple[int, ...]:
         """The grids to draw from for images of side x side pixels.
@@ -111,20 +118,33 @@ class PuzzleMix(WholeBatchMixer):
         Raises:
             ValueError: where one of `grids` does not suit, or none of the default ones does.
         """
-        wanted = self.grids or (2, 4, 8, 16)
-        suitable = tuple(grid for grid in wanted if self._suits(grid, side))
-        if not suitable or (self.grids and suitable != wanted):
-            raise ValueError(
-                f"grids {wanted} with neighbours={self.neighbours} do not suit {side} pixels: blocks must tile the "
-                "image, have a side of 2 or more, and divide by neighbours (or be smaller)"
-            )
-        return suitable
+        tiling = [grid for grid in range(2, side // 2 + 1) if side % grid == 0]  # blocks have a side of 2 or more
+        if self.grids is not None:
+            if not set(self.grids) <= set(tiling):
+                raise ValueError(f"grids {tuple(self.grids)} do not suit {side} pixels: {self._advice(side, tiling)}")
+            return tuple(self.grids)
+        published = [grid for grid in tiling if grid in (2, 4, 8, 16)]
+        suitable = [grid for grid in published if self._suits(grid, side)] or published
+        suitable = suitable or [grid for grid in tiling if grid <= 16] or tiling
+        if not suitable:
+            raise ValueError(f"no grid suits {side} pixels: {self._advice(side, tiling)}")
+        return tuple(suitable)
 
     def _suits(self, grid: int, side: int) -> bool:
-        block = side // grid
-        return side % grid == 0 and block >= 2 and block % min(self.neighbours, block) == 0
+        """Whether `neighbours` is the side of the cells whose colours are compared, not less."""
+        return side % grid == 0 and self._cell(side // grid) == min(self.neighbours, side // grid)
+
+    def _cell(self, block: int) -> int:
+        """Side of those cells: the largest divisor of a block's side that is at most `neighbours`."""
+        return max(cell for cell in range(1, min(self.neighbours, block) + 1) if block % cell == 0)
+
+    def _advice(self, side: int, tiling: list[int]) -> str:
+        if tiling:
+            return f"blocks must tile the image with a side of 2 or more, so choose among {tuple(tiling)}"
+        return f"blocks must tile the image with a side of 2 or more; resize or crop to {side // 16 * 16 or 4}"
 
     def check_shape(self, shape: tuple[int, ...]) -> None:
+        super().check_shape(shape)
         if shape[-2] != shape[-1]:
             raise ValueError(f"PuzzleMix needs square images, not {shape[-2]} x {shape[-1]}: crop them")
         if self.std is not None and len(self.std) != shape[1]:
@@ -166,7 +186,7 @@ class PuzzleMix(WholeBatchMixer):
     def mask(self, images: Tensor, partner: Tensor, lam: float, grid: int, saliency: Tensor) -> Tensor:
         """[B, n, n] float32, the own image's share of each block."""
         block = images.shape[-1] // grid
-        colours = F.avg_pool2d(images.double(), min(self.neighbours, block))
+        colours = F.avg_pool2d(images.double(), self._cell(block))
         std = self.std or (IMAGENET_STD if images.shape[1] == 3 else (1.0,) * images.shape[1])
         colours *= torch.tensor(std, dtype=torch.float64, device=images.device).view(-1, 1, 1)
         share = saliency_share(saliency, block)

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from lumix.batch import Kind, MixedBatch
-from lumix.checks import check_batch, check_choice, check_positive
+from lumix.checks import check_choice, check_positive
 from lumix.draws import PAIRINGS, draw_beta, draw_partners
 from lumix.mixers.apply import record
 from lumix.mixers.base import Mixer
@@ -39,16 +39,18 @@ class RandomLambda(Mixer):
 
     def __post_init__(self) -> None:
         check_positive("alpha", self.alpha)
+        check_positive("patch", self.patch, whole=True)
         check_choice("pairing", self.pairing, PAIRINGS)
 
     def draw(self, shape: tuple[int, ...], generator: torch.Generator) -> RandomLambdaDraws:
+        self.check_shape(shape)
         rows, columns = patch_grid(shape[-2], shape[-1], self.patch)
         partner, _, _ = draw_partners(shape[0], "elem", self.pairing, generator)
         weight = draw_beta(self.alpha, shape[0] * rows * columns, generator)
         return RandomLambdaDraws(partner, weight.view(shape[0], 1, rows, columns))
 
     def apply(self, images: Tensor, labels: Tensor, draws: RandomLambdaDraws, model: Any = None) -> MixedBatch:
-        check_batch(images, labels, len(draws.partner))
+        labels = self.check_batch(images, labels, len(draws.partner))
         partner, grid = draws.partner.to(images.device), draws.own_weight.to(images.device)
         weights = grid.repeat_interleave(self.patch, dim=2).repeat_interleave(self.patch, dim=3)
         mixed = blend(images, images.index_select(0, partner), weights)

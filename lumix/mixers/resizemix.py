@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from lumix.batch import Kind, MixedBatch
-from lumix.checks import check_choice
+from lumix.checks import check_choice, check_probability
 from lumix.draws import draw_integers, draw_uniform
 from lumix.mixers.apply import record
 from lumix.mixers.base import BatchDraws, WholeBatchMixer
@@ -43,6 +43,8 @@ class ResizeMix(WholeBatchMixer):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        check_probability("low", self.low)
+        check_probability("high", self.high)
         if not 0 <= self.low <= self.high <= 1:
             raise ValueError(
                 f"low and high must be shares of a side, 0 <= low <= high <= 1, not {self.low}, {self.high}"

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from lumix.batch import Kind, MixedBatch
-from lumix.checks import check_choice, check_positive
+from lumix.checks import check_choice, check_numbers, check_positive
 from lumix.draws import draw_beta
 from lumix.mixers.apply import apply_plan
 from lumix.mixers.base import BatchDraws, Given, WholeBatchMixer
@@ -58,6 +58,8 @@ class SaliencyMix(WholeBatchMixer):
         check_choice("scope", self.scope, SCOPES)
         check_choice("saliency_input", self.saliency_input, INPUTS)
         check_choice("box_rule", self.box_rule, BOX_RULES)
+        check_numbers("mean", self.mean)
+        check_numbers("std", self.std, 0, open_low=True)
         if len(self.mean) != len(self.std):
             raise ValueError(
                 f"mean and std must have one entry a channel each, not {len(self.mean)} and {len(self.std)}"
@@ -99,6 +101,8 @@ class SaliencyMix(WholeBatchMixer):
     def to_bytes(self, images: Tensor) -> Tensor:
         """Normalised float images as the uint8 pixels they came from."""
         channels = images.shape[1]
+        check_numbers("mean", self.mean)
+        check_numbers("std", self.std, 0, open_low=True)
         if len(self.mean) != channels:
             raise ValueError(
                 f"mean and std have {len(self.mean)} entries, the images {channels} channels: "

@@ -7,9 +7,9 @@ import torch
 from torch import Tensor
 
 from lumix.batch import MixedBatch
-from lumix.checks import check_batch
-from lumix.draws import for_worker
-from lumix.mixers.base import Mixer
+from lumix.checks import check_part, check_positive
+from lumix.draws import device_of
+from lumix.mixers.base import MIXER, Mixer
 from lumix.mixers.patches import patch_grid, permute_patches
 
 
@@ -32,14 +32,19 @@ class RandomShuffle(Mixer):
     mixer: Mixer
     patch: int = 16
 
+    def __post_init__(self) -> None:
+        check_part("mixer", self.mixer, MIXER, "a mixer")
+        check_positive("patch", self.patch, whole=True)
+
     def draw(self, shape: tuple[int, ...], generator: torch.Generator) -> ShuffleDraws:
+        self.check_shape(shape)
         rows, columns = patch_grid(shape[-2], shape[-1], self.patch)
         mixing = self.mixer.draw(shape, generator)
-        keys = torch.rand(shape[0], rows * columns, generator=for_worker(generator), device=generator.device)
+        keys = torch.rand(shape[0], rows * columns, generator=generator, device=device_of(generator))
         return ShuffleDraws(mixing, keys.argsort(dim=1))
 
     def apply(self, images: Tensor, labels: Tensor, draws: ShuffleDraws, model: Any = None) -> MixedBatch:
-        check_batch(images, labels, len(draws.order))
+        labels = self.check_batch(images, labels, len(draws.order))
         batch = self.mixer.apply(images, labels, draws.mixing, model)
         shuffled = permute_patches(batch.images, draws.order.to(images.device), self.patch)
         return replace(batch, images=shuffled, box=None, mask=None)

@@ -21,6 +21,8 @@ def attended_weight(batch: MixedBatch, attention: Tensor | None) -> Tensor:
     """
     if attention is None:
         raise ValueError("this label rule reads the class token's attention: pass it as attention= [B, patches]")
+    if batch.images.ndim != 4:
+        raise ValueError(f"attention is read for images [B, C, H, W], not for {list(batch.images.shape)}: use AreaRule")
     height, width = batch.images.shape[-2:]
     patch = math.isqrt(height * width // attention.shape[-1]) if attention.ndim == 2 and attention.shape[-1] else 0
     if not patch or height % patch or width % patch or (height // patch) * (width // patch) != attention.shape[-1]:

@@ -6,8 +6,8 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from lumix.checks import check_choice, check_positive, check_probability
-from lumix.draws import draw_beta, for_worker
+from lumix.checks import check_choice, check_number, check_positive, check_probability
+from lumix.draws import device_of, draw_beta
 
 
 class Law(Protocol):
@@ -34,7 +34,7 @@ class NormalLaw:
     """N(0, scale), which needs a reading as a label weight (I-14).
 
     Attributes:
-        scale: standard deviation, above 0.
+        scale: standard deviation, above 0 and at most 1e6.
         reading: "raw" leaves the draw as it is, and `LUMixRule(clamp=...)` decides about the final weight; "clamp_draw"
             clamps the draw to [0, 1]; "sigmoid" maps it to (0, 1), symmetric around 1/2.
     """
@@ -43,11 +43,11 @@ class NormalLaw:
     reading: str = "raw"
 
     def __post_init__(self) -> None:
-        check_positive("scale", self.scale)
+        check_number("scale", self.scale, 0, 1e6, open_low=True)  # float32 holds every draw
         check_choice("reading", self.reading, ("raw", "clamp_draw", "sigmoid"))
 
     def draw(self, count: int, generator: torch.Generator) -> Tensor:
-        draw = self.scale * torch.randn(count, generator=for_worker(generator), device=generator.device)
+        draw = self.scale * torch.randn(count, generator=generator, device=device_of(generator))
         if self.reading == "clamp_draw":
             return draw.clamp(0, 1)
         return torch.sigmoid(draw) if self.reading == "sigmoid" else draw
@@ -63,4 +63,4 @@ class ConstantLaw:
         check_probability("value", self.value)
 
     def draw(self, count: int, generator: torch.Generator) -> Tensor:
-        return torch.full((count,), self.value, device=generator.device)
+        return torch.full((count,), self.value, device=device_of(generator))

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from lumix import functional
 from lumix.batch import Kind, MixedBatch
-from lumix.checks import check_choice, check_probability
+from lumix.checks import check_choice, check_flag, check_number, check_part, check_probability
 from lumix.rules.attention import attended_weight
 from lumix.rules.base import Rule
 from lumix.rules.laws import BetaLaw, Law
@@ -41,11 +41,15 @@ class LUMixRule(Rule):
     def __post_init__(self) -> None:
         check_choice("apply_to", self.apply_to, ("cut", "both"))
         check_choice("scores", self.scores, ("softmax", "double_softmax", "sigmoid"))
+        check_flag("detach", self.detach)
+        check_flag("clamp", self.clamp)
+        check_part("law", self.law, ("draw",), "a law as BetaLaw")
         check_probability("r_a", self.r_a)
-        if isinstance(self.r_r, Tensor) or isinstance(self.r_s, Tensor):
-            return
+        shares = {name: getattr(self, name) for name in ("r_r", "r_s") if not isinstance(getattr(self, name), Tensor)}
+        for name, share in shares.items():
+            check_number(name, share, 0)
         # Shares such as 0.3 + 0.7 miss 1 by a rounding error.
-        if self.r_r < 0 or self.r_s < 0 or self.r_r + self.r_s + self.r_a > 1 + 1e-9:
+        if sum(shares.values()) + self.r_a > 1 + 1e-9:
             parts, values = "r_r and r_s", f"{self.r_r!r} and {self.r_s!r}"
             if self.r_a:
                 parts, values = "r_r, r_s and r_a", f"{self.r_r!r}, {self.r_s!r} and {self.r_a!r}"

@@ -19,7 +19,7 @@ class BinaryCrossEntropy:
         smoothing: as for `CrossEntropy`.
         target: of the samples that the rule does not perturb: 1 for both classes ("twohot"), 1 where the mixed target
             exceeds `threshold` ("threshold", timm's), or the mixed target itself ("soft") (I-17).
-        threshold: of the target "threshold".
+        threshold: of the target "threshold", in [0, 1].
         reduction: "mean" over the classes as in timm, or "class_sum".
     """
 
@@ -31,6 +31,7 @@ class BinaryCrossEntropy:
 
     def __post_init__(self) -> None:
         check_probability("smoothing", self.smoothing)
+        check_probability("threshold", self.threshold)
         check_choice("target", self.target, ("twohot", "threshold", "soft"))
         check_choice("reduction", self.reduction, ("mean", "class_sum"))
 

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from lumix import functional
 from lumix.batch import MixedBatch
-from lumix.checks import check_choice, check_probability
+from lumix.checks import check_choice, check_number, check_probability
 
 
 @dataclass(frozen=True)
@@ -32,8 +32,8 @@ class Regulariser:
         check_probability("smoothing", self.smoothing)
         check_choice("reading", self.reading, ("or", "and"))
         check_choice("scores", self.scores, ("softmax", "sigmoid"))
-        if not isinstance(self.eta, Tensor) and self.eta < 0:
-            raise ValueError(f"eta must be at least 0, not {self.eta!r}")
+        if not isinstance(self.eta, Tensor):
+            check_number("eta", self.eta, 0)
 
     def __call__(self, logits: Tensor, batch: MixedBatch, own_weight: Tensor, active: Tensor) -> Tensor:
         z = functional.at_least_float32(logits)

@@ -13,21 +13,17 @@ from dataclasses import dataclass, field
 from typing import Any, Self, get_type_hints
 
 from lumix.catalogue import Spec, get_part
+from lumix.checks import LARGEST, check_choice, check_number
 
 DATA_SETS = ("digits", "shapes", "cifar100", "tiny_imagenet", "imagenet")
 
 
 def _one_of(owner: object, name: str, allowed: tuple[str, ...]) -> None:
-    value = getattr(owner, name)
-    if value not in allowed:
-        raise ValueError(f"{type(owner).__name__}.{name} must be one of {', '.join(allowed)}, not {value!r}")
+    check_choice(f"{type(owner).__name__}.{name}", getattr(owner, name), allowed)
 
 
-def _within(owner: object, name: str, low: float, high: float = float("inf")) -> None:
-    value = getattr(owner, name)
-    if not low <= value <= high:
-        limit = f"at least {low:g}" if high == float("inf") else f"between {low:g} and {high:g}"
-        raise ValueError(f"{type(owner).__name__}.{name} must be {limit}, not {value!r}")
+def _within(owner: object, name: str, low: float, high: float = LARGEST) -> None:
+    check_number(f"{type(owner).__name__}.{name}", getattr(owner, name), low, high)
 
 
 @dataclass(frozen=True)
@@ -41,6 +37,8 @@ class Config:
                 object.__setattr__(self, name, float(value))
             elif kind in (bool, int, float, str) and type(value) is not kind:
                 raise ValueError(f"{type(self).__name__}.{name} must be {kind.__name__}, not {value!r}")
+            if kind is float:
+                check_number(f"{type(self).__name__}.{name}", value)
         self.check()
 
     def check(self) -> None:
@@ -151,6 +149,8 @@ class Mix(Config):
     def check(self) -> None:
         if not all(isinstance(choice, tuple) and len(choice) == 2 for choice in self.choices):
             raise ValueError(f"Mix.choices must be pairs of a Spec and its weight, not {self.choices!r}")
+        for _, weight in self.choices:
+            check_number("the weight of Mix.choices", weight)
         object.__setattr__(self, "choices", tuple((spec, float(weight)) for spec, weight in self.choices))
         _specs(self, "choices", tuple(spec for spec, _ in self.choices), "mixer")
         _specs(self, "then", self.then, "step")
