@@ -43,7 +43,7 @@ def cases(setting: Setting) -> Iterator[Case]:
 def steps_of(role: str, backbone: str, precision: str, setting: Setting) -> Case:
     device = torch.device(setting.device)
     batch = GPU_BATCH if setting.device == "cuda" else CPU_BATCH
-    base = get_scale("paper").run(role)
+    base = get_scale("paper").base("deit", role)
     rivals: dict[str, Work] = {}
     with undisturbed(device):
         for id, name, method, _, ours, _ in METHODS:
