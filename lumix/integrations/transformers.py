@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import default_collate
 
-from lumix.checks import logits_of
+from lumix.inputs import logits_of
 from lumix.integrations.streams import StepStream
 from lumix.loss import MixLoss
 from lumix.mixers.base import Mixer
