@@ -1,0 +1,21 @@
+"""Generators by training step, so that a run which goes on from a checkpoint draws as one that was never stopped."""
+
+from hashlib import blake2b
+
+import torch
+
+
+class StepStream:
+    """One generator, seeded anew by (seed, rank, step, how many batches that step has had)."""
+
+    def __init__(self) -> None:
+        self._last: tuple[int, int] = (-1, 0)
+        self._generator = torch.Generator()
+
+    def next(self, seed: int, rank: int, step: int, device: torch.device) -> torch.Generator:
+        """The generator of the next batch, on `device`; gradient accumulation gives one step several batches."""
+        self._last = (step, self._last[1] + 1 if step == self._last[0] else 0)
+        if self._generator.device != device:
+            self._generator = torch.Generator(device)
+        digest = blake2b(repr((seed, rank, *self._last)).encode(), digest_size=8).digest()
+        return self._generator.manual_seed(int.from_bytes(digest, "little"))

@@ -1,0 +1,47 @@
+"""A batch transform as torchvision's v2.MixUp and v2.CutMix are, for a collate_fn.
+
+    mix = Mix(lumix.Switch())
+    loader = DataLoader(dataset, 128, collate_fn=lambda items: mix(*default_collate(items)))
+
+It goes with v2.Compose, v2.RandomChoice and v2.RandomApply. Unlike theirs it returns a `MixedBatch`, for `MixLoss`:
+a dense target does not say what was mixed.
+"""
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from lumix.batch import MixedBatch
+from lumix.mixers.base import Mixer
+
+
+class Mix(nn.Module):
+    """Mixes (images [B, C, H, W], labels [B]), given as two arguments or as one pair.
+
+    Args:
+        mixer: any that needs no network.
+        generator: source of every draw, on the CPU; each worker of a DataLoader and each epoch draws anew.
+        seed: of an own generator, if none is given.
+    """
+
+    def __init__(self, mixer: Mixer, generator: torch.Generator | None = None, seed: int = 0) -> None:
+        super().__init__()
+        self.mixer = mixer
+        self.generator = torch.Generator().manual_seed(seed) if generator is None else generator
+
+    def forward(self, *inputs: Any) -> MixedBatch:
+        """
+        Raises:
+            ValueError: for anything but images and labels.
+        """
+        pair = inputs[0] if len(inputs) == 1 and isinstance(inputs[0], tuple | list) else inputs
+        if len(pair) != 2 or not all(isinstance(part, Tensor) for part in pair):
+            kinds = ", ".join(type(part).__name__ for part in pair)
+            raise ValueError(f"give a batch as (images, labels), two tensors, not ({kinds}): use default_collate first")
+        # A tv_tensors.Image would hand its type on to weights and masks.
+        images, labels = (part.as_subclass(Tensor) for part in pair)  # type: ignore[attr-defined]
+        return self.mixer(images, labels, self.generator)
+
+    def extra_repr(self) -> str:
+        return f"mixer={self.mixer}"
