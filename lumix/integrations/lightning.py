@@ -43,7 +43,9 @@ class Mixing:
             return batch
         mixed = isinstance(batch, MixedBatch)  # by a collate_fn
         if not mixed and not (isinstance(batch, tuple | list) and len(batch) == 2 and isinstance(batch[0], Tensor)):
-            raise ValueError(f"a training batch must be (images, labels), not a {type(batch).__name__}: change the loader")
+            raise ValueError(
+                f"a training batch must be (images, labels), not a {type(batch).__name__}: change the loader"
+            )
         streams = self.__dict__.setdefault("_mix_streams", StepStream())
         device = batch.images.device if mixed else batch[0].device
         self.mix_generator = streams.next(self.mix_seed, trainer.global_rank, trainer.global_step, device)

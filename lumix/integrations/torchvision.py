@@ -40,7 +40,7 @@ class Mix(nn.Module):
             kinds = ", ".join(type(part).__name__ for part in pair)
             raise ValueError(f"give a batch as (images, labels), two tensors, not ({kinds}): use default_collate first")
         # A tv_tensors.Image would hand its type on to weights and masks.
-        images, labels = (part.as_subclass(Tensor) for part in pair)  # type: ignore[attr-defined]
+        images, labels = (part.as_subclass(Tensor) for part in pair)
         return self.mixer(images, labels, self.generator)
 
     def extra_repr(self) -> str:

@@ -36,8 +36,8 @@ def collate(items: Sequence[Any]) -> dict[str, Any]:
         batch["labels"] = batch.pop("label")
     if not {"pixel_values", "labels"} <= batch.keys():
         raise ValueError(
-            f'items must hold "pixel_values" and "label" or "labels", not {sorted(batch)}: if the data set makes them on '
-            "the fly, set remove_unused_columns=False in TrainingArguments"
+            f'items must hold "pixel_values" and "label" or "labels", not {sorted(batch)}: if the data set makes them '
+            "on the fly, set remove_unused_columns=False in TrainingArguments"
         )
     return batch
 
@@ -59,8 +59,8 @@ class Mixing:
         args: Any = self.args  # type: ignore[attr-defined]
         if args.label_smoothing_factor:
             raise ValueError(
-                f"label_smoothing_factor={args.label_smoothing_factor} of TrainingArguments does not reach a mixed loss: "
-                "leave it out and give MixLoss smoothing="
+                f"label_smoothing_factor={args.label_smoothing_factor} of TrainingArguments does not reach a mixed "
+                "loss: leave it out and give MixLoss smoothing="
             )
         if args.n_gpu > 1:
             raise ValueError(f"DataParallel on n_gpu={args.n_gpu} devices is not supported: start with torchrun (DDP)")
