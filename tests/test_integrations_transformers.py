@@ -9,7 +9,6 @@ from lumix.integrations.transformers import Mixing, collate
 
 transformers = pytest.importorskip("transformers", reason="needs pip install .[integrations]")
 pytest.importorskip("accelerate", reason="needs pip install .[integrations]")
-pytestmark = pytest.mark.filterwarnings("default:::transformers", "default:::accelerate")
 CLASSES = 5
 PAIRS = list(zip(torch.rand(14, 3, 8, 8, generator=stream()), (torch.arange(14) % CLASSES).tolist(), strict=True))
 
