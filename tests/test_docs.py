@@ -12,7 +12,7 @@ import yaml
 import lumix
 
 ROOT = Path(__file__).resolve().parents[1]
-PAGES = [ROOT / "README.md", ROOT / "docs" / "method-card.md", ROOT / "docs" / "faq.md"]
+PAGES = [ROOT / "README.md", ROOT / "docs" / "method-card.md", ROOT / "docs" / "faq.md", ROOT / "docs" / "recipes.md"]
 
 
 def blocks(page, language="python"):
@@ -28,9 +28,11 @@ def context():
     model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(3 * 8 * 8, 10))
     model[1].weight.data = 0.1 * torch.randn(10, 3 * 8 * 8, generator=generator)
     images, labels = torch.rand(4, 6, 3, 8, 8, generator=generator), torch.randint(10, (4, 6), generator=generator)
+    pairs = torch.utils.data.TensorDataset(images.flatten(0, 1), labels.flatten())
     return {
         "model": model,
         "loader": list(zip(images, labels, strict=True)),
+        "dataset": pairs,
         "optimizer": torch.optim.SGD(model.parameters(), lr=0.1),
         "num_classes": 10,
         "rank": 0,
@@ -39,6 +41,9 @@ def context():
 
 @pytest.mark.parametrize("block", PYTHON)
 def test_python_blocks_run(block):
+    for package in ("pytorch_lightning", "accelerate", "transformers", "timm", "torchvision"):
+        if re.search(rf"^(from|import) {package}\b", block, flags=re.MULTILINE):
+            pytest.importorskip(package, reason="needs pip install .[integrations]")
     names = context()
     before = names["model"][1].weight.detach().clone()
     exec(compile(block, "<documentation>", "exec"), names)

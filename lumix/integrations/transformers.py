@@ -1,0 +1,116 @@
+"""Mixing for the Trainer of Hugging Face: training batches alone, on the device, and a collator for pairs.
+
+    class MixTrainer(Mixing, Trainer):
+        mixer, mix_loss = lumix.Switch(), lumix.MixLoss(lumix.LUMixRule(), smoothing=0.1, eta=1.0)
+
+    MixTrainer(model=model, args=arguments, train_dataset=..., data_collator=collate).train()
+
+Evaluation is the Trainer's own. Draws depend on the seed of the arguments, rank and step: nothing is to be saved.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils.data import default_collate
+
+from lumix.inputs import logits_of
+from lumix.integrations.streams import StepStream
+from lumix.loss import MixLoss
+from lumix.mixers.base import Mixer
+from lumix.mixers.hidden import hidden_mixing
+
+
+def collate(items: Sequence[Any]) -> dict[str, Any]:
+    """Items (image, label), as of torchvision's data sets, or mappings with "pixel_values" and "label" or "labels".
+
+    Raises:
+        ValueError: for mappings without them, as `remove_unused_columns` leaves them.
+    """
+    if not isinstance(items[0], Mapping):
+        images, labels = default_collate([tuple(item) for item in items])
+        return {"pixel_values": images, "labels": labels}
+    batch = default_collate([dict(item) for item in items])
+    if "label" in batch:
+        batch["labels"] = batch.pop("label")
+    if not {"pixel_values", "labels"} <= batch.keys():
+        raise ValueError(
+            f'items must hold "pixel_values" and "label" or "labels", not {sorted(batch)}: if the data set makes them '
+            "on the fly, set remove_unused_columns=False in TrainingArguments"
+        )
+    return batch
+
+
+class Mixing:
+    """Mixes "pixel_values" and "labels" in training steps. Stands before Trainer among the bases."""
+
+    mixer: Mixer
+    mix_loss: MixLoss
+
+    def __init_subclass__(cls, **keywords: Any) -> None:
+        super().__init_subclass__(**keywords)
+        bases = [base.__name__ for base in cls.__mro__]
+        if "Trainer" in bases and bases.index("Trainer") < bases.index("Mixing"):
+            raise TypeError(f"{cls.__name__} would never mix: write class {cls.__name__}(Mixing, Trainer)")
+
+    def __init__(self, *arguments: Any, **keywords: Any) -> None:
+        super().__init__(*arguments, **keywords)
+        args: Any = self.args  # type: ignore[attr-defined]
+        if args.label_smoothing_factor:
+            raise ValueError(
+                f"label_smoothing_factor={args.label_smoothing_factor} of TrainingArguments does not reach a mixed "
+                "loss: leave it out and give MixLoss smoothing="
+            )
+        if args.n_gpu > 1:
+            raise ValueError(f"DataParallel on n_gpu={args.n_gpu} devices is not supported: start with torchrun (DDP)")
+        if getattr(self, "compute_loss_func", None) is not None:
+            raise ValueError("compute_loss_func would not be called in training: leave it out, mix_loss is the loss")
+        self._mix_streams = StepStream()
+
+    def compute_loss(
+        self,
+        model: Any,
+        inputs: dict[str, Any],
+        return_outputs: bool = False,
+        num_items_in_batch: Tensor | int | None = None,
+        **keywords: Any,
+    ) -> Any:
+        """The mixed loss in training, and the Trainer's own in evaluation.
+
+        Raises:
+            ValueError: for inputs without "pixel_values" or "labels".
+        """
+        if not model.training:
+            own: Any = super()
+            return own.compute_loss(
+                model, inputs, return_outputs=return_outputs, num_items_in_batch=num_items_in_batch, **keywords
+            )
+        inputs = dict(inputs)
+        if not {"pixel_values", "labels"} <= inputs.keys():
+            raise ValueError(
+                f'a training batch must hold "pixel_values" and "labels", not {sorted(inputs)}: '
+                "use data_collator=lumix.integrations.transformers.collate"
+            )
+        images, labels = inputs.pop("pixel_values"), inputs.pop("labels")
+        generator = self._next_generator(images.device)
+        batch = self.mixer(images, labels, generator, model)
+        with hidden_mixing(model, batch):
+            outputs = model(pixel_values=batch.images, **inputs)
+        counts = self.mix_loss.counts(batch)  # the loss is the mean over these
+        size = len(batch) if counts is None else counts.sum()
+        loss = self.mix_loss(logits_of(outputs), batch, generator) * self._share(size, num_items_in_batch)
+        return (loss, outputs) if return_outputs else loss
+
+    def _next_generator(self, device: torch.device) -> torch.Generator:
+        args, state = self.args, self.state  # type: ignore[attr-defined]
+        return self._mix_streams.next(args.seed, args.process_index, state.global_step, device)
+
+    def _share(self, size: Tensor | int, total: Tensor | int | None) -> Any:
+        """What a mean over `size` samples counts in a step of `total`; 1 where the Trainer itself divides."""
+        trainer: Any = self
+        if total is None or not trainer.model_accepts_loss_kwargs:
+            return 1
+        across = trainer.args.average_tokens_across_devices
+        ranks = trainer.accelerator.num_processes // getattr(trainer, "get_tp_size", lambda: 1)() if across else 1
+        return size * ranks / total
