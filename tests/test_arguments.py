@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from batches import images_of, labels_of, stream
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
@@ -17,7 +18,6 @@ from lumix.catalogue import PARTS, Spec
 from lumix.draws import draw_beta
 from lumix.integrations.timm import Mixup as TimmMixup
 from lumix.train.config import Data, Mix, Model, Optim, Run
-from tests.batches import images_of, labels_of, stream
 
 NETWORK = torch.nn.Conv2d(3, 4, 4, 4)
 GIVEN = {

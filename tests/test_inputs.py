@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from batches import MODES, build_loss, dense_target, images_of, labels_of, random_logits, stream
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.nn import functional as F
@@ -14,7 +15,6 @@ from lumix.integrations.timm import Criterion
 from lumix.integrations.timm import Mixup as TimmMixup
 from lumix.mixers.apply import mix_by_selecting, mix_images
 from lumix.mixers.none import NoMix
-from tests.batches import MODES, build_loss, dense_target, images_of, labels_of, random_logits, stream
 
 NETWORK = torch.nn.Conv2d(3, 4, 4, 4)
 ANY = {
