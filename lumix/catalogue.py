@@ -27,7 +27,9 @@ if TYPE_CHECKING:  # what `lumix.NAME` is, for type checkers and editors
     from lumix.rules.transmix import TransMixRule as TransMixRule
     from lumix.terms.binary_cross_entropy import BinaryCrossEntropy as BinaryCrossEntropy
     from lumix.terms.cross_entropy import CrossEntropy as CrossEntropy
+    from lumix.terms.decoupled import Decoupled as Decoupled
     from lumix.terms.regulariser import Regulariser as Regulariser
+    from lumix.terms.rescaled import RescaledBinaryCrossEntropy as RescaledBinaryCrossEntropy
 
 PLANNED = ("mode", "pairing", "prob", "inplace")  # drawn for each batch, pair or sample, whatever the images
 WHOLE = ("pairing", "prob")  # drawn for the whole batch
@@ -185,6 +187,20 @@ _add(
     "terms.regulariser:Regulariser",
     "regulariser R",
     {"eta": 1.0, "smoothing": 0.0, "reading": "or", "scores": "softmax"},
+)
+_add(
+    "term",
+    "decoupled",
+    "terms.decoupled:Decoupled",
+    "decoupled term of DM(CE)",
+    {"eta": 1.0, "exponent": 0.0, "terms": "both"},
+)
+_add(
+    "term",
+    "rescaled_binary_cross_entropy",
+    "terms.rescaled:RescaledBinaryCrossEntropy",
+    "DM(BCE)",
+    {"cut_t": 1.0, "cut_xi": 0.8, "blend_t": 0.5, "blend_xi": 1.0, "reduction": "class_sum"},
 )
 
 # ------------------------------------------------------------------------------------------------- tasks

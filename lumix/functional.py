@@ -1,4 +1,4 @@
-"""The equations of LUMix as functions of tensors, numbered as in the paper.
+"""The equations of LUMix, numbered as in the paper, and of Decoupled Mixup (DM) as functions of tensors.
 
 Shape legend: B samples, C classes. `labels` [B] is the own class (the canvas, the paper's image B), `partner_labels`
 [B] the class of the partner (what is pasted, the paper's image A). Label weights are per sample, [B], and belong to the
@@ -144,3 +144,34 @@ def indicator(same: Tensor, reading: str = "or") -> Tensor:
     if reading == "and":
         return torch.stack([same, torch.zeros_like(same)])
     raise ValueError(f"reading must be 'or' or 'and', not {reading!r}")
+
+
+def rest(logits: Tensor, labels: Tensor, partner_labels: Tensor) -> Tensor:
+    """log of the sum of exp(z_c) over the classes c outside the pair, [B]: what both classes of DM compete with."""
+    z = at_least_float32(logits)
+    # The smallest number instead of -inf, which would make NaN gradients where there is no other class.
+    index = torch.stack([labels, partner_labels], dim=-1)
+    return torch.logsumexp(z.scatter(-1, index, torch.finfo(z.dtype).min), dim=-1)
+
+
+def decoupled(logits: Tensor, labels: Tensor, partner_labels: Tensor) -> Tensor:
+    """-log phi[a|b] and -log phi[b|a] of Decoupled Mixup [2, B], at least 0; for two different classes.
+
+    phi[a|b] = exp(z_a) / sum of exp(z_c) over c != b, the softmax without the other mixed class. With `rest` r that is
+    sigmoid(z_a - r): no probability is taken from 1, which would lose all digits as p_b -> 1.
+
+    Args:
+        logits: [B, C].
+        labels, partner_labels: [B] int64, the classes a and b.
+    """
+    z = at_least_float32(logits)
+    pair = torch.stack([take(z, labels), take(z, partner_labels)])
+    return F.softplus(rest(logits, labels, partner_labels) - pair)
+
+
+def rescale(weight: Tensor, t: float | Tensor, xi: float | Tensor) -> Tensor:
+    """Target r(lambda; t, xi) = min(1, lambda / t) ^ xi of DM(BCE) for label weights `weight`, in [0, 1].
+
+    r(0) is 0 for xi > 0 and 1 for xi = 0.
+    """
+    return (weight / t).clamp(max=1) ** xi

@@ -14,9 +14,9 @@ from lumix.checks import check_number, check_part, check_probability, shown
 from lumix.inputs import IGNORED, logits_of
 from lumix.rules.area import AreaRule
 from lumix.rules.base import Rule
+from lumix.terms import fused, fused_rest
 from lumix.terms.base import Term
 from lumix.terms.cross_entropy import CrossEntropy
-from lumix.terms.fused import fits, fused_loss, is_transformed
 from lumix.terms.regulariser import Regulariser
 
 
@@ -68,7 +68,7 @@ class MixLoss(nn.Module):
         self.rule: Rule = rule if rule is not None else AreaRule()
         self.terms = tuple(terms)
         self.ignore_index = ignore_index
-        self._fuses = fits(self.terms)
+        self._fused = next((way.fused_loss for way in (fused, fused_rest) if way.fits(self.terms)), None)
 
     @property
     def smoothing(self) -> float:
@@ -107,7 +107,7 @@ class MixLoss(nn.Module):
                 "cross entropy, and the targets of lumix.integrations.timm.Mixup to the Criterion there"
             )
         own, partner = batch.labels == self.ignore_index, batch.partner_labels == self.ignore_index
-        if own.device.type == "cpu" and not is_transformed() and not (own.any() or partner.any()):
+        if own.device.type == "cpu" and not fused.is_transformed() and not (own.any() or partner.any()):
             return None
         return ~(own | (partner & (batch.kind != int(Kind.NONE))))
 
@@ -161,8 +161,8 @@ class MixLoss(nn.Module):
     ) -> tuple[Tensor, dict[str, Tensor]]:
         active = self.rule.perturbs(batch)
         try:
-            if self._fuses and not is_transformed():
-                loss, parts = fused_loss(self.terms, logits, batch, own_weight, active)
+            if self._fused is not None and not fused.is_transformed():
+                loss, parts = self._fused(self.terms, logits, batch, own_weight, active)
             else:
                 parts = {term.name: term(logits, batch, own_weight, active) for term in self.terms}
                 loss = reduce(add, parts.values())

@@ -1,0 +1,238 @@
+"""Decoupled Mixup: DM(CE) and DM(BCE) against dense formulas, its two propositions, edges and compositions."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+from batches import ALL_MIXERS, build_loss, images_of, label_batch, labels_of, one_hot, random_logits, stream
+from torch.nn import functional as F
+
+from lumix import (
+    AreaRule,
+    BinaryCrossEntropy,
+    CrossEntropy,
+    Decoupled,
+    Kind,
+    LUMixRule,
+    MixLoss,
+    Regulariser,
+    RescaledBinaryCrossEntropy,
+    functional,
+)
+
+LOGITS = random_logits()
+BATCH = label_batch()
+CUT = label_batch(kind=Kind.BOX)
+PLAIN = torch.ones(12, dtype=torch.bool)
+
+
+def dm(eta=1.0, smoothing=0.0, rule=None, **changes):
+    return MixLoss(rule, (CrossEntropy(smoothing), Decoupled(eta, **changes)))
+
+
+def by_the_book(logits, batch):
+    """L_DM [B] as printed, -log p_a / (1 - p_b) - log p_b / (1 - p_a), 0 for same-class pairs."""
+    p = logits.softmax(1)
+    own, partner = (functional.take(p, labels) for labels in (batch.labels, batch.partner_labels))
+    value = -(own / (1 - partner)).log() - (partner / (1 - own)).log()
+    return torch.where(batch.labels == batch.partner_labels, 0, value)
+
+
+@pytest.mark.parametrize("eta", [0.0, 0.1, 2.0])
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+@pytest.mark.parametrize("fused", [True, False])
+def test_dm_ce_is_cross_entropy_plus_eta_times_the_printed_term(eta, smoothing, fused):
+    """Smoothing reaches the mixed cross entropy only."""
+    loss = dm(eta, smoothing)
+    assert loss._fused is not None
+    loss._fused = loss._fused if fused else None
+    value, parts = loss.per_sample(LOGITS, CUT, CUT.own_weight)
+    mixed = build_loss(smoothing=smoothing).per_sample(LOGITS, CUT, CUT.own_weight)[0]
+    expected = eta * by_the_book(LOGITS, CUT)
+    torch.testing.assert_close(value, mixed + expected, rtol=1e-6, atol=1e-7)
+    torch.testing.assert_close(parts["decoupled"], expected, rtol=1e-6, atol=1e-7)
+    torch.testing.assert_close(parts["cross_entropy"], mixed, rtol=1e-6, atol=1e-7)
+
+
+@pytest.mark.parametrize("regulariser", [(), (Regulariser(0.7, 0.1),)])
+def test_fused_and_plain_have_equal_gradients_of_first_and_second_order(regulariser):
+    loss = MixLoss(terms=(CrossEntropy(0.1), *regulariser, Decoupled(0.5, exponent=0.5, terms="less")))
+    batch = replace(CUT, own_weight=CUT.own_weight.double())
+    logits = LOGITS.clone().requires_grad_()
+    assert torch.autograd.gradcheck(lambda z: loss.per_sample(z, batch, batch.own_weight)[0], logits)
+    assert torch.autograd.gradgradcheck(lambda z: loss.per_sample(z, batch, batch.own_weight)[0], logits)
+    fused = torch.autograd.grad(loss(logits, batch), logits)[0]
+    loss._fused = None
+    torch.testing.assert_close(fused, torch.autograd.grad(loss(logits, batch), logits)[0])
+
+
+def test_kept_graphs_have_the_same_gradient_twice():
+    logits = LOGITS.detach().float().requires_grad_()
+    value = dm()(logits, BATCH)
+    first = torch.autograd.grad(value, logits, retain_graph=True)[0]
+    torch.testing.assert_close(torch.autograd.grad(value, logits)[0], first, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32])
+@pytest.mark.parametrize("classes", [2, 3, 1000])
+@pytest.mark.parametrize("fused", [True, False])
+def test_values_and_gradients_stay_finite_where_one_class_has_all_the_probability(dtype, classes, fused):
+    """log(p_a / (1 - p_b)) by 1 - p_b would be inf or NaN here; the truth is about log of the classes left."""
+    logits = torch.zeros(4, classes, dtype=dtype)
+    logits[:, 1] = 3e4
+    logits.requires_grad_()
+    batch = replace(label_batch(4, 2), labels=torch.zeros(4).long(), partner_labels=torch.ones(4).long())
+    batch = replace(batch, own_weight=torch.full((4,), 0.5))
+    loss = dm()
+    loss._fused = loss._fused if fused else None
+    value, parts = loss.per_sample(logits, batch, batch.own_weight)
+    value.sum().backward()
+    assert value.isfinite().all()
+    assert logits.grad.isfinite().all()
+    expected = torch.log(torch.tensor(float(classes - 1)))  # a alone against the others; b needs nothing
+    torch.testing.assert_close(parts["decoupled"], expected.expand(4), rtol=1e-3, atol=1e-6)
+
+
+# ------------------------------------------------------------------------------------------------- propositions
+
+
+def test_proposition_1_mixed_cross_entropy_regresses_lambda():
+    z = LOGITS.detach().clone().requires_grad_()
+    gradient = torch.autograd.grad(MixLoss().per_sample(z, CUT, CUT.own_weight.double())[0].sum(), z)[0]
+    weight = CUT.own_weight.double()[:, None]
+    target = weight * one_hot(CUT.labels, 5) + (1 - weight) * one_hot(CUT.partner_labels, 5)
+    torch.testing.assert_close(gradient, z.detach().softmax(1) - target)
+
+
+def test_proposition_2_the_decoupled_gradient_lifts_both_classes_and_knows_no_lambda():
+    z = LOGITS.detach().clone().requires_grad_()
+    different = CUT.labels != CUT.partner_labels
+    gradients = [
+        torch.autograd.grad(Decoupled()(z, CUT, weight, PLAIN).sum(), z)[0][different]
+        for weight in (CUT.own_weight, 1 - CUT.own_weight)
+    ]
+    torch.testing.assert_close(*gradients, rtol=0, atol=0)
+    p, own, partner = z.detach().softmax(1)[different], CUT.labels[different], CUT.partner_labels[different]
+    p_own, p_partner = functional.take(p, own), functional.take(p, partner)
+    expected = p * (1 / (1 - p_partner) + 1 / (1 - p_own))[:, None]
+    expected.scatter_(1, own[:, None], (-1 + p_own / (1 - p_partner))[:, None])
+    expected.scatter_(1, partner[:, None], (-1 + p_partner / (1 - p_own))[:, None])
+    torch.testing.assert_close(gradients[0], expected)
+    torch.testing.assert_close(gradients[0].sum(1), torch.zeros(len(p), dtype=torch.float64))
+    assert (functional.take(gradients[0], own) <= 0).all()
+    assert (functional.take(gradients[0], partner) <= 0).all()
+
+
+def descend(loss, weight, steps, rate=0.5):
+    """p of free logits of one sample after gradient descent from zero, 6 classes, the pair 0 and 1."""
+    batch = replace(
+        label_batch(1, 2), labels=torch.tensor([0]), partner_labels=torch.tensor([1]), own_weight=torch.tensor([weight])
+    )
+    z = torch.zeros(1, 6, dtype=torch.float64, requires_grad=True)
+    for _ in range(steps):
+        gradient = torch.autograd.grad(loss(z, batch), z)[0]
+        z = (z - rate * gradient).detach().requires_grad_()
+    return z.detach().softmax(1)[0]
+
+
+@pytest.mark.parametrize("eta", [0.0, 0.1, 1.0, 10.0])
+def test_the_minimiser_is_that_of_mixed_cross_entropy_for_every_eta(eta):
+    p = descend(dm(eta), 0.7, 20000, rate=0.5 / (1 + eta))
+    torch.testing.assert_close(p[:2], torch.tensor([0.7, 0.3], dtype=torch.float64), rtol=0, atol=5e-3)
+
+
+def test_the_path_differs_the_mass_of_the_pair_grows_faster():
+    masses = [descend(dm(eta), 0.7, 5)[:2].sum() for eta in (0.0, 0.1, 1.0)]
+    assert masses[0] < masses[1] < masses[2]
+
+
+def test_alone_the_decoupled_term_ends_at_equal_shares_of_both():
+    p = descend(MixLoss(terms=(Decoupled(),)), 0.9, 20000)
+    torch.testing.assert_close(p[:2], torch.full((2,), 0.5, dtype=torch.float64), rtol=0, atol=1e-3)
+
+
+# ------------------------------------------------------------------------------------------------- edges and switches
+
+
+def test_same_class_pairs_and_images_of_one_class_are_trained_as_ever():
+    weight = torch.tensor([0.0, 9e-4, 1.1e-3, 0.5, 1 - 1.1e-3, 1 - 9e-4, 1.0, 0.5])
+    labels = torch.zeros(8).long()
+    partner_labels = torch.tensor([1] * 7 + [0])
+    batch = replace(label_batch(8, 2), labels=labels, partner_labels=partner_labels, own_weight=weight)
+    value = dm().per_sample(LOGITS[:8], batch, weight)[1]["decoupled"]
+    assert (value > 0).tolist() == [False, False, True, True, True, False, False, False]
+
+
+def test_weights_follow_the_label_not_the_order_of_the_classes():
+    """The public code gives the factors of the two classes away by the order of their indices (methods.md 3.5)."""
+    for changes in ({"exponent": 0.5}, {"terms": "less"}, {"terms": "more", "exponent": 1.0}):
+        term = Decoupled(2.0, **changes)
+        swapped = replace(CUT, labels=CUT.partner_labels, partner_labels=CUT.labels, own_weight=1 - CUT.own_weight)
+        value = term(LOGITS, CUT, CUT.own_weight, PLAIN)
+        torch.testing.assert_close(value, term(LOGITS, swapped, 1 - CUT.own_weight, PLAIN))
+    own, partner = Decoupled(2.0, exponent=0.5).weights(CUT, CUT.own_weight)[:, 1:]
+    torch.testing.assert_close(own, 2 * CUT.own_weight[1:].sqrt())
+    torch.testing.assert_close(partner, 2 * (1 - CUT.own_weight[1:]).sqrt())
+    less, more = (Decoupled(terms=name).weights(CUT, CUT.own_weight)[:, 1:] for name in ("less", "more"))
+    assert (less.sum(0) == 1).all()
+    assert (more.sum(0) == 1).all()
+    assert ((less[0] == 1) == (CUT.own_weight[1:] < 0.5)).all()
+
+
+@pytest.mark.parametrize("make", ALL_MIXERS)
+def test_composes_with_every_mixer_and_lumix_changes_the_mixed_term_only(make):
+    mixed = make()(images_of(12), labels_of(12), generator=stream())
+    logits = random_logits(len(mixed), 12).float()
+    draws = torch.rand(len(mixed), generator=stream(3))
+    area, lumix = dm(), dm(rule=LUMixRule())
+    plain = area.per_sample(logits, mixed, area.weights(logits, mixed))[1]
+    perturbed = lumix.per_sample(logits, mixed, lumix.weights(logits, mixed, draws))[1]
+    torch.testing.assert_close(plain["decoupled"], perturbed["decoupled"])
+    assert (plain["decoupled"] > 0).any()
+
+
+def test_bad_settings_are_refused():
+    for make in (
+        lambda: Decoupled(eta=-1.0),
+        lambda: Decoupled(terms="none"),
+        lambda: Decoupled(exponent=float("nan")),
+        lambda: RescaledBinaryCrossEntropy(cut_t=0.0),
+        lambda: RescaledBinaryCrossEntropy(blend_xi=-0.1),
+    ):
+        with pytest.raises(ValueError, match="must"):
+            make()
+
+
+# ------------------------------------------------------------------------------------------------- DM(BCE)
+
+
+@pytest.mark.parametrize("reduction", ["mean", "class_sum"])
+def test_one_and_two_are_the_ordinary_binary_targets(reduction):
+    def value(term):
+        return MixLoss(terms=(term,)).per_sample(LOGITS, BATCH, BATCH.own_weight)[0]
+
+    one = RescaledBinaryCrossEntropy(1.0, 1.0, 1.0, 1.0, reduction)
+    torch.testing.assert_close(value(one), value(BinaryCrossEntropy(target="soft", reduction=reduction)))
+    two = RescaledBinaryCrossEntropy(1.0, 0.0, 1.0, 0.0, reduction)
+    torch.testing.assert_close(value(two), value(BinaryCrossEntropy(target="twohot", reduction=reduction)))
+
+
+def test_rescaled_targets_go_by_the_kind_of_mix_and_a_class_counts_once():
+    weight = torch.tensor([0.2, 0.2, 0.6, 0.5, 1.0])
+    kinds = torch.tensor([Kind.BOX, Kind.BLEND, Kind.MASK, Kind.BLEND, Kind.NONE], dtype=torch.uint8)
+    batch = replace(label_batch(5, 2), own_weight=weight, kind=kinds)
+    batch = replace(batch, labels=torch.zeros(5).long(), partner_labels=torch.tensor([1, 1, 1, 0, 1]))
+    own, partner = RescaledBinaryCrossEntropy().targets(batch, weight)
+    torch.testing.assert_close(own, torch.tensor([0.2**0.8, 0.4, 0.6**0.8, 1.0, 1.0]))
+    torch.testing.assert_close(partner[[0, 1, 2, 4]], torch.tensor([0.8**0.8, 1.0, 0.4**0.8, 0.0]))
+    dense = torch.zeros(5, 4).scatter_(1, batch.partner_labels[:, None], partner[:, None])
+    dense.scatter_(1, batch.labels[:, None], own[:, None])
+    logits = random_logits(5, 4).float()
+    loss = MixLoss(AreaRule(), (RescaledBinaryCrossEntropy(),)).per_sample(logits, batch, weight)[0]
+    torch.testing.assert_close(loss, F.binary_cross_entropy_with_logits(logits, dense, reduction="none").sum(1))
+
+
+def test_rescale_at_its_ends():
+    weight = torch.tensor([0.0, 0.25, 0.5, 1.0])
+    for t, xi, expected in ((0.5, 1, [0, 0.5, 1, 1]), (1, 0, [1, 1, 1, 1]), (2, 1, [0, 0.125, 0.25, 0.5])):
+        torch.testing.assert_close(functional.rescale(weight, t, xi), torch.tensor(expected, dtype=torch.float32))
