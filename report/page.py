@@ -83,7 +83,8 @@ UNDER = {
     "lambda_laws": "lumix_table10_laws",
     "training_curves": "lumix_controls",
 }
-REGISTER_LINE = re.compile(r"^\| (I-\d+b?) \|(.*)\|\s*$")
+PAPERS = {"I": "LUMix (Sun et al. 2022)", "D": "Decoupled Mixup (Liu et al. 2022)"}  # by the letter of their numbers
+REGISTER_LINE = re.compile(r"^\| ([ID]-\d+[a-z]?) \|(.*)\|\s*$")
 
 
 def read_register(path: Path) -> list[dict[str, Any]]:
@@ -190,6 +191,7 @@ def render(root: Path) -> str:
     return template.render(
         views=views,
         figures=figure_files(root / "report" / "figures"),
+        papers=PAPERS,
         register=read_register(root / "docs" / "deviations.md"),
         scales_without_results=[scale for scale in ("mini", "lab", "paper") if scale not in shown],
         paper_gain=headline.PAPER_GAIN,

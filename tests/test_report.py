@@ -187,9 +187,19 @@ def test_other_scales_with_results_are_shown_after_the_asked_one(root: Path) -> 
 
 def test_register_is_complete() -> None:
     entries = page.read_register(ROOT / "docs" / "deviations.md")
-    numbers = [entry["number"] for entry in entries]
+    numbers = [entry["number"] for entry in entries if entry["number"].startswith("I")]
     assert numbers == [f"I-{i}" for i in range(1, 15)] + ["I-14b"] + [f"I-{i}" for i in range(15, 37)]
     assert all(len(entry["fields"]) == 4 for entry in entries)
+
+
+def test_register_of_the_second_paper_is_complete_and_shown(root: Path) -> None:
+    numbers = [entry["number"] for entry in page.read_register(ROOT / "docs" / "deviations.md")]
+    second = [f"D-{i}" for i in range(1, 19)]
+    assert sorted(number for number in numbers if number.startswith("D")) == sorted(second)
+    first_part, second_part = page.render(root).split(f"<h3>{page.PAPERS['D']}</h3>")
+    assert f"<h3>{page.PAPERS['I']}</h3>" in first_part
+    assert all(f'<dt id="{number}">' in second_part for number in second)
+    assert '<dt id="I-' not in second_part
 
 
 def test_pipeline_parameters_and_registry_name_the_same_tables() -> None:
