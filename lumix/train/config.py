@@ -148,7 +148,7 @@ class Optim(Config):
     """timm's optimizer and cosine schedule per update, with linear warm-up."""
 
     lr: float
-    name: str = "adamw"
+    name: str = "adamw"  # timm's: "momentum" is plain SGD with momentum, "sgd" has Nesterov's, "lamb" is LAMB
     weight_decay: float = 0.05  # never on biases, norms and what the model itself excludes
     momentum: float = 0.9
     warmup_epochs: int = 0
