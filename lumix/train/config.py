@@ -54,15 +54,25 @@ class Data(Config):
 
 @dataclass(frozen=True)
 class Model(Config):
-    """A timm model: the role it plays in the tables, its entry point and the arguments that shrink or tune it."""
+    """A timm model: the role it plays in the tables, its entry point and the arguments that shrink or tune it.
+
+    Which published weights "imagenet" are is up to the tag in `name`: "resnet18.tv_in1k" has torchvision's, "resnet18"
+    those that timm prefers.
+    """
 
     role: str
     name: str
     arguments: dict[str, Any] = field(default_factory=dict)
     init: str = "timm"  # "small": an initialisation for networks of width 32, where timm's 0.02 is far too small
+    weights: str = ""  # to begin with: none, or "imagenet", the published ones with a new head
 
     def check(self) -> None:
         one_of(self, "init", ("timm", "small"))
+        one_of(self, "weights", ("", "imagenet"))
+        if self.weights and (self.init != "timm" or self.arguments.get("cifar_stem")):
+            raise ValueError(
+                f"Model.weights {self.weights!r} would be overwritten by init 'small' or cifar_stem: leave them out"
+            )
 
 
 def _specs(owner: object, name: str, specs: Any, kind: str) -> None:
