@@ -26,7 +26,7 @@ def grid(header: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
 def recipe(run: Run) -> str:
     """The base recipe of a run in one line."""
     data, model, optim, mix, loss = run.data, run.model, run.optim, run.mix, run.loss
-    size = f" (first {data.train_size})" if data.train_size else ""
+    size = f" (first {data.train_size})" if data.train_size else f" (first {data.share:.0%})" if data.share < 1 else ""
     parts = [
         f"{data.name} {data.image_size} px{size}",
         model.name + (f" {model.arguments}" if model.arguments else ""),

@@ -84,9 +84,10 @@ def badge(scale: str, record: Mapping[str, Any] | None) -> str:
 def summary(run: Run) -> str:
     """A run in one line."""
     data = run.data
+    part = f" ({data.train_size} images)" if data.train_size else f" ({data.share:.0%})" if data.share < 1 else ""
     return "; ".join(
         [
-            DATA_NAMES.get(data.name, data.name) + (f" ({data.train_size} images)" if data.train_size else ""),
+            DATA_NAMES.get(data.name, data.name) + part,
             run.model.role,
             f"{run.epochs} epochs of batch {run.batch_size}",
             f"{run.optim.name} lr {run.optim.lr:g}",

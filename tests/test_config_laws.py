@@ -14,11 +14,12 @@ share = st.floats(0, 1)
 positive = st.floats(0, 10)
 names = st.text(st.characters(codec="utf-8"), max_size=12)
 
+subsets = st.tuples(st.integers(0, 10**6), st.just(1.0)) | st.tuples(st.just(0), st.floats(0.01, 1))
 data = st.builds(
-    Data,
+    lambda subset, **fields: Data(train_size=subset[0], share=subset[1], **fields),
+    subset=subsets,
     name=st.sampled_from(DATA_SETS),
     image_size=st.integers(1, 512),
-    train_size=st.integers(0, 10**6),
     flip=st.booleans(),
     crop_scale=share,
     erasing=share,

@@ -1,16 +1,21 @@
 """Models: seeds decide the weights and nothing else does, all models of the paper have their size, small ones learn."""
 
 import random
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from engine import small_run
 from torch import nn
 
-from lumix.train.config import Data, Model
+from lumix.train.checkpoint import load_model
+from lumix.train.config import Data, Loss, Mix, Model, Optim
 from lumix.train.data import load, normalise
+from lumix.train.loop import fit
 from lumix.train.model import build_model
 from lumix.train.rng import epoch_order
+from lumix.train.run_directory import RunError
 
 TINY = {"patch_size": 2, "embed_dim": 32, "depth": 2, "num_heads": 2, "mlp_ratio": 2}
 DEIT = Model("deit_s", "deit_small_patch16_224", TINY, init="small")
@@ -101,6 +106,69 @@ def test_the_cifar_resnet_keeps_its_resolution() -> None:
 def test_bad_models_are_refused(model: Model, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         build_model(model, 10, 3, 32, seed=0)
+
+
+# Published weights -------------------------------------------------------------------------------------------------
+
+SMALL = {"channels": [4, 8, 16, 32], "layers": [1, 1, 1, 1]}
+
+
+@pytest.fixture
+def published(tmp_path: Path) -> tuple[Model, nn.Module]:
+    """A model that finds its published weights, of 1000 classes, in a file, and the network they were taken from."""
+    network = build_model(Model("r", "resnet18", SMALL), 1000, 3, 32, seed=7)
+    torch.save(network.state_dict(), tmp_path / "weights.pth")
+    overlay = {"pretrained_cfg_overlay": {"file": str(tmp_path / "weights.pth")}}
+    return Model("r", "resnet18.tv_in1k", SMALL | overlay, weights="imagenet"), network
+
+
+def test_published_weights_are_all_but_the_head(published: tuple[Model, nn.Module]) -> None:
+    model, source = published
+    first, second, other = (build_model(model, 20, 3, 32, seed, fetch=True).state_dict() for seed in (1, 1, 2))
+    for name, value in source.state_dict().items():
+        if not name.startswith("fc"):
+            assert torch.equal(first[name], value)
+            assert torch.equal(other[name], value)
+    assert first["fc.weight"].shape == (20, 32)
+    assert torch.equal(first["fc.weight"], second["fc.weight"])
+    assert not torch.equal(first["fc.weight"], other["fc.weight"])
+
+
+def test_weights_are_fetched_where_training_begins_alone(published: tuple[Model, nn.Module], tmp_path: Path) -> None:
+    model, source = published
+    name = "layer1.0.conv1.weight"
+    scratch = build_model(model, 10, 3, 32, seed=1)
+    assert not torch.equal(scratch.get_parameter(name), source.get_parameter(name))
+    still = Optim(lr=0.0, name="momentum", warmup_lr=0.0, min_lr=0.0)
+    run = small_run(data=Data("shapes", 16, train_size=16), model=model, optim=still, mix=Mix(), loss=Loss())
+    fit(run.replace(epochs=1, median_last=1), 0, tmp_path / "run")
+    (tmp_path / "weights.pth").unlink()
+    trained = load_model(tmp_path / "run")
+    assert torch.equal(trained.get_parameter(name), source.get_parameter(name))
+
+
+@pytest.mark.parametrize(
+    ("model", "message"),
+    [
+        (Model("r", "darknet17", weights="imagenet"), "no published weights of darknet17: name a model that has some"),
+        (
+            Model("r", "resnet18", {"pretrained_cfg_overlay": {"file": "/nowhere.pth"}}, weights="imagenet"),
+            "weights of resnet18 cannot be had .*fetch them once on a machine with internet",
+        ),
+        (Model("r", "resnet18.tv_in2k", weights="imagenet"), r"resnet18.tv_in2k cannot be had \(Invalid .*tv_in2k"),
+    ],
+)
+def test_weights_that_cannot_be_had_are_named(model: Model, message: str) -> None:
+    with pytest.raises(RunError, match=message):
+        build_model(model, 10, 3, 32, seed=0, fetch=True)
+
+
+def test_weights_that_would_be_overwritten_are_refused() -> None:
+    for changes in ({"init": "small"}, {"arguments": {"cifar_stem": True}}):
+        with pytest.raises(ValueError, match=r"Model\.weights 'imagenet' would be overwritten"):
+            Model("r", "resnet18", weights="imagenet", **changes)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match=r"Model.weights must be '' or 'imagenet'|Model.weights.*'imagenet1k'"):
+        Model("r", "resnet18", weights="imagenet1k")
 
 
 def test_lists_from_json_are_as_good_as_tuples() -> None:

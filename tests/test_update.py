@@ -9,9 +9,10 @@ from engine import small_run
 from torch import Tensor, nn
 
 from lumix.train.build import build_task
+from lumix.train.config import Optim
 from lumix.train.mix_task import MixTask
 from lumix.train.model import build_model
-from lumix.train.optim import build_updater
+from lumix.train.optim import build_optimizer, build_updater
 from lumix.train.process import Process
 from lumix.train.rng import step_generator
 from lumix.train.statistics import Statistics
@@ -166,3 +167,32 @@ def test_another_process_carries_no_sums_on() -> None:
     second.load(found.state())
     assert second.names == ["loss"]
     assert not second.sums.any()
+
+
+# ------------------------------------------------------------------------------------------------- optimizers
+
+
+def stepped(optimizer: torch.optim.Optimizer, network: nn.Module, steps: int) -> nn.Module:
+    for _ in range(steps):
+        Updater(optimizer).update(partial(squared, network), rows())
+    return network
+
+
+@pytest.mark.parametrize(("name", "nesterov"), [("momentum", False), ("sgd", True)])
+def test_momentum_is_plain_and_sgd_is_nesterovs(name: str, nesterov: bool) -> None:
+    network, other = layer(), layer()
+    optim = Optim(lr=0.01, name=name, weight_decay=1e-2, momentum=0.8)
+    ours = build_optimizer(optim, [{"params": list(network.parameters())}])
+    torchs = torch.optim.SGD(other.parameters(), lr=0.01, weight_decay=1e-2, momentum=0.8, nesterov=nesterov)
+    stepped(ours, network, 3)
+    stepped(torchs, other, 3)
+    torch.testing.assert_close(network.state_dict(), other.state_dict())
+
+
+def test_lamb_moves_each_matrix_in_proportion_to_its_size() -> None:
+    network, before = layer(), layer()
+    groups = [{"params": [network.weight]}]
+    stepped(build_optimizer(Optim(lr=0.01, name="lamb", weight_decay=0.02), groups), network, 1)
+    moved = (network.weight - before.weight).norm() / before.weight.norm()
+    assert moved.item() == pytest.approx(0.01, rel=1e-3)
+    assert torch.equal(network.bias, before.bias)

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lumix.train import run_directory
-from lumix.train.config import Config
+from lumix.train.records import Config
 
 if TYPE_CHECKING:
     import numpy as np

@@ -5,86 +5,16 @@ that text's SHA-256: equal runs have equal keys, however many tables ask for the
 renames none. A changed meaning needs a new name. This module imports no torch, so tables list at once.
 """
 
-import dataclasses
 import hashlib
 import json
-from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Self, get_type_hints
+from typing import Any
 
 from lumix.catalogue import Spec, get_part
-from lumix.checks import LARGEST, check_choice, check_number
+from lumix.checks import check_number
+from lumix.train.records import Config, one_of, within
 
 DATA_SETS = ("digits", "shapes", "cifar100", "tiny_imagenet", "imagenet")
-
-
-def _one_of(owner: object, name: str, allowed: tuple[str, ...]) -> None:
-    check_choice(f"{type(owner).__name__}.{name}", getattr(owner, name), allowed)
-
-
-def _within(owner: object, name: str, low: float, high: float = LARGEST) -> None:
-    check_number(f"{type(owner).__name__}.{name}", getattr(owner, name), low, high)
-
-
-@dataclass(frozen=True)
-class Config:
-    """Base of the configuration records: strict types, no unknown keys, JSON."""
-
-    def __post_init__(self) -> None:
-        for name, kind in get_type_hints(type(self)).items():
-            value = getattr(self, name)
-            if kind is float and type(value) is int:
-                object.__setattr__(self, name, float(value))
-            elif kind in (bool, int, float, str) and type(value) is not kind:
-                raise ValueError(f"{type(self).__name__}.{name} must be {kind.__name__}, not {value!r}")
-            if kind is float:
-                check_number(f"{type(self).__name__}.{name}", value)
-        self.check()
-
-    def check(self) -> None:
-        """Raise ValueError, naming field and value, where the record makes no sense."""
-
-    def to_dict(self) -> dict[str, Any]:
-        """What differs from the defaults, as JSON knows it."""
-        values = ((entry, getattr(self, entry.name)) for entry in dataclasses.fields(self))
-        return {entry.name: _encoded(value) for entry, value in values if value != _default(entry)}
-
-    @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> Self:
-        """The record that `to_dict` wrote.
-
-        Raises:
-            ValueError: for a key that the record does not have, naming those it has.
-        """
-        hints = get_type_hints(cls)
-        unknown = sorted(set(values) - set(hints))
-        if unknown:
-            raise ValueError(f"{cls.__name__} has no field {unknown[0]!r}; it has {', '.join(hints)}")
-        return cls(**{name: _decoded(value, hints[name]) for name, value in values.items()})
-
-    def replace(self, **changes: Any) -> Self:
-        """A copy with some fields changed."""
-        return dataclasses.replace(self, **changes)
-
-
-def _default(entry: "dataclasses.Field[Any]") -> Any:
-    """The default of a field; `MISSING`, which equals nothing else, where there is none."""
-    return entry.default if entry.default_factory is dataclasses.MISSING else entry.default_factory()
-
-
-def _encoded(value: Any) -> Any:
-    if isinstance(value, Config | Spec):
-        return value.to_dict()
-    return [_encoded(entry) for entry in value] if isinstance(value, tuple) else value
-
-
-def _decoded(value: Any, hint: Any = None) -> Any:
-    """A JSON value as its field has it: records by their type, Specs, and tuples of such."""
-    if isinstance(hint, type) and issubclass(hint, Config | Spec) and isinstance(value, Mapping):
-        return hint.from_dict(value)
-    if isinstance(value, list):
-        return tuple(_decoded(entry, Spec if isinstance(entry, Mapping) else None) for entry in value)
-    return value
 
 
 @dataclass(frozen=True)
@@ -94,6 +24,7 @@ class Data(Config):
     name: str
     image_size: int
     train_size: int = 0  # first images of a fixed permutation; 0 is all of them
+    share: float = 1.0  # of the training images, the first of the same permutation: smaller shares lie in larger ones
     flip: bool = False
     crop_padding: int = 0  # pixels of reflection around a small image before a random crop of its own size
     crop_scale: float = 0.0  # smallest area of a random resized crop; 0 is none (ImageNet recipes: 0.08)
@@ -104,28 +35,44 @@ class Data(Config):
     pipeline: str = "paper"  # timm's transforms; "fast" decodes and crops on the CPU and does the rest on the device
 
     def check(self) -> None:
-        _one_of(self, "name", DATA_SETS)
-        _within(self, "image_size", 1)
-        _within(self, "train_size", 0)
-        _within(self, "crop_padding", 0)
-        _within(self, "crop_scale", 0, 1)
-        _within(self, "erasing", 0, 1)
-        _within(self, "repeats", 1)
-        _within(self, "test_crop", 0.1, 1)
-        _one_of(self, "pipeline", ("paper", "fast"))
+        one_of(self, "name", DATA_SETS)
+        within(self, "image_size", 1)
+        within(self, "train_size", 0)
+        within(self, "share", 0, 1)
+        if self.share == 0 or (self.share < 1 and self.train_size):
+            raise ValueError(
+                f"Data.share must be above 0, and 1 beside Data.train_size, not {self.share} beside {self.train_size}: "
+                f"name the training images by one of the two"
+            )
+        within(self, "crop_padding", 0)
+        within(self, "crop_scale", 0, 1)
+        within(self, "erasing", 0, 1)
+        within(self, "repeats", 1)
+        within(self, "test_crop", 0.1, 1)
+        one_of(self, "pipeline", ("paper", "fast"))
 
 
 @dataclass(frozen=True)
 class Model(Config):
-    """A timm model: the role it plays in the tables, its entry point and the arguments that shrink or tune it."""
+    """A timm model: the role it plays in the tables, its entry point and the arguments that shrink or tune it.
+
+    Which published weights "imagenet" are is up to the tag in `name`: "resnet18.tv_in1k" has torchvision's, "resnet18"
+    those that timm prefers.
+    """
 
     role: str
     name: str
     arguments: dict[str, Any] = field(default_factory=dict)
     init: str = "timm"  # "small": an initialisation for networks of width 32, where timm's 0.02 is far too small
+    weights: str = ""  # to begin with: none, or "imagenet", the published ones with a new head
 
     def check(self) -> None:
-        _one_of(self, "init", ("timm", "small"))
+        one_of(self, "init", ("timm", "small"))
+        one_of(self, "weights", ("", "imagenet"))
+        if self.weights and (self.init != "timm" or self.arguments.get("cifar_stem")):
+            raise ValueError(
+                f"Model.weights {self.weights!r} would be overwritten by init 'small' or cifar_stem: leave them out"
+            )
 
 
 def _specs(owner: object, name: str, specs: Any, kind: str) -> None:
@@ -160,9 +107,9 @@ class Mix(Config):
             self.choices and abs(sum(self.weights) - 1) > 1e-9
         ):
             raise ValueError(f"the weights of Mix.choices must be above 0 and sum to 1, not {self.weights}")
-        _within(self, "prob", 0, 1)
-        _one_of(self, "mode", ("batch", "pair", "elem"))
-        _one_of(self, "pairing", ("flip", "permutation"))
+        within(self, "prob", 0, 1)
+        one_of(self, "mode", ("batch", "pair", "elem"))
+        one_of(self, "pairing", ("flip", "permutation"))
         for spec, _ in self.choices:
             for name, usual in (("mode", "batch"), ("prob", 1.0)):
                 if name not in get_part(spec.name).given and getattr(self, name) != usual:
@@ -211,7 +158,7 @@ class Optim(Config):
     """timm's optimizer and cosine schedule per update, with linear warm-up."""
 
     lr: float
-    name: str = "adamw"
+    name: str = "adamw"  # timm's: "momentum" is plain SGD with momentum, "sgd" has Nesterov's, "lamb" is LAMB
     weight_decay: float = 0.05  # never on biases, norms and what the model itself excludes
     momentum: float = 0.9
     warmup_epochs: int = 0
@@ -223,8 +170,8 @@ class Optim(Config):
 
     def check(self) -> None:
         for name in ("lr", "weight_decay", "warmup_epochs", "warmup_lr", "min_lr", "clip_grad"):
-            _within(self, name, 0)
-        _within(self, "ema_decay", 0, 1)
+            within(self, name, 0)
+        within(self, "ema_decay", 0, 1)
         if self.ema_reported and not self.ema_decay:
             raise ValueError("Optim.ema_reported needs Optim.ema_decay above 0, the average that is to be reported")
 
@@ -249,8 +196,8 @@ class Run(Config):
     def check(self) -> None:
         _specs(self, "task", (self.task,), "task")
         for name in ("epochs", "batch_size", "evaluate_every", "median_last"):
-            _within(self, name, 1)
-        _one_of(self, "precision", ("float32", "bfloat16", "float16"))
+            within(self, name, 1)
+        one_of(self, "precision", ("float32", "bfloat16", "float16"))
         if self.optim.warmup_epochs >= self.epochs:
             raise ValueError(
                 f"Optim.warmup_epochs must be below the {self.epochs} epochs of the run, not {self.optim.warmup_epochs}"
@@ -294,4 +241,4 @@ class Execution(Config):
 
     def check(self) -> None:
         for name in ("workers", "microbatch", "checkpoint_seconds"):
-            _within(self, name, 0)
+            within(self, name, 0)

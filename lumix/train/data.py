@@ -25,7 +25,9 @@ def is_resident(name: str) -> bool:
 
 
 def load(data: Data) -> tuple[ImageSet, ImageSet]:
-    """The (train, test) sets of a resident `data.name`, at `data.image_size`, cut to `data.train_size`.
+    """The (train, test) sets of a resident `data.name`, at `data.image_size`, cut to `data.train_size` or `data.share`.
+
+    Training sets come in an order fixed by their content, so a cut is the first images of one fixed permutation.
 
     Cached within the process and shared, so never write into the tensors.
 
@@ -44,7 +46,7 @@ def load(data: Data) -> tuple[ImageSet, ImageSet]:
             f"Data.train_size {data.train_size} is larger than the {len(train)} training images of {data.name}: "
             f"choose at most that, or 0 for all"
         )
-    return train[: data.train_size or None], test
+    return train[: data.train_size or round(data.share * len(train))], test
 
 
 def _check_augmentation(data: Data) -> None:

@@ -6,11 +6,18 @@ from typing import Any
 import torch
 from timm.data.constants import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from torch import Tensor
-from torch.utils.data import DataLoader, Subset
+from torch.utils.data import DataLoader, Dataset, Subset
 
 from lumix.train.config import Execution, Run
 from lumix.train.data import augment, is_resident, load, normalise
-from lumix.train.folder import EpochSampler, device_augmentation, ignore_signals, image_folder, train_loader
+from lumix.train.folder import (
+    EpochSampler,
+    device_augmentation,
+    first_share,
+    ignore_signals,
+    image_folder,
+    train_loader,
+)
 from lumix.train.imageset import ImageSet
 from lumix.train.process import Process
 from lumix.train.rng import epoch_order, step_generator
@@ -25,11 +32,12 @@ class ResidentFeed:
     """A small set that lives on the device as uint8; augmentation is batched there and there is no DataLoader.
 
     As of every feed, `train` gives this process's share of updates start, start + 1, ... of an epoch (both from 0), and
-    `test` its share of the test set.
+    `test` its share of the test set; `subset` names the images chosen by `Data.share`, "" where all train.
     """
 
     def __init__(self, run: Run, seed: int, process: Process) -> None:
         train, test = load(run.data)
+        self.subset = train.fingerprint() if run.data.share < 1 else ""
         self.run, self.seed, self.process = run, seed, process
         self.train_set: ImageSet = train.to(process.device)
         self.test_set: ImageSet = test.to(process.device)[process.rank :: process.world]
@@ -80,17 +88,20 @@ class FolderFeed:
     std: tuple[float, ...] = IMAGENET_DEFAULT_STD
 
     def __init__(self, run: Run, seed: int, process: Process, execution: Execution) -> None:
-        train, test = image_folder(run.data, "train"), image_folder(run.data, "val")
-        if train.classes != test.classes:
+        whole, test = image_folder(run.data, "train"), image_folder(run.data, "val")
+        if whole.classes != test.classes:
             raise RunError(
-                f"the train and val folders of imagenet do not hold the same classes ({len(train.classes)} and "
+                f"the train and val folders of imagenet do not hold the same classes ({len(whole.classes)} and "
                 f"{len(test.classes)}): give both one folder per class"
             )
-        self.num_classes = len(train.classes)
-        self.updates_per_epoch = updates_per_epoch(len(train), run.batch_size, process.world)
-        self.sampler = EpochSampler(
-            len(train), run.batch_size, seed, process.rank, process.world, repeats=run.data.repeats
-        )
+        self.num_classes = len(whole.classes)
+        train: Dataset[Any] = whole
+        n, self.subset = len(whole), ""
+        if run.data.share < 1:
+            chosen, self.subset = first_share(n, run.data.share)
+            train, n = Subset(whole, chosen), len(chosen)
+        self.updates_per_epoch = updates_per_epoch(n, run.batch_size, process.world)
+        self.sampler = EpochSampler(n, run.batch_size, seed, process.rank, process.world, repeats=run.data.repeats)
         self.seed, self.rank, self.device = seed, process.rank, process.device
         self.augmentation = device_augmentation(run.data) if run.data.pipeline == "fast" else None
         self.loader = train_loader(train, self.sampler, execution.workers)

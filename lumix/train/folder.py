@@ -1,5 +1,6 @@
 """ImageNet from class folders: timm's transforms, reproducible augmentation in worker processes, resumable sampling."""
 
+import hashlib
 import random
 import signal
 from collections.abc import Callable, Iterator
@@ -57,6 +58,16 @@ def image_folder(data: Data, split: str) -> ClassFolders:
     if data.pipeline == "fast":
         return ClassFolders(root, loader=CropReader.like(transform.transforms[0]))
     return ClassFolders(root, transform)
+
+
+def first_share(n: int, share: float) -> tuple[list[int], str]:
+    """The first round(share * n) indices of one permutation of n files, the same for every run, and their name.
+
+    The name is 16 hexadecimal digits of the SHA-256 of n and the indices, for the record.
+    """
+    generator = torch.Generator().manual_seed(stream_seed("share"))
+    chosen = torch.randperm(n, generator=generator)[: round(share * n)].tolist()
+    return chosen, hashlib.sha256(repr((n, chosen)).encode()).hexdigest()[:16]
 
 
 def device_augmentation(data: Data) -> DeviceAugmentation:

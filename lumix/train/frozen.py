@@ -13,9 +13,8 @@ from torch import Tensor, nn
 
 from lumix.train.config import Data, Model
 from lumix.train.data import is_resident, load, normalise
-from lumix.train.model import build_model
+from lumix.train.model import build_model, with_published_weights
 from lumix.train.rng import epoch_order
-from lumix.train.run_directory import RunError
 from lumix.train.update import Updater
 
 EMBEDDED = Model("frozen", "resnet18", {"cifar_stem": True, "channels": [8, 16, 16, 16], "layers": [1, 1, 1, 1]})
@@ -69,13 +68,7 @@ def pretrained(model: str, data: Data, mean: Values, std: Values, pretrained: bo
     Raises:
         RunError: where the weights cannot be had.
     """
-    try:
-        network = timm.create_model(model, pretrained=pretrained)
-    except (OSError, RuntimeError) as error:
-        raise RunError(
-            f"the pretrained weights of {model} cannot be had ({error}): fetch them once on a machine with internet, "
-            f"timm keeps them in its cache"
-        ) from error
+    network = with_published_weights(model) if pretrained else timm.create_model(model)
     given = torch.tensor(mean), torch.tensor(std)
     wanted = torch.tensor(IMAGENET_DEFAULT_MEAN), torch.tensor(IMAGENET_DEFAULT_STD)
     return Features(network, len(network.feature_info) - 1, given, wanted)  # type: ignore[arg-type]

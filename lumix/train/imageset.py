@@ -1,5 +1,6 @@
 """ImageSet: a labelled set of small images that stays in memory as one uint8 tensor."""
 
+import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
@@ -54,6 +55,11 @@ class ImageSet:
     def to(self, device: torch.device | str) -> "ImageSet":
         """The same set with every tensor on `device`."""
         return self._each(lambda part: part.to(device))
+
+    def fingerprint(self) -> str:
+        """16 hexadecimal digits of the SHA-256 of labels and pixels in their order: which images these are."""
+        content = self.labels.cpu().numpy().tobytes() + self.images.cpu().numpy().tobytes()
+        return hashlib.sha256(content).hexdigest()[:16]
 
     def _each(self, change: Callable[[Tensor], Tensor]) -> "ImageSet":
         parts = {name: getattr(self, name) for name in ("images", "labels", "masks", "boxes")}

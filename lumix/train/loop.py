@@ -113,7 +113,8 @@ class Training:
         self.run, self.seed, self.directory = run, seed, directory
         self.execution, self.process, self.stop = execution, process, stop
         self.feed = feed = build_feed(run, seed, process, execution)
-        network = build_model(run.model, feed.num_classes, feed.in_chans, run.data.image_size, seed).to(device)
+        network = build_model(run.model, feed.num_classes, feed.in_chans, run.data.image_size, seed, fetch=True)
+        network = network.to(device)
         self.task: Task = build_task(run, network, feed.mean, feed.std, device)
         self.updater = build_updater(run, self.task)
         if process.distributed:

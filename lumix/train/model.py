@@ -1,7 +1,8 @@
 """Models: timm's entry points, shrunk or tuned by `Model.arguments`; initial weights depend on the seed alone.
 
 `build_model` neither reads nor moves the caller's random state, so runs of different methods with equal seeds start
-from equal weights, and it works on the meta device, where the models of the paper cost nothing.
+from equal weights, and it works on the meta device, where the models of the paper cost nothing. Published
+weights, where a run begins with such, are fetched for training alone.
 """
 
 import difflib
@@ -14,11 +15,14 @@ from timm.models import ResNet
 from torch import nn
 
 from lumix.train.config import Model
+from lumix.train.run_directory import RunError
 
 POSITIONS = ("pos_embed", "relative_position_bias_table", "cls_token")
 
 
-def build_model(model: Model, num_classes: int, in_chans: int, image_size: int, seed: int) -> nn.Module:
+def build_model(
+    model: Model, num_classes: int, in_chans: int, image_size: int, seed: int, fetch: bool = False
+) -> nn.Module:
     """The network of a run, on the CPU or on the device of an enclosing `torch.device` context, in training mode.
 
     Args:
@@ -26,9 +30,11 @@ def build_model(model: Model, num_classes: int, in_chans: int, image_size: int, 
             the stem of the CIFAR variants (3x3, stride 1, no pooling).
         num_classes, in_chans, image_size: of the data set. The size goes only to models that fix it.
         seed: decides the initial weights, which do not depend on the caller's random state and leave it as it is.
+        fetch: begin with the weights that `model.weights` asks for; off where others follow, or none are needed.
 
     Raises:
         ValueError: for a model that timm does not know (naming near ones) or for arguments it does not take.
+        RunError: where the weights cannot be had.
     """
     entry_point = model.name.split(".")[0]
     if not timm.is_model(entry_point):
@@ -43,9 +49,8 @@ def build_model(model: Model, num_classes: int, in_chans: int, image_size: int, 
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)
         try:
-            network = timm.create_model(
-                model.name, pretrained=False, num_classes=num_classes, in_chans=in_chans, **arguments
-            )
+            create = with_published_weights if fetch and model.weights else timm.create_model
+            network = create(model.name, num_classes=num_classes, in_chans=in_chans, **arguments)
         except (TypeError, AssertionError, IndexError) as error:
             raise ValueError(f"timm's {model.name} does not accept Model.arguments {arguments}: {error}") from error
         if cifar_stem:
@@ -53,6 +58,23 @@ def build_model(model: Model, num_classes: int, in_chans: int, image_size: int, 
         if model.init == "small":
             _small_init(network)
     return network
+
+
+def with_published_weights(name: str, **arguments: Any) -> nn.Module:
+    """timm's model of that name with the weights of its tag, else of timm's choice; a head of another size is new.
+
+    Raises:
+        RunError: where there are no such weights, they cannot be fetched, or they do not fit the arguments.
+    """
+    if not timm.is_model_pretrained(name.split(".")[0]):
+        raise RunError(f"timm {timm.__version__} has no published weights of {name}: name a model that has some")
+    try:
+        return timm.create_model(name, pretrained=True, **arguments)
+    except (OSError, RuntimeError) as error:
+        raise RunError(
+            f"the pretrained weights of {name} cannot be had ({error}): fetch them once on a machine with internet, "
+            f"timm keeps them in its cache, and leave arguments that change their shapes as they are"
+        ) from error
 
 
 def _cifar_stem(network: nn.Module, name: str) -> None:

@@ -34,7 +34,10 @@ def parameter_groups(model: nn.Module) -> list[dict[str, Any]]:
 
 
 def build_optimizer(optim: Optim, groups: list[dict[str, Any]]) -> Optimizer:
-    """timm's optimizer of groups of parameters, as from `parameter_groups`."""
+    """timm's optimizer of groups of parameters, as from `parameter_groups`.
+
+    Mind timm's names: "sgd" is SGD with Nesterov's momentum, "momentum" the plain momentum of most published recipes.
+    """
     options: dict[str, Any] = {}
     if optim.name == "adamw":
         # One kernel for all parameters where torch has it: most of a tiny model's step is launching.

@@ -39,6 +39,7 @@ def write_result(state: State, feed: Feed, process: Process, directory: Path) ->
         "seed": state.seed,
         **outcome(state.metrics, run),
         "n_samples": state.metrics[-1]["test_samples"],
+        **({"subset": feed.subset} if feed.subset else {}),
         "epochs": run.epochs,
         "steps": state.update,
         "parameters": sum(p.numel() for p in network.parameters()),

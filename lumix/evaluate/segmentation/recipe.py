@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from lumix.train.config import Config, _one_of, _within
+from lumix.train.records import Config, one_of, within
 
 DATA_SETS = ("shapes", "camvid", "pascal_context")
 DECODERS = ("segmenter", "deeplabv3plus")
@@ -55,13 +55,13 @@ class Recipe(Config):
 
     def check(self) -> None:
         for name, allowed in (("data", DATA_SETS), ("decoder", DECODERS), ("precision", ("float32", "bfloat16"))):
-            _one_of(self, name, allowed)
+            one_of(self, name, allowed)
         for name in ("base", "crop", "stride", "iterations", "batch_size", "width", "dilation"):
-            _within(self, name, 1)
+            within(self, name, 1)
         for name in ("test_size", "lr", "min_lr", "weight_decay", "scale_low"):
-            _within(self, name, 0)
+            within(self, name, 0)
         for name in ("drop_path", "dropout"):
-            _within(self, name, 0, 1)
+            within(self, name, 0, 1)
         if self.stride > self.crop:
             raise ValueError(f"Recipe.stride {self.stride} must be at most the crop {self.crop}, or pixels are skipped")
-        _within(self, "scale_high", self.scale_low)
+        within(self, "scale_high", self.scale_low)
