@@ -3,7 +3,7 @@
 from typing import TYPE_CHECKING, Any
 
 from lumix.catalogue import Spec
-from lumix.train.config import Run
+from lumix.train.config import Loss, Run
 
 if TYPE_CHECKING:
     from experiments.scale import Scale
@@ -11,6 +11,7 @@ if TYPE_CHECKING:
 HEADLINE_ROLE = "deit_s"
 MIXUP, CUTMIX = Spec("mixup", alpha=0.8), Spec("cutmix", alpha=1.0)
 SWITCH = ((MIXUP, 0.5), (CUTMIX, 0.5))  # the mixing of DeiT's recipe: one of the two for each batch
+PLAIN = Loss(terms=(Spec("cross_entropy"),))  # nothing smoothed, labels by area
 
 
 def same(run: Run) -> Run:

@@ -1,4 +1,4 @@
-"""The ImageNet recipes of LUMix Tables 1 to 12 as functions that return a base run.
+"""The recipes of LUMix Tables 1 to 12, and below those of Decoupled Mixup, as functions that return a base run.
 
 Stated by the paper: ImageNet-1k at 224 pixels, learning rate 1e-3, linear warm-up from 1e-6 over 20 epochs (DeiT: 5),
 300 epochs (XCiT: 400), Mixup 0.8, CutMix, RandAugment, drop path, 8 A100. All else is what the named original recipe
@@ -7,7 +7,7 @@ does; the total batch of 1024 is our choice, at which each original scales its l
 
 from typing import Any
 
-from experiments.methods import SWITCH
+from experiments.methods import PLAIN, SWITCH
 from lumix.catalogue import Spec
 from lumix.train.config import Data, Loss, Mix, Model, Optim, Run
 
@@ -90,3 +90,30 @@ def xcit(role: str, name: str, drop_path_rate: float, eta: float) -> Run:
     optim = Optim(lr=1e-3, weight_decay=0.05, warmup_epochs=20, warmup_lr=1e-6, min_lr=1e-5, ema_decay=0.99996)
     arguments = {"drop_path_rate": drop_path_rate, "eta": eta}
     return _base(imagenet(test_crop=1.0, repeats=3), Model(role, name, arguments), optim, epochs=400)
+
+
+# ------------------------------------------------------------------------------------------------- Decoupled Mixup
+
+
+def rsb_a3(role: str, name: str) -> Run:
+    """RSB A3: LAMB, RandAugment 6, 100 epochs of batch 2048, trained at 160 and tested at 224 pixels (D-12)."""
+    data = Data(
+        name="imagenet",
+        image_size=160,
+        test_size=224,
+        flip=True,
+        crop_scale=0.08,
+        rand_augment="rand-m6-mstd0.5-inc1",
+        test_crop=0.95,
+    )
+    optim = Optim(lr=8e-3, name="lamb", weight_decay=0.02, warmup_epochs=5, warmup_lr=1e-6, min_lr=1e-6)
+    run = _base(data, Model(role, name), optim, epochs=100, channels_last=True)
+    return run.replace(mix=Mix(), loss=PLAIN, batch_size=2048)
+
+
+def cifar100(role: str, name: str) -> Run:
+    """800 epochs of SGD at 0.1 with cosine to 0, batch 100, flip and padded crop, the CIFAR stem."""
+    data = Data(name="cifar100", image_size=32, flip=True, crop_padding=4)
+    optim = Optim(lr=0.1, name="momentum", weight_decay=1e-4, min_lr=0.0)
+    run = _base(data, Model(role, name, {"cifar_stem": True}), optim, epochs=800, channels_last=True)
+    return run.replace(mix=Mix(), loss=PLAIN, batch_size=100)

@@ -27,6 +27,9 @@ TABLES = {  # id -> module with build(scale), in the order of the report
         "lumix_table11_losses",
         "lumix_table12_randomness",
         "lumix_controls",
+        "dm_table04_losses",
+        "dm_table08_limited_labels",
+        "dm_with_lumix",
     )
 }
 
@@ -41,7 +44,7 @@ def register_table(id: str, module: str) -> None:
 
 def clear_caches() -> None:
     """Forget who owns what, because the tables have changed."""
-    for cached in (get_table, owners, evaluation_owners, _headline):
+    for cached in (get_table, owners, evaluation_owners, _wanted):
         cached.cache_clear()
 
 
@@ -79,15 +82,19 @@ def evaluation_owners(scale: Scale) -> dict[tuple[str, str], str]:
 
 
 @cache
-def _headline(scale: Scale) -> frozenset[str]:
-    return frozenset(run.key for run in headline(scale))
+def _wanted(scale: Scale) -> dict[str, int]:
+    """Run key -> seeds, where they are more than the scale's: of the headline's runs and of tables that ask for it."""
+    wanted = {run.key: scale.headline_seeds for run in headline(scale)}
+    for name in TABLES:
+        table = get_table(name, scale)
+        for key in table.runs if table.seeds else ():
+            wanted[key] = max(table.seeds, wanted.get(key, scale.seeds))
+    return wanted
 
 
 def seeds_of(scale: Scale, run: Run, seeds: int | None = None) -> range:
-    """The seeds of a run: `seeds` of them where given, else the scale's own number."""
-    if seeds is not None:
-        return range(seeds)
-    return range(scale.headline_seeds if run.key in _headline(scale) else scale.seeds)
+    """The seeds of a run: `seeds` of them where given, else as many as the scale or a table of the run wants."""
+    return range(_wanted(scale).get(run.key, scale.seeds) if seeds is None else seeds)
 
 
 def directory_of(scale: Scale, run: Run, seed: int) -> Path:

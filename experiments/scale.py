@@ -48,6 +48,7 @@ class Scale:
         settings: by name, as "deit" (the recipe of LUMix's tables) or "objects" (images whose objects are known).
         seeds: seeds of every cell; they are 0 .. n-1, so that any two cells can be compared seed by seed.
         headline_seeds: seeds of the runs behind the headline comparison (`experiments.methods.headline`).
+        more_seeds: seeds of tables with small differences (few labels; LUMix beside DM); 0 is `seeds`.
         patch: side in pixels of the patches that Random Shuffling and Random lambda use (Table 12).
         hours: run -> estimated hours on this scale's device for one seed: GPU-hours where `gpus`, else CPU-hours.
         parameters: role -> number of parameters, where they are known before anything is trained.
@@ -66,6 +67,7 @@ class Scale:
     headline_seeds: int
     patch: int
     hours: Callable[[Run], float]
+    more_seeds: int = 0
     parameters: Mapping[str, int] = field(default_factory=dict)
     replicates: bool = False
     retrain_on_code_change: bool = False

@@ -71,6 +71,7 @@ class Table:
     statistic: str = "last"  # which of `STATISTICS` a cell without evaluation shows
     sources: tuple[Run, ...] = ()  # runs that evaluations need and no cell shows
     setting: str = ""  # data, models and budget of this table in a sentence, where they are not the scale's
+    seeds: int = 0  # of its runs, where that is more than the scale's
 
     def __post_init__(self) -> None:
         choose("statistic", self.statistic, STATISTICS)

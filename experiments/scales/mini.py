@@ -24,7 +24,7 @@ narrow convolutions. XCiT knows patches of 8 and 16 only, so its digits are enla
 
 from typing import Any
 
-from experiments.methods import SWITCH
+from experiments.methods import PLAIN, SWITCH
 from experiments.protocols import PER_IMAGE, robustness
 from experiments.scale import Scale, Setting
 from lumix.evaluate.evaluation import Evaluation
@@ -33,6 +33,7 @@ from lumix.train.config import Data, Mix, Model, Optim, Run
 
 TRAIN_SIZE = 300
 BATCH_SIZE = 50
+DIGITS_TRAIN = 1000  # of lumix.train.embedded, which imports torch
 
 
 def _vit(width: int, heads: int) -> dict[str, Any]:
@@ -74,6 +75,7 @@ MODELS: dict[str, Model] = {
         Model("xcit_m", "xcit_medium_24_p16_224", _xcit(24, 1), init="small"),
         Model("xcit_l", "xcit_large_24_p16_224", _xcit(32, 2), init="small"),
         Model("resnet50", "resnet50", {"channels": [4, 8, 16, 32], "layers": [1, 1, 1, 1]}),
+        Model("resnet18", "resnet18", {"channels": [8, 16, 24, 32], "layers": [1, 1, 1, 1], "cifar_stem": True}),
     )
 }
 LEARNING_RATE = {role: 5e-3 if role.startswith("convnext") else 8e-3 for role in MODELS}
@@ -92,6 +94,25 @@ def run(role: str) -> Run:
         evaluate_every=10,
         median_last=5,
     )
+
+
+def plain_run(role: str) -> Run:
+    """The base run of a role of Decoupled Mixup under SGD with cosine to 0: nothing mixed or smoothed."""
+    return Run(
+        data=Data("digits", image_size=8, train_size=TRAIN_SIZE),
+        model=MODELS[role],
+        optim=Optim(lr=0.1, name="momentum", weight_decay=1e-4, min_lr=0.0),
+        loss=PLAIN,
+        epochs=40,
+        batch_size=BATCH_SIZE,
+        evaluate_every=10,
+    )
+
+
+def rsb_run(role: str) -> Run:
+    """The base run of a role under LAMB, as RSB A3."""
+    optim = Optim(lr=2e-2, name="lamb", weight_decay=0.02, warmup_epochs=5, min_lr=1e-6)
+    return plain_run(role).replace(optim=optim, epochs=50)
 
 
 SHAPES_EPOCHS = {"deit_s": 16, "resnet50": 8}
@@ -130,12 +151,14 @@ MILLISECONDS = {
     "xcit_m": 0.34,
     "xcit_l": 0.45,
     "resnet50": 0.36,
+    "resnet18": 0.36,
 }
 
 
 def hours(run: Run) -> float:
     """Estimated CPU-hours of one seed."""
-    return run.epochs * run.data.train_size * MILLISECONDS[run.model.role] / 3.6e6
+    images = run.data.train_size or round(run.data.share * DIGITS_TRAIN)
+    return run.epochs * images * MILLISECONDS[run.model.role] / 3.6e6
 
 
 # Learning rates and sizes were chosen on seed 0 of the runs without LUMix, for what 8 CPU-seconds can give.
@@ -171,6 +194,16 @@ SETTINGS = {
         evaluations=robustness(run("deit_s"), PATCH, {"key": run("deit_s").key}, PER_IMAGE),
         notes={"attention": "the baseline of the same seed, a stand-in for DINO"},
         unavailable={"fast_input": "its images are held in memory: there is nothing to decode"},
+    ),
+    "cifar100": Setting(
+        plain_run,
+        "scikit-learn's 8x8 digits, 300 of them or the stated share of 1000, a tiny ResNet-18 under the CIFAR recipe "
+        "with 40 epochs, one CPU thread. This exercises the mechanics and says nothing about CIFAR-100.",
+    ),
+    "rsb_a3": Setting(
+        rsb_run,
+        f"{TRAIN_SIZE} training images of scikit-learn's 8x8 digits, a tiny ResNet-50 under LAMB, one CPU thread. This "
+        "exercises the mechanics and says nothing about ImageNet.",
     ),
     "objects": Setting(
         shapes_run,
@@ -213,6 +246,7 @@ SCALE = Scale(
     ),
     seeds=3,
     headline_seeds=8,
+    more_seeds=5,
     settings=SETTINGS,
     patch=PATCH,
     hours=hours,

@@ -43,6 +43,9 @@ A100_HOURS = {
     "resnet50": 57.2,
     "resnet101": 36.3,  # a third of ResNet-50's epochs, 1.9 times its multiply-adds
 }
+# Recipes of Decoupled Mixup by data and optimizer: RSB A3 of a ResNet-50 at 160 pixels; 800 epochs of CIFAR-100 on a
+# ResNet-18, of which a share of the images takes its share.
+DM_HOURS = {("imagenet", "lamb"): 10.5, ("cifar100", "momentum"): 1.4}
 # Time of a step as a multiple of CutMix's. Saliency, Puzzle-Mix: the paper's own speeds on DeiT-S (Table 6). Attentive:
 # a ResNet-50 forward pass at 224 pixels beside three of DeiT-S or ResNet-50. All others cost nothing on top.
 METHOD_FACTOR = {"saliencymix": 1.03, "puzzlemix": 2.4, "attentivecutmix": 1.3}
@@ -63,6 +66,18 @@ PARAMETERS = {
     "resnet50": 25557032,
     "resnet101": 44549160,
 }
+
+
+def rsb_run(role: str) -> Run:
+    """RSB A3 of a role."""
+    return recipes.rsb_a3(role, role)
+
+
+def cifar_run(role: str) -> Run:
+    """The CIFAR-100 recipe of a role."""
+    return recipes.cifar100(role, role)
+
+
 SEGMENTER = Recipe("pascal_context", precision="bfloat16")
 DEEPLAB = SEGMENTER.replace(decoder="deeplabv3plus", iterations=40_000, lr=4e-3, min_lr=1e-4, weight_decay=1e-4)
 DINO = "vit_small_patch16_224.dino"
@@ -73,6 +88,15 @@ SETTINGS = {
         run,
         evaluations=robustness(run("deit_s"), PATCH, {"timm": DINO}, AS_PUBLISHED),
         notes={"attention": "DINO ViT-S/16"},
+    ),
+    "cifar100": Setting(
+        cifar_run,
+        "CIFAR-100 at 32 pixels or the stated share of its training images, ResNet-18 with the CIFAR stem, 800 epochs "
+        "of SGD.",
+    ),
+    "rsb_a3": Setting(
+        rsb_run,
+        "ImageNet-1k, ResNet-50 under RSB A3 with LAMB, 100 epochs, trained at 160 and tested at 224 pixels, 8 A100.",
     ),
     "objects": Setting(
         run,
@@ -106,7 +130,9 @@ SETTINGS = {
 
 def hours(run: Run) -> float:
     """A100-hours of one seed, by the dearest of its mixers."""
-    return A100_HOURS[run.model.role] * max(METHOD_FACTOR.get(name, 1.0) for name in run.mix.names or ("",))
+    recipe = DM_HOURS.get((run.data.name, run.optim.name))
+    hours = A100_HOURS[run.model.role] if recipe is None else recipe * run.data.share
+    return hours * max(METHOD_FACTOR.get(name, 1.0) for name in run.mix.names or ("",))
 
 
 SCALE = Scale(
@@ -114,6 +140,7 @@ SCALE = Scale(
     text="ImageNet-1k at 224 pixels, the paper's models and recipes (300 epochs, XCiT 400), 8 A100 for each run.",
     seeds=1,  # the paper gives no error bars; one run of every cell already costs thousands of GPU-hours
     headline_seeds=3,
+    more_seeds=3,
     settings=SETTINGS,
     patch=PATCH,
     hours=hours,

@@ -31,6 +31,7 @@ class Data(Config):
     rand_augment: str = ""  # timm's notation, as in rand-m9-mstd0.5-inc1
     erasing: float = 0.0  # probability of random erasing with noise
     repeats: int = 1  # repeated augmentation: views of one image per epoch pass
+    test_size: int = 0  # pixels of test images that are read from files; 0 is image_size
     test_crop: float = 1.0  # share of the resized image that the centre crop keeps
     pipeline: str = "paper"  # timm's transforms; "fast" decodes and crops on the CPU and does the rest on the device
 
@@ -38,6 +39,7 @@ class Data(Config):
         one_of(self, "name", DATA_SETS)
         within(self, "image_size", 1)
         within(self, "train_size", 0)
+        within(self, "test_size", 0)
         within(self, "share", 0, 1)
         if self.share == 0 or (self.share < 1 and self.train_size):
             raise ValueError(

@@ -50,7 +50,7 @@ def load(data: Data) -> tuple[ImageSet, ImageSet]:
 
 
 def _check_augmentation(data: Data) -> None:
-    for name in ("crop_scale", "rand_augment", "erasing", "repeats", "test_crop", "pipeline"):
+    for name in ("crop_scale", "rand_augment", "erasing", "repeats", "test_size", "test_crop", "pipeline"):
         off = getattr(Data, name)
         if getattr(data, name) != off:
             raise ValueError(

@@ -52,7 +52,9 @@ def image_folder(data: Data, split: str) -> ClassFolders:
     """
     root = data_root() / "imagenet" / split
     if split == "val":
-        transform = create_transform(data.image_size, interpolation="bicubic", crop_pct=data.test_crop)
+        transform = create_transform(
+            data.test_size or data.image_size, interpolation="bicubic", crop_pct=data.test_crop
+        )
         return ClassFolders(root, transform)
     transform = train_transform(data)
     if data.pipeline == "fast":

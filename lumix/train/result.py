@@ -26,7 +26,7 @@ def write_result(state: State, feed: Feed, process: Process, directory: Path) ->
         "model": run.model.to_dict(),
         "num_classes": feed.num_classes,
         "in_chans": feed.in_chans,
-        "image_size": run.data.image_size,
+        "image_size": run.data.test_size or run.data.image_size,
         "mean": feed.mean,
         "std": feed.std,
         "data": run.data.name,

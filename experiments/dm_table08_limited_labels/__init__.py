@@ -1,0 +1,1 @@
+"""Decoupled Mixup Table A8: limited labels."""

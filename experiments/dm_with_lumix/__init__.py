@@ -1,0 +1,1 @@
+"""A table of ours: LUMix and Decoupled Mixup together."""

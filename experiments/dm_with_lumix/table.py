@@ -1,0 +1,78 @@
+"""A table of ours: LUMix and Decoupled Mixup on one recipe, because both push towards the pair of classes."""
+
+from functools import partial
+from pathlib import Path
+
+from experiments.claims import Claim, Greater
+from experiments.decoupled import STATIC_ETA, decoupled, mixed
+from experiments.methods import components, constant_control, lumix, same
+from experiments.scale import Scale
+from experiments.table import TOP1, Column, Method, Table, make_row
+from lumix.train.config import Run
+
+ALPHA = 1.0  # of CutMix in every row, so that rows differ in the loss alone
+
+
+def _on_cutmix(method: Method, eta: float = 0.0) -> Method:
+    def on_cutmix(run: Run) -> Run:
+        run = method(mixed(run, "cutmix", ALPHA))
+        return decoupled(run, eta) if eta else run
+
+    return on_cutmix
+
+
+PREDICTED = partial(components, r_r=0.0, r_s=0.1)
+# id, labels, loss, method
+ROWS: tuple[tuple[str, str, str, Method], ...] = (
+    ("cutmix", "area", "MCE", _on_cutmix(same)),
+    ("cutmix_dm", "area", "DM(CE), eta 0.1", _on_cutmix(same, STATIC_ETA)),
+    ("cutmix_dm_1", "area", "DM(CE), eta 1", _on_cutmix(same, 1.0)),
+    ("lumix", "LUMix", "MCE", _on_cutmix(lumix)),
+    ("lumix_dm", "LUMix", "DM(CE), eta 0.1", _on_cutmix(lumix, STATIC_ETA)),
+    ("lumix_dm_1", "LUMix", "DM(CE), eta 1", _on_cutmix(lumix, 1.0)),
+    ("lam_s", "λs alone, weight 0.1", "MCE", _on_cutmix(PREDICTED)),
+    ("lam_s_half", "λs alone, weight 0.5", "MCE", _on_cutmix(partial(components, r_r=0.0, r_s=0.5))),
+    ("constant", "LUMix with λr = 1/2", "MCE", _on_cutmix(constant_control)),
+)
+CELL = {id: (id, TOP1.id) for id, *_ in ROWS}
+
+
+def build(scale: Scale) -> Table:
+    return Table(
+        id="dm_with_lumix",
+        title="LUMix and Decoupled Mixup together, ResNet-18 on CutMix",
+        paper_table=None,
+        folder=Path(__file__).parent,
+        label_columns=(Column("labels", "Label weight"), Column("loss", "Loss")),
+        value_columns=(TOP1,),
+        rows=tuple(
+            make_row(
+                scale,
+                id,
+                {"labels": labels, "loss": loss},
+                {TOP1.id: method},
+                role="resnet18",
+                ours=True,
+                setting="cifar100",
+            )
+            for id, labels, loss, method in ROWS
+        ),
+        claims=CLAIMS,
+        baseline=CELL["cutmix"],
+        statistic="median_last",
+        setting=scale.setting("cifar100").text,
+        seeds=scale.more_seeds,
+    )
+
+
+def _claim(id: str, text: str, above: str, below: str) -> Claim:
+    return Claim(f"together-{id}", text, "ours", (), Greater((CELL[above],), (CELL[below],)))
+
+
+CLAIMS = (
+    _claim("dm", "DM(CE) improves CutMix", "cutmix_dm", "cutmix"),
+    _claim("lumix", "LUMix improves CutMix", "lumix", "cutmix"),
+    _claim("both", "Both together improve on LUMix alone", "lumix_dm", "lumix"),
+    _claim("both-dm", "Both together improve on DM(CE) alone", "lumix_dm", "cutmix_dm"),
+    _claim("same", "λs alone gains more than DM alone, which pushes the same way", "lam_s", "cutmix_dm"),
+)
