@@ -15,6 +15,14 @@ DATA_NAMES = {
     "tiny_imagenet": "Tiny-ImageNet",
     "imagenet": "ImageNet-1k",
 }
+# What a paper's cells were measured on, where that is not ImageNet-1k.
+PAPER_DATA = {
+    "Table 4": "Pascal Context",
+    "Table 5": "VOC12, ImageNet",
+    "Table 8": "ImageNet-A, -O",
+    "Table A8": "CIFAR-100",
+}
+PAPERS = {"lumix": "LUMix", "dm": "Decoupled Mixup"}  # by the first word of a table's id
 STATISTICS = {"last": "last epoch", "best": "best epoch", "median_last": "median of the last epochs"}
 FAMILIES = {"deit": "DeiT", "swin": "Swin", "xcit": "XCiT", "convnext": "ConvNeXt", "resnet": "ResNet"}
 
@@ -62,8 +70,15 @@ def joined(names: list[str]) -> str:
 
 
 def heading(record: Mapping[str, Any]) -> str:
-    """Table 2: Components of LUMix; a table of ours says so."""
-    return f"{record.get('paper_table') or 'Our own table'}: {record['title']}"
+    """Table 2: Components of LUMix; the second paper's table names it, and a table of ours says so."""
+    paper, name = paper_of(record["table"]), record.get("paper_table")
+    numbered = f"{paper}, {name}" if paper != PAPERS["lumix"] and name else name
+    return f"{numbered or 'Our own table'}: {record['title']}"
+
+
+def paper_of(table: str) -> str:
+    """Whose table it is, by its id."""
+    return PAPERS.get(table.split("_")[0], PAPERS["lumix"])
 
 
 def badge(scale: str, record: Mapping[str, Any] | None) -> str:
@@ -78,7 +93,9 @@ def badge(scale: str, record: Mapping[str, Any] | None) -> str:
     size = "tiny " if scale == "mini" else "small "
     roles = [config.model.role.rstrip("0123456789").split("_")[0] for config in configs]
     models = joined([FAMILIES.get(role, role) for role in roles])
-    return f"{scale} scale: {what}, {size}{models}: NOT ImageNet"
+    name = (record or {}).get("paper_table") or ""
+    paper = "CIFAR-100 at 32 pixels for 800 epochs" if PAPER_DATA.get(name) == "CIFAR-100" else "ImageNet"
+    return f"{scale} scale: {what}, {size}{models}: NOT {paper}"
 
 
 def summary(run: Run) -> str:
@@ -95,10 +112,6 @@ def summary(run: Run) -> str:
             str(run.loss),
         ]
     )
-
-
-# What the paper's cells were measured on, where that is not ImageNet-1k.
-PAPER_DATA = {"Table 4": "Pascal Context", "Table 5": "VOC12, ImageNet", "Table 8": "ImageNet-A, -O"}
 
 
 def paper_heading(record: dict[str, Any]) -> str:

@@ -176,11 +176,20 @@ def scale_view(results: Results) -> dict[str, Any]:
         "verdicts": verdicts(results),
         "records": results.records,
         "tables": results.tables,
-        "fragments": [(table, fragment(table, results.records.get(table), results.scale)) for table in results.tables],
+        "papers": _by_paper(results),
         "provenance": lines,
         "seconds": sum(line["seconds"] for line in lines),
         "not_run": not_run(results),
     }
+
+
+def _by_paper(results: Results) -> list[tuple[str, str, list[tuple[str, str]]]]:
+    """(anchor, paper, [(table, its fragment)]), the papers in the order of their first table."""
+    found: dict[str, list[tuple[str, str]]] = {}
+    for table in results.tables:
+        text = fragment(table, results.records.get(table), results.scale)
+        found.setdefault(formatting.paper_of(table), []).append((table, text))
+    return [(f"{results.scale}-{paper.split()[0].lower()}", paper, tables) for paper, tables in found.items()]
 
 
 def render(root: Path) -> str:

@@ -10,7 +10,7 @@ from experiments import recipes
 from experiments.claims import WithinPaper
 from experiments.collect import collect
 from experiments.cost import costs
-from experiments.methods import SWITCH, constant_control, lumix
+from experiments.methods import PLAIN, SWITCH, constant_control, lumix
 from experiments.protocols import PER_IMAGE, robustness, segmentation
 from experiments.registry import TABLES, directory_of, get_table, owners, seeds_of
 from experiments.runs import ABSENT, DAMAGED, FINISHED, OLDER, STARTED, Item, is_open, items_of_table, state
@@ -34,6 +34,11 @@ def stand_in(role: str) -> Run:
     )
 
 
+def plain(role: str) -> Run:
+    """The stand-in without mixing and smoothing, as the recipes of Decoupled Mixup are."""
+    return stand_in(role).replace(mix=Mix(), loss=PLAIN)
+
+
 def bench_scale(seeds: int, headline_seeds: int, unavailable: dict[str, str]) -> Scale:
     """A scale of stand-ins, on which every table can be built and nothing is trained."""
     base = stand_in("deit_s")
@@ -47,6 +52,8 @@ def bench_scale(seeds: int, headline_seeds: int, unavailable: dict[str, str]) ->
             stand_in, "", segmentation(segmenter=recipe, deeplab=recipe), notes={"deeplab": "ours"}
         ),
         "adversarial": Setting(stand_in, "", {"natural": Evaluation("natural_adversarial")}),
+        "cifar100": Setting(plain),
+        "rsb_a3": Setting(plain),
     }
     return Scale(
         name="bench",
@@ -107,8 +114,11 @@ def test_every_paper_cell_has_a_row_and_every_row_of_the_paper_its_cells(table):
     built = get_table(table, get_scale("paper"))
     ours = {row.id for row in built.rows if row.ours}
     columns = {column for _, column in built.paper}  # an evaluation may show more than the paper did
-    assert built.paper.keys() == {cell for cell in built.cells if cell[0] not in ours and cell[1] in columns}
-    if not built.evaluations:
+    lacking = {row.id for row in built.rows if row.unavailable and not row.runs}  # methods that are still to come
+    assert {cell for cell in built.paper if cell[0] not in lacking} == {
+        cell for cell in built.cells if cell[0] not in ours and cell[1] in columns
+    }
+    if not built.evaluations and table.startswith("lumix"):  # DM's tables have a column of ours
         assert built.paper.keys() == {cell for cell in built.cells if cell[0] not in ours}
         assert all(70 < value < 90 for value in built.paper.values())
     assert (built.paper_table is None) == (not built.paper)
@@ -142,8 +152,8 @@ def test_the_robustness_tables_average_as_the_register_says():
 
 
 def trained_tables() -> list[str]:
-    """The tables that show what training ended with, without any evaluation."""
-    return [table for table in TABLES if not get_table(table, get_scale("paper")).evaluations]
+    """The tables of LUMix that show what training ended with, without any evaluation."""
+    return [t for t in TABLES if t.startswith("lumix") and not get_table(t, get_scale("paper")).evaluations]
 
 
 @pytest.mark.parametrize("table", TABLES)

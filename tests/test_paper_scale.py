@@ -17,6 +17,12 @@ from lumix.train.model import build_model
 from lumix.train.optim import build_optimizer, build_schedule, parameter_groups, undecayed_names
 
 IMAGENET = 1_281_167
+RECIPES = {
+    ("imagenet", "adamw"): (1e-3, 0.1, 1251),
+    ("imagenet", "sgd"): (0.1, 0.0, 5004),
+    ("imagenet", "lamb"): (8e-3, 0.0, 625),
+    ("cifar100", "momentum"): (0.1, 0.0, 500),
+}
 
 
 @cache
@@ -47,14 +53,15 @@ def test_a_paper_run_builds_with_its_schedule(key: str) -> None:
     run = unique_runs()[key]
     model = network(str(run.model))
     optimizer = build_optimizer(run.optim, parameter_groups(model))
-    updates = updates_per_epoch(IMAGENET, run.batch_size)
-    plain = run.model.role == "resnet101"  # the encoder of DeepLabV3+, under the classic recipe
-    peak, smoothing = (0.1, 0.0) if plain else (1e-3, 0.1)
-    assert updates == (5004 if plain else 1251)
+    # By data and optimizer: peak rate, smoothing, updates an epoch; SGD on ImageNet is DeepLabV3+'s encoder's.
+    images = {"imagenet": IMAGENET, "cifar100": 50_000}[run.data.name]
+    updates = updates_per_epoch(round(images * run.data.share), run.batch_size)
+    peak, smoothing, expected = RECIPES[run.data.name, run.optim.name]
+    assert updates == round(expected * run.data.share)
     warmup, total = run.optim.warmup_epochs * updates, run.epochs * updates
     assert lr_at(run, optimizer, warmup, updates) == pytest.approx(peak)
     assert lr_at(run, optimizer, total - 1, updates) == pytest.approx(run.optim.min_lr, abs=1e-9)
-    assert (warmup == 0) == plain
+    assert (warmup == 0) == (run.optim.name in ("sgd", "momentum"))
     if warmup:
         assert lr_at(run, optimizer, 0, updates) == pytest.approx(1e-6)
         assert lr_at(run, optimizer, warmup // 2, updates) == pytest.approx((1e-6 + peak) / 2, rel=1e-3)
