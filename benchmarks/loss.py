@@ -5,7 +5,7 @@ The ordinary losses draw nothing; timm's mixed target is made in the step, as ti
 """
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -16,12 +16,13 @@ from torch.nn import functional as F
 
 from benchmarks.measure import Setting, Work, compare
 from benchmarks.rows import Case, faster, timed_case, within
-from lumix import CutMix, LUMixRule, MixedBatch, MixLoss
+from lumix import CrossEntropy, CutMix, Decoupled, LUMixRule, MixedBatch, MixLoss
 
 NAME = "loss"
 TITLE = "LUMix loss, forward and backward"
 PEERS = "Algorithm 1 as printed, timm's mixup_target with SoftTargetCrossEntropy, cross entropy with label smoothing"
 SIZE, SMOOTHING, ETA, R_R, R_S = 1024, 0.1, 1.0, 0.4, 0.1
+MIXED, PUBLIC = "lumix mixed cross entropy", "the public code's arithmetic"
 PRINTED, SOFT, PLAIN = "Algorithm 1 as printed", "timm soft target", "smoothed cross entropy"
 FEW_CLASSES = (
     "with 100 classes the draw of lambda_r from Gammas (0.07 ms), one softmax and the passes over its array (0.11 ms) "
@@ -127,7 +128,38 @@ def same_result(one: Tensor, other: Tensor, logits: Tensor, options: dict[str, A
     torch.testing.assert_close(*gradients, **options)
 
 
+def by_targets(logits: Tensor, batch: MixedBatch) -> Tensor:
+    """DM(CE) with the arithmetic of the public code: dense targets, a masked softmax for each class."""
+    classes = logits.shape[1]
+    own, partner = (F.one_hot(labels, classes).to(logits.dtype) for labels in (batch.labels, batch.partner_labels))
+    weight = batch.own_weight.unsqueeze(1).to(logits.dtype)
+    mixed = -((weight * own + (1 - weight) * partner) * logits.log_softmax(1)).sum(1)
+    lowest = torch.finfo(logits.dtype).min
+    first = -(own * logits.masked_fill(partner.bool(), lowest).log_softmax(1)).sum(1)
+    second = -(partner * logits.masked_fill(own.bool(), lowest).log_softmax(1)).sum(1)
+    return (mixed + ETA * (first + second)).mean()
+
+
+def decoupled(setting: Setting) -> Case:
+    """DM(CE) against the mixed cross entropy by index, at most 1.6 times it, and the public arithmetic."""
+    task = Task.make(1000, setting.device)
+    shown = task.batch.own_weight.clamp(0.01, 0.99)  # the public code takes every sample as mixed
+    task = Task(task.logits, replace(task.batch, own_weight=shown))
+    loss, mixed = MixLoss(terms=(CrossEntropy(), Decoupled(ETA))), MixLoss()
+    options = {"rtol": 2e-6, "atol": 1e-8}
+    same_result(loss(task.logits, task.batch), by_targets(task.logits, task.batch), task.logits, options)
+
+    def step(of: Callable[[Tensor, MixedBatch], Tensor]) -> Work:
+        return lambda: torch.autograd.grad(of(task.logits, task.batch), task.logits)
+
+    works = {"lumix DM(CE)": step(loss), MIXED: step(mixed), PUBLIC: step(by_targets)}
+    timings = compare(works, setting)
+    goals = [within(timings, MIXED, 1.6, "lumix DM(CE)"), faster(timings, PUBLIC, None, "lumix DM(CE)")]
+    return timed_case(f"DM(CE), logits {SIZE} x 1000, float32", timings, goals)
+
+
 def cases(setting: Setting) -> Iterator[Case]:
+    yield decoupled(setting)
     for classes in (1000, 100):
         check_equal(classes, setting.device, lumix_loss())
         timings = compare(steps(Task.make(classes, setting.device), setting.device), setting)

@@ -64,6 +64,12 @@ FIGURES = {
         "the number of patches shuffled: mean and standard deviation over seeds. Grey: the paper’s numbers, which are "
         "of ImageNet and which it has for the least attended patches by mass and for shuffling only.",
     ),
+    "decoupled_path": (
+        "Decoupled Mixup: another path, the same end (Propositions 1 and 2)",
+        "Gradient descent on free logits of ten classes for an image mixed with λ = 0.7. Left: the decoupled term "
+        "gathers the mass of both classes in fewer updates. Right: with mixed cross entropy in the sum every η ends at λ; the "
+        "decoupled term alone keeps both classes equal. Computed, not trained: no data, no seeds.",
+    ),
     "robustness_sheet": (
         "Dropped and shuffled test images (Tables 9 and 7)",
         "The first test images, as they are, with random patches set to zero (crossed out), and shuffled on each grid "
@@ -82,6 +88,7 @@ UNDER = {
     "occlusion_curves": "lumix_table09_occlusion",
     "lambda_laws": "lumix_table10_laws",
     "training_curves": "lumix_controls",
+    "decoupled_path": "dm_table04_losses",
 }
 PAPERS = {"I": "LUMix (Sun et al. 2022)", "D": "Decoupled Mixup (Liu et al. 2022)"}  # by the letter of their numbers
 REGISTER_LINE = re.compile(r"^\| ([ID]-\d+[a-z]?) \|(.*)\|\s*$")
