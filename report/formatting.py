@@ -14,6 +14,9 @@ DATA_NAMES = {
     "cifar100": "CIFAR-100",
     "tiny_imagenet": "Tiny-ImageNet",
     "imagenet": "ImageNet-1k",
+    "cub200": "CUB-200-2011",
+    "aircraft": "FGVC-Aircraft",
+    "cars": "Stanford Cars",
 }
 STATISTICS = {"last": "last epoch", "best": "best epoch", "median_last": "median of the last epochs"}
 FAMILIES = {"deit": "DeiT", "swin": "Swin", "xcit": "XCiT", "convnext": "ConvNeXt", "resnet": "ResNet"}
