@@ -14,6 +14,9 @@ DATA_NAMES = {
     "cifar100": "CIFAR-100",
     "tiny_imagenet": "Tiny-ImageNet",
     "imagenet": "ImageNet-1k",
+    "cub200": "CUB-200-2011",
+    "aircraft": "FGVC-Aircraft",
+    "cars": "Stanford Cars",
 }
 # What a paper's cells were measured on, where that is not ImageNet-1k.
 PAPER_DATA = {

@@ -14,7 +14,8 @@ from lumix.catalogue import Spec, get_part
 from lumix.checks import check_number
 from lumix.train.records import Config, one_of, within
 
-DATA_SETS = ("digits", "shapes", "cifar100", "tiny_imagenet", "imagenet")
+FINE_GRAINED = ("cub200", "aircraft", "cars")
+DATA_SETS = ("digits", "shapes", "cifar100", "tiny_imagenet", "imagenet", *FINE_GRAINED)
 
 
 @dataclass(frozen=True)

@@ -78,7 +78,7 @@ def updates_per_epoch(images: int, batch_size: int, processes: int = 1) -> int:
 
 
 class FolderFeed:
-    """ImageNet from class folders: decoded and augmented by worker processes, each image by its own seed.
+    """ImageNet or a fine-grained set from files: decoded and augmented by worker processes, each image by its own seed.
 
     With pipeline "fast" the workers only decode and crop, and training batches are augmented on the device.
     """

@@ -1,4 +1,4 @@
-"""ImageNet from class folders: timm's transforms, reproducible augmentation in worker processes, resumable sampling."""
+"""ImageNet and fine-grained sets from files: timm's transforms, reproducible workers, resumable sampling."""
 
 import hashlib
 import random
@@ -6,7 +6,7 @@ import signal
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import torch
@@ -14,13 +14,14 @@ from timm.data import create_transform
 from timm.data.auto_augment import RandAugment
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
-from torchvision.datasets import ImageFolder
-from torchvision.transforms import Compose
+from torchvision.datasets import FGVCAircraft, ImageFolder, StanfordCars
+from torchvision.transforms import Compose, InterpolationMode, Resize
 
-from lumix.train.config import Data
+from lumix.train.config import FINE_GRAINED, Data
 from lumix.train.device_augment import DeviceAugmentation
 from lumix.train.fast import CropReader, read_image
 from lumix.train.files import data_root
+from lumix.train.fine_grained import Birds, fine_grained
 from lumix.train.rng import epoch_order, stream_seed
 
 LevelFunction = Callable[[float, dict[str, Any]], tuple[int]]
@@ -30,7 +31,9 @@ Address = tuple[int, int, int]  # epoch, position in the epoch's order, index of
 class ClassFolders(ImageFolder):
     """torchvision's ImageFolder; an unreadable image is a ValueError that names the file."""
 
-    def __init__(self, root: Path, transform: Compose | None = None, loader: Callable[[str], Any] = read_image) -> None:
+    def __init__(
+        self, root: Path, transform: Callable[[Any], Any] | None = None, loader: Callable[[str], Any] = read_image
+    ) -> None:
         try:
             super().__init__(str(root), transform=transform, loader=loader)
         except OSError as error:
@@ -39,27 +42,47 @@ class ClassFolders(ImageFolder):
             ) from error
 
 
-def image_folder(data: Data, split: str) -> ClassFolders:
-    """ImageNet's `split` ("train" or "val") under the data root, as (image, label).
+FileSet: TypeAlias = ClassFolders | Birds | FGVCAircraft | StanfordCars
 
-    Expects `imagenet/train/<wnid>/*.JPEG` and `imagenet/val/<wnid>/*.JPEG`. Training images go through random resized
-    crop, flip, RandAugment, normalisation and erasing as `data` says; test images through resize and centre crop. They
-    are normalised float32 [3, S, S], except training images of pipeline "fast": those are uint8 crops [S, S, 3], and
-    `device_augmentation` does the rest.
+
+def file_set(
+    name: str, split: str, transform: Callable[[Any], Any] | None = None, loader: Callable[[str], Any] = read_image
+) -> FileSet:
+    """The split ("train" or "val") of a set of files under the data root, as (image, label), with its `classes`.
 
     Raises:
-        ValueError: for a missing folder; for "fast" without OpenCV.
+        ValueError: where it is missing, naming its folder and LUMIX_DATA.
     """
-    root = data_root() / "imagenet" / split
+    if name in FINE_GRAINED:
+        return fine_grained(name, split, transform, loader)
+    return ClassFolders(data_root() / name / split, transform, loader)
+
+
+def image_folder(data: Data, split: str) -> FileSet:
+    """The `split` ("train" or "val") of ImageNet or a fine-grained set under the data root, as (image, label).
+
+    Expects `imagenet/train/<wnid>/*.JPEG` and `imagenet/val/<wnid>/*.JPEG`, or a layout of `fine_grained`. Training
+    images go through random resized crop, flip, RandAugment, normalisation and erasing as `data` says; test images
+    through resize and centre crop. They are normalised float32 [3, S, S], except training images of pipeline "fast":
+    those are uint8 crops [S, S, 3], and `device_augmentation` does the rest.
+
+    Raises:
+        ValueError: for a missing folder; for "fast" without OpenCV or with a fine-grained set.
+    """
     if split == "val":
+<<<<<<< HEAD
         transform = create_transform(
             data.test_size or data.image_size, interpolation="bicubic", crop_pct=data.test_crop
         )
         return ClassFolders(root, transform)
+=======
+        transform = create_transform(data.image_size, interpolation="bicubic", crop_pct=data.test_crop)
+        return file_set(data.name, split, transform)
+>>>>>>> h/data
     transform = train_transform(data)
     if data.pipeline == "fast":
-        return ClassFolders(root, loader=CropReader.like(transform.transforms[0]))
-    return ClassFolders(root, transform)
+        return file_set(data.name, split, loader=CropReader.like(transform.transforms[0]))
+    return file_set(data.name, split, transform)
 
 
 def first_share(n: int, share: float) -> tuple[list[int], str]:
@@ -82,9 +105,14 @@ def device_augmentation(data: Data) -> DeviceAugmentation:
 
 
 def train_transform(data: Data) -> Compose:
-    """timm's training transform of `data`: PIL image to normalised float32 [3, S, S]."""
+    """timm's training transform of `data`: PIL image to normalised float32 [3, S, S].
+
+    Fine-grained images are resized before the crop, their shorter side to 8/7 of S, as their recipes have it.
+    """
     if not data.crop_scale:
         raise ValueError("Data.crop_scale must be above 0 for images of many sizes: 0.08 is ImageNet's")
+    if data.pipeline == "fast" and data.name in FINE_GRAINED:
+        raise ValueError(f"Data.pipeline 'fast' cannot resize {data.name} before the crop: use 'paper'")
     transform = create_transform(
         data.image_size,
         is_training=True,
@@ -101,6 +129,8 @@ def train_transform(data: Data) -> Compose:
             for operation in step.ops:
                 if operation.name.startswith("Posterize"):  # asks for 0 bits at full strength, which Pillow 13 refuses
                     operation.level_fn = partial(_at_least_one_bit, operation.level_fn)
+    if data.name in FINE_GRAINED:
+        transform.transforms.insert(0, Resize(data.image_size * 256 // 224, InterpolationMode.BICUBIC))
     return transform
 
 

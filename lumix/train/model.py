@@ -66,7 +66,8 @@ def with_published_weights(name: str, **arguments: Any) -> nn.Module:
     Raises:
         RunError: where there are no such weights, they cannot be fetched, or they do not fit the arguments.
     """
-    if not timm.is_model_pretrained(name.split(".")[0]):
+    entry_point = name.split(".")[0]
+    if timm.is_model(entry_point) and not timm.is_model_pretrained(entry_point):
         raise RunError(f"timm {timm.__version__} has no published weights of {name}: name a model that has some")
     try:
         return timm.create_model(name, pretrained=True, **arguments)

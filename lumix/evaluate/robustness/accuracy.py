@@ -12,8 +12,7 @@ from torch.utils.data import Subset
 
 from lumix.evaluate.images import Card, Device, batches, robustness_transform, test_images
 from lumix.train.data import is_resident
-from lumix.train.files import data_root
-from lumix.train.folder import ClassFolders
+from lumix.train.folder import file_set
 from lumix.train.rng import stream_seed
 
 DRAWS = ("per_batch", "per_image")
@@ -24,14 +23,14 @@ def pixel_batches(
 ) -> Iterator[tuple[int, Tensor, Tensor]]:
     """The batches of the test set: place of the batch, images [B, C, S, S] in [0, 1], labels [B] int64.
 
-    The images come in the order of the set, or shuffled once by a seed. Sets in memory come as they are, ImageNet's
-    `val` folder through P-rob.
+    The images come in the order of the set, or shuffled once by a seed. Sets in memory come as they are, those
+    read from files through P-rob.
     """
     resident = test_images(card) if is_resident(card["data"]) else None
     dataset: Any = resident
     if resident is None:
         unnormalised = robustness_transform(card["image_size"], (0.0,) * 3, (1.0,) * 3)
-        dataset = ClassFolders(data_root() / card["data"] / "val", unnormalised)
+        dataset = file_set(card["data"], "val", unnormalised)
     if not len(dataset):
         raise ValueError(f"the test set of {card['data']} holds no images: put them under the data root")
     order = torch.arange(len(dataset))

@@ -1,0 +1,106 @@
+"""Fine-grained sets: each published layout is read back, resized before its crop, and named where it is missing."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import scipy.io
+import torch
+from engine import small_run
+from PIL import Image
+
+from lumix.train.config import FINE_GRAINED, Data, Execution
+from lumix.train.feed import FolderFeed
+from lumix.train.folder import file_set, image_folder, train_transform
+from lumix.train.process import Process
+
+LABELS = {"train": [0, 0, 1, 1, 2, 2], "val": [0, 1, 2]}  # of every copy here; grey 40 x label tells the class
+
+
+def picture(path: Path, label: int) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(np.full((40, 60, 3), 40 * label, dtype=np.uint8)).save(path)
+
+
+def write(path: Path, lines: list[str]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("".join(f"{line}\n" for line in lines))
+
+
+def cub200(root: Path) -> None:
+    folder, rows = root / "CUB_200_2011", []
+    for split, labels in LABELS.items():
+        rows += [(f"{label + 1:03}.Bird_{label}/{split}_{i}.jpg", label, split) for i, label in enumerate(labels)]
+    for path, label, _ in rows:
+        picture(folder / "images" / path, label)
+    write(folder / "images.txt", [f"{i} {path}" for i, (path, _, _) in enumerate(rows, 1)])
+    write(folder / "image_class_labels.txt", [f"{i} {label + 1}" for i, (_, label, _) in enumerate(rows, 1)])
+    write(folder / "train_test_split.txt", [f"{i} {int(split == 'train')}" for i, (_, _, split) in enumerate(rows, 1)])
+
+
+def aircraft(root: Path) -> None:
+    data = root / "fgvc-aircraft-2013b" / "data"
+    write(data / "variants.txt", ["Boeing 0", "Boeing 1", "Boeing 2"])
+    for (split, labels), name in zip(LABELS.items(), ("trainval", "test"), strict=True):
+        write(data / f"images_variant_{name}.txt", [f"{split}{i} Boeing {label}" for i, label in enumerate(labels)])
+        for i, label in enumerate(labels):
+            picture(data / "images" / f"{split}{i}.jpg", label)
+
+
+def cars(root: Path) -> None:
+    folder = root / "stanford_cars"
+    (folder / "devkit").mkdir(parents=True)
+    names = np.array(["Car 0", "Car 1", "Car 2"], dtype=object)
+    scipy.io.savemat(folder / "devkit" / "cars_meta.mat", {"class_names": names})
+    files = (folder / "devkit" / "cars_train_annos.mat", folder / "cars_test_annos_withlabels.mat")
+    for (split, labels), part, path in zip(LABELS.items(), ("cars_train", "cars_test"), files, strict=True):
+        rows = [(f"{split}{i}.jpg", label + 1) for i, label in enumerate(labels)]
+        annotations = np.array(rows, dtype=[("fname", object), ("class", np.uint8)])
+        scipy.io.savemat(path, {"annotations": annotations})
+        for i, label in enumerate(labels):
+            picture(folder / part / f"{split}{i}.jpg", label)
+
+
+@pytest.fixture(params=FINE_GRAINED)
+def name(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """The name of a set, of which a copy of three classes lies under the data root."""
+    {"cub200": cub200, "aircraft": aircraft, "cars": cars}[request.param](tmp_path)
+    monkeypatch.setenv("LUMIX_DATA", str(tmp_path))
+    return str(request.param)
+
+
+@pytest.mark.parametrize("split", LABELS)
+def test_a_layout_is_read_back(name: str, split: str) -> None:
+    files = file_set(name, split)
+    assert (len(files), len(files.classes)) == (len(LABELS[split]), 3)
+    assert [files[i][1] for i in range(len(files))] == LABELS[split]
+    greys = [np.asarray(files[i][0]).mean() for i in range(len(files))]
+    np.testing.assert_allclose(greys, [40 * label for label in LABELS[split]], atol=2)
+
+
+def test_it_trains_by_batches_of_whole_labels(name: str) -> None:
+    data = Data(name, 28, flip=True, crop_scale=0.5, test_crop=0.875)
+    feed = FolderFeed(small_run(data=data, batch_size=3), 0, Process(0, 1, torch.device("cpu")), Execution(workers=0))
+    batches = [*feed.train(0, 0), *feed.test()]
+    assert feed.num_classes == 3
+    assert [images.shape for images, _ in batches] == [(3, 3, 28, 28)] * 3
+    assert all(labels.dtype == torch.int64 for _, labels in batches)
+
+
+def test_training_images_are_resized_before_the_crop(name: str) -> None:
+    transform = train_transform(Data(name, 224, flip=True, crop_scale=0.5))
+    names = [type(step).__name__ for step in transform.transforms]
+    assert names[:3] == ["Resize", "RandomResizedCropAndInterpolation", "RandomHorizontalFlip"]
+    assert transform.transforms[0](Image.new("RGB", (600, 400))).size == (384, 256)
+    assert transform.transforms[1].scale == (0.5, 1.0)
+    with pytest.raises(ValueError, match=f"Data.pipeline 'fast' cannot resize {name} before the crop"):
+        image_folder(Data(name, 224, crop_scale=0.5, pipeline="fast"), "train")
+
+
+@pytest.mark.parametrize(
+    ("absent", "folder"), [("cub200", "CUB_200_2011"), ("aircraft", "fgvc-aircraft-2013b"), ("cars", "stanford_cars")]
+)
+def test_a_missing_set_is_named(absent: str, folder: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LUMIX_DATA", str(tmp_path))
+    with pytest.raises(ValueError, match=f"{tmp_path / folder} does not hold {absent} .*set LUMIX_DATA"):
+        image_folder(Data(absent, 224), "val")
