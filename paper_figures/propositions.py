@@ -64,6 +64,6 @@ def propositions() -> Figure:
     _draw(right, found, UPDATES, ratio=True)
     right.axhline(WEIGHT, color=style.PAPER, linewidth=1)
     right.annotate(f"λ = {WEIGHT:g}", (UPDATES, WEIGHT), ha="right", va="bottom", color=style.PAPER)
-    right.set_title("Share of the own class: the end is λ with MCE in the sum")
+    right.set_title("Share of the own class: the end is λ")
     right.set_ylabel("p(own) / (p(own) + p(partner))")
     return figure

@@ -67,8 +67,8 @@ FIGURES = {
     "decoupled_path": (
         "Decoupled Mixup: another path, the same end (Propositions 1 and 2)",
         "Gradient descent on free logits of ten classes for an image mixed with λ = 0.7. Left: the decoupled term "
-        "gathers the mass of both classes in fewer updates. Right: with mixed cross entropy in the sum every η ends at λ; the "
-        "decoupled term alone keeps both classes equal. Computed, not trained: no data, no seeds.",
+        "gathers the mass of both classes in fewer updates. Right: with mixed cross entropy in the sum every η ends "
+        "at λ; the decoupled term alone keeps both classes equal. Computed, not trained: no data, no seeds.",
     ),
     "robustness_sheet": (
         "Dropped and shuffled test images (Tables 9 and 7)",

@@ -64,7 +64,7 @@ CLAIMS = (
     ),
     Claim(
         "dm-limited-vanilla",
-        "With 15 % of the labels Mixup with DM(CE) beats training without mixing (42.48 to 44.39), unlike with MCE",
+        "With 15 % of the labels Mixup with DM(CE) beats training without mixing (42.48 to 44.39)",
         "Table A8",
         ("D-18",),
         Greater((("mixup_15", "dm_ce"),), (("vanilla_15", "mce"),)),

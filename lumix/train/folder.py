@@ -70,15 +70,9 @@ def image_folder(data: Data, split: str) -> FileSet:
         ValueError: for a missing folder; for "fast" without OpenCV or with a fine-grained set.
     """
     if split == "val":
-<<<<<<< HEAD
-        transform = create_transform(
-            data.test_size or data.image_size, interpolation="bicubic", crop_pct=data.test_crop
-        )
-        return ClassFolders(root, transform)
-=======
-        transform = create_transform(data.image_size, interpolation="bicubic", crop_pct=data.test_crop)
+        size = data.test_size or data.image_size
+        transform = create_transform(size, interpolation="bicubic", crop_pct=data.test_crop)
         return file_set(data.name, split, transform)
->>>>>>> h/data
     transform = train_transform(data)
     if data.pipeline == "fast":
         return file_set(data.name, split, loader=CropReader.like(transform.transforms[0]))
