@@ -13,6 +13,7 @@ from lumix.train.config import Mix, Run
 # losses it is 0.2 for static and 2 for dynamic methods (D-10).
 ALPHA = {
     "cifar100": {"mixup": 1.0, "cutmix": 0.2, "saliencymix": 0.2, "puzzlemix": 1.0},
+    "pytorch": {"mixup": 0.2, "cutmix": 1.0, "saliencymix": 1.0, "puzzlemix": 1.0},
     "rsb_a3": {"mixup": 0.2, "cutmix": 0.2, "saliencymix": 0.2, "puzzlemix": 1.0},
 }
 STATIC_ALPHA, DYNAMIC_ALPHA = 0.2, 2.0
@@ -62,11 +63,13 @@ MBCE_TWO = LossColumn("mbce_two", "MBCE (two)", lambda run, _: rescaled(run, **T
 DM_BCE = LossColumn("dm_bce", "DM(BCE)", lambda run, _: rescaled(run), own_alpha=True)
 
 
-def method(name: str, setting: str, loss: LossColumn) -> Method:
-    """The mixer of that name under a loss, with alpha and eta as the paper sets them in `setting`."""
+def method(name: str, setting: str, role: str, loss: LossColumn) -> Method:
+    """The mixer of that name under a loss, with alpha and eta as the paper sets them for `role` in `setting`."""
     dynamic = name in DYNAMIC
     own_alpha = DYNAMIC_ALPHA if dynamic else STATIC_ALPHA
     alpha = own_alpha if loss.own_alpha else ALPHA[setting][name]
+    if (setting, role) == ("pytorch", "resnet18") and not dynamic:
+        alpha = STATIC_ALPHA  # the toolbox's exception for the smallest net
     return partial(_under, name=name, alpha=alpha, loss=loss, eta=DYNAMIC_ETA if dynamic else STATIC_ETA)
 
 
@@ -87,15 +90,17 @@ def row(
     losses: Iterable[LossColumn],
     ours: bool = False,
     share: float = 1.0,
+    model: str = "",
 ) -> Row:
-    """A method under several losses; `share` of the training images, which its id and a label then name."""
+    """A method under several losses; its id and a label name the `share` of the training images or the `model`."""
     percent = f"{100 * share:g}"
     labels = {"method": TITLES.get(name, NOT_YET.get(name, name))} | ({"share": f"{percent} %"} if share < 1 else {})
-    id = f"{name}_{percent}" if share < 1 else name
+    labels |= {"model": model} if model else {}
+    id = f"{name}_{percent}" if share < 1 else f"{name}_{role}" if model else name
     if name in NOT_YET:
         return Row(id, labels, {}, ours, unavailable=WHY_NOT_YET)
     base = scale.base(setting, role)
     if share < 1:
         base = base.replace(data=base.data.replace(share=share, train_size=0))
-    runs = {loss.id: method(name, setting, loss)(base) for loss in losses}
+    runs = {loss.id: method(name, setting, role, loss)(base) for loss in losses}
     return Row(id, labels, runs, ours)

@@ -95,6 +95,12 @@ def xcit(role: str, name: str, drop_path_rate: float, eta: float) -> Run:
 # ------------------------------------------------------------------------------------------------- Decoupled Mixup
 
 
+def pytorch_style(role: str, name: str) -> Run:
+    """100 epochs of SGD with plain momentum at 0.1, batch 256, cosine to 0, crop and flip (D-14)."""
+    run = plain_resnet(role, name)
+    return run.replace(optim=run.optim.replace(name="momentum"))
+
+
 def rsb_a3(role: str, name: str) -> Run:
     """RSB A3: LAMB, RandAugment 6, 100 epochs of batch 2048, trained at 160 and tested at 224 pixels (D-12)."""
     data = Data(

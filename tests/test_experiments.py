@@ -53,6 +53,7 @@ def bench_scale(seeds: int, headline_seeds: int, unavailable: dict[str, str]) ->
         ),
         "adversarial": Setting(stand_in, "", {"natural": Evaluation("natural_adversarial")}),
         "cifar100": Setting(plain),
+        "pytorch": Setting(plain),
         "rsb_a3": Setting(plain),
     }
     return Scale(

@@ -20,6 +20,7 @@ IMAGENET = 1_281_167
 RECIPES = {
     ("imagenet", "adamw"): (1e-3, 0.1, 1251),
     ("imagenet", "sgd"): (0.1, 0.0, 5004),
+    ("imagenet", "momentum"): (0.1, 0.0, 5004),
     ("imagenet", "lamb"): (8e-3, 0.0, 625),
     ("cifar100", "momentum"): (0.1, 0.0, 500),
 }

@@ -76,6 +76,7 @@ MODELS: dict[str, tuple[str, dict[str, Any]]] = {
     "xcit_l": ("xcit_large_24_p16_224", _xcit(256, 12, 8, 1e-5)),
     "resnet50": ("resnet18", {"cifar_stem": True}),
     "resnet18": ("resnet18", {"cifar_stem": True}),
+    "resnet34": ("resnet34", {"cifar_stem": True}),
 }
 
 
@@ -136,6 +137,7 @@ IMAGES_PER_SECOND = {
     "xcit_l": 10_000,
     "resnet50": 25_000,
     "resnet18": 25_000,
+    "resnet34": 14_000,
 }
 
 
@@ -180,6 +182,11 @@ SETTINGS = {
         plain_run,
         "CIFAR-100 at 32 pixels or the stated share of its training images, ResNet-18 with the CIFAR stem, the paper's "
         "recipe with 200 epochs in place of 800, one GPU.",
+    ),
+    "pytorch": Setting(
+        lambda role: plain_run(role).replace(epochs=100),
+        "CIFAR-100 at 32 pixels, ResNet-18 and -34 and a ResNet-18 for ResNet-50, 100 epochs of SGD, one GPU. Not "
+        "ImageNet.",
     ),
     "rsb_a3": Setting(
         rsb_run,

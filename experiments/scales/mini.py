@@ -75,6 +75,7 @@ MODELS: dict[str, Model] = {
         Model("xcit_m", "xcit_medium_24_p16_224", _xcit(24, 1), init="small"),
         Model("xcit_l", "xcit_large_24_p16_224", _xcit(32, 2), init="small"),
         Model("resnet50", "resnet50", {"channels": [4, 8, 16, 32], "layers": [1, 1, 1, 1]}),
+        Model("resnet34", "resnet34", {"channels": [8, 16, 24, 32], "layers": [1, 1, 2, 1], "cifar_stem": True}),
         Model("resnet18", "resnet18", {"channels": [8, 16, 24, 32], "layers": [1, 1, 1, 1], "cifar_stem": True}),
     )
 }
@@ -152,6 +153,7 @@ MILLISECONDS = {
     "xcit_l": 0.45,
     "resnet50": 0.36,
     "resnet18": 0.36,
+    "resnet34": 0.4,
 }
 
 
@@ -199,6 +201,11 @@ SETTINGS = {
         plain_run,
         "scikit-learn's 8x8 digits, 300 of them or the stated share of 1000, a tiny ResNet-18 under the CIFAR recipe "
         "with 40 epochs, one CPU thread. This exercises the mechanics and says nothing about CIFAR-100.",
+    ),
+    "pytorch": Setting(
+        plain_run,
+        f"{TRAIN_SIZE} training images of scikit-learn's 8x8 digits, tiny ResNets under SGD with 40 epochs, one CPU "
+        "thread. This exercises the mechanics and says nothing about ImageNet.",
     ),
     "rsb_a3": Setting(
         rsb_run,

@@ -46,6 +46,8 @@ A100_HOURS = {
 # Recipes of Decoupled Mixup by data and optimizer: RSB A3 of a ResNet-50 at 160 pixels; 800 epochs of CIFAR-100 on a
 # ResNet-18, of which a share of the images takes its share.
 DM_HOURS = {("imagenet", "lamb"): 10.5, ("cifar100", "momentum"): 1.4}
+# The plain recipe's, by role.
+PLAIN_HOURS = {"resnet18": 6.7, "resnet34": 11.4, "resnet50": 19.1}
 # Time of a step as a multiple of CutMix's. Saliency, Puzzle-Mix: the paper's own speeds on DeiT-S (Table 6). Attentive:
 # a ResNet-50 forward pass at 224 pixels beside three of DeiT-S or ResNet-50. All others cost nothing on top.
 METHOD_FACTOR = {"saliencymix": 1.03, "puzzlemix": 2.4, "attentivecutmix": 1.3}
@@ -78,6 +80,11 @@ def cifar_run(role: str) -> Run:
     return recipes.cifar100(role, role)
 
 
+def pytorch_run(role: str) -> Run:
+    """The plain recipe of a role."""
+    return recipes.pytorch_style(role, role)
+
+
 SEGMENTER = Recipe("pascal_context", precision="bfloat16")
 DEEPLAB = SEGMENTER.replace(decoder="deeplabv3plus", iterations=40_000, lr=4e-3, min_lr=1e-4, weight_decay=1e-4)
 DINO = "vit_small_patch16_224.dino"
@@ -93,6 +100,9 @@ SETTINGS = {
         cifar_run,
         "CIFAR-100 at 32 pixels or the stated share of its training images, ResNet-18 with the CIFAR stem, 800 epochs "
         "of SGD.",
+    ),
+    "pytorch": Setting(
+        pytorch_run, "ImageNet-1k at 224 pixels, ResNets under 100 epochs of SGD at batch 256, crop and flip, 8 A100."
     ),
     "rsb_a3": Setting(
         rsb_run,
@@ -131,7 +141,9 @@ SETTINGS = {
 def hours(run: Run) -> float:
     """A100-hours of one seed, by the dearest of its mixers."""
     recipe = DM_HOURS.get((run.data.name, run.optim.name))
-    hours = A100_HOURS[run.model.role] if recipe is None else recipe * run.data.share
+    plain = (run.data.name, run.optim.name) == ("imagenet", "momentum")
+    of_role = PLAIN_HOURS if plain else A100_HOURS
+    hours = of_role[run.model.role] if recipe is None else recipe * run.data.share
     return hours * max(METHOD_FACTOR.get(name, 1.0) for name in run.mix.names or ("",))
 
 

@@ -1,0 +1,1 @@
+"""Decoupled Mixup Table A3: ResNets under the plain ImageNet recipe."""
