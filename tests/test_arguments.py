@@ -78,7 +78,11 @@ def sentence(error: Any, name: str) -> None:
 @pytest.mark.parametrize("value", NO_NUMBERS, ids=lambda value: type(value).__name__)
 def test_values_of_another_kind_are_refused_by_name(kind, name, value):
     usual = default_of(kind, name)
-    learnt = kind in (lumix.LUMixRule, lumix.Regulariser, lumix.MixLoss) and name in ("eta", "r_r", "r_s")
+    learnt = kind in (lumix.LUMixRule, lumix.Regulariser, lumix.Decoupled, lumix.MixLoss) and name in (
+        "eta",
+        "r_r",
+        "r_s",
+    )
     no_size = (kind, name, value) == (lumix.AttentiveCutMix, "size", None) if value is None else False
     if (learnt and isinstance(value, torch.Tensor)) or no_size or (isinstance(usual, bool) and isinstance(value, bool)):
         build(kind, **{name: value})

@@ -131,6 +131,8 @@ def test_the_tasks_samples_are_all_cut_and_of_two_classes():
 def test_one_row_in_full(monkeypatch):
     monkeypatch.setattr(loss, "SIZE", 64)
     cases = list(loss.cases(SHORT))
+    decoupled = cases.pop(0)
+    assert set(decoupled.values) == {"lumix DM(CE)", loss.MIXED, loss.PUBLIC}
     assert [case.title for case in cases] == ["logits 64 x 1000, float32", "logits 64 x 100, float32"]
     for case in cases:
         assert set(case.values) == {"lumix", "lumix without LUMix", loss.PRINTED, loss.SOFT, loss.PLAIN}
