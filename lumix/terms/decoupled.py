@@ -43,12 +43,13 @@ class Decoupled:
         return (self.weights(batch, own_weight) * pair).sum(dim=0)
 
     def weights(self, batch: MixedBatch, own_weight: Tensor) -> Tensor:
-        """Factor [2, B] of -log phi of the own and of the partner class, without gradient."""
-        label_weights = torch.stack([own_weight, 1 - own_weight]).detach()
-        factors = self.eta * label_weights**self.exponent
+        """Factor [2, B], or [B] where it is that of both, of -log phi of the own and of the partner class, detached."""
+        shown = (batch.own_weight >= self.VISIBLE) & (batch.own_weight <= 1 - self.VISIBLE)
+        factors = self.eta * (shown & (batch.labels != batch.partner_labels))
+        if self.exponent:
+            factors = factors * torch.stack([own_weight, 1 - own_weight]).detach() ** self.exponent
         if self.terms != "both":
             own_is_less = own_weight.detach() < 0.5
             chosen = own_is_less if self.terms == "less" else ~own_is_less
             factors = factors * torch.stack([chosen, ~chosen])
-        shown = (batch.own_weight >= self.VISIBLE) & (batch.own_weight <= 1 - self.VISIBLE)
-        return factors * (shown & (batch.labels != batch.partner_labels))
+        return factors
