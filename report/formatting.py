@@ -48,7 +48,7 @@ def interval(low: float | None, high: float | None) -> str:
 def measured(cell: Mapping[str, Any]) -> str:
     """92.1 ± 0.8 (n = 8), or why there is no number."""
     if cell["status"] != "done" or cell["mean"] is None:
-        return str(cell["status"])
+        return "not yet" if cell.get("reason", "").startswith("not yet") else str(cell["status"])
     spread = "" if cell["std"] is None else f" ± {number(cell['std'])}"
     return f"{number(cell['mean'])}{spread} (n = {cell['n']})"
 
@@ -58,7 +58,8 @@ def difference(cell: Mapping[str, Any]) -> str:
     found = cell.get("difference")
     if not found or found.get("mean") is None:
         return ""
-    return f"{signed(found['mean'])} {interval(found['low'], found['high']) or '(n = 1, no interval)'}"
+    why = "n = 1, no interval" if found["n"] == 1 else "equal in every seed"
+    return f"{signed(found['mean'])} {interval(found['low'], found['high']) or f'({why})'}"
 
 
 def paper_difference(cell: Mapping[str, Any]) -> str:
