@@ -32,6 +32,10 @@ FEW_CLASSES = (
 ORDINARY = (
     "at 100 classes the check for labels that are to be ignored, which timm does not make, is a twentieth of the step"
 )
+TWO_CLASSES = (
+    "the logits are copied without the pair before their softmax; the rest is some sixty operations on 1 024 numbers, "
+    "there and back"
+)
 MANY_CLASSES = "one softmax takes a third of the step, and no gradient can do without"
 
 
@@ -154,7 +158,10 @@ def decoupled(setting: Setting) -> Case:
 
     works = {"lumix DM(CE)": step(loss), MIXED: step(mixed), PUBLIC: step(by_targets)}
     timings = compare(works, setting)
-    goals = [within(timings, MIXED, 1.6, "lumix DM(CE)"), faster(timings, PUBLIC, None, "lumix DM(CE)")]
+    goals = [
+        within(timings, MIXED, 1.6, "lumix DM(CE)", why=TWO_CLASSES),
+        faster(timings, PUBLIC, None, "lumix DM(CE)"),
+    ]
     return timed_case(f"DM(CE), logits {SIZE} x 1000, float32", timings, goals)
 
 
