@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import partial
 
+from experiments.methods import puzzle
 from experiments.scale import Scale
 from experiments.table import Column, Method, Row
 from lumix.catalogue import Spec
@@ -26,9 +27,13 @@ WHY_NOT_YET = "not yet: mixers that learn are to come"
 
 def mixed(run: Run, name: str, alpha: float) -> Run:
     """The run with every batch mixed by one mixer, partners by a random permutation."""
-    small = 32 <= run.data.image_size <= 64  # transport moves cells of 4 pixels there, as on CIFAR
-    changes = {"transport_size": 4} if name == "puzzlemix" and small else {}
-    return run.replace(mix=Mix(choices=((Spec(name, alpha=alpha, **changes), 1.0),), pairing="permutation"))
+    mixer = puzzle(run, alpha) if name == "puzzlemix" else Spec(name, alpha=alpha)
+    return run.replace(mix=Mix(choices=((mixer, 1.0),), pairing="permutation"))
+
+
+def limited(run: Run, share: float) -> Run:
+    """The run on a share of all training images."""
+    return run.replace(data=run.data.replace(share=share, train_size=0))
 
 
 def decoupled(run: Run, eta: float) -> Run:
@@ -101,6 +106,6 @@ def row(
         return Row(id, labels, {}, ours, unavailable=WHY_NOT_YET)
     base = scale.base(setting, role)
     if share < 1:
-        base = base.replace(data=base.data.replace(share=share, train_size=0))
+        base = limited(base, share)
     runs = {loss.id: method(name, setting, role, loss)(base) for loss in losses}
     return Row(id, labels, runs, ours)

@@ -106,10 +106,15 @@ def in_place_of_cutmix(run: Run, rival: Spec) -> Run:
     return run.replace(mix=run.mix.replace(choices=((MIXUP, 0.5), (rival, 0.5))))
 
 
-def puzzle_mix(run: Run) -> Run:
+def puzzle(run: Run, alpha: float = 1.0) -> Spec:
     """Puzzle-Mix; transport moves cells of 4 pixels on small images, as on CIFAR, and whole blocks on all others."""
     small = 32 <= run.data.image_size <= 64
-    return in_place_of_cutmix(run, Spec("puzzlemix", transport_size=4 if small else -1))
+    return Spec("puzzlemix", alpha=alpha, transport_size=4 if small else -1)
+
+
+def puzzle_mix(run: Run) -> Run:
+    """Puzzle-Mix in CutMix's place."""
+    return in_place_of_cutmix(run, puzzle(run))
 
 
 def attentive_cutmix(run: Run) -> Run:

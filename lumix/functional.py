@@ -148,10 +148,16 @@ def indicator(same: Tensor, reading: str = "or") -> Tensor:
 
 def rest(logits: Tensor, labels: Tensor, partner_labels: Tensor) -> Tensor:
     """log of the sum of exp(z_c) over the classes c outside the pair, [B]: what both classes of DM compete with."""
+    return torch.logsumexp(without_pair(logits, torch.stack([labels, partner_labels])), dim=-1)
+
+
+def without_pair(logits: Tensor, index: Tensor) -> Tensor:
+    """A copy of logits [B, C] with the smallest number at the classes `index` [2, B], in float32 or wider.
+
+    Not -inf, which would make NaN gradients where there is no other class.
+    """
     z = at_least_float32(logits)
-    # The smallest number instead of -inf, which would make NaN gradients where there is no other class.
-    index = torch.stack([labels, partner_labels], dim=-1)
-    return torch.logsumexp(z.scatter(-1, index, torch.finfo(z.dtype).min), dim=-1)
+    return z.scatter(-1, index.t(), torch.finfo(z.dtype).min)
 
 
 def decoupled(logits: Tensor, labels: Tensor, partner_labels: Tensor) -> Tensor:

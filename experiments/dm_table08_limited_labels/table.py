@@ -30,10 +30,9 @@ def build(scale: Scale) -> Table:
 
 
 def _rows(scale: Scale, share: float) -> tuple[Row, ...]:
-    base = scale.base("cifar100", "resnet18")
     percent = f"{100 * share:g}"
     labels = {"method": "Vanilla", "share": f"{percent} %"}
-    plain = base.replace(data=base.data.replace(share=share, train_size=0))
+    plain = decoupled.limited(scale.base("cifar100", "resnet18"), share)
     return (
         Row(f"vanilla_{percent}", labels, {MCE.id: plain}, unavailable="nothing is mixed: there is one loss"),
         *(decoupled.row(scale, name, "cifar100", "resnet18", LOSSES, share=share) for name in METHODS),

@@ -68,23 +68,6 @@ PARAMETERS = {
     "resnet50": 25557032,
     "resnet101": 44549160,
 }
-
-
-def rsb_run(role: str) -> Run:
-    """RSB A3 of a role."""
-    return recipes.rsb_a3(role, role)
-
-
-def cifar_run(role: str) -> Run:
-    """The CIFAR-100 recipe of a role."""
-    return recipes.cifar100(role, role)
-
-
-def pytorch_run(role: str) -> Run:
-    """The plain recipe of a role."""
-    return recipes.pytorch_style(role, role)
-
-
 SEGMENTER = Recipe("pascal_context", precision="bfloat16")
 DEEPLAB = SEGMENTER.replace(decoder="deeplabv3plus", iterations=40_000, lr=4e-3, min_lr=1e-4, weight_decay=1e-4)
 DINO = "vit_small_patch16_224.dino"
@@ -97,15 +80,16 @@ SETTINGS = {
         notes={"attention": "DINO ViT-S/16"},
     ),
     "cifar100": Setting(
-        cifar_run,
+        lambda role: recipes.cifar100(role, role),
         "CIFAR-100 at 32 pixels or the stated share of its training images, ResNet-18 with the CIFAR stem, 800 epochs "
         "of SGD.",
     ),
     "pytorch": Setting(
-        pytorch_run, "ImageNet-1k at 224 pixels, ResNets under 100 epochs of SGD at batch 256, crop and flip, 8 A100."
+        lambda role: recipes.pytorch_style(role, role),
+        "ImageNet-1k at 224 pixels, ResNets under 100 epochs of SGD at batch 256, crop and flip, 8 A100.",
     ),
     "rsb_a3": Setting(
-        rsb_run,
+        lambda role: recipes.rsb_a3(role, role),
         "ImageNet-1k, ResNet-50 under RSB A3 with LAMB, 100 epochs, trained at 160 and tested at 224 pixels, 8 A100.",
     ),
     "objects": Setting(

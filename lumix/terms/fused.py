@@ -15,7 +15,7 @@ from lumix.terms.cross_entropy import CrossEntropy
 from lumix.terms.regulariser import Regulariser
 
 # torch's own compiled backward passes ask the same before they reuse memory.
-_graph_is_kept = torch._C._autograd._get_current_graph_task_keep_graph
+graph_is_kept = torch._C._autograd._get_current_graph_task_keep_graph
 
 
 def fits(terms: tuple[Term, ...]) -> bool:
@@ -82,7 +82,7 @@ class _PairLoss(torch.autograd.Function):
         p = torch.softmax(z, dim=-1)
         # log p = z - normaliser. The largest p is at least 1 / C: its logarithm is exact where those of others are not.
         normaliser = z.amax(dim=-1) - p.amax(dim=-1).log()
-        cross_entropy = (weights * (_take(z, index) - normaliser)).sum(dim=0) * (smoothing - 1)
+        cross_entropy = (weights * (take_pair(z, index) - normaliser)).sum(dim=0) * (smoothing - 1)
         if smoothing:
             cross_entropy = cross_entropy - smoothing * (z.mean(dim=-1) - normaliser)
         ctx.smoothing = smoothing
@@ -90,7 +90,7 @@ class _PairLoss(torch.autograd.Function):
         ctx.save_for_backward(logits, index, weights, penalties, p)
         if penalties is None:
             return cross_entropy
-        regulariser = (penalties * (1 - _take(p, index))).sum(dim=0)
+        regulariser = (penalties * (1 - take_pair(p, index))).sum(dim=0)
         ctx.mark_non_differentiable(cross_entropy, regulariser)
         return cross_entropy + regulariser, cross_entropy, regulariser
 
@@ -99,18 +99,18 @@ class _PairLoss(torch.autograd.Function):
         if upstream is None:
             return (None,) * 5
         logits, index, weights, penalties, p = ctx.saved_tensors
-        may_overwrite = not (torch.is_grad_enabled() or _graph_is_kept())
+        may_overwrite = not (torch.is_grad_enabled() or graph_is_kept())
         if torch.is_grad_enabled():  # a gradient of this gradient is wanted, which the kept p does not have
             p = torch.softmax(functional.at_least_float32(logits), dim=-1)
         smoothing = ctx.smoothing
         on_pair = (smoothing - 1) * weights
         to_weights = to_penalties = None
         if penalties is not None:
-            p_pair = _take(p, index)
+            p_pair = take_pair(p, index)
             on_pair = on_pair - penalties * p_pair
             to_penalties = upstream * (1 - p_pair) if ctx.needs_input_grad[3] else None
         if ctx.needs_input_grad[2]:
-            to_weights = (smoothing - 1) * upstream * _take(functional.log_softmax(logits), index)
+            to_weights = (smoothing - 1) * upstream * take_pair(functional.log_softmax(logits), index)
         on_pair, smoothed = (upstream * on_pair).to(p.dtype), (smoothing * upstream).to(p.dtype)
         total = (smoothed - on_pair.sum(dim=0)).unsqueeze(-1)
         gradient = p.mul_(total) if may_overwrite else p * total
@@ -120,6 +120,6 @@ class _PairLoss(torch.autograd.Function):
         return gradient.to(logits.dtype), None, to_weights, to_penalties, None
 
 
-def _take(values: Tensor, index: Tensor) -> Tensor:
+def take_pair(values: Tensor, index: Tensor) -> Tensor:
     """The entries [2, B] of the rows of `values` [B, C] that `index` [2, B] names."""
     return values.t().gather(0, index)

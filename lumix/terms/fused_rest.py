@@ -14,6 +14,7 @@ from lumix.batch import MixedBatch
 from lumix.terms.base import Term
 from lumix.terms.cross_entropy import CrossEntropy
 from lumix.terms.decoupled import Decoupled
+from lumix.terms.fused import graph_is_kept, take_pair
 from lumix.terms.regulariser import Regulariser
 
 
@@ -58,20 +59,19 @@ class _Rest(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, logits: Tensor, index: Tensor, with_mean: bool) -> tuple[Tensor, Tensor, Tensor | None]:
         z = functional.at_least_float32(logits)
-        others = z.scatter(-1, index.t(), torch.finfo(z.dtype).min)
+        others = functional.without_pair(z, index)
         softmax = torch.softmax(others, dim=-1)
         ctx.save_for_backward(logits, index, softmax)
         # The largest share is at least 1 / C: its logarithm is exact where those of others are not.
         rest = others.amax(dim=-1) - softmax.amax(dim=-1).log()
-        return z.t().gather(0, index), rest, z.mean(dim=-1) if with_mean else None
+        return take_pair(z, index), rest, z.mean(dim=-1) if with_mean else None
 
     @staticmethod
     def backward(ctx: Any, to_pair: Tensor, to_rest: Tensor, to_mean: Tensor | None) -> tuple[Tensor, None, None]:
         logits, index, softmax = ctx.saved_tensors
-        may_overwrite = not (torch.is_grad_enabled() or torch._C._autograd._get_current_graph_task_keep_graph())
+        may_overwrite = not (torch.is_grad_enabled() or graph_is_kept())
         if torch.is_grad_enabled():  # a gradient of this gradient is wanted, which the kept softmax does not have
-            z = functional.at_least_float32(logits)
-            softmax = torch.softmax(z.scatter(-1, index.t(), torch.finfo(z.dtype).min), dim=-1)
+            softmax = torch.softmax(functional.without_pair(logits, index), dim=-1)
         scale = to_rest.unsqueeze(-1)
         gradient = softmax.mul_(scale) if may_overwrite else softmax * scale
         if to_mean is not None:
