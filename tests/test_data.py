@@ -10,7 +10,7 @@ from sklearn.datasets import load_digits  # here, because its import moves the s
 
 from lumix.train.config import Data
 from lumix.train.data import augment, is_resident, load, normalise
-from lumix.train.embedded import SHAPES_MEAN, SHAPES_STD, digits, shapes
+from lumix.train.embedded import FAMILIES, SHAPES_MEAN, SHAPES_STD, digits, shapes
 from lumix.train.imageset import ImageSet, boxes_of, channel_statistics
 from lumix.train.rng import epoch_order, step_generator, stream_seed
 
@@ -138,9 +138,9 @@ def test_shapes_depend_on_the_seed_alone() -> None:
     assert not torch.equal(first.images, other.images)
 
 
-@pytest.mark.parametrize("unseen", [False, True])
-def test_masks_of_shapes_are_the_object(unseen: bool) -> None:
-    scenes = shapes(300, seed=3, unseen=unseen)
+@pytest.mark.parametrize("family", FAMILIES)
+def test_masks_of_shapes_are_the_object(family: str) -> None:
+    scenes = shapes(300, seed=3, family=family)
     assert scenes.masks is not None
     assert scenes.boxes is not None
     assert set(scenes.masks.unique().tolist()) == {0, 1}
@@ -157,7 +157,7 @@ def test_masks_of_shapes_are_the_object(unseen: bool) -> None:
 
 
 def test_shapes_are_balanced_and_the_unseen_classes_are_others() -> None:
-    seen, unseen = shapes(500, seed=0), shapes(500, seed=0, unseen=True)
+    seen, unseen = shapes(500, seed=0), shapes(500, seed=0, family="unseen shapes")
     assert torch.bincount(seen.labels).tolist() == [50] * 10
     assert torch.bincount(unseen.labels).tolist() == [100] * 5
     assert not set(seen.class_names) & set(unseen.class_names)

@@ -49,7 +49,7 @@ def test_stand_ins_are_what_the_reference_gets_wrong_and_is_surest_about() -> No
     assert torch.equal(sets.labels, fresh.labels[wanted])
     assert len(sets.inside) == 800  # of 1000 test scenes in ten balanced classes
     assert len(sets.outside) == 160
-    unknown = shapes(300, seed=stand_ins.UNKNOWN_SEED, unseen=True).images
+    unknown = shapes(300, seed=stand_ins.UNKNOWN_SEED, family="unseen shapes").images
     chosen, every = (
         torch.tensor(stand_ins.logits_of_images(reference, images, CARD, "cpu"))[:, 2:].softmax(1).amax(1)
         for images in (sets.outside, unknown)
@@ -59,7 +59,7 @@ def test_stand_ins_are_what_the_reference_gets_wrong_and_is_surest_about() -> No
 
 def test_fresh_scenes_are_neither_trained_nor_tested_on() -> None:
     known = {image.numpy().tobytes() for seed in (0, 1) for image in shapes(300, seed=seed).images}
-    for images in (shapes(300, seed=stand_ins.NATURAL_SEED), shapes(300, stand_ins.UNKNOWN_SEED, unseen=True)):
+    for images in (shapes(300, seed=stand_ins.NATURAL_SEED), shapes(300, stand_ins.UNKNOWN_SEED, family="unseen shapes")):
         assert not known & {image.numpy().tobytes() for image in images.images}
 
 

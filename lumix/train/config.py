@@ -15,7 +15,7 @@ from lumix.checks import check_number
 from lumix.train.records import Config, one_of, within
 
 FINE_GRAINED = ("cub200", "aircraft", "cars")
-DATA_SETS = ("digits", "shapes", "cifar100", "tiny_imagenet", "imagenet", *FINE_GRAINED)
+DATA_SETS = ("digits", "shapes", "ovals", "moons", "cifar100", "tiny_imagenet", "imagenet", *FINE_GRAINED)
 
 
 @dataclass(frozen=True)

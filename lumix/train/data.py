@@ -15,7 +15,8 @@ from lumix.train.embedded import digits, shapes
 from lumix.train.files import cifar100, data_root, tiny_imagenet
 from lumix.train.imageset import ImageSet
 
-RESIDENT = ("digits", "shapes", "cifar100", "tiny_imagenet")
+DRAWN = ("shapes", "ovals", "moons")  # procedural scenes, by their family of outlines
+RESIDENT = ("digits", *DRAWN, "cifar100", "tiny_imagenet")
 SHAPES_TRAIN, SHAPES_TEST = 2000, 1000
 
 
@@ -72,8 +73,8 @@ def _load(name: str, image_size: int, root: Path) -> tuple[ImageSet, ImageSet]:
 def _read(name: str, root: Path) -> tuple[ImageSet, ImageSet]:
     if name == "digits":
         return digits()
-    if name == "shapes":
-        return shapes(SHAPES_TRAIN, seed=0), shapes(SHAPES_TEST, seed=1)
+    if name in DRAWN:
+        return shapes(SHAPES_TRAIN, seed=0, family=name), shapes(SHAPES_TEST, seed=1, family=name)
     return cifar100(root) if name == "cifar100" else tiny_imagenet(root)
 
 

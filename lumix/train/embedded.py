@@ -70,13 +70,43 @@ UNSEEN_SHAPES: dict[str, Callable[[Array, Array], Array]] = {
 }
 
 
+def _ellipse(x: Array, y: Array, half_height: float) -> Array:
+    return (np.hypot(x / 0.95, y / half_height) - 1) * min(half_height, 0.95)
+
+
+def _crescent(x: Array, y: Array, shift: float) -> Array:
+    return np.maximum(np.hypot(x, y) - 0.9, 0.8 - np.hypot(x - shift, y))
+
+
+def _ring(x: Array, y: Array, half_width: float) -> Array:
+    return np.abs(np.hypot(x, y) - (0.92 - half_width)) - half_width
+
+
+def _variants(
+    functions: dict[str, Callable[[Array, Array, float], Array]], values: tuple[tuple[float, ...], ...]
+) -> dict[str, Callable[[Array, Array], Array]]:
+    """Each outline at each of its values, as "ring 0.1"."""
+    return {
+        f"{name} {value:g}": lambda x, y, function=function, value=value: function(x, y, value)
+        for (name, function), own in zip(functions.items(), values, strict=True)
+        for value in own
+    }
+
+
+# Fine-grained: ten variants of two shapes, told apart by a proportion.
+PROPORTIONS = (0.22, 0.36, 0.52, 0.7, 0.9)
+OVALS = _variants({"bar": lambda x, y, h: _box(x, y, 0.95, h), "ellipse": _ellipse}, (PROPORTIONS, PROPORTIONS))
+MOONS = _variants({"crescent": _crescent, "ring": _ring}, ((0.15, 0.3, 0.45, 0.65, 0.9), (0.1, 0.17, 0.25, 0.34, 0.44)))
+FAMILIES = {"shapes": SHAPES, "unseen shapes": UNSEEN_SHAPES, "ovals": OVALS, "moons": MOONS}
+
+
 def _grid(n: int, size: int) -> tuple[Array, Array]:
     """Pixel centres x and y, each [n, size, size], with the origin in the middle of the image."""
     along = np.arange(size, dtype=np.float32) - (size - 1) / 2
     return np.broadcast_to(along, (n, size, size)), np.broadcast_to(along[:, None], (n, size, size))
 
 
-def _distances(labels: NDArray[np.int64], unseen: bool, rng: np.random.Generator) -> Array:
+def _distances(labels: NDArray[np.int64], family: str, rng: np.random.Generator) -> Array:
     """Signed distance in pixels [N, H, W] from the outline of each object in a random pose."""
     n = len(labels)
     x, y = _grid(n, SHAPES_SIZE)
@@ -88,7 +118,7 @@ def _distances(labels: NDArray[np.int64], unseen: bool, rng: np.random.Generator
     x, y = x - shift[0], y - shift[1]
     x, y = (np.cos(angle) * x + np.sin(angle) * y) / radius, (np.cos(angle) * y - np.sin(angle) * x) / radius
     distance = np.empty_like(x)
-    for label, function in enumerate((UNSEEN_SHAPES if unseen else SHAPES).values()):
+    for label, function in enumerate(FAMILIES[family].values()):
         chosen = labels == label
         distance[chosen] = function(x[chosen], y[chosen])
     return distance * radius
@@ -106,7 +136,7 @@ def _background(n: int, rng: np.random.Generator) -> Array:
     return (colour + clutter[..., None]).astype(np.float32)
 
 
-def shapes(n: int, seed: int, unseen: bool = False) -> ImageSet:
+def shapes(n: int, seed: int, family: str = "shapes") -> ImageSet:
     """`n` scenes [n, 3, 16, 16], one bright object each on dark cluttered ground, with exact masks and boxes.
 
     Object and ground keep their polarity: with random polarity a thousand images teach nothing. Classes are
@@ -115,12 +145,12 @@ def shapes(n: int, seed: int, unseen: bool = False) -> ImageSet:
     Args:
         n: number of scenes.
         seed: decides everything.
-        unseen: draw the five shapes outside the ten trained classes, labelled 0 to 4 among themselves.
+        family: of `FAMILIES`: the ten shapes; five others, labelled 0 to 4 among themselves; or ten variants of two.
     """
-    rng = np.random.default_rng(stream_seed(seed, "unseen shapes" if unseen else "shapes"))
-    names = tuple(UNSEEN_SHAPES if unseen else SHAPES)
+    rng = np.random.default_rng(stream_seed(seed, family))
+    names = tuple(FAMILIES[family])
     labels = rng.permutation(np.arange(n, dtype=np.int64) % len(names))
-    distance = _distances(labels, unseen, rng)
+    distance = _distances(labels, family, rng)
     cover = np.clip(0.5 - distance, 0, 1)[..., None]  # of the pixel by the object: an antialiased outline
     colour = np.array([0.88, 0.74, 0.5]) + rng.uniform(-0.1, 0.1, (n, 1, 1, 3))
     scene = cover * colour + (1 - cover) * _background(n, rng) + rng.normal(0, 0.02, (*distance.shape, 3))

@@ -11,7 +11,7 @@ from typing import Any
 
 import timm
 import torch
-from timm.models import ResNet
+from timm.models import ResNet, ResNetV2
 from torch import nn
 
 from lumix.train.config import Model
@@ -27,7 +27,7 @@ def build_model(
 
     Args:
         model: entry point and arguments. Beside timm's own, `arguments` knows "cifar_stem": True, which gives a ResNet
-            the stem of the CIFAR variants (3x3, stride 1, no pooling).
+            (or one of version 2) the stem of the CIFAR variants (3x3, stride 1, no pooling).
         num_classes, in_chans, image_size: of the data set. The size goes only to models that fix it.
         seed: decides the initial weights, which do not depend on the caller's random state and leave it as it is.
         fetch: begin with the weights that `model.weights` asks for; off where others follow, or none are needed.
@@ -80,13 +80,15 @@ def with_published_weights(name: str, **arguments: Any) -> nn.Module:
 
 def _cifar_stem(network: nn.Module, name: str) -> None:
     """Replace the 7x7 stem and its pooling, which would shrink a 32-pixel image to 8, by a 3x3 convolution."""
-    if not isinstance(network, ResNet):
+    stems = {ResNet: ("conv1", "maxpool"), ResNetV2: ("stem.conv", "stem.pool")}
+    if type(network) not in stems:
         raise ValueError(f"Model.arguments cifar_stem needs a ResNet of timm, not {name!r}: leave it out")
-    old: nn.Conv2d = network.get_submodule("conv1")  # type: ignore[assignment]
+    convolution, pooling = stems[type(network)]
+    old: nn.Conv2d = network.get_submodule(convolution)  # type: ignore[assignment]
     stem = nn.Conv2d(old.in_channels, old.out_channels, kernel_size=3, stride=1, padding=1, bias=False)
     nn.init.kaiming_normal_(stem.weight, mode="fan_out", nonlinearity="relu")
-    network.add_module("conv1", stem)
-    network.add_module("maxpool", nn.Identity())
+    network.set_submodule(convolution, stem)
+    network.set_submodule(pooling, nn.Identity())
 
 
 @torch.no_grad()

@@ -76,7 +76,7 @@ def _pools(card: Card, arguments: Mapping[str, Any]) -> tuple[ImageSet, ImageSet
     if name == "shapes":
         factor = card["image_size"] // SHAPES_SIZE
         fresh = shapes(arguments["pool"], seed=NATURAL_SEED).enlarged(factor)
-        unknown = shapes(arguments["unknown_pool"], seed=UNKNOWN_SEED, unseen=True).enlarged(factor)
+        unknown = shapes(arguments["unknown_pool"], seed=UNKNOWN_SEED, family="unseen shapes").enlarged(factor)
         return fresh, test, unknown.images
     if name == "cifar100":
         return test, test, _unknown_to_cifar100(arguments["unknown_pool"], card["image_size"])
