@@ -1,9 +1,10 @@
 """The methods and losses of Decoupled Mixup (DM) as functions from a plain base run to a run (its appendix B)."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import partial
 
+from experiments.claims import Cell, EachGreater
 from experiments.methods import puzzle
 from experiments.scale import Scale
 from experiments.table import Column, Method, Row
@@ -12,15 +13,22 @@ from lumix.train.config import Mix, Run
 
 # Beta's alpha beside the mixed cross entropy, as the toolbox that the paper follows has it, by setting; beside DM's
 # losses it is 0.2 for static and 2 for dynamic methods (D-10).
-ALPHA = {
-    "cifar100": {"mixup": 1.0, "cutmix": 0.2, "saliencymix": 0.2, "puzzlemix": 1.0},
-    "pytorch": {"mixup": 0.2, "cutmix": 1.0, "saliencymix": 1.0, "puzzlemix": 1.0},
-    "rsb_a3": {"mixup": 0.2, "cutmix": 0.2, "saliencymix": 0.2, "puzzlemix": 1.0},
+METHODS = ("mixup", "cutmix", "manifoldmix", "saliencymix", "puzzlemix")
+_ALPHAS = {
+    "cifar100": (1.0, 0.2, 2.0, 0.2, 1.0),
+    "tiny_imagenet": (1.0, 1.0, 0.2, 1.0, 1.0),
+    "pytorch": (0.2, 1.0, 0.2, 1.0, 1.0),
+    "rsb_a3": (0.2, 0.2, 0.2, 0.2, 1.0),
+    "cub200": (0.2, 1.0, 0.5, 0.2, 1.0),
 }
+ALPHA = {setting: dict(zip(METHODS, alphas, strict=True)) for setting, alphas in _ALPHAS.items()}
+ALPHA |= {"cifar100_half": ALPHA["cifar100"], "deit": ALPHA["rsb_a3"], "aircraft": ALPHA["cub200"]}
 STATIC_ALPHA, DYNAMIC_ALPHA = 0.2, 2.0
-STATIC_ETA, DYNAMIC_ETA = 0.1, 1.0  # on CIFAR-100 and ImageNet
+STATIC_ETA, DYNAMIC_ETA = 0.1, 1.0
+ETA_1 = ("tiny_imagenet", "cub200", "aircraft")  # where static methods on ResNet-18 take eta 1 as well (D-7)
 DYNAMIC = ("puzzlemix",)  # SaliencyMix counts as static (D-9)
-TITLES = {"mixup": "Mixup", "cutmix": "CutMix", "saliencymix": "SaliencyMix", "puzzlemix": "PuzzleMix"}
+CUTTING = ("cutmix", "saliencymix")
+TITLES = dict(zip(METHODS, ("Mixup", "CutMix", "ManifoldMix", "SaliencyMix", "PuzzleMix"), strict=True))
 NOT_YET = {"automix": "AutoMix", "samix": "SAMix"}
 WHY_NOT_YET = "not yet: mixers that learn are to come"
 
@@ -68,17 +76,30 @@ MBCE_TWO = LossColumn("mbce_two", "MBCE (two)", lambda run, _: rescaled(run, **T
 DM_BCE = LossColumn("dm_bce", "DM(BCE)", lambda run, _: rescaled(run), own_alpha=True)
 
 
+def eta_of(name: str, setting: str, role: str) -> float:
+    """The eta of DM(CE) that appendix B.3 gives a method."""
+    return DYNAMIC_ETA if name in DYNAMIC or (setting in ETA_1 and role == "resnet18") else STATIC_ETA
+
+
+def alpha_of(name: str, setting: str, role: str, own: bool) -> float:
+    """Beta's alpha of a method: DM's where `own`, else the toolbox's."""
+    if own:
+        return DYNAMIC_ALPHA if name in DYNAMIC else STATIC_ALPHA
+    if (setting, role) == ("pytorch", "resnet18") and name in CUTTING:
+        return STATIC_ALPHA  # the toolbox's exception for the smallest net
+    return ALPHA[setting][name]
+
+
 def method(name: str, setting: str, role: str, loss: LossColumn) -> Method:
     """The mixer of that name under a loss, with alpha and eta as the paper sets them for `role` in `setting`."""
-    dynamic = name in DYNAMIC
-    own_alpha = DYNAMIC_ALPHA if dynamic else STATIC_ALPHA
-    alpha = own_alpha if loss.own_alpha else ALPHA[setting][name]
-    if (setting, role) == ("pytorch", "resnet18") and not dynamic:
-        alpha = STATIC_ALPHA  # the toolbox's exception for the smallest net
-    return partial(_under, name=name, alpha=alpha, loss=loss, eta=DYNAMIC_ETA if dynamic else STATIC_ETA)
+    alpha, eta = alpha_of(name, setting, role, loss.own_alpha), eta_of(name, setting, role)
+    heavy = setting == "cifar100" and role == "resnext50" and name in CUTTING
+    return partial(_under, name=name, alpha=alpha, loss=loss, eta=eta, weight_decay=5e-4 if heavy else None)
 
 
-def _under(run: Run, name: str, alpha: float, loss: LossColumn, eta: float) -> Run:
+def _under(run: Run, name: str, alpha: float, loss: LossColumn, eta: float, weight_decay: float | None) -> Run:
+    if weight_decay is not None:  # the public configurations' for cutting on ResNeXt-50 (D-16)
+        run = run.replace(optim=run.optim.replace(weight_decay=weight_decay))
     return loss.apply(mixed(run, name, alpha), eta)
 
 
@@ -95,13 +116,12 @@ def row(
     losses: Iterable[LossColumn],
     ours: bool = False,
     share: float = 1.0,
-    model: str = "",
+    suffix: str = "",
+    labels: Mapping[str, str] | None = None,
 ) -> Row:
-    """A method under several losses; its id and a label name the `share` of the training images or the `model`."""
-    percent = f"{100 * share:g}"
-    labels = {"method": TITLES.get(name, NOT_YET.get(name, name))} | ({"share": f"{percent} %"} if share < 1 else {})
-    labels |= {"model": model} if model else {}
-    id = f"{name}_{percent}" if share < 1 else f"{name}_{role}" if model else name
+    """A method under several losses, on a `share` of the images; `labels` beside its name, `suffix` of its id."""
+    labels = {"method": TITLES.get(name, NOT_YET.get(name, name)), **(labels or {})}
+    id = f"{name}_{suffix}" if suffix else name
     if name in NOT_YET:
         return Row(id, labels, {}, ours, unavailable=WHY_NOT_YET)
     base = scale.base(setting, role)
@@ -109,3 +129,13 @@ def row(
         base = limited(base, share)
     runs = {loss.id: method(name, setting, role, loss)(base) for loss in losses}
     return Row(id, labels, runs, ours)
+
+
+def cells(names: Iterable[str], loss: LossColumn, suffix: str = "") -> tuple[Cell, ...]:
+    """The cells of some methods under a loss."""
+    return tuple((f"{name}_{suffix}" if suffix else name, loss.id) for name in names)
+
+
+def each(above: Iterable[Cell], below: Iterable[Cell]) -> EachGreater:
+    """Each of the first cells above its own of the second."""
+    return EachGreater(tuple(zip(above, below, strict=True)))

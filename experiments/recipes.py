@@ -117,9 +117,35 @@ def rsb_a3(role: str, name: str) -> Run:
     return run.replace(mix=Mix(), loss=PLAIN, batch_size=2048)
 
 
-def cifar100(role: str, name: str) -> Run:
+WIDE = {"layers": [4, 4, 4], "channels": [128, 256, 512], "stem_chs": 16}  # WRN-28-8 as a ResNet of version 2
+
+
+def cifar100(role: str, name: str, **arguments: Any) -> Run:
     """800 epochs of SGD at 0.1 with cosine to 0, batch 100, flip and padded crop, the CIFAR stem."""
     data = Data(name="cifar100", image_size=32, flip=True, crop_padding=4)
     optim = Optim(lr=0.1, name="momentum", weight_decay=1e-4, min_lr=0.0)
-    run = _base(data, Model(role, name, {"cifar_stem": True}), optim, epochs=800, channels_last=True)
+    run = _base(data, Model(role, name, {"cifar_stem": True, **arguments}), optim, epochs=800, channels_last=True)
     return run.replace(mix=Mix(), loss=PLAIN, batch_size=100)
+
+
+def wide(role: str) -> Run:
+    """WRN-28-8 on CIFAR-100: 400 epochs at 0.03 and decay 1e-3, as its published benchmark (D-13)."""
+    run = cifar100(role, "resnetv2_18", **WIDE)
+    return run.replace(epochs=400, optim=run.optim.replace(lr=0.03, weight_decay=1e-3))
+
+
+def tiny_imagenet(role: str, name: str) -> Run:
+    """400 epochs of SGD at 0.2 on Tiny-ImageNet at 64 pixels; all else as on CIFAR-100."""
+    run = cifar100(role, name)
+    return run.replace(
+        data=run.data.replace(name="tiny_imagenet", image_size=64), epochs=400, optim=run.optim.replace(lr=0.2)
+    )
+
+
+def fine_grained(data_set: str, role: str, name: str) -> Run:
+    """200 epochs of SGD at 1e-3, batch 16, from torchvision's ImageNet weights, at 224 of 256 pixels."""
+    data = Data(data_set, image_size=224, flip=True, crop_scale=0.5, test_crop=0.875)
+    optim = Optim(lr=1e-3, name="momentum", weight_decay=5e-4, min_lr=0.0)
+    model = Model(role, f"{name}.tv_in1k", weights="imagenet")
+    run = _base(data, model, optim, epochs=200, channels_last=True)
+    return run.replace(mix=Mix(), loss=PLAIN, batch_size=16)

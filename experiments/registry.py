@@ -27,9 +27,16 @@ TABLES = {  # id -> module with build(scale), in the order of the report
         "lumix_table11_losses",
         "lumix_table12_randomness",
         "lumix_controls",
+        "dm_table02_small_sets",
         "dm_table03_imagenet",
         "dm_table04_losses",
+        "dm_table05_transformers",
+        "dm_table06_fine_grained",
+        "dm_table07_adversarial",
         "dm_table08_limited_labels",
+        "dm_figure02_eta",
+        "dm_figure02_rescaling",
+        "dm_figure03_eta",
         "dm_with_lumix",
     )
 }

@@ -59,7 +59,10 @@ def test_stand_ins_are_what_the_reference_gets_wrong_and_is_surest_about() -> No
 
 def test_fresh_scenes_are_neither_trained_nor_tested_on() -> None:
     known = {image.numpy().tobytes() for seed in (0, 1) for image in shapes(300, seed=seed).images}
-    for images in (shapes(300, seed=stand_ins.NATURAL_SEED), shapes(300, stand_ins.UNKNOWN_SEED, family="unseen shapes")):
+    for images in (
+        shapes(300, seed=stand_ins.NATURAL_SEED),
+        shapes(300, stand_ins.UNKNOWN_SEED, family="unseen shapes"),
+    ):
         assert not known & {image.numpy().tobytes() for image in images.images}
 
 

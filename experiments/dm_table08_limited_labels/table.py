@@ -31,11 +31,19 @@ def build(scale: Scale) -> Table:
 
 def _rows(scale: Scale, share: float) -> tuple[Row, ...]:
     percent = f"{100 * share:g}"
-    labels = {"method": "Vanilla", "share": f"{percent} %"}
+    of = {"share": f"{percent} %"}
     plain = decoupled.limited(scale.base("cifar100", "resnet18"), share)
     return (
-        Row(f"vanilla_{percent}", labels, {MCE.id: plain}, unavailable="nothing is mixed: there is one loss"),
-        *(decoupled.row(scale, name, "cifar100", "resnet18", LOSSES, share=share) for name in METHODS),
+        Row(
+            f"vanilla_{percent}",
+            {"method": "Vanilla", **of},
+            {MCE.id: plain},
+            unavailable="nothing is mixed: there is one loss",
+        ),
+        *(
+            decoupled.row(scale, name, "cifar100", "resnet18", LOSSES, share=share, suffix=percent, labels=of)
+            for name in METHODS
+        ),
     )
 
 

@@ -60,6 +60,8 @@ def _xcit(width: int, depth: int) -> dict[str, Any]:
     return {"patch_size": 8, "embed_dim": width, "depth": depth, "num_heads": 2, "cls_attn_layers": 1, "mlp_ratio": 2.0}
 
 
+STEM = {"cifar_stem": True}
+SMALL = {"channels": [8, 16, 24, 32], "layers": [1, 1, 1, 1], **STEM}
 MODELS: dict[str, Model] = {
     model.role: model
     for model in (
@@ -76,7 +78,9 @@ MODELS: dict[str, Model] = {
         Model("xcit_l", "xcit_large_24_p16_224", _xcit(32, 2), init="small"),
         Model("resnet50", "resnet50", {"channels": [4, 8, 16, 32], "layers": [1, 1, 1, 1]}),
         Model("resnet34", "resnet34", {"channels": [8, 16, 24, 32], "layers": [1, 1, 2, 1], "cifar_stem": True}),
-        Model("resnet18", "resnet18", {"channels": [8, 16, 24, 32], "layers": [1, 1, 1, 1], "cifar_stem": True}),
+        Model("resnet18", "resnet18", SMALL),
+        Model("resnext50", "resnext50_32x4d", {**SMALL, "cardinality": 4, "base_width": 16}),
+        Model("wrn28_8", "resnetv2_18", {"layers": [1, 1, 1], "channels": [16, 24, 32], "stem_chs": 8} | STEM),
     )
 }
 LEARNING_RATE = {role: 5e-3 if role.startswith("convnext") else 8e-3 for role in MODELS}
@@ -107,6 +111,23 @@ def plain_run(role: str) -> Run:
         epochs=40,
         batch_size=BATCH_SIZE,
         evaluate_every=10,
+    )
+
+
+def scenes_run(name: str, role: str, lr: float) -> Run:
+    """The same for 12 epochs on 1000 scenes of 16x16 pixels (shapes, or ten variants of two), with the ordinary stem.
+
+    On seed 0 without mixing, and with Mixup: shapes 97.6, 94.0; ovals 93.4, 86.9; moons 98.3, 96.3; 2 s a run.
+    """
+    run = plain_run(role)
+    arguments = {key: value for key, value in run.model.arguments.items() if key not in STEM}
+    return run.replace(
+        data=Data(name, image_size=16, train_size=1000),
+        model=run.model.replace(arguments=arguments),
+        optim=run.optim.replace(lr=lr),
+        epochs=12,
+        evaluate_every=12,
+        median_last=3,
     )
 
 
@@ -154,6 +175,8 @@ MILLISECONDS = {
     "resnet50": 0.36,
     "resnet18": 0.36,
     "resnet34": 0.4,
+    "resnext50": 0.4,
+    "wrn28_8": 0.2,
 }
 
 
@@ -190,6 +213,15 @@ STAND_INS = {
     "reference": {"key": shapes_run("resnet50").key, "seed": 0},
 }
 PATCH = 2  # one token of the nets with patch 2, as 16 pixels are at 224
+DIGITS = (
+    "scikit-learn's 8x8 digits, 300 of them or the stated share of 1000, a tiny ResNet-18 under the CIFAR recipe with "
+    "40 epochs, one CPU thread. This exercises the mechanics and says nothing about CIFAR-100."
+)
+VARIANTS = (
+    "Two fine-grained sets of 1000 procedural scenes, 16x16 pixels: ten bars and ellipses by proportion for CUB, "
+    "ten crescents and rings by width for Aircraft; tiny ResNets under SGD with 12 epochs from scratch, one CPU thread. This "
+    "exercises the mechanics and says nothing about birds or aircraft."
+)
 SETTINGS = {
     "deit": Setting(
         run,
@@ -197,11 +229,15 @@ SETTINGS = {
         notes={"attention": "the baseline of the same seed, a stand-in for DINO"},
         unavailable={"fast_input": "its images are held in memory: there is nothing to decode"},
     ),
-    "cifar100": Setting(
-        plain_run,
-        "scikit-learn's 8x8 digits, 300 of them or the stated share of 1000, a tiny ResNet-18 under the CIFAR recipe "
-        "with 40 epochs, one CPU thread. This exercises the mechanics and says nothing about CIFAR-100.",
+    "cifar100": Setting(plain_run, DIGITS),
+    "cifar100_half": Setting(plain_run, DIGITS),
+    "tiny_imagenet": Setting(
+        lambda role: scenes_run("shapes", role, lr=0.2),
+        "1000 procedural scenes of ten shapes, 16x16 pixels, tiny ResNets under SGD with 12 epochs, one CPU thread. "
+        "This exercises the mechanics and says nothing about Tiny-ImageNet.",
     ),
+    "cub200": Setting(lambda role: scenes_run("ovals", role, lr=0.1), VARIANTS),
+    "aircraft": Setting(lambda role: scenes_run("moons", role, lr=0.1), VARIANTS),
     "pytorch": Setting(
         plain_run,
         f"{TRAIN_SIZE} training images of scikit-learn's 8x8 digits, tiny ResNets under SGD with 40 epochs, one CPU "

@@ -3,6 +3,7 @@
 from experiments import recipes
 from experiments.protocols import AS_PUBLISHED, robustness
 from experiments.scale import Scale, Setting
+from experiments.scales import fine_grained
 from lumix.evaluate.evaluation import Evaluation
 from lumix.evaluate.segmentation.recipe import Recipe
 from lumix.train.config import Execution, Run
@@ -43,11 +44,13 @@ A100_HOURS = {
     "resnet50": 57.2,
     "resnet101": 36.3,  # a third of ResNet-50's epochs, 1.9 times its multiply-adds
 }
-# Recipes of Decoupled Mixup by data and optimizer: RSB A3 of a ResNet-50 at 160 pixels; 800 epochs of CIFAR-100 on a
-# ResNet-18, of which a share of the images takes its share.
-DM_HOURS = {("imagenet", "lamb"): 10.5, ("cifar100", "momentum"): 1.4}
-# The plain recipe's, by role.
-PLAIN_HOURS = {"resnet18": 6.7, "resnet34": 11.4, "resnet50": 19.1}
+# The same of the recipes of Decoupled Mixup, by data set and optimizer; CIFAR-100 is 800 epochs of all images.
+DM_HOURS = {
+    ("imagenet", "momentum"): {"resnet18": 6.7, "resnet34": 11.4, "resnet50": 19.1},
+    ("imagenet", "lamb"): {"resnet34": 6.3, "resnet50": 10.5},  # at 160 pixels
+    ("cifar100", "momentum"): {"resnet18": 1.4, "resnext50": 4.5, "wrn28_8": 3.7},
+    ("tiny_imagenet", "momentum"): {"resnet18": 2.8, "resnext50": 11.1},
+}
 # Time of a step as a multiple of CutMix's. Saliency, Puzzle-Mix: the paper's own speeds on DeiT-S (Table 6). Attentive:
 # a ResNet-50 forward pass at 224 pixels beside three of DeiT-S or ResNet-50. All others cost nothing on top.
 METHOD_FACTOR = {"saliencymix": 1.03, "puzzlemix": 2.4, "attentivecutmix": 1.3}
@@ -72,7 +75,15 @@ SEGMENTER = Recipe("pascal_context", precision="bfloat16")
 DEEPLAB = SEGMENTER.replace(decoder="deeplabv3plus", iterations=40_000, lr=4e-3, min_lr=1e-4, weight_decay=1e-4)
 DINO = "vit_small_patch16_224.dino"
 PATCH = 16
+CIFAR = {"resnet18": "resnet18", "resnext50": "resnext50_32x4d"}
 run = RUNS.__getitem__
+
+
+def cifar100(role: str) -> Run:
+    """The base run of a role on CIFAR-100."""
+    return recipes.wide(role) if role == "wrn28_8" else recipes.cifar100(role, CIFAR[role])
+
+
 SETTINGS = {
     "deit": Setting(
         run,
@@ -80,10 +91,18 @@ SETTINGS = {
         notes={"attention": "DINO ViT-S/16"},
     ),
     "cifar100": Setting(
-        lambda role: recipes.cifar100(role, role),
-        "CIFAR-100 at 32 pixels or the stated share of its training images, ResNet-18 with the CIFAR stem, 800 epochs "
-        "of SGD.",
+        cifar100,
+        "CIFAR-100 at 32 pixels or the stated share of its training images, CIFAR stems, 800 epochs of SGD (WRN-28-8: "
+        "400, D-13).",
     ),
+    "cifar100_half": Setting(
+        lambda role: cifar100(role).replace(epochs=400), "CIFAR-100 at 32 pixels, ResNet-18, 400 epochs of SGD."
+    ),
+    "tiny_imagenet": Setting(
+        lambda role: recipes.tiny_imagenet(role, CIFAR[role]),
+        "Tiny-ImageNet at 64 pixels, CIFAR stems, 400 epochs of SGD.",
+    ),
+    **fine_grained.SETTINGS,
     "pytorch": Setting(
         lambda role: recipes.pytorch_style(role, role),
         "ImageNet-1k at 224 pixels, ResNets under 100 epochs of SGD at batch 256, crop and flip, 8 A100.",
@@ -124,11 +143,12 @@ SETTINGS = {
 
 def hours(run: Run) -> float:
     """A100-hours of one seed, by the dearest of its mixers."""
-    recipe = DM_HOURS.get((run.data.name, run.optim.name))
-    plain = (run.data.name, run.optim.name) == ("imagenet", "momentum")
-    of_role = PLAIN_HOURS if plain else A100_HOURS
-    hours = of_role[run.model.role] if recipe is None else recipe * run.data.share
-    return hours * max(METHOD_FACTOR.get(name, 1.0) for name in run.mix.names or ("",))
+    factor = max(METHOD_FACTOR.get(name, 1.0) for name in run.mix.names or ("",))
+    if run.data.name in fine_grained.SETTINGS:
+        return fine_grained.HOURS[run.data.name, run.model.role] * factor
+    of_role = DM_HOURS.get((run.data.name, run.optim.name), A100_HOURS)
+    length = run.data.share * (run.epochs / 800 if run.data.name == "cifar100" else 1)
+    return of_role[run.model.role] * length * factor
 
 
 SCALE = Scale(

@@ -1,6 +1,7 @@
 """The two image sets that need no download: digits (scikit-learn's real 8x8 scans) and shapes (procedural scenes)."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -82,12 +83,16 @@ def _ring(x: Array, y: Array, half_width: float) -> Array:
     return np.abs(np.hypot(x, y) - (0.92 - half_width)) - half_width
 
 
+def _at(function: Callable[[Array, Array, float], Array], value: float, x: Array, y: Array) -> Array:
+    return function(x, y, value)
+
+
 def _variants(
     functions: dict[str, Callable[[Array, Array, float], Array]], values: tuple[tuple[float, ...], ...]
 ) -> dict[str, Callable[[Array, Array], Array]]:
     """Each outline at each of its values, as "ring 0.1"."""
     return {
-        f"{name} {value:g}": lambda x, y, function=function, value=value: function(x, y, value)
+        f"{name} {value:g}": partial(_at, function, value)
         for (name, function), own in zip(functions.items(), values, strict=True)
         for value in own
     }

@@ -1,0 +1,1 @@
+"""Decoupled Mixup Figure A2, left: eta of DM(CE)."""

@@ -1,0 +1,1 @@
+"""Decoupled Mixup Table A5: MCE and DM(CE) on transformers."""

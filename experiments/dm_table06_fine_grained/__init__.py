@@ -1,0 +1,1 @@
+"""Decoupled Mixup Table A6: fine-grained sets."""

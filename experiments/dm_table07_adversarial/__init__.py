@@ -1,0 +1,1 @@
+"""Decoupled Mixup Table A7: accuracy and error under FGSM."""
