@@ -38,6 +38,9 @@ class Setting:
     unavailable: Mapping[str, str] = field(default_factory=dict)
 
 
+IMAGES_PER_GPU = 32  # a smaller share of a batch does not occupy a GPU
+
+
 @dataclass(frozen=True, eq=False)
 class Scale:
     """One answer to: which data, which models, how long, how many seeds, on what.
@@ -55,7 +58,7 @@ class Scale:
         replicates: whether its numbers may be set against the paper's own.
         retrain_on_code_change: train again when the code of `lumix` changed; else keep the run and flag it.
         execution: device and data loading of a run that is started here.
-        gpus: GPUs of one run; 0 is a scale for CPUs.
+        gpus: most GPUs of one run; 0 is a scale for CPUs.
         processes: runs side by side on one machine; 0 is one for each usable core.
         dollars_per_gpu_hour: price behind `python -m experiments cost`.
     """
@@ -87,6 +90,10 @@ class Scale:
     def base(self, setting: str, role: str) -> Run:
         """The base run of a role under a setting."""
         return self.setting(setting).base(role)
+
+    def gpus_of(self, run: Run) -> int:
+        """GPUs of one training: all that the scale gives, or one where a batch would leave them idle."""
+        return self.gpus if run.batch_size >= IMAGES_PER_GPU * self.gpus else 1
 
     def gpu_hours(self, run: Run) -> float:
         """Estimated GPU-hours of one seed of `run`; 0 at a scale for CPUs."""

@@ -1,8 +1,7 @@
 """docs/cost.md: what every table costs on A100s, from the estimates of the scale, corrected by what was measured."""
 
-import heapq
 import statistics
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,7 +22,9 @@ DEVICE = "A100"  # the device whose hours the estimates are
 class Measurement:
     """GPU-hours of one finished training on some GPU."""
 
+    data: str
     role: str
+    epochs: int
     device: str
     gpus: int
     images_per_second: float
@@ -34,7 +35,9 @@ def measurements(scale: Scale) -> list[Measurement]:
     """Every training on a GPU in the collected results of this scale."""
     return [
         Measurement(
+            data=run["config"].data.name,
             role=run["config"].model.role,
+            epochs=run["config"].epochs,
             device=str(result["hardware"]["device"]),
             gpus=(gpus := int(result.get("processes", 1))),
             images_per_second=float(result["images_per_second"]),
@@ -47,17 +50,20 @@ def measurements(scale: Scale) -> list[Measurement]:
 
 
 def corrected_hours(scale: Scale, run: Run, measured: Sequence[Measurement]) -> float:
-    """GPU-hours of one training: the mean of those measured with the same model on the same GPU, else the estimate."""
-    same = [one.gpu_hours for one in measured if one.role == run.model.role and DEVICE in one.device]
+    """GPU-hours of one training: the mean of those measured with the same recipe on the same GPU, else the estimate."""
+    recipe = (run.data.name, run.model.role, run.epochs)
+    same = [one.gpu_hours for one in measured if (one.data, one.role, one.epochs) == recipe and DEVICE in one.device]
     return statistics.fmean(same) if same else scale.gpu_hours(run)
 
 
-def wall_hours(jobs: Sequence[float], nodes: int) -> float:
-    """Hours until all jobs are done on so many nodes, one job on a node at a time, the longest first."""
-    free = [0.0] * nodes
-    for job in sorted(jobs, reverse=True):
-        heapq.heapreplace(free, free[0] + job)
-    return max(free)
+def wall_hours(jobs: Iterable[tuple[float, int]], nodes: int) -> float:
+    """Hours until all jobs are done on so many nodes, each of its hours and GPUs of one node, the longest first."""
+    free = [[0.0] * GPUS_PER_NODE for _ in range(nodes)]  # when each GPU is free, the earliest first
+    for hours, gpus in sorted(jobs, reverse=True):
+        node = min(free, key=lambda times: times[gpus - 1])
+        node[:gpus] = [node[gpus - 1] + hours] * gpus
+        node.sort()
+    return max(times[-1] for times in free)
 
 
 def cost_page(scale: Scale, seeds: int | None = None) -> str:
@@ -74,7 +80,8 @@ def cost_page(scale: Scale, seeds: int | None = None) -> str:
     every = [item for items in per_table.values() for item in items]
     total = _line(scale, "**all**", every, measured)
     nodes = " | ".join(f"on {number} node{'s' if number > 1 else ''}" for number in NODES)
-    gpus = f"{scale.gpus} GPU{'s' if scale.gpus > 1 else ''}"
+    least = min(scale.gpus_of(item.run) for item in every)
+    gpus = f"{f'{least} or ' if least < scale.gpus else ''}{scale.gpus} GPU{'s' if scale.gpus > 1 else ''}"
     return "\n".join(
         [
             "<!-- Generated: python -m slurm cost-page > docs/cost.md -->",
@@ -104,8 +111,9 @@ def _line(scale: Scale, name: str, items: Sequence[Item], measured: Sequence[Mea
     hours = [corrected_hours(scale, item.run, measured) for item in items]
     if not items:
         return f"| {name} |" + " – |" * (5 + len(NODES))
-    side_by_side = max(1, GPUS_PER_NODE // scale.gpus)
-    walls = [wall_hours([one / scale.gpus for one in hours], nodes * side_by_side) for nodes in NODES]
+    gpus = [scale.gpus_of(item.run) for item in items]
+    jobs = [(one / number, number) for one, number in zip(hours, gpus, strict=True)]
+    walls = [wall_hours(jobs, nodes) for nodes in NODES]
     sizes = [weight_bytes(scale, item.run) for item in items]
     known = [size for size in sizes if size is not None]
     cells = [

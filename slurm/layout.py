@@ -26,8 +26,8 @@ class Layout:
         return self.nodes * self.gpus_per_node
 
 
-def layout_of(cluster: Cluster, scale: Scale) -> Layout:
-    """What one run of `scale` takes of `cluster`: the GPUs that the scale wants, or as many as the cluster gives.
+def layout_of(cluster: Cluster, scale: Scale, run: Run) -> Layout:
+    """What a run of `scale` takes of `cluster`: the GPUs that the scale wants for it, or as many as the cluster gives.
 
     Raises:
         ValueError: where the scale needs GPUs and the cluster is one of CPUs.
@@ -42,9 +42,10 @@ def layout_of(cluster: Cluster, scale: Scale) -> Layout:
         return Layout(cluster.nodes, tasks, cluster.gpus_per_node, "cpu")
     if not scale.gpus:  # made for CPUs: a GPU would change its numbers and idle
         return Layout(1, 1, 0, "cpu")
-    if scale.gpus <= cluster.gpus_per_node:
-        return Layout(1, scale.gpus, scale.gpus, "cuda")
-    nodes = min(cluster.nodes, -(-scale.gpus // cluster.gpus_per_node))
+    gpus = scale.gpus_of(run)
+    if gpus <= cluster.gpus_per_node:
+        return Layout(1, gpus, gpus, "cuda")
+    nodes = min(cluster.nodes, -(-gpus // cluster.gpus_per_node))
     return Layout(nodes, cluster.tasks_per_node or cluster.gpus_per_node, cluster.gpus_per_node, "cuda")
 
 
@@ -69,10 +70,10 @@ def microbatch(run: Run, tasks: int, images_per_gpu: int) -> int:
     return next(size for size in range(min(limit, share), 0, -1) if share % size == 0)
 
 
-def execution_of(cluster: Cluster, scale: Scale, layout: Layout) -> Execution:
+def execution_of(cluster: Cluster, scale: Scale) -> Execution:
     """How a job carries out its runs, but for the microbatch, which the job derives from its real allocation."""
     return scale.execution.replace(
-        device=layout.device,
+        device=cluster.device if scale.gpus else "cpu",
         workers=max(1, cluster.cpus_per_task - 1),
         checkpoint_seconds=cluster.checkpoint_seconds,
     )

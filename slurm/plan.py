@@ -25,10 +25,17 @@ class Plan:
 
     scale: Scale
     cluster: Cluster
-    layout: Layout
     items: tuple[Item, ...]  # longest first
     finished: int
     skipped: tuple[tuple[Item, str], ...]
+
+    @property
+    def layouts(self) -> dict[Layout, list[Item]]:
+        """The items by what one of them takes of the cluster: the jobs of an array are all alike."""
+        alike: dict[Layout, list[Item]] = {}
+        for item in self.items:
+            alike.setdefault(layout_of(self.cluster, self.scale, item.run), []).append(item)
+        return alike
 
     @property
     def gpu_hours(self) -> float:
@@ -83,7 +90,6 @@ def make_plan(
         RunError: where a batch does not divide over the cluster's tasks.
         SchedulerError: where SLURM cannot say which jobs live: then nothing may be submitted.
     """
-    layout = layout_of(cluster, scale)
     missing = [item for item in {item.directory: item for item in items}.values() if is_open(scale, item)]
     found = {item.directory: entry_of(root, scale, item) for item in missing}
     entries = {directory: entry for directory, entry in found.items() if entry is not None}
@@ -94,11 +100,11 @@ def make_plan(
         if why:
             skipped.append((item, why))
         else:
-            microbatch(item.run, layout.tasks, cluster.images_per_gpu)
+            microbatch(item.run, layout_of(cluster, scale, item.run).tasks, cluster.images_per_gpu)
             chosen.append(item)
     chosen.sort(key=lambda item: -scale.hours(item.run))
     done = len({item.directory for item in items}) - len(missing)
-    return Plan(scale, cluster, layout, tuple(chosen), done, tuple(skipped))
+    return Plan(scale, cluster, tuple(chosen), done, tuple(skipped))
 
 
 def _why_not(item: Item, entry: ledger.Entry | None, states: dict[str, JobState], resume: bool) -> str:
@@ -143,7 +149,7 @@ def last_error(entry: ledger.Entry) -> str:
 
 def plan_text(plan: Plan) -> str:
     """The plan for people."""
-    scale, cluster, layout = plan.scale, plan.cluster, plan.layout
+    scale, cluster = plan.scale, plan.cluster
     lines = [f"scale {scale.name}, cluster {cluster.name}: {cluster.description or cluster.partition}"]
     if plan.items:
         lines += ["", _runs(plan), ""]
@@ -153,24 +159,35 @@ def plan_text(plan: Plan) -> str:
     lines += [
         f"runs:      {len(plan.items)} to submit ({runs} configurations), {len(plan.skipped)} left alone, "
         f"{plan.finished} finished",
-        f"jobs:      {len(plan.items)}, at most {cluster.max_parallel_jobs} at a time, {layout.nodes} node"
-        f"{'s' if layout.nodes > 1 else ''} with {layout.tasks_per_node} task{'s' if layout.tasks_per_node > 1 else ''}"
-        f"{f' and {layout.gpus_per_node} GPUs' if layout.gpus_per_node else ''} each, "
-        f"up to {cluster.time_limit_minutes} minutes an attempt, requeued until done",
+        *(_jobs(cluster, layout, len(items)) for layout, items in plan.layouts.items()),
         *_money(plan),
         _disk(plan),
     ]
     return "\n".join(lines)
 
 
+def _jobs(cluster: Cluster, layout: Layout, number: int) -> str:
+    gpus = f" and {_count(layout.gpus_per_node, 'GPU')}" if layout.gpus_per_node else ""
+    return (
+        f"jobs:      {number}, at most {cluster.max_parallel_jobs} at a time, {_count(layout.nodes, 'node')} with "
+        f"{_count(layout.tasks_per_node, 'task')}{gpus} each, up to {cluster.time_limit_minutes} minutes an attempt, "
+        "requeued until done"
+    )
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}{'s' if number > 1 else ''}"
+
+
 def _runs(plan: Plan) -> str:
     owner, unit = owners(plan.scale), "GPU-hours" if plan.scale.gpus else "CPU-hours"
     lines = []
     for item in plan.items[:SHOWN]:
-        size = microbatch(item.run, plan.layout.tasks, plan.cluster.images_per_gpu)
-        share = item.run.batch_size // plan.layout.tasks
+        tasks = layout_of(plan.cluster, plan.scale, item.run).tasks
+        size = microbatch(item.run, tasks, plan.cluster.images_per_gpu)
+        share = item.run.batch_size // tasks
         hours = f"{plan.scale.hours(item.run):.3g}"
-        batch = f"{plan.layout.tasks} x {share // size} x {size}"
+        batch = f"{tasks} x {share // size} x {size}"
         lines.append([item.run.key, str(item.seed), owner[item.run.key], hours, batch])
     text = grid(["run", "seed", "table", unit, "tasks x parts x images"], lines)
     more = len(plan.items) - SHOWN

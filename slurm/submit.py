@@ -1,5 +1,6 @@
 """Submission: snapshot, job arrays through submitit, and the job book, under the book's lock."""
 
+import math
 import shlex
 import sys
 import time
@@ -15,7 +16,7 @@ from lumix.train import run_directory
 from slurm import ledger
 from slurm.cluster import Cluster
 from slurm.job import Job
-from slurm.layout import execution_of
+from slurm.layout import Layout, execution_of
 from slurm.plan import Plan, job_name, make_plan, plan_text, refuse_without_scheduler
 from slurm.scheduler import SchedulerError, call, jobs_named
 from slurm.snapshot import take_snapshot
@@ -65,11 +66,12 @@ def submit(
             return plan
         if cluster.executor == "slurm":
             _check_controller()
-        for start in range(0, len(plan.items), MOST_IN_ARRAY):
-            batch = plan.items[start : start + MOST_IN_ARRAY]
-            folder = _prepare(plan, batch, root)
-            if cluster.executor == "slurm":
-                _launch(plan, batch, folder, root)
+        for layout, items in plan.layouts.items():
+            for start in range(0, len(items), MOST_IN_ARRAY):
+                batch = items[start : start + MOST_IN_ARRAY]
+                folder = _prepare(plan, batch, root)
+                if cluster.executor == "slurm":
+                    _launch(plan, layout, batch, folder, root)
     if cluster.executor == "debug":
         _train_here(plan, root)
     return plan
@@ -123,7 +125,7 @@ def _job(plan: Plan, item: Item, root: Path) -> Job:
         directory=str(item.directory.resolve()),
         run=item.run.to_dict(),
         seed=item.seed,
-        execution=execution_of(plan.cluster, plan.scale, plan.layout).to_dict(),
+        execution=execution_of(plan.cluster, plan.scale).to_dict(),
         images_per_gpu=plan.cluster.images_per_gpu,
         fresh_code=plan.scale.retrain_on_code_change,
         scale=plan.scale.name,
@@ -131,13 +133,13 @@ def _job(plan: Plan, item: Item, root: Path) -> Job:
     )
 
 
-def _launch(plan: Plan, items: Sequence[Item], folder: Path, root: Path) -> None:
+def _launch(plan: Plan, layout: Layout, items: Sequence[Item], folder: Path, root: Path) -> None:
     """One job array; its ids go into the book."""
     import submitit
 
     python = _python(plan.cluster)
     executor = submitit.SlurmExecutor(folder=folder / "log", max_num_timeout=MOST_TIMEOUTS, python=python)
-    executor.update_parameters(**parameters(plan, folder, python))
+    executor.update_parameters(**parameters(plan.cluster, layout, folder, python))
     try:
         with executor.batch():
             jobs = [executor.submit(_job(plan, item, root)) for item in items]
@@ -179,9 +181,8 @@ def _note_job(path: Path, job: str) -> None:
         ledger.write_entry(path, entry)
 
 
-def parameters(plan: Plan, folder: Path, python: str) -> dict[str, Any]:
+def parameters(cluster: Cluster, layout: Layout, folder: Path, python: str) -> dict[str, Any]:
     """What submitit is to ask SLURM for."""
-    cluster, layout = plan.cluster, plan.layout
     threads = [f"export {name}_NUM_THREADS=1" for name in ("OMP", "MKL", "OPENBLAS")] if layout.device == "cpu" else []
     setup = [
         "trap : USR2 TERM",
@@ -211,9 +212,15 @@ def parameters(plan: Plan, folder: Path, python: str) -> dict[str, Any]:
         "qos": cluster.qos,
         "constraint": cluster.constraint,
         "gpus_per_node": layout.gpus_per_node,
-        "mem": f"{cluster.memory_gb}GB" if cluster.memory_gb else "",
+        "mem": f"{_memory(cluster, layout)}GB" if cluster.memory_gb else "",
     }
     return wanted | {name: value for name, value in optional.items() if value}
+
+
+def _memory(cluster: Cluster, layout: Layout) -> int:
+    """GB of a node: the share of the GPUs that a job takes, so that others fit beside it."""
+    share = layout.gpus_per_node / cluster.gpus_per_node if layout.gpus_per_node else 1.0
+    return math.ceil(cluster.memory_gb * share)
 
 
 def _python(cluster: Cluster) -> str:

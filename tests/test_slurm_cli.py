@@ -1,9 +1,9 @@
 """python -m slurm: exit codes, one-sentence errors, no torch, one-way imports, help and cost page as reviewed."""
 
+import dataclasses
 import os
 import subprocess
 import sys
-from dataclasses import fields
 from pathlib import Path
 
 import pytest
@@ -166,21 +166,25 @@ def test_a_snapshot_needs_no_repository(tmp_path):
 
 def test_the_guide_names_every_field_of_a_cluster():
     guide = (ROOT / "docs" / "slurm.md").read_text()
-    missing = [each.name for each in fields(Cluster) if each.name != "name" and f"`{each.name}`" not in guide]
+    missing = [
+        each.name for each in dataclasses.fields(Cluster) if each.name != "name" and f"`{each.name}`" not in guide
+    ]
     assert not missing
 
 
 def test_wall_time_is_that_of_the_longest_first():
-    assert wall_hours([3, 3, 2, 2, 2], 1) == 12
-    assert wall_hours([3, 3, 2, 2, 2], 2) == 7
-    assert wall_hours([3, 3, 2, 2, 2], 16) == 3
+    jobs = [(hours, 8) for hours in (3, 3, 2, 2, 2)]
+    assert [wall_hours(jobs, nodes) for nodes in (1, 2, 16)] == [12, 7, 3]
+    assert wall_hours([(1, 1)] * 16, 1) == 2
+    assert wall_hours([(3, 8), (2, 1), (1, 1), (1, 4)], 1) == 5
 
 
 def test_measured_hours_replace_estimates_of_the_same_model_on_the_same_gpu():
     paper = get_scale("paper")
     run = paper.base("deit", "deit_s")
-    fast = Measurement("deit_s", "NVIDIA A100-SXM4-80GB", 8, 9000.0, 40.0)
-    other = [Measurement("deit_s", "NVIDIA H100", 8, 1.0, 1.0), Measurement("deit_b", "NVIDIA A100", 8, 1.0, 1.0)]
+    fast = Measurement("imagenet", "deit_s", run.epochs, "NVIDIA A100-SXM4-80GB", 8, 9000.0, 40.0)
+    unlike = [{"device": "NVIDIA H100"}, {"role": "deit_b"}, {"epochs": 7}, {"data": "cifar100"}]
+    other = [dataclasses.replace(fast, gpu_hours=1.0, **changes) for changes in unlike]
     assert corrected_hours(paper, run, other) == paper.gpu_hours(run)
     assert corrected_hours(paper, run, [*other, fast]) == 40.0
 

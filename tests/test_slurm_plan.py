@@ -122,13 +122,21 @@ def test_unknown_cluster_names_the_near_ones():
     ],
 )
 def test_layout(fields, scale, expected):
-    layout = layout_of(Cluster(name="x", **fields), scale)
+    layout = layout_of(Cluster(name="x", **fields), scale, scale.base("deit", "deit_s"))
     assert dataclasses.astuple(layout) == expected
+
+
+def test_a_small_batch_takes_one_gpu_and_its_share_of_the_memory():
+    small = PAPER.base("cub200", "resnet18")
+    cluster = load_cluster("a100")
+    layout = layout_of(cluster, PAPER, small)
+    assert dataclasses.astuple(layout) == (1, 1, 1, "cuda")
+    assert parameters(cluster, layout, Path("/f"), "python")["mem"] == "60GB"
 
 
 def test_gpu_scale_on_cpus_is_refused():
     with pytest.raises(ValueError, match="scale paper needs GPUs and cluster local trains on CPUs"):
-        layout_of(load_cluster("local"), PAPER)
+        layout_of(load_cluster("local"), PAPER, PAPER.base("deit", "deit_s"))
 
 
 @pytest.mark.parametrize(
@@ -167,6 +175,13 @@ def test_tables_share_runs_and_each_is_submitted_once():
     assert len(directories) == len(set(directories)) < len(both)
     hours = [PAPER.hours(item.run) for item in plan.items]
     assert hours == sorted(hours, reverse=True)
+
+
+def test_jobs_of_one_array_are_alike():
+    small = items_of_table(PAPER, get_table("dm_table06_fine_grained", PAPER))
+    plan = make_plan(PAPER, [*items(), *small], load_cluster("a100"), ledger.ROOT, False)
+    assert {layout.gpus: len(alike) for layout, alike in plan.layouts.items()} == {8: len(items()), 1: len(small)}
+    assert plan_text(plan).count("jobs: ") == 2
 
 
 def test_plan_names_runs_jobs_hours_price_and_disk():
@@ -260,9 +275,12 @@ def test_parameters_are_taken_by_submitit():
     from submitit.slurm.slurm import _make_sbatch_string
 
     cluster = dataclasses.replace(load_cluster("a100"), modules=("cuda/12.4",), setup=("umask 002",), account="lab")
-    plan = make_plan(PAPER, items(), cluster, ledger.ROOT, False)
+    (layout,) = make_plan(PAPER, items(), cluster, ledger.ROOT, False).layouts
     text = _make_sbatch_string(
-        command="python x", folder="/f/log", map_count=3, **parameters(plan, Path("/f"), "apptainer exec i.sif python")
+        command="python x",
+        folder="/f/log",
+        map_count=3,
+        **parameters(cluster, layout, Path("/f"), "apptainer exec i.sif python"),
     )
     for line in (
         "#SBATCH --gpus-per-node=8",

@@ -219,8 +219,8 @@ DIGITS = (
 )
 VARIANTS = (
     "Two fine-grained sets of 1000 procedural scenes, 16x16 pixels: ten bars and ellipses by proportion for CUB, "
-    "ten crescents and rings by width for Aircraft; tiny ResNets under SGD with 12 epochs from scratch, one CPU thread. This "
-    "exercises the mechanics and says nothing about birds or aircraft."
+    "ten crescents and rings by width for Aircraft; tiny ResNets under SGD with 12 epochs from scratch, one CPU "
+    "thread. This exercises the mechanics and says nothing about birds or aircraft."
 )
 SETTINGS = {
     "deit": Setting(
