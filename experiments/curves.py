@@ -11,6 +11,12 @@ from experiments.table import Column, Row
 from lumix.train.config import Run
 
 CUTS = ("cutmix", "puzzlemix")
+# Where the paper finds each method best (Figure A2, appendix C.5): parameter -> method -> value.
+BEST = {
+    "eta": {"mixup": 0.1, "cutmix": 0.1, "puzzlemix": 1.0},
+    "xi": {"cutmix": 0.8, "mixup": 1.0, "manifoldmix": 1.0},
+    "t": {"cutmix": 1.0, "mixup": 0.5, "manifoldmix": 0.5},
+}
 
 
 @dataclass(frozen=True)
@@ -49,6 +55,11 @@ def _rescaled(parameter: str) -> Callable[[Run, str, float], Run]:
 ETA = Curve("eta", "η", (0.01, 0.1, 0.5, 1.0, 2.0), lambda run, _, value: decoupled.decoupled(run, value))
 XI = Curve("xi", "ξ", (0.5, 0.6, 0.7, 0.8, 0.9, 1.0), _rescaled("xi"))
 T = Curve("t", "t", (0.3, 0.5, 1.0, 2.0), _rescaled("t"))
+
+
+def best(parameter: str, name: str, setting: str = "") -> float:
+    """Where a method is best: as Figure A2 has it or, for ResNet-18 in a setting, as appendix B.3 sets eta."""
+    return decoupled.eta_of(name, setting, "resnet18") if setting else BEST[parameter][name]
 
 
 def row(

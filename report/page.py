@@ -70,6 +70,16 @@ FIGURES = {
         "gathers the mass of both classes in fewer updates. Right: with mixed cross entropy in the sum every η ends "
         "at λ; the decoupled term alone keeps both classes equal. Computed, not trained: no data, no seeds.",
     ),
+    "decoupled_parameters": (
+        "η of DM(CE), ξ and t of DM(BCE) (Figure A2)",
+        "Top-1 over the parameters of Decoupled Mixup’s losses with 95 % intervals of the mean over seeds. The paper "
+        "prints no numbers: triangles mark where it finds each method best.",
+    ),
+    "decoupled_eta": (
+        "η of DM(CE) on three data sets (Figure A3)",
+        "Top-1 over η with 95 % intervals of the mean over seeds; triangles mark the η that the paper’s appendix B.3 "
+        "sets for each method. The names are of the paper’s data, for which this scale has its own.",
+    ),
     "robustness_sheet": (
         "Dropped and shuffled test images (Tables 9 and 7)",
         "The first test images, as they are, with random patches set to zero (crossed out), and shuffled on each grid "
@@ -89,6 +99,8 @@ UNDER = {
     "lambda_laws": "lumix_table10_laws",
     "training_curves": "lumix_controls",
     "decoupled_path": "dm_table04_losses",
+    "decoupled_parameters": "dm_figure02_eta",
+    "decoupled_eta": "dm_figure03_eta",
 }
 PAPERS = {"I": "LUMix (Sun et al. 2022)", "D": "Decoupled Mixup (Liu et al. 2022)"}  # by the letter of their numbers
 REGISTER_LINE = re.compile(r"^\| ([ID]-\d+[a-z]?) \|(.*)\|\s*$")

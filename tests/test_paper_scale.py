@@ -16,13 +16,23 @@ from lumix.train.mix_task import MixTask
 from lumix.train.model import build_model
 from lumix.train.optim import build_optimizer, build_schedule, parameter_groups, undecayed_names
 
-IMAGENET = 1_281_167
-RECIPES = {
+IMAGES = {
+    "imagenet": 1_281_167,
+    "cifar100": 50_000,
+    "tiny_imagenet": 100_000,
+    "cub200": 5994,
+    "aircraft": 6667,
+}
+RECIPES = {  # (data, optimizer or role) -> peak rate, smoothing, updates an epoch
     ("imagenet", "adamw"): (1e-3, 0.1, 1251),
     ("imagenet", "sgd"): (0.1, 0.0, 5004),
     ("imagenet", "momentum"): (0.1, 0.0, 5004),
     ("imagenet", "lamb"): (8e-3, 0.0, 625),
     ("cifar100", "momentum"): (0.1, 0.0, 500),
+    ("cifar100", "wrn28_8"): (0.03, 0.0, 500),
+    ("tiny_imagenet", "momentum"): (0.2, 0.0, 1000),
+    ("cub200", "momentum"): (1e-3, 0.0, 374),
+    ("aircraft", "momentum"): (1e-3, 0.0, 416),
 }
 
 
@@ -54,10 +64,9 @@ def test_a_paper_run_builds_with_its_schedule(key: str) -> None:
     run = unique_runs()[key]
     model = network(str(run.model))
     optimizer = build_optimizer(run.optim, parameter_groups(model))
-    # By data and optimizer: peak rate, smoothing, updates an epoch; SGD on ImageNet is DeepLabV3+'s encoder's.
-    images = {"imagenet": IMAGENET, "cifar100": 50_000}[run.data.name]
-    updates = updates_per_epoch(round(images * run.data.share), run.batch_size)
-    peak, smoothing, expected = RECIPES[run.data.name, run.optim.name]
+    updates = updates_per_epoch(round(IMAGES[run.data.name] * run.data.share), run.batch_size)
+    recipe = RECIPES.get((run.data.name, run.model.role))  # SGD on ImageNet is DeepLabV3+'s encoder's
+    peak, smoothing, expected = recipe or RECIPES[run.data.name, run.optim.name]
     assert updates == round(expected * run.data.share)
     warmup, total = run.optim.warmup_epochs * updates, run.epochs * updates
     assert lr_at(run, optimizer, warmup, updates) == pytest.approx(peak)

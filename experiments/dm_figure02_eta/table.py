@@ -7,8 +7,6 @@ from experiments.claims import Claim
 from experiments.scale import Scale
 from experiments.table import Column, Table
 
-METHODS = ("mixup", "cutmix", "puzzlemix")
-
 
 def build(scale: Scale) -> Table:
     return Table(
@@ -20,7 +18,7 @@ def build(scale: Scale) -> Table:
         value_columns=curves.ETA.columns,
         rows=tuple(
             curves.row(scale, name, "pytorch", "resnet34", (curves.ETA,))
-            for name in (*METHODS, *decoupled.NOT_YET)
+            for name in (*curves.BEST["eta"], *decoupled.NOT_YET)
             if name != "samix"
         ),
         claims=CLAIMS,
@@ -32,10 +30,11 @@ def build(scale: Scale) -> Table:
 CLAIMS = tuple(
     Claim(
         f"dm-eta-{name}",
-        f"{decoupled.TITLES[name]}, a {kind} method, is best at η = {best:g} of five",
+        f"{decoupled.TITLES[name]}, a {'dynamic' if name in decoupled.DYNAMIC else 'static'} method, is best at "
+        f"η = {best:g} of five",
         "Figure A2, appendix C.5",
         ("D-8",),
         curves.ETA.peak(name, best),
     )
-    for name, kind, best in (("mixup", "static", 0.1), ("cutmix", "static", 0.1), ("puzzlemix", "dynamic", 1.0))
+    for name, best in curves.BEST["eta"].items()
 )

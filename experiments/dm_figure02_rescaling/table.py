@@ -7,8 +7,6 @@ from experiments.claims import Claim
 from experiments.scale import Scale
 from experiments.table import Column, Table
 
-METHODS = ("cutmix", "mixup", "manifoldmix")
-
 
 def build(scale: Scale) -> Table:
     return Table(
@@ -20,7 +18,7 @@ def build(scale: Scale) -> Table:
         value_columns=(*curves.XI.columns, *curves.T.columns),
         rows=tuple(
             curves.row(scale, name, "rsb_a3", "resnet34", (curves.XI, curves.T))
-            for name in (*METHODS, *decoupled.NOT_YET)
+            for name in (*curves.BEST["xi"], *decoupled.NOT_YET)
             if name != "samix"
         ),
         claims=CLAIMS,
@@ -32,15 +30,12 @@ def build(scale: Scale) -> Table:
 CLAIMS = tuple(
     Claim(
         f"dm-{curve.id}-{name}",
-        f"{decoupled.TITLES[name]}, which {how}, is best at {curve.symbol} = {best:g} where {other}",
+        f"{decoupled.TITLES[name]}, which {'cuts' if name in curves.CUTS else 'blends'}, is best at "
+        f"{curve.symbol} = {curves.best(curve.id, name):g} where {other.symbol} = {curves.best(other.id, name):g}",
         "Figure A2, appendix C.5",
         ("D-8",),
-        curve.peak(name, best),
+        curve.peak(name, curves.best(curve.id, name)),
     )
-    for name, how, xi, t in (
-        ("cutmix", "cuts", 0.8, 1.0),
-        ("mixup", "blends", 1.0, 0.5),
-        ("manifoldmix", "blends", 1.0, 0.5),
-    )
-    for curve, best, other in ((curves.XI, xi, f"t = {t:g}"), (curves.T, t, f"ξ = {xi:g}"))
+    for name in curves.BEST["xi"]
+    for curve, other in ((curves.XI, curves.T), (curves.T, curves.XI))
 )

@@ -36,10 +36,10 @@ def build(scale: Scale) -> Table:
 CLAIMS = tuple(
     Claim(
         f"dm-eta-{setting}-{name}".replace("_", "-"),
-        f"On {data} {TITLES[name]} is best at η = {decoupled.eta_of(name, setting, 'resnet18'):g}, which B.3 sets",
+        f"On {data} {TITLES[name]} is best at η = {curves.best('eta', name, setting):g}, which B.3 sets",
         "Figure A3, appendix C.5",
         ("D-7",),
-        curves.ETA.peak(f"{name}_{setting}", decoupled.eta_of(name, setting, "resnet18")),
+        curves.ETA.peak(f"{name}_{setting}", curves.best("eta", name, setting)),
     )
     for setting, data in DATA.items()
     for name in METHODS
