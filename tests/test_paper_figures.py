@@ -1,6 +1,7 @@
 """Figures draw what the results hold, say "not run" where there is nothing, and notebooks equal their text twins."""
 
 import json
+import math
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,7 +13,7 @@ import pytest
 mpl.use("Agg")
 import matplotlib.pyplot as plt
 import torch
-from report_fixture import ROOT, fake_record
+from report_fixture import ROOT, RUNS, cell, fake_record, row
 
 from report import page
 from report.load import Results
@@ -22,6 +23,7 @@ import figures
 import label_error
 import pair
 import style
+import swept
 
 from lumix.train.embedded import shapes
 
@@ -38,8 +40,8 @@ def closed_figures() -> Iterator[None]:
 @pytest.fixture
 def results() -> Results:
     records = {table: fake_record(table, 3) for table in (figures.MODELS, figures.LAWS)}
-    for row in records[figures.MODELS]["rows"]:
-        row["cells"] = {"lumix": row["cells"]["top1"]}
+    for line in records[figures.MODELS]["rows"]:
+        line["cells"] = {"lumix": line["cells"]["top1"]}
     return Results("mini", tuple(records), records)
 
 
@@ -50,6 +52,11 @@ def texts(figure: Any) -> str:
 @pytest.mark.parametrize("name", ["gain_per_model", "lambda_laws", "training_curves"])
 def test_figures_without_results_say_so(name: str) -> None:
     assert "not run" in texts(getattr(figures, name)(NOTHING))
+
+
+@pytest.mark.parametrize("draw", [swept.decoupled_parameters, swept.decoupled_eta])
+def test_curves_without_results_say_so(draw: Any) -> None:
+    assert texts(draw(NOTHING)).count("not run") >= 3
 
 
 @pytest.mark.parametrize("name", ["gain_per_model", "lambda_laws", "training_curves"])
@@ -70,6 +77,43 @@ def test_gains_draw_our_interval_and_the_papers_value(results: Results) -> None:
     assert [wanted["low"], wanted["high"]] in drawn
     assert [wanted["mean"]] in drawn
     assert [wanted["paper"]] in drawn
+
+
+@pytest.fixture
+def curves() -> Results:
+    """The rows of Mixup and CutMix of a curve table, with what the runs of the fixture end with."""
+    record = fake_record("dm_figure02_eta", 3)
+    columns = ("eta_0.1", "eta_1")
+    cells = dict(zip(columns, (cell("cutmix", 3, None), cell("lumix", 3, None)), strict=True))
+    record["rows"] = [
+        {**row(name, cells), "labels": {"method": title}} for name, title in (("mixup", "Mixup"), ("cutmix", "CutMix"))
+    ]
+    record["value_columns"] = [{"id": column, "title": column} for column in columns]
+    return Results("mini", (record["table"],), {record["table"]: record})
+
+
+def test_curves_over_a_parameter_are_the_runs_of_their_cells(curves: Results) -> None:
+    frame = swept.points(curves, *swept.FIGURE_A2)
+    assert len(frame) == 2 * 2 * 3  # methods, values, seeds
+    assert set(frame["parameter"]) == {"eta"}
+    runs = curves.runs
+    for line in frame.itertuples():
+        run = runs[RUNS["cutmix" if line.value == 0.1 else "lumix"].key]
+        assert line.top1_last == run["seeds"][str(line.seed)]["top1"]["last"]
+        assert line.paper_best == 0.1
+    figure = swept.decoupled_parameters(curves)
+    eta, xi, _ = figure.axes
+    values = frame[(frame["method"] == "Mixup") & (frame["value"] == 1)]["top1_last"]
+    drawn = [line.get_ydata()[-1] for line in eta.lines if len(line.get_ydata()) == 2]
+    assert any(y == pytest.approx(values.mean()) for y in drawn)
+    assert "not run" in texts(xi)
+    assert "NOT ImageNet" in texts(figure)
+
+
+def test_an_interval_is_students() -> None:
+    low, high = swept.interval([1.0, 2.0, 3.0])
+    assert (low, high) == pytest.approx((2 - 4.302653 / 3**0.5, 2 + 4.302653 / 3**0.5))
+    assert all(math.isnan(end) for end in swept.interval([1.0]))
 
 
 def test_curve_is_the_mean_over_seeds(results: Results) -> None:
@@ -124,7 +168,7 @@ def test_every_figure_has_a_notebook_equal_to_its_text_and_without_outputs() -> 
     for text in pair.texts():
         committed = text.with_suffix(".ipynb").read_text(encoding="utf-8")
         assert committed == pair.notebook(text), f"run python paper_figures/pair.py after editing {text.name}"
-        for cell in json.loads(committed)["cells"]:
-            assert not cell.get("outputs")
-            assert cell.get("execution_count") is None
+        for made in json.loads(committed)["cells"]:
+            assert not made.get("outputs")
+            assert made.get("execution_count") is None
         assert f'"{text.stem}"' in text.read_text(encoding="utf-8")
