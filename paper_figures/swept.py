@@ -64,21 +64,24 @@ def draw(axes: Axes, frame: pd.DataFrame, statistic: str) -> None:
     """The curve of each method with its interval, and a triangle where the paper finds the method best."""
     n = frame.groupby(["method", "value"])["seed"].nunique()
     seeds = "–".join(str(count) for count in sorted({n.min(), n.max()}))
-    looks: dict[str, Any] = {"palette": COLOURS, "markers": True, "errorbar": interval}
-    sns.lineplot(frame, x="value", y=statistic, hue="method", style="method", ax=axes, **looks)
-    axes.legend(title=f"n = {seeds} seeds", loc="lower left")
     best = frame.groupby("method", sort=False)["paper_best"].first()
+    values = sorted(frame["value"].unique())
+    looks: dict[str, Any] = {"palette": COLOURS, "errorbar": interval, "capsize": 0.06, "err_kws": {"linewidth": 1.2}}
+    looks |= {"linestyles": list(style.LINES[: len(best)]), "markers": list("osD^"[: len(best)]), "linewidth": 1.6}
+    sns.pointplot(frame, x="value", y=statistic, hue="method", order=values, dodge=0.3, ax=axes, **looks)
+    below: dict[str, Any] = {
+        "loc": "upper center",
+        "bbox_to_anchor": (0.5, -0.13),
+        "frameon": False,
+        "title_fontsize": 9,
+    }
+    axes.legend(title=f"n = {seeds} seeds", ncols=3, **below)
     for place, (method, value) in enumerate(best.items()):
         height = 1.02 + 0.04 * place  # methods that are best at one value stand above each other
         mark: dict[str, Any] = {"marker": "v", "linestyle": "", "color": COLOURS[str(method)], "clip_on": False}
-        axes.plot([value], [height], transform=axes.get_xaxis_transform(), **mark)
-    parameter = frame["parameter"].iloc[0]
-    if parameter != "xi":
-        axes.set_xscale("log")
-    values = sorted(frame["value"].unique())
-    axes.set_xticks(values, [f"{value:g}" for value in values])
-    axes.minorticks_off()
-    axes.set(xlabel=SYMBOLS[parameter], ylabel="top-1, %")
+        axes.plot([values.index(value)], [height], transform=axes.get_xaxis_transform(), **mark)
+    axes.set_xticks(range(len(values)), [f"{value:g}" for value in values])
+    axes.set(xlabel=SYMBOLS[frame["parameter"].iloc[0]], ylabel="top-1, %")
 
 
 def _panels(results: Results, tables: tuple[str, ...], titles: Sequence[str]) -> Figure:
@@ -86,17 +89,17 @@ def _panels(results: Results, tables: tuple[str, ...], titles: Sequence[str]) ->
     frame = points(results, *tables)
     records = [results.records[table] for table in tables if table in results.records]
     statistic = "top1_last" if records and records[0]["statistic"] == "last" else "top1_median"
-    figure, row = plt.subplots(1, len(titles), figsize=(13, 4.8))
+    figure, row = plt.subplots(1, len(titles), figsize=(13, 5))
     for axes, title in zip(row, titles, strict=True):
         part = frame[frame["panel"] == title]
         if part.empty:
             style.say_not_run(axes, f"no results of {title} at {results.scale} scale")
             continue
         draw(axes, part, statistic)
-        axes.set_title(title, pad=24)
+        axes.set_title(title, pad=34)
     figure.suptitle(
         f"{formatting.badge(results.scale, records[0] if records else None)}\n"
-        "Bands: 95 % interval of the mean over seeds; triangles: best in the paper, on its own data",
+        "Bars: 95 % interval of the mean over seeds; triangles: best in the paper, on its own data",
         fontsize=10,
     )
     return figure

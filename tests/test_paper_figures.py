@@ -104,8 +104,9 @@ def test_curves_over_a_parameter_are_the_runs_of_their_cells(curves: Results) ->
     figure = swept.decoupled_parameters(curves)
     eta, xi, _ = figure.axes
     values = frame[(frame["method"] == "Mixup") & (frame["value"] == 1)]["top1_last"]
-    drawn = [line.get_ydata()[-1] for line in eta.lines if len(line.get_ydata()) == 2]
+    drawn = [y for line in eta.lines for y in line.get_ydata()]
     assert any(y == pytest.approx(values.mean()) for y in drawn)
+    assert all(any(y == pytest.approx(end) for y in drawn) for end in swept.interval(list(values)))
     assert "not run" in texts(xi)
     assert "NOT ImageNet" in texts(figure)
 
