@@ -5,7 +5,8 @@
     batch = mixer(images, labels, generator)
     loss = loss_fn(model(batch.images), batch, generator)
 
-Every mixer, rule, law and loss term of `lumix.catalogue` is here by its class's name. Names are resolved
+Every mixer, rule, law and loss term of `lumix.catalogue` is here by its class's name; AutoMix and SAMix, which train a
+mixer, are modules around the network. Names are resolved
 on first use, so that `lumix.train.config` and the experiment tables can be read without importing torch. Of other
 packages this one needs torch alone; `lumix.train`, `lumix.evaluate` and `lumix.integrations` need more.
 """
@@ -17,6 +18,8 @@ from lumix.catalogue import PARTS
 
 if TYPE_CHECKING:
     from lumix import functional as functional
+    from lumix.automix.learner import AutoMix as AutoMix
+    from lumix.automix.learner import SAMix as SAMix
     from lumix.batch import Kind as Kind
     from lumix.batch import MixedBatch as MixedBatch
     from lumix.catalogue import *  # noqa: F403
@@ -31,12 +34,14 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _HOME = {
+    "AutoMix": "lumix.automix.learner",
     "Either": "lumix.composition",
     "Kind": "lumix.batch",
     "MixLoss": "lumix.loss",
     "MixedBatch": "lumix.batch",
     "Mixer": "lumix.mixers.base",
     "Rule": "lumix.rules.base",
+    "SAMix": "lumix.automix.learner",
     "Switch": "lumix.composition",
     "Term": "lumix.terms.base",
     "functional": "lumix.functional",

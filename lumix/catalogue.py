@@ -212,6 +212,19 @@ _add(
     "one network on mixed images",
     given=("run", "network", "mean", "std", "device", "pretrained"),
 )
+LEARNS = {
+    "alpha": 2.0,
+    "stage": Argument(int, optional=True),
+    "large": False,
+    "momentum": 0.999999,
+    "mask_decays": False,
+    "share": 1.0,
+    "block_lr": Argument(float, optional=True),
+    "block_min_lr": Argument(float, optional=True),
+}
+OWN = {"given": ("run", "network", "device", "seed", "updates"), "needs": "networks of its own", "dynamic": True}
+_add("task", "automix", "train.automix_task:AutoMixTask", "AutoMix", LEARNS, pixels="cut", **OWN)
+_add("task", "samix", "train.automix_task:SAMixTask", "SAMix", LEARNS, pixels="cut", **OWN)
 
 # ------------------------------------------------------------------------------------------------- frozen networks
 

@@ -12,7 +12,16 @@ from lumix.catalogue import PARTS
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGES = ("lumix", "experiments", "slurm", "report", "paper_figures")
 LEAVES = {"lumix.batch", "lumix.checks", "lumix.draws", "lumix.functional", "lumix.inputs", "lumix.specs"}
-METHOD = {*LEAVES, "lumix.catalogue", "lumix.composition", "lumix.loss", "lumix.mixers", "lumix.rules", "lumix.terms"}
+METHOD = {
+    *LEAVES,
+    "lumix.automix",
+    "lumix.catalogue",
+    "lumix.composition",
+    "lumix.loss",
+    "lumix.mixers",
+    "lumix.rules",
+    "lumix.terms",
+}
 # Room -> the rooms that it may import, beside itself. Types count: an import under TYPE_CHECKING is an import.
 ALLOWED: dict[str, set[str]] = {
     "lumix": METHOD,
@@ -28,6 +37,7 @@ ALLOWED: dict[str, set[str]] = {
     "lumix.rules": {"lumix.batch", "lumix.checks", "lumix.draws", "lumix.functional"},
     "lumix.terms": {"lumix.batch", "lumix.checks", "lumix.functional"},
     "lumix.loss": {"lumix.batch", "lumix.checks", "lumix.functional", "lumix.inputs", "lumix.rules", "lumix.terms"},
+    "lumix.automix": {"lumix.batch", "lumix.checks", "lumix.draws", "lumix.inputs", "lumix.loss", "lumix.mixers"},
     "lumix.integrations": METHOD,
     "lumix.train": METHOD,
     "lumix.evaluate": {*METHOD, "lumix.train"},

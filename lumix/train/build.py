@@ -50,16 +50,26 @@ def build_loss(loss: Loss) -> MixLoss:
 
 
 def build_task(
-    run: Run, network: nn.Module, mean: Values, std: Values, device: torch.device, pretrained: bool = True
+    run: Run,
+    network: nn.Module,
+    mean: Values,
+    std: Values,
+    device: torch.device,
+    *,
+    pretrained: bool = True,
+    seed: int = 0,
+    updates: int = 1,
 ) -> Task:
     """The task of a run for a network on `device` and images normalised by `mean` and `std`.
 
     Without `pretrained` the network that a mixer looks through has random weights, which is enough to measure time.
+    The `seed` decides the initial weights of further networks; schedules of a task's own last for `updates`.
 
     Raises:
         RunError: where its weights cannot be had.
     """
-    task: Task = create(run.task, run=run, network=network, mean=mean, std=std, device=device, pretrained=pretrained)
+    normalised: dict[str, Any] = {"mean": mean, "std": std, "device": device, "pretrained": pretrained}
+    task: Task = create(run.task, run=run, network=network, seed=seed, updates=updates, **normalised)
     return task
 
 

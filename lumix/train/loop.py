@@ -115,7 +115,8 @@ class Training:
         self.feed = feed = build_feed(run, seed, process, execution)
         network = build_model(run.model, feed.num_classes, feed.in_chans, run.data.image_size, seed, fetch=True)
         network = network.to(device)
-        self.task: Task = build_task(run, network, feed.mean, feed.std, device)
+        updates = run.epochs * feed.updates_per_epoch
+        self.task: Task = build_task(run, network, feed.mean, feed.std, device, seed=seed, updates=updates)
         self.updater = build_updater(run, self.task)
         if process.distributed:
             self.task.prepare_distributed(device_ids=[device] if device.type == "cuda" else None)

@@ -83,15 +83,7 @@ class MixTask(ClassificationTask):
         attention = seen[-1].mean(dim=1) if attends else None
         weight = self.criterion.weights(logits, batch, part.draws, attention)
         loss, parts = self.criterion.per_sample(logits, batch, weight)
-        weight, perturbed = weight.detach(), self.criterion.rule.perturbs(batch)
-        record = {  # lambda is the partner's weight, the paper's
-            "loss": loss.detach(),
-            "lam_0": 1 - batch.own_weight,
-            "lam": 1 - weight,
-            "perturbation": torch.where(perturbed, (weight - batch.own_weight).abs(), torch.nan),
-            "share_cut": batch.is_cut(),
-        }
-        return StepResult(loss.mean(), parts, record)
+        return StepResult(loss.mean(), parts, record_of(batch, self.criterion, loss.detach(), weight.detach()))
 
     def parameter_groups(self) -> list[dict[str, Any]]:
         return parameter_groups(unwrap_model(self.trainable_module))
@@ -109,3 +101,15 @@ class MixTask(ClassificationTask):
         self.load_checkpoint_state(saved["state_dict"])
         if self.has_ema():
             self.load_checkpoint_state(saved["state_dict_ema"], ema=True)
+
+
+def record_of(batch: MixedBatch, criterion: MixLoss, loss: Tensor, own_weight: Tensor) -> dict[str, Tensor]:
+    """What the log tells of a mixed batch with loss and own weights [B]; lambda is the partner's, as in the paper."""
+    perturbed = criterion.rule.perturbs(batch)
+    return {
+        "loss": loss,
+        "lam_0": 1 - batch.own_weight,
+        "lam": 1 - own_weight,
+        "perturbation": torch.where(perturbed, (own_weight - batch.own_weight).abs(), torch.nan),
+        "share_cut": batch.is_cut(),
+    }

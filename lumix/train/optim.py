@@ -58,13 +58,27 @@ def build_updater(run: Run, task: Task) -> Updater:
     )
 
 
+class GroupedCosine(CosineLRScheduler):
+    """timm's cosine, in which a group of parameters with "min_lr" ends at that rate of its own."""
+
+    def update_groups(self, values: Any) -> None:
+        pairs = zip(self.optimizer.param_groups, self.base_values, values, strict=True)
+        super().update_groups([self._stretched(group, peak, value) for group, peak, value in pairs])
+
+    def _stretched(self, group: dict[str, Any], peak: float, value: float) -> float:
+        if "min_lr" not in group or value == peak:  # the peak is set before timm knows its floor
+            return value
+        floor = float(group["min_lr"])
+        return floor + (value - self.lr_min) * (peak - floor) / (peak - self.lr_min)
+
+
 def build_schedule(optim: Optim, optimizer: Optimizer, epochs: int, updates_per_epoch: int) -> CosineLRScheduler:
     """Cosine per update after a linear warm-up: full rate at the first update after it, the floor at the last update.
 
     Call `step_update(u)` before update u = 0, 1, ...; the rate is a function of u alone.
     """
     warmup, total = optim.warmup_epochs * updates_per_epoch, epochs * updates_per_epoch
-    return CosineLRScheduler(
+    return GroupedCosine(
         optimizer,
         t_initial=max(total - warmup - 1, 2),
         lr_min=optim.min_lr,

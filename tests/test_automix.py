@@ -1,0 +1,298 @@
+"""AutoMix and SAMix: masks follow the label weight, gradients go where they should, one draw is plain Mixup."""
+
+from typing import Any
+
+import pytest
+import timm
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+import lumix
+from lumix.automix import learner as module
+from lumix.automix.block import AutoMixBlock, MixBlock, SAMixBlock, cross_attention, residual_embedding
+from lumix.automix.losses import cosine, mask_loss, momentum_at
+from lumix.batch import Kind
+from lumix.rules.transmix import TransMixRule
+
+LEARNERS = (lumix.AutoMix, lumix.SAMix)
+BLOCKS = {"automix": AutoMixBlock, "samix": SAMixBlock}
+NETWORKS: dict[str, tuple[str, dict[str, Any]]] = {
+    "resnet": ("resnet18", {"channels": [4, 8, 12, 16], "layers": [1, 1, 1, 1]}),
+    "resnetv2": ("resnetv2_18", {"layers": [1, 1, 1], "channels": [8, 16, 24], "stem_chs": 8}),
+    "vit": ("deit_tiny_patch16_224", {"img_size": 16, "patch_size": 4, "embed_dim": 16, "depth": 2, "num_heads": 2}),
+    "swin": (
+        "swin_tiny_patch4_window7_224",
+        {"img_size": 16, "patch_size": 2, "window_size": 2, "embed_dim": 16, "depths": [1, 1], "num_heads": [2, 2]},
+    ),
+}
+
+
+def stream(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def network(name: str = "resnet") -> nn.Module:
+    entry, arguments = NETWORKS[name]
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        return timm.create_model(entry, num_classes=5, **arguments)
+
+
+def images_and_labels(size: int = 8) -> tuple[Tensor, Tensor]:
+    return torch.randn(size, 3, 16, 16, generator=stream(1)), torch.arange(size) % 5
+
+
+def prepared(learner: lumix.AutoMix, seed: int = 0) -> module.LearnersBatch:
+    return learner.prepare(*images_and_labels(), stream(seed))
+
+
+# ------------------------------------------------------------------------------------------------- the block
+
+
+def test_attention_is_the_formula_at_every_place() -> None:
+    query, key, value = (torch.randn(2, channels, 3, 2, generator=stream()) for channels in (4, 4, 1))
+    q, k, v = (x.flatten(2) for x in (query, key, value))
+    weights = torch.softmax(torch.einsum("bdn,bdm->bnm", q, k) / 4**0.5, dim=-1)
+    wanted = torch.einsum("bnm,bcm->bcn", weights, v).view(2, 1, 3, 2)
+    torch.testing.assert_close(cross_attention(query, key, value), wanted)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert cross_attention(query, key, value).dtype == torch.float32
+
+
+def test_the_residual_embedding_is_odd_around_a_half_and_grows() -> None:
+    weight = torch.linspace(0, 1, 101, dtype=torch.float64)
+    embedded = residual_embedding(weight)
+    torch.testing.assert_close(embedded.flip(0), 1 - embedded)
+    assert (embedded.diff() > 0).all()
+    assert embedded[50].item() == pytest.approx(0.5)
+    assert (embedded[0].item(), embedded[-1].item()) == pytest.approx((0, 1))
+
+
+@pytest.mark.parametrize("name", BLOCKS)
+def test_masks_begin_near_a_half_whatever_the_label_weight(name: str) -> None:
+    torch.manual_seed(0)
+    block, features = BLOCKS[name](6), torch.randn(4, 6, 3, 3, generator=stream())
+    mask = block(features, features.flip(0), torch.tensor([0.1, 0.4, 0.6, 0.9]), (12, 12))
+    assert mask.shape == (4, 1, 12, 12)
+    assert (mask - 0.5).abs().max() < 0.1
+
+
+def trained_block(name: str) -> tuple[MixBlock, Tensor]:
+    """A block that sees the label weight, after updates by the mask loss alone, and the features it saw."""
+    torch.manual_seed(0)
+    block = BLOCKS[name](6, large=True)
+    features = torch.rand(8, 6, 4, 4, generator=stream()) + 0.5
+    optimizer, draws = torch.optim.Adam(block.parameters(), lr=0.03), stream(2)
+    for step in range(500):
+        optimizer.param_groups[0]["lr"] = cosine({"automix": 0.05, "samix": 0.03}[name], 0, step / 500)
+        weight = torch.rand(1, generator=draws).expand(8)
+        loss = mask_loss(block(features, features.flip(0), weight, (8, 8)), weight, margin=0.0)
+        loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+    return block.requires_grad_(False), features
+
+
+@pytest.mark.parametrize("name", BLOCKS)
+def test_the_mean_of_a_mask_follows_the_label_weight_and_swaps_with_the_images(name: str) -> None:
+    block, features = trained_block(name)
+    for value in (0.2, 0.5, 0.8):
+        weight = torch.full((8,), value)
+        own = block(features, features.flip(0), weight, (8, 8)).mean().item()
+        other = block(features.flip(0), features, 1 - weight, (8, 8)).mean().item()
+        assert own == pytest.approx(value, abs=0.1)  # the published margin
+        assert other == pytest.approx(1 - own, abs=0.15)
+
+
+# ------------------------------------------------------------------------------------------------- losses, schedules
+
+
+def test_the_mask_loss_counts_what_the_mean_misses_beyond_the_margin() -> None:
+    weight = torch.full((2,), 0.7)
+    flat = torch.full((2, 1, 2, 2), 0.65)
+    assert mask_loss(flat, weight).item() == 0
+    assert mask_loss(torch.full((2, 1, 2, 2), 0.2), weight).item() == pytest.approx(0.4)
+    halves = torch.tensor([[0.0, 1.0], [1.0, 0.0]]).expand(2, 1, 2, 2)
+    assert mask_loss(halves, weight, variance=2.0).item() == pytest.approx(0.1 - 2 * 0.25)
+
+
+def test_momentum_waits_for_a_tenth_and_ends_at_its_end() -> None:
+    assert [momentum_at(progress, 0.9, 1.0) for progress in (0, 0.05, 0.1)] == [0.9] * 3
+    assert momentum_at(0.55, 0.9, 1.0) == pytest.approx(0.95)
+    assert momentum_at(1.0, 0.9, 1.0) == 1.0
+    assert cosine(0.1, 0, 0.5) == pytest.approx(0.05)
+
+
+# ------------------------------------------------------------------------------------------------- the learner
+
+
+@pytest.mark.parametrize("kind", LEARNERS)
+@pytest.mark.parametrize("name", NETWORKS)
+def test_it_learns_with_networks_of_every_family(kind: type[lumix.AutoMix], name: str) -> None:
+    learner = kind(network(name))
+    losses = learner(prepared(learner))
+    losses.loss.backward()
+    assert all(p.grad is not None for p in learner.parameters() if p.requires_grad)
+    assert list(losses.parts) == ["cross_entropy", "clean", "copy", "mask"]
+    torch.testing.assert_close(losses.loss.detach(), torch.stack(list(losses.parts.values())).sum(0).mean())
+
+
+@pytest.mark.parametrize(
+    ("name", "stage"),
+    [("resnet50", 3), ("deit_small_patch16_224", 5), ("swin_tiny_patch4_window7_224", 2), ("xcit_small_12_p16_224", 5)],
+)
+def test_masks_are_made_of_the_published_features(name: str, stage: int) -> None:
+    with torch.device("meta"):
+        learner = lumix.AutoMix(timm.create_model(name))
+    assert learner.stage == stage
+
+
+def gradients(loss: Tensor, parameters: Any) -> list[Tensor | None]:
+    return list(torch.autograd.grad(loss, list(parameters), retain_graph=True, allow_unused=True))
+
+
+@pytest.mark.parametrize("kind", LEARNERS)
+def test_gradients_reach_the_block_and_the_network_only_where_they_should(kind: type[lumix.AutoMix]) -> None:
+    learner = kind(network())
+    batch = prepared(learner)
+    assert not batch.mixed.images.requires_grad
+    learned, mask = learner._block_losses(batch)
+    theirs = learned.mean() + mask
+    assert all(found is None for found in gradients(theirs, learner.network.parameters()))
+    assert all(found is not None for found in gradients(theirs, learner.block.parameters()))
+    loss = learner(batch).loss
+    assert not any(p.requires_grad for p in learner.slow.parameters())
+    # The block's gradient is that of its own losses, whatever the network learns.
+    whole = gradients(loss, learner.block.parameters())
+    own = gradients(sum(learner._block_losses(batch), torch.zeros(8)).mean(), learner.block.parameters())
+    for first, second in zip(whole, own, strict=True):
+        torch.testing.assert_close(first, second)
+
+
+@pytest.mark.parametrize("weight", [0.05, 0.92])
+def test_hardly_mixed_batches_are_plain_mixup(weight: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "draw_beta", lambda alpha, count, generator: torch.full((count,), weight).double())
+    images, labels = images_and_labels()
+    learner = lumix.AutoMix(network())
+    mixed = learner.prepare(images, labels, stream()).mixed
+    torch.testing.assert_close(mixed.images, weight * images + (1 - weight) * images[mixed.partner])
+    assert (mixed.kind == Kind.BLEND).all()
+    assert mixed.mask is None
+    torch.testing.assert_close(mixed.own_weight, torch.full((8,), weight))
+
+
+def test_otherwise_the_mask_is_the_blocks_and_the_label_weight_the_draw() -> None:
+    images, labels = images_and_labels()
+    learner = lumix.AutoMix(network())
+    batch = learner.prepare(images, labels, stream(3))
+    mixed, mask = batch.mixed, batch.mixed.mask
+    assert mask is not None
+    torch.testing.assert_close(mixed.images, mask * images + (1 - mask) * images[mixed.partner])
+    assert (mixed.kind == Kind.MASK).all()
+    assert len(mixed.own_weight.unique()) == 1
+    assert mixed.own_weight[0] != batch.clean.own_weight[0]
+    assert not torch.equal(mixed.partner, batch.clean.partner)
+    assert torch.equal(batch.partner_images, images[batch.clean.partner])
+    assert torch.equal(images, images_and_labels()[0])
+
+
+def test_parts_of_a_batch_have_the_losses_of_the_whole() -> None:
+    learner = lumix.AutoMix(network("vit"))  # no statistics over the batch
+    batch = prepared(learner)
+    whole = learner(batch).parts
+    halves = [learner(batch[part]).parts for part in (slice(0, 4), slice(4, 8))]
+    for name in ("cross_entropy", "clean", "copy"):  # the mask loss is one of means
+        torch.testing.assert_close(torch.cat([half[name] for half in halves]), whole[name])
+
+
+def test_the_slow_copy_follows_the_parameters_alone() -> None:
+    learner = lumix.AutoMix(network(), momentum=0.5)
+    before = {name: value.clone() for name, value in learner.slow.state_dict().items()}
+    with torch.no_grad():
+        for parameter in learner.network.parameters():
+            parameter.add_(1)
+    learner.after_update(1.0)
+    for name, parameter in learner.slow.named_parameters():
+        torch.testing.assert_close(parameter.detach(), before[name] + 0.5)
+    for name, value in learner.slow.named_buffers():
+        assert torch.equal(value, before[name])
+
+
+def test_everything_lies_in_the_state() -> None:
+    learner, other = lumix.SAMix(network(), mask_decays=True), lumix.SAMix(network(), mask_decays=True)
+    learner(prepared(learner)).loss.backward()
+    with torch.no_grad():
+        for parameter in learner.parameters():
+            parameter.add_(0.01)
+    learner.after_update(0.4)
+    other.load_state_dict(learner.state_dict())
+    torch.testing.assert_close(other(prepared(other)).loss, learner(prepared(learner)).loss)
+
+
+def test_without_training_the_block_gets_no_gradient_and_nothing_is_computed_for_it() -> None:
+    learner = lumix.AutoMix(network(), share=0.0)
+    batch = prepared(learner)
+    assert not batch.trains
+    seen: list[int] = []
+    learner.slow.register_forward_hook(lambda *_: seen.append(1))
+    losses = learner(batch)
+    losses.loss.backward()
+    assert not seen
+    assert all(p.grad is not None and not p.grad.any() for p in learner.block.parameters())
+    assert not losses.parts["copy"].any()
+
+
+def test_the_share_of_training_batches_falls_to_none() -> None:
+    learner = lumix.AutoMix(network(), share=0.8)
+    draws = stream()
+    counts = []
+    for progress in (0.0, 0.5, 1.0):
+        learner.after_update(progress)
+        counts.append(sum(learner.prepare(*images_and_labels(2), draws).trains for _ in range(60)))
+    assert counts[0] > counts[1] > counts[2] == 0
+    assert 36 < counts[0] < 60
+
+
+def test_it_composes_with_lumix_and_decoupled_mixup() -> None:
+    loss = lumix.MixLoss(lumix.LUMixRule(), [lumix.CrossEntropy(), lumix.Decoupled()])
+    learner = lumix.SAMix(network(), loss)
+    batch = prepared(learner)
+    losses = learner(batch)
+    logits = learner.network(batch.mixed.images)
+    assert {"cross_entropy", "decoupled"} < set(losses.parts)
+    assert (losses.own_weight != batch.mixed.own_weight).all()
+    again = loss.per_sample(logits, batch.mixed, loss.weights(logits, batch.mixed, batch.draws))[0].detach()
+    torch.testing.assert_close(losses.parts["cross_entropy"] + losses.parts["decoupled"], again)
+
+
+def test_clean_images_have_a_head_of_their_own() -> None:
+    learner = lumix.AutoMix(network())
+    batch = prepared(learner)
+    with torch.no_grad():
+        learner.clean_head.weight.zero_()
+        learner.clean_head.bias.zero_()
+    parts = learner(batch).parts
+    torch.testing.assert_close(parts["clean"], torch.full((8,), 5.0).log())
+    mixed = learner.network(batch.mixed.images)
+    pair = mixed.log_softmax(1)
+    wanted = batch.mixed.own_weight * F.nll_loss(pair, batch.mixed.labels, reduction="none")
+    wanted = wanted + (1 - batch.mixed.own_weight) * F.nll_loss(pair, batch.mixed.partner_labels, reduction="none")
+    torch.testing.assert_close(parts["cross_entropy"], wanted.detach())
+
+
+@pytest.mark.parametrize(
+    ("build", "sentence"),
+    [
+        (lambda: lumix.AutoMix(nn.Linear(2, 2)), "a classifier of timm with forward_intermediates"),
+        (lambda: lumix.AutoMix(network(), stage=7), "one of the 5 feature maps of the network, from 0, not 7"),
+        (lambda: lumix.AutoMix(network(), stage=-1), "from 0, not -1"),
+        (lambda: lumix.AutoMix(network(), alpha=0.0), "alpha must"),
+        (lambda: lumix.AutoMix(network(), lumix.MixLoss(TransMixRule())), "use another label rule"),
+        (lambda: lumix.AutoMix(network()).after_update(1.5), "progress must"),
+        (lambda: lumix.AutoMix(network()).prepare(torch.zeros(2, 3, 16), torch.zeros(2).long(), stream()), "images"),
+    ],
+)
+def test_what_does_not_fit_is_refused_in_a_sentence(build: Any, sentence: str) -> None:
+    with pytest.raises(ValueError, match=sentence):
+        build()
