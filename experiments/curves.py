@@ -10,12 +10,12 @@ from experiments.scale import Scale
 from experiments.table import Column, Row
 from lumix.train.config import Run
 
-CUTS = ("cutmix", "puzzlemix")
+CUTS = ("cutmix", "puzzlemix", "automix")
 # Where the paper finds each method best (Figure A2, appendix C.5): parameter -> method -> value.
 BEST = {
-    "eta": {"mixup": 0.1, "cutmix": 0.1, "puzzlemix": 1.0},
-    "xi": {"cutmix": 0.8, "mixup": 1.0, "manifoldmix": 1.0},
-    "t": {"cutmix": 1.0, "mixup": 0.5, "manifoldmix": 0.5},
+    "eta": {"mixup": 0.1, "cutmix": 0.1, "puzzlemix": 1.0, "automix": 1.0},
+    "xi": {"cutmix": 0.8, "mixup": 1.0, "manifoldmix": 1.0, "automix": 0.8},
+    "t": {"cutmix": 1.0, "mixup": 0.5, "manifoldmix": 0.5, "automix": 1.0},
 }
 
 

@@ -8,7 +8,7 @@ from experiments.claims import Cell, EachGreater
 from experiments.methods import puzzle
 from experiments.scale import Scale
 from experiments.table import Column, Method, Row
-from lumix.catalogue import Spec
+from lumix.catalogue import Spec, get_part
 from lumix.train.config import Mix, Run
 
 # Beta's alpha beside the mixed cross entropy, as the toolbox that the paper follows has it, by setting; beside DM's
@@ -25,16 +25,17 @@ ALPHA = {setting: dict(zip(METHODS, alphas, strict=True)) for setting, alphas in
 ALPHA |= {"cifar100_half": ALPHA["cifar100"], "deit": ALPHA["rsb_a3"], "aircraft": ALPHA["cub200"]}
 STATIC_ALPHA, DYNAMIC_ALPHA = 0.2, 2.0
 STATIC_ETA, DYNAMIC_ETA = 0.1, 1.0
+LEARNING = ("automix", "samix")  # tasks, whose alpha is 2 beside every loss
 ETA_1 = ("tiny_imagenet", "cub200", "aircraft")  # where static methods on ResNet-18 take eta 1 as well (D-7)
-DYNAMIC = ("puzzlemix",)  # SaliencyMix counts as static (D-9)
+DYNAMIC = ("puzzlemix", *LEARNING)  # SaliencyMix counts as static (D-9)
 CUTTING = ("cutmix", "saliencymix")
-TITLES = dict(zip(METHODS, ("Mixup", "CutMix", "ManifoldMix", "SaliencyMix", "PuzzleMix"), strict=True))
-NOT_YET = {"automix": "AutoMix", "samix": "SAMix"}
-WHY_NOT_YET = "not yet: mixers that learn are to come"
+TITLES = {name: get_part(name).title for name in (*METHODS, *LEARNING)} | {"puzzlemix": "PuzzleMix"}
 
 
 def mixed(run: Run, name: str, alpha: float) -> Run:
-    """The run with every batch mixed by one mixer, partners by a random permutation."""
+    """The run with every batch mixed by one mixer, partners by a random permutation; a learning task mixes itself."""
+    if name in LEARNING:
+        return run.replace(task=run.task.replace(alpha=alpha))
     mixer = puzzle(run, alpha) if name == "puzzlemix" else Spec(name, alpha=alpha)
     return run.replace(mix=Mix(choices=((mixer, 1.0),), pairing="permutation"))
 
@@ -83,7 +84,7 @@ def eta_of(name: str, setting: str, role: str) -> float:
 
 def alpha_of(name: str, setting: str, role: str, own: bool) -> float:
     """Beta's alpha of a method: DM's where `own`, else the toolbox's."""
-    if own:
+    if own or name in LEARNING:
         return DYNAMIC_ALPHA if name in DYNAMIC else STATIC_ALPHA
     if (setting, role) == ("pytorch", "resnet18") and name in CUTTING:
         return STATIC_ALPHA  # the toolbox's exception for the smallest net
@@ -120,11 +121,11 @@ def row(
     labels: Mapping[str, str] | None = None,
 ) -> Row:
     """A method under several losses, on a `share` of the images; `labels` beside its name, `suffix` of its id."""
-    labels = {"method": TITLES.get(name, NOT_YET.get(name, name)), **(labels or {})}
+    labels = {"method": TITLES[name], **(labels or {})}
     id = f"{name}_{suffix}" if suffix else name
-    if name in NOT_YET:
-        return Row(id, labels, {}, ours, unavailable=WHY_NOT_YET)
     base = scale.base(setting, role)
+    if name in LEARNING:
+        base = scale.setting(setting).learning(base, name)
     if share < 1:
         base = limited(base, share)
     runs = {loss.id: method(name, setting, role, loss)(base) for loss in losses}

@@ -4,6 +4,7 @@ import importlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
+from experiments.learning import learning
 from experiments.suggest import choose
 from lumix.evaluate.evaluation import Evaluation
 from lumix.train.config import Execution, Run
@@ -28,6 +29,7 @@ class Setting:
         sources: roles whose base runs evaluations need and no cell shows.
         notes: further texts that a table shows, by name.
         unavailable: role or column -> why it is not there at this scale.
+        learning: the base run with a task that learns to mix, by its name, in place of mixing.
     """
 
     base: Callable[[str], Run]
@@ -36,6 +38,7 @@ class Setting:
     sources: tuple[str, ...] = ()
     notes: Mapping[str, str] = field(default_factory=dict)
     unavailable: Mapping[str, str] = field(default_factory=dict)
+    learning: Callable[[Run, str], Run] = learning
 
 
 IMAGES_PER_GPU = 32  # a smaller share of a batch does not occupy a GPU

@@ -97,6 +97,8 @@ def test_initial_weights_depend_on_the_seed_alone() -> None:
     assert all(torch.equal(value, second[name]) for name, value in first.items())
 
 
-def test_a_run_that_mixes_twice_is_refused() -> None:
+def test_what_would_be_ignored_is_refused() -> None:
     with pytest.raises(ValueError, match=r"takes the place of Run\.mix"):
         a_task(small_run(task=Spec("automix"), model=RESNET))
+    with pytest.raises(ValueError, match=r"leave Optim\.ema_decay, which is 0.9, at 0"):
+        a_task(small_run(task=Spec("automix"), model=RESNET, mix=Mix()))

@@ -50,7 +50,7 @@ def test_python_blocks_run(block):
     if "loss" in names:
         assert names["loss"].isfinite()
         assert names["loss"].ndim == 0
-    if "optimizer.step" in block:
+    if "optimizer.step" in block and "AutoMix" not in block:  # which has a network of timm
         assert not torch.equal(names["model"][1].weight, before)
 
 

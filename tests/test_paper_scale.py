@@ -1,6 +1,8 @@
 """Every paper-scale run can be expressed: its network, optimizer and schedule are built on the meta device."""
 
+import copy
 from functools import cache
+from typing import Any
 
 import pytest
 import torch
@@ -9,7 +11,7 @@ from torch import nn
 
 from experiments.registry import TABLES, get_table, owners
 from experiments.scale import get_scale
-from lumix.train.build import build_loss, build_mixer
+from lumix.train.build import build_loss, build_mixer, build_task
 from lumix.train.config import Run
 from lumix.train.feed import updates_per_epoch
 from lumix.train.mix_task import MixTask
@@ -75,6 +77,11 @@ def test_a_paper_run_builds_with_its_schedule(key: str) -> None:
     if warmup:
         assert lr_at(run, optimizer, 0, updates) == pytest.approx(1e-6)
         assert lr_at(run, optimizer, warmup // 2, updates) == pytest.approx((1e-6 + peak) / 2, rel=1e-3)
+    if run.task.name != "mix":
+        task: Any = build_task(run, copy.deepcopy(model), (0.5,) * 3, (0.5,) * 3, torch.device("meta"), updates=1)
+        assert task.criterion.smoothing == smoothing
+        assert "block" in {name.partition(".")[0] for name, _ in task.learner.named_parameters()}
+        return
     frozen = torch.nn.Identity()  # Attentive-CutMix fetches its network's weights, which a test cannot
     mixer = build_mixer(run.mix, IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD, frozen)
     task = MixTask(model=model, mixer=mixer, loss=build_loss(run.loss), device=torch.device("meta"))

@@ -16,11 +16,7 @@ def build(scale: Scale) -> Table:
         folder=Path(__file__).parent,
         label_columns=(Column("method", "Method"),),
         value_columns=curves.ETA.columns,
-        rows=tuple(
-            curves.row(scale, name, "pytorch", "resnet34", (curves.ETA,))
-            for name in (*curves.BEST["eta"], *decoupled.NOT_YET)
-            if name != "samix"
-        ),
+        rows=tuple(curves.row(scale, name, "pytorch", "resnet34", (curves.ETA,)) for name in curves.BEST["eta"]),
         claims=CLAIMS,
         baseline=None,
         setting=scale.setting("pytorch").text,

@@ -16,11 +16,7 @@ def build(scale: Scale) -> Table:
         folder=Path(__file__).parent,
         label_columns=(Column("method", "Method"),),
         value_columns=(*curves.XI.columns, *curves.T.columns),
-        rows=tuple(
-            curves.row(scale, name, "rsb_a3", "resnet34", (curves.XI, curves.T))
-            for name in (*curves.BEST["xi"], *decoupled.NOT_YET)
-            if name != "samix"
-        ),
+        rows=tuple(curves.row(scale, name, "rsb_a3", "resnet34", (curves.XI, curves.T)) for name in curves.BEST["xi"]),
         claims=CLAIMS,
         baseline=None,
         setting=scale.setting("rsb_a3").text,

@@ -2,14 +2,14 @@
 
 from pathlib import Path
 
-from experiments import curves, decoupled
+from experiments import curves
 from experiments.claims import Claim
 from experiments.decoupled import TITLES
 from experiments.scale import Scale
 from experiments.table import Column, Table
 
 DATA = {"cifar100": "CIFAR-100", "tiny_imagenet": "Tiny-ImageNet", "cub200": "CUB-200"}  # by setting
-METHODS = ("mixup", "cutmix", "puzzlemix")
+METHODS = ("mixup", "cutmix", "puzzlemix", "automix")
 
 
 def build(scale: Scale) -> Table:
@@ -23,8 +23,7 @@ def build(scale: Scale) -> Table:
         rows=tuple(
             curves.row(scale, name, setting, "resnet18", (curves.ETA,), setting, {"data": data})
             for setting, data in DATA.items()
-            for name in (*METHODS, *decoupled.NOT_YET)
-            if name != "samix"
+            for name in METHODS
         ),
         claims=CLAIMS,
         baseline=None,

@@ -11,7 +11,7 @@ from experiments.table import Column, Row, Table
 from lumix.evaluate.evaluation import Evaluation
 
 LOSSES = (MCE, DM_CE)
-METHODS = ("mixup", "cutmix", "manifoldmix", "puzzlemix")
+METHODS = ("mixup", "cutmix", "manifoldmix", "puzzlemix", "automix")
 DATA = {"cifar100_half": "CIFAR-100", "tiny_imagenet": "Tiny-ImageNet"}  # by setting
 FGSM = Evaluation("fgsm", {"radius": 8, "batch": 500})
 
@@ -30,12 +30,7 @@ def build(scale: Scale) -> Table:
                 for loss in LOSSES
             ),
         ),
-        rows=tuple(
-            _row(scale, name, setting, data)
-            for setting, data in DATA.items()
-            for name in (*METHODS, *decoupled.NOT_YET)
-            if name != "samix"
-        ),
+        rows=tuple(_row(scale, name, setting, data) for setting, data in DATA.items() for name in METHODS),
         claims=CLAIMS,
         statistic="median_last",
         setting=f"{scale.setting('cifar100_half').text} {scale.setting('tiny_imagenet').text}",

@@ -2,7 +2,7 @@
 
 from functools import partial
 
-from experiments import recipes
+from experiments import learning, recipes
 from experiments.scale import Setting
 from lumix.train.config import Run
 
@@ -26,6 +26,7 @@ SETTINGS = {
         partial(run, name),
         "CUB-200-2011 and FGVC-Aircraft at 224 pixels, ResNet-18 and ResNeXt-50 from torchvision's ImageNet weights, "
         "200 epochs of SGD at batch 16.",
+        learning=learning.fine_grained,
     )
     for name in ("cub200", "aircraft")
 }

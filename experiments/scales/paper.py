@@ -1,6 +1,6 @@
 """Paper scale: ImageNet-1k, the paper's models and recipes, 8 A100 for each run. This is the replication proper."""
 
-from experiments import recipes
+from experiments import learning, recipes
 from experiments.protocols import AS_PUBLISHED, robustness
 from experiments.scale import Scale, Setting
 from experiments.scales import fine_grained
@@ -52,8 +52,9 @@ DM_HOURS = {
     ("tiny_imagenet", "momentum"): {"resnet18": 2.8, "resnext50": 11.1},
 }
 # Time of a step as a multiple of CutMix's. Saliency, Puzzle-Mix: the paper's own speeds on DeiT-S (Table 6). Attentive:
-# a ResNet-50 forward pass at 224 pixels beside three of DeiT-S or ResNet-50. All others cost nothing on top.
-METHOD_FACTOR = {"saliencymix": 1.03, "puzzlemix": 2.4, "attentivecutmix": 1.3}
+# a ResNet-50 forward pass at 224 pixels beside three of DeiT-S or ResNet-50. AutoMix, SAMix: assumed (the published
+# cost is up to three plain steps). All others cost nothing on top.
+METHOD_FACTOR = {"saliencymix": 1.03, "puzzlemix": 2.4, "attentivecutmix": 1.3, "automix": 1.7, "samix": 1.9}
 
 # Parameters of the paper's models with 1000 classes; a test counts them in timm.
 PARAMETERS = {
@@ -89,27 +90,34 @@ SETTINGS = {
         run,
         evaluations=robustness(run("deit_s"), PATCH, {"timm": DINO}, AS_PUBLISHED),
         notes={"attention": "DINO ViT-S/16"},
+        learning=learning.under_deit,
     ),
     "cifar100": Setting(
         cifar100,
         "CIFAR-100 at 32 pixels or the stated share of its training images, CIFAR stems, 800 epochs of SGD (WRN-28-8: "
         "400, D-13).",
+        learning=learning.on_cifar100,
     ),
     "cifar100_half": Setting(
-        lambda role: cifar100(role).replace(epochs=400), "CIFAR-100 at 32 pixels, ResNet-18, 400 epochs of SGD."
+        lambda role: cifar100(role).replace(epochs=400),
+        "CIFAR-100 at 32 pixels, ResNet-18, 400 epochs of SGD.",
+        learning=learning.on_cifar100,
     ),
     "tiny_imagenet": Setting(
         lambda role: recipes.tiny_imagenet(role, CIFAR[role]),
         "Tiny-ImageNet at 64 pixels, CIFAR stems, 400 epochs of SGD.",
+        learning=learning.on_tiny_imagenet,
     ),
     **fine_grained.SETTINGS,
     "pytorch": Setting(
         lambda role: recipes.pytorch_style(role, role),
         "ImageNet-1k at 224 pixels, ResNets under 100 epochs of SGD at batch 256, crop and flip, 8 A100.",
+        learning=learning.under_sgd,
     ),
     "rsb_a3": Setting(
         lambda role: recipes.rsb_a3(role, role),
         "ImageNet-1k, ResNet-50 under RSB A3 with LAMB, 100 epochs, trained at 160 and tested at 224 pixels, 8 A100.",
+        learning=learning.on_imagenet,
     ),
     "objects": Setting(
         run,
@@ -143,7 +151,7 @@ SETTINGS = {
 
 def hours(run: Run) -> float:
     """A100-hours of one seed, by the dearest of its mixers."""
-    factor = max(METHOD_FACTOR.get(name, 1.0) for name in run.mix.names or ("",))
+    factor = max(METHOD_FACTOR.get(name, 1.0) for name in (run.task.name, *run.mix.names))
     if run.data.name in fine_grained.SETTINGS:
         return fine_grained.HOURS[run.data.name, run.model.role] * factor
     of_role = DM_HOURS.get((run.data.name, run.optim.name), A100_HOURS)

@@ -52,6 +52,8 @@ class AutoMixTask(ClassificationTask):
     ) -> None:
         if run.mix != Mix():
             raise ValueError(f"a task that learns to mix takes the place of Run.mix, which is {run.mix}: leave it out")
+        if run.optim.ema_decay:
+            raise ValueError(f"this task keeps no average: leave Optim.ema_decay, which is {run.optim.ema_decay}, at 0")
         options = {"alpha": alpha, "stage": stage, "large": large, "mask_decays": mask_decays, "share": share}
         with torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(stream_seed(seed, "block"))

@@ -1,0 +1,27 @@
+"""AutoMix and SAMix in place of a run's mixing, as their published configurations set them for each data set."""
+
+from functools import partial
+from typing import Any
+
+from lumix.catalogue import Spec
+from lumix.train.config import Mix, Run
+
+
+def learning(run: Run, name: str, min_lr: float | None = None, **arguments: Any) -> Run:
+    """The run with the task of that name: no average of the weights, and another floor of the rate where given."""
+    floor = {} if min_lr is None else {"min_lr": min_lr}
+    optim = run.optim.replace(ema_decay=0.0, ema_reported=False, **floor)
+    return run.replace(mix=Mix(), optim=optim, task=Spec(name, **arguments))
+
+
+def on_cifar100(run: Run, name: str) -> Run:
+    """With a rate that stays high, but for the wide network's."""
+    return learning(run, name, min_lr=1e-3 if run.model.role == "wrn28_8" else 0.05)
+
+
+_LARGE: dict[str, Any] = {"momentum": 0.99999, "mask_decays": True}
+on_tiny_imagenet = partial(learning, min_lr=0.05, block_lr=0.1, block_min_lr=1e-3)
+on_imagenet = partial(learning, large=True, **_LARGE)
+under_sgd = partial(on_imagenet, block_min_lr=1e-3)
+under_deit = partial(on_imagenet, share=0.8, block_min_lr=1e-4)  # the generator learns from a part of the batches
+fine_grained = partial(learning, block_lr=0.01, block_min_lr=5e-4, **_LARGE)
