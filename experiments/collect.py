@@ -14,7 +14,7 @@ from experiments.table import Column, Reference, Row, Table
 from lumix.evaluate.evaluation import read_arrays
 from lumix.train import run_directory
 
-CURVE = ("epoch", "loss", "top1", "lam_0", "lam", "perturbation")
+CURVE = ("epoch", "loss", "top1", "top1_mixed", "top2_mixed", "lam_0", "lam", "perturbation")
 EVALUATED = ("values", "facts", "n_samples", "arrays", "seconds", "fingerprint")
 NOT_RECORDED = ("key", "seed", "lambda")
 Results = dict[str, dict[int, dict[str, Any]]]  # run key -> seed -> result.json
@@ -37,12 +37,13 @@ class Finished:
         values = {}
         for cell, run in self.table.cells.items():
             evaluation = self.table.evaluation(cell)
+            metric = self.table.metric_of(cell)
             if evaluation is None:
                 found = self.results[run.key].items()
-                values[cell] = {seed: float(result["top1"][self.table.statistic]) for seed, result in found}
+                values[cell] = {seed: float(result[metric][self.table.statistic]) for seed, result in found}
             else:
                 outcomes = self.outcomes[run.key, evaluation.key].items()
-                values[cell] = {seed: _metric(outcome, self.table.metric_of(cell)) for seed, outcome in outcomes}
+                values[cell] = {seed: _metric(outcome, metric) for seed, outcome in outcomes}
         return Evidence(values, self.table.paper, at_paper_scale=self.scale.replicates)
 
 

@@ -27,6 +27,7 @@ TABLES = {  # id -> module with build(scale), in the order of the report
         "lumix_table11_losses",
         "lumix_table12_randomness",
         "lumix_controls",
+        "dm_figure01_mixed",
         "dm_table02_small_sets",
         "dm_table03_imagenet",
         "dm_table04_losses",

@@ -22,8 +22,8 @@ class Column:
     """A column: its id in files, its title on paper, and, for a column of values, what is measured.
 
     Attributes:
-        evaluation: of the run of each cell; None shows the top-1 accuracy that training ended with.
-        metric: the name of the number among the evaluation's values.
+        evaluation: of the run of each cell; None shows a number that training ended with.
+        metric: the name of the number among the evaluation's values, or in the outcome of the training.
         lower_is_better: said beside the title.
         compared: whether its cells are set against the table's baseline.
     """

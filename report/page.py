@@ -70,6 +70,11 @@ FIGURES = {
         "gathers the mass of both classes in fewer updates. Right: with mixed cross entropy in the sum every η ends "
         "at λ; the decoupled term alone keeps both classes equal. Computed, not trained: no data, no seeds.",
     ),
+    "decoupled_mixed": (
+        "Accuracy on mixed images while a network trains (Figure A1)",
+        "After every epoch each test image is mixed with another by the method itself. Top-1 counts one of the two "
+        "classes, top-2 both. Mean and standard deviation over seeds; the paper prints no numbers.",
+    ),
     "decoupled_parameters": (
         "η of DM(CE), ξ and t of DM(BCE) (Figure A2)",
         "Top-1 over the parameters of Decoupled Mixup’s losses with 95 % intervals of the mean over seeds. The paper "
@@ -99,6 +104,7 @@ UNDER = {
     "lambda_laws": "lumix_table10_laws",
     "training_curves": "lumix_controls",
     "decoupled_path": "dm_table04_losses",
+    "decoupled_mixed": "dm_figure01_mixed",
     "decoupled_parameters": "dm_figure02_eta",
     "decoupled_eta": "dm_figure03_eta",
 }

@@ -178,7 +178,8 @@ def test_hardly_mixed_batches_are_plain_mixup(weight: float, monkeypatch: pytest
     mixed = learner.prepare(images, labels, stream()).mixed
     torch.testing.assert_close(mixed.images, weight * images + (1 - weight) * images[mixed.partner])
     assert (mixed.kind == Kind.BLEND).all()
-    assert mixed.mask is None
+    assert mixed.mask is not None
+    assert (mixed.mask == weight).all()
     torch.testing.assert_close(mixed.own_weight, torch.full((8,), weight))
 
 

@@ -9,6 +9,7 @@ import torch
 from engine import small_run, stopped_after
 from test_distributed import two_processes
 
+from lumix.batch import Kind
 from lumix.catalogue import Spec
 from lumix.train import loop
 from lumix.train.build import build_task
@@ -102,3 +103,25 @@ def test_what_would_be_ignored_is_refused() -> None:
         a_task(small_run(task=Spec("automix"), model=RESNET))
     with pytest.raises(ValueError, match=r"leave Optim\.ema_decay, which is 0.9, at 0"):
         a_task(small_run(task=Spec("automix"), model=RESNET, mix=Mix()))
+
+
+@pytest.mark.parametrize("changes", [{}, TASKS["automix"]])
+def test_mixed_test_images_are_counted_and_change_nothing(changes: dict[str, Any], tmp_path: Path) -> None:
+    run = small_run(epochs=2, mix=Mix(choices=((Spec("mixup"), 1.0),)) if not changes else Mix(), optim=Optim(lr=5e-3))
+    run = run.replace(**changes)
+    plain, counted = fit(run, 0, tmp_path / "plain"), fit(run.replace(count_mixed=True), 0, tmp_path / "counted")
+    assert counted["checksum"] == plain["checksum"]
+    assert counted["top1"] == plain["top1"]
+    assert "top1_mixed" not in plain
+    assert 0 <= counted["top2_mixed"]["last"] <= counted["top1_mixed"]["last"] <= 100
+
+
+def test_test_images_are_mixed_with_the_next_ones_by_weights_of_their_own() -> None:
+    task = a_task(a_run("automix"))
+    images, labels = torch.rand(40, 1, 8, 8), torch.arange(40) % 10
+    before = {name: value.clone() for name, value in task.learner.state_dict().items()}
+    batch = task.mix_test(images, labels, torch.Generator().manual_seed(0))
+    assert torch.equal(batch.partner, torch.arange(40).roll(-1))
+    assert len(batch.own_weight.unique()) == 40
+    assert {int(kind) for kind in batch.kind.unique()} == {int(Kind.BLEND), int(Kind.MASK)}
+    assert all(torch.equal(value, before[name]) for name, value in task.learner.state_dict().items())

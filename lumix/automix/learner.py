@@ -152,12 +152,7 @@ class AutoMix(nn.Module):
         check_shape(images.shape, "a learner", (4,))
         features = self._features(images)
         weight, partner = self._draw(len(images), generator, images.device)
-        plain = min(float(weight[0]), 1 - float(weight[0])) <= self.PLAIN
-        own = weight.view(-1, 1, 1, 1)
-        mask = own if plain else self.block(features, features[partner], weight, images.shape[-2:])
-        kind = Kind.BLEND if plain else Kind.MASK
-        pixels = blend(images, images[partner], mask)
-        mixed = record(pixels, labels, partner, weight, kind, mask=None if plain else mask)
+        mixed = self.mix(images, labels, partner, weight, features)
         weight, partner = self._draw(len(images), generator, images.device)
         return LearnersBatch(
             mixed,
@@ -168,6 +163,22 @@ class AutoMix(nn.Module):
             self.loss.draw(mixed, rule_generator or generator),
             self.share == 1 or bool(draw_uniform(1, generator) < cosine(self.share, 0, float(self.progress))),
         )
+
+    @torch.no_grad()
+    def mix(
+        self, images: Tensor, labels: Tensor, partner: Tensor, own_weight: Tensor, features: Tensor | None = None
+    ) -> MixedBatch:
+        """Images [B, C, H, W] mixed with their partners [B] for label weights [B]: by masks, or plainly at the edges.
+
+        Args:
+            features: of the images, where the slow copy has seen them already.
+        """
+        features = self._features(images) if features is None else features
+        mask = self.block(features, features[partner], own_weight, images.shape[-2:])
+        plain = torch.minimum(own_weight, 1 - own_weight) <= self.PLAIN
+        mask = torch.where(plain.view(-1, 1, 1, 1), own_weight.view(-1, 1, 1, 1), mask)
+        kind = torch.where(plain, int(Kind.BLEND), int(Kind.MASK)).to(torch.uint8)
+        return record(blend(images, images[partner], mask), labels, partner, own_weight, kind, mask=mask)
 
     def _draw(self, size: int, generator: torch.Generator, device: torch.device) -> tuple[Tensor, Tensor]:
         """One own weight for the batch, [B] float32, and the partners [B]."""

@@ -8,9 +8,12 @@ from timm.utils.model import unwrap_model
 from torch import Tensor, nn
 
 from lumix.automix.learner import AutoMix, LearnersBatch, SAMix
+from lumix.batch import MixedBatch
+from lumix.draws import draw_beta
+from lumix.mixers.eval_mode import evaluating
 from lumix.train.build import build_loss
 from lumix.train.config import Mix, Run
-from lumix.train.mix_task import record_of
+from lumix.train.mix_task import next_ones, record_of
 from lumix.train.optim import parameter_groups
 from lumix.train.rng import stream_seed
 from lumix.train.task import StepResult, Streams
@@ -97,6 +100,11 @@ class AutoMixTask(ClassificationTask):
 
     def reported_model(self) -> nn.Module:
         return self.learner.network
+
+    def mix_test(self, images: Tensor, labels: Tensor, generator: torch.Generator) -> MixedBatch:
+        weight = draw_beta(self.learner.alpha, len(images), generator).float().to(images.device)
+        with evaluating(self.learner):
+            return self.learner.mix(images, labels, next_ones(len(images)).to(images.device), weight)
 
     def checkpoint(self) -> dict[str, Any]:
         return dict(self.get_checkpoint_state())

@@ -195,6 +195,7 @@ class Run(Config):
     channels_last: bool = False
     evaluate_every: int = 1  # epochs between evaluations; the last `median_last` epochs are always evaluated
     median_last: int = 10
+    count_mixed: bool = False  # evaluate on mixed test images, too (Figure A1 of Decoupled Mixup)
 
     def check(self) -> None:
         _specs(self, "task", (self.task,), "task")

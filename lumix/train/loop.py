@@ -20,6 +20,7 @@ from lumix.train.build import build_task
 from lumix.train.checkpoint import load_checkpoint, save_checkpoint
 from lumix.train.config import Execution, Run
 from lumix.train.feed import build_feed
+from lumix.train.mixed_accuracy import MixedCounter
 from lumix.train.model import build_model
 from lumix.train.optim import build_schedule, build_updater
 from lumix.train.process import Process
@@ -244,9 +245,13 @@ class Training:
     def evaluate(self) -> dict[str, Any]:
         """Loss, top-1 and top-5 on the clean test images, each counted once over all processes."""
         model, evaluator = self.task.reported_model().eval(), self.task.create_evaluator()
-        for images, labels in self.feed.test():
+        mixed = MixedCounter(self.process.device) if self.run.count_mixed else None
+        for place, (images, labels) in enumerate(self.feed.test()):
             with self.updater.autocast():
                 evaluator.update(model(images), labels)
+                if mixed is not None:  # the same pairs and draws at every epoch and for every seed
+                    batch = self.task.mix_test(images, labels, step_generator(0, self.process.rank, place, "test"))
+                    mixed.update(model(batch.images), batch)
         scores = evaluator.compute(distributed=self.process.distributed)
         if not math.isfinite(scores["loss"]):
             raise RunError(
@@ -254,7 +259,8 @@ class Training:
                 f"lower the learning rate; the last good checkpoint, if there is one, is kept in {self.directory}"
             )
         samples = int(self.process.sum(evaluator.counts)[0])
-        return {"top1": scores["top1"], "top5": scores["top5"], "eval_loss": scores["loss"], "test_samples": samples}
+        found = {"top1": scores["top1"], "top5": scores["top5"], "eval_loss": scores["loss"], "test_samples": samples}
+        return found | (mixed.percent(self.process) if mixed is not None else {})
 
 
 def seed_global_state(device: torch.device, seed: int) -> None:

@@ -1,7 +1,7 @@
 """MixTask: one network that trains on mixed images, on timm's ClassificationTask."""
 
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -11,7 +11,8 @@ from torch import Tensor, nn
 
 from lumix.batch import MixedBatch
 from lumix.loss import MixLoss
-from lumix.mixers.base import Mixer
+from lumix.mixers.apply import apply_plan
+from lumix.mixers.base import Mixer, PlannedMixer
 from lumix.mixers.hidden import hidden_mixing
 from lumix.train.attention import check_class_attention, recorded_attention
 from lumix.train.optim import parameter_groups
@@ -94,6 +95,13 @@ class MixTask(ClassificationTask):
     def reported_model(self) -> nn.Module:
         return unwrap_model(self.get_eval_model(ema=self.ema_reported))
 
+    def mix_test(self, images: Tensor, labels: Tensor, generator: torch.Generator) -> MixedBatch:
+        if not isinstance(self.mixer, PlannedMixer):
+            raise ValueError(f"{type(self.mixer).__name__} takes no partners that are given: leave Run.count_mixed off")
+        mixer = replace(self.mixer, mode="elem", pairing="permutation", inplace=False)
+        plan = replace(mixer.draw(images.shape, generator), partner=next_ones(len(images)))
+        return apply_plan(images, labels, plan)
+
     def checkpoint(self) -> dict[str, Any]:
         return {**self.get_checkpoint_state(), **self.get_checkpoint_state(ema=True)}
 
@@ -101,6 +109,11 @@ class MixTask(ClassificationTask):
         self.load_checkpoint_state(saved["state_dict"])
         if self.has_ema():
             self.load_checkpoint_state(saved["state_dict_ema"], ema=True)
+
+
+def next_ones(size: int) -> Tensor:
+    """The partner [B] of each of `size` images: the next one."""
+    return torch.arange(size).roll(-1)
 
 
 def record_of(batch: MixedBatch, criterion: MixLoss, loss: Tensor, own_weight: Tensor) -> dict[str, Tensor]:

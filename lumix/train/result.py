@@ -11,6 +11,7 @@ from lumix.train.feed import Feed
 from lumix.train.process import Process
 from lumix.train.state import State
 
+MIXED = ("top1_mixed", "top2_mixed")
 LAMBDA = ("lam_0", "lam", "perturbation", "share_cut")
 
 
@@ -69,6 +70,7 @@ def outcome(metrics: list[dict[str, Any]], run: Run) -> dict[str, Any]:
             "median_last": statistics.median(tail),
         },
         "top5": {"last": last["top5"]},
+        **{name: {"last": last[name]} for name in MIXED if name in last},
         "loss": {"last": last["eval_loss"]},
         "lambda": {name: metrics[-1][name] for name in LAMBDA if name in metrics[-1]},
     }

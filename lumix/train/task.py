@@ -8,6 +8,8 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
+from lumix.batch import MixedBatch
+
 Streams = Callable[[str], torch.Generator]  # the generator of a name ("mix", "rule", ...) at this step of this process
 
 
@@ -52,6 +54,10 @@ class Task(Protocol):
 
     def reported_model(self) -> nn.Module:
         """The network whose accuracy counts, without DDP: processes may have different numbers of test batches."""
+        ...
+
+    def mix_test(self, images: Tensor, labels: Tensor, generator: torch.Generator) -> MixedBatch:
+        """Test images, each mixed with the next one as in training, with a label weight of its own; new memory."""
         ...
 
     def checkpoint(self) -> dict[str, Any]:

@@ -6,32 +6,19 @@ from dataclasses import replace
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from lumix.checks import check_choice
 from lumix.evaluate.evaluation import Outcome
 from lumix.evaluate.images import Card, Device
-from lumix.evaluate.robustness.accuracy import correct, normaliser, percent, pixel_batches
+from lumix.evaluate.robustness.accuracy import normaliser, percent, pixel_batches
 from lumix.mixers.apply import apply_plan
 from lumix.mixers.cutmix import CutMix
 from lumix.mixers.mixup import Mixup
+from lumix.train.mixed_accuracy import mixed_hits
 from lumix.train.rng import stream_seed
 
 MIXERS = {"mixup": Mixup, "cutmix": CutMix}
-
-
-def mixed_hits(logits: Tensor, labels: Tensor, partner_labels: Tensor) -> tuple[Tensor, Tensor]:
-    """For each sample, whether the largest logit is of one of its two classes, and whether the two largest are both.
-
-    A pair of equal classes cannot have both. Of equal logits the lower class counts as larger.
-    Logits [B, C], C at least 2, and labels [B] twice -> bool [B] twice.
-    """
-    if logits.shape[1] < 2:
-        raise ValueError(f"top-2 accuracy needs at least 2 classes, not {logits.shape[1]}")
-    first = correct(logits, labels) | correct(logits, partner_labels)
-    top = logits.argsort(dim=1, descending=True, stable=True)[:, :2]
-    pair = torch.stack((labels, partner_labels), dim=1)
-    return first, (top.sort(dim=1).values == pair.sort(dim=1).values).all(dim=1)
 
 
 def drive(model: nn.Module, card: Card, arguments: Mapping[str, Any], device: Device) -> Outcome:
