@@ -21,6 +21,8 @@ from report.load import Results
 sys.path.insert(0, str(ROOT / "paper_figures"))  # notebooks import these modules as neighbours
 import figures
 import label_error
+import masks
+import mixed
 import pair
 import style
 import swept
@@ -173,3 +175,21 @@ def test_every_figure_has_a_notebook_equal_to_its_text_and_without_outputs() -> 
             assert not made.get("outputs")
             assert made.get("execution_count") is None
         assert f'"{text.stem}"' in text.read_text(encoding="utf-8")
+
+
+def test_what_is_seen_of_objects_is_counted_by_hand() -> None:
+    objects = torch.zeros(2, 2, 2, dtype=torch.bool)
+    objects[0, 0] = objects[1, 1, 1] = True  # two pixels of the first, one of the second
+    own = torch.tensor([[[1.0, 0.5], [0.0, 0.0]], [[0.0, 0.0], [1.0, 0.25]]])
+    found = masks.seen(own, objects, torch.tensor([1, 0]))
+    assert found.tolist() == pytest.approx([(1.5 + 1) / 3, (0.25 + 2) / 3])
+
+
+def test_the_sheet_of_learned_masks_names_its_methods_and_data() -> None:
+    shown = texts(masks.learned_masks(train_images=50, test_images=40))
+    for word in ("AutoMix, contrast", "SAMix, contrast", "CutMix", "Puzzle-Mix", "NOT ImageNet"):
+        assert word in shown
+
+
+def test_mixed_accuracy_without_results_says_so() -> None:
+    assert "not run" in texts(mixed.decoupled_mixed(NOTHING))

@@ -207,7 +207,7 @@ def test_pipeline_parameters_and_registry_name_the_same_tables() -> None:
     stages = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
     assert parameters["tables"] == list(TABLES)
     assert stages["results"]["matrix"] == {"table": "${tables}"}
-    alone = {"figure1_label_error", "gain_against_cost", "decoupled_path"}
+    alone = {"figure1_label_error", "gain_against_cost", "decoupled_path", "learned_masks"}
     alone |= set(stages["decoupled_curves"]["matrix"]["figure"])  # which leave a table beside the picture
     assert alone | set(stages["figures"]["matrix"]["figure"]) == set(page.FIGURES)
     outs = {next(iter(out)) for out in stages["results"]["outs"]}
