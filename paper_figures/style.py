@@ -13,7 +13,7 @@ DPI = 150
 # Okabe and Ito's palette: told apart with every common colour blindness, and in grey by line style and marker.
 CUTMIX, LUMIX, CONSTANT, PREDICTED, PAPER = "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#555555"
 LAWS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
-RIVALS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#8B4513", "#000000")
+RIVALS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#8B4513", "#000000", "#999933")
 LINES = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)), (0, (1, 1)))
 
 

@@ -112,7 +112,7 @@ def summary(run: Run) -> str:
             run.model.role,
             f"{run.epochs} epochs of batch {run.batch_size}",
             f"{run.optim.name} lr {run.optim.lr:g}",
-            str(run.mix),
+            str(run.mix if run.task.name == "mix" else run.task),
             str(run.loss),
         ]
     )

@@ -117,7 +117,7 @@ def test_dry_run_counts_and_only_narrows(root):
 
 def test_cost_prints_runs_hours_and_price(root):
     total = next(line for line in call(root, "cost").stdout.splitlines() if line.startswith("all "))
-    assert total.split()[1] == "395"
+    assert total.split()[1] == "396"
 
 
 def test_collect_writes_a_record_and_a_damaged_run_exits_1(root):

@@ -109,6 +109,8 @@ def _columns(scale: Scale) -> tuple[Column, ...]:
 
 
 def build(scale: Scale) -> Table:
+    learns = scale.setting("deit").learning
+    automix = ("automix", "AutoMix", lambda run: learns(run, "automix"), "features", True, "learns its masks")
     return Table(
         id="lumix_table06_rivals",
         title="Mixing methods compared",
@@ -124,7 +126,7 @@ def build(scale: Scale) -> Table:
         rows=tuple(
             _row(scale, role, backbone, id, tuple(entry))  # type: ignore[arg-type]
             for role, backbone in BACKBONES
-            for id, *entry in METHODS
+            for id, *entry in (*METHODS, automix)
         ),
         claims=_claims(),
         metric="top-1 accuracy, %; speed and memory in % of the baseline's, measured side by side",

@@ -190,6 +190,7 @@ SETTINGS = {
         evaluations=robustness(run("deit_s"), PATCH, {"key": run("deit_s").key}, PER_IMAGE),
         notes={"attention": "the baseline of the same seed, a stand-in for DINO"},
         unavailable={"fast_input": "its images are held in memory: there is nothing to decode"},
+        learning=learned,
     ),
     "cifar100": Setting(plain_run, DIGITS, learning=learned),
     "cifar100_half": Setting(plain_run, DIGITS, learning=learned),
