@@ -44,7 +44,7 @@ def draw(axes: Axes, record: dict[str, Any], rows: dict[str, tuple[str, str]], m
             axes.fill_between(epochs, means - spreads, means + spreads, color=colour, alpha=0.18, linewidth=0)
     axes.set(xlabel="epoch", ylabel="test accuracy, %", ylim=(0, 100))
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-    axes.legend(fontsize=8)
+    axes.legend(fontsize=8, loc="upper center", bbox_to_anchor=(0.5, -0.13), ncols=len(rows), frameon=False)
 
 
 def decoupled_mixed(results: Results) -> Figure:

@@ -48,7 +48,7 @@ def interval(low: float | None, high: float | None) -> str:
 def measured(cell: Mapping[str, Any]) -> str:
     """92.1 ± 0.8 (n = 8), or why there is no number."""
     if cell["status"] != "done" or cell["mean"] is None:
-        return "not yet" if cell.get("reason", "").startswith("not yet") else str(cell["status"])
+        return str(cell["status"])
     spread = "" if cell["std"] is None else f" ± {number(cell['std'])}"
     return f"{number(cell['mean'])}{spread} (n = {cell['n']})"
 
