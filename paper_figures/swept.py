@@ -1,18 +1,18 @@
 """Figures A2 and A3 of Decoupled Mixup: top-1 over the parameters of its losses, and the same as a long table."""
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
 import matplotlib.pyplot as plt
-import numpy as np
 import pandas as pd
 import seaborn as sns
 import style
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from scipy import stats
 
 from experiments import curves
+from experiments.claims import t_interval
 from report import formatting
 from report.load import Results, cells
 
@@ -55,9 +55,8 @@ def points(results: Results, *tables: str) -> pd.DataFrame:
 
 def interval(values: Any) -> tuple[float, float]:
     """The 95 % interval of a mean over seeds by Student's t; none for one seed."""
-    n, mean = len(values), float(np.mean(values))
-    half = stats.t.ppf(0.975, n - 1) * stats.sem(values) if n > 1 else np.nan
-    return mean - half, mean + half
+    found = t_interval(list(values))
+    return (math.nan, math.nan) if found.low is None or found.high is None else (found.low, found.high)
 
 
 def draw(axes: Axes, frame: pd.DataFrame, statistic: str) -> None:

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,7 +11,7 @@ import torch
 from experiments.methods import SWITCH
 from lumix.catalogue import Spec
 from lumix.train import loop
-from lumix.train.config import Data, Loss, Mix, Model, Optim, Run
+from lumix.train.config import Data, Execution, Loss, Mix, Model, Optim, Run
 
 VIT = {"patch_size": 2, "embed_dim": 16, "depth": 1, "num_heads": 2, "mlp_ratio": 2.0, "drop_path_rate": 0.2}
 SMOOTHED = Spec("cross_entropy", smoothing=0.1)
@@ -50,3 +51,17 @@ def stopped_after(update: int) -> Iterator[None]:
         patch.setattr(loop.Training, "_step", stopping)
         with pytest.raises(StopHere):
             yield
+
+
+def check_resumed_equals_whole(run: Run, tmp_path: Path) -> dict[str, Any]:
+    """The result of a run of 12 updates; asserts that, stopped at one and called again, it has equal weights."""
+    whole = loop.fit(run, 0, tmp_path / "whole")
+    often = Execution(checkpoint_seconds=0)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(loop, "CHECK_EVERY", 2)
+        with stopped_after(9):
+            loop.fit(run, 0, tmp_path / "stopped", often)
+        resumed = loop.fit(run, 0, tmp_path / "stopped", often)
+    assert "resumed" in (tmp_path / "stopped" / "log.txt").read_text()
+    assert resumed["checksum"] == whole["checksum"]
+    return whole

@@ -6,12 +6,11 @@ from typing import Any
 import pytest
 import safetensors.torch
 import torch
-from engine import small_run, stopped_after
+from engine import check_resumed_equals_whole, small_run
 from test_distributed import two_processes
 
 from lumix.batch import Kind
 from lumix.catalogue import Spec
-from lumix.train import loop
 from lumix.train.build import build_task
 from lumix.train.config import Execution, Loss, Mix, Model, Optim, Run
 from lumix.train.loop import fit
@@ -31,17 +30,10 @@ def a_run(name: str, **changes: Any) -> Run:
 
 
 @pytest.mark.parametrize("name", TASKS)
-def test_stopped_and_resumed_equals_undisturbed(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_stopped_and_resumed_equals_undisturbed(name: str, tmp_path: Path) -> None:
     run = a_run(name)
     assert name in run.key
-    whole = fit(run, 0, tmp_path / "whole")
-    monkeypatch.setattr(loop, "CHECK_EVERY", 2)
-    often = Execution(checkpoint_seconds=0)
-    with stopped_after(9):
-        fit(run, 0, tmp_path / "stopped", often)
-    resumed = fit(run, 0, tmp_path / "stopped", often)
-    assert "resumed" in (tmp_path / "stopped" / "log.txt").read_text()
-    assert resumed["checksum"] == whole["checksum"]
+    whole = check_resumed_equals_whole(run, tmp_path)
     assert fit(run, 1, tmp_path / "other")["checksum"] != whole["checksum"]
 
 

@@ -5,12 +5,11 @@ from typing import Any
 
 import pytest
 import safetensors.torch
-from engine import LUMIX, small_run, stopped_after
+from engine import LUMIX, check_resumed_equals_whole, small_run
 from test_distributed import two_processes
 
 from experiments.methods import MIXUP
 from lumix.catalogue import Spec
-from lumix.train import loop
 from lumix.train.config import Execution, Loss, Mix, Model
 from lumix.train.loop import fit
 
@@ -41,17 +40,10 @@ RIVALS: dict[str, dict[str, Any]] = {
 
 
 @pytest.mark.parametrize("name", RIVALS)
-def test_stopped_and_resumed_equals_undisturbed(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_stopped_and_resumed_equals_undisturbed(name: str, tmp_path: Path) -> None:
     run = small_run(epochs=2, **RIVALS[name])
     assert all(mixer in run.key for mixer in run.mix.names)
-    whole = fit(run, 0, tmp_path / "whole")
-    monkeypatch.setattr(loop, "CHECK_EVERY", 2)
-    often = Execution(checkpoint_seconds=0)
-    with stopped_after(9):
-        fit(run, 0, tmp_path / "stopped", often)
-    resumed = fit(run, 0, tmp_path / "stopped", often)
-    assert "resumed" in (tmp_path / "stopped" / "log.txt").read_text()
-    assert resumed["checksum"] == whole["checksum"]
+    check_resumed_equals_whole(run, tmp_path)
 
 
 @pytest.mark.parametrize("name", ["puzzlemix", "saliencymix", "transmix"])

@@ -121,8 +121,7 @@ class AutoMix(nn.Module):
         self.loss = loss if loss is not None else MixLoss()
         if self.loss.rule.needs_attention:
             raise ValueError(f"masks that are learned have no attention for {self.loss.rule}: use another label rule")
-        self.alpha, self.large, self.share = alpha, large, share
-        self.momentum, self.mask_decays = momentum, mask_decays
+        self.alpha, self.share, self.momentum, self.mask_decays = alpha, share, momentum, mask_decays
         self.network = network
         self.clean_head = _second_head(network.get_classifier())  # type: ignore[operator]
         self.slow = copy.deepcopy(network).requires_grad_(False)
@@ -215,9 +214,7 @@ class AutoMix(nn.Module):
         """What the mask generator learns from: the slow copy's mixed cross entropy [B], and the weighed mask loss."""
         clean = batch.clean
         if not batch.trains:  # its parameters stay in the graph: DistributedDataParallel waits for each
-            none = sum(parameter.sum() for parameter in self.block.parameters()) * torch.zeros(
-                (), device=clean.images.device
-            )
+            none = 0 * torch.stack([parameter.sum() for parameter in self.block.parameters()]).sum()
             return none.expand(len(batch)), none.detach()
         mask = self.block(batch.features, batch.partner_features, clean.own_weight, clean.images.shape[-2:])
         logits = logits_of(self.slow(blend(clean.images, batch.partner_images, mask)))

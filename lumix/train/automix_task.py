@@ -13,7 +13,8 @@ from lumix.draws import draw_beta
 from lumix.mixers.eval_mode import evaluating
 from lumix.train.build import build_loss
 from lumix.train.config import Mix, Run
-from lumix.train.mix_task import next_ones, record_of
+from lumix.train.mix_task import record_of
+from lumix.train.mixed_accuracy import next_ones
 from lumix.train.optim import parameter_groups
 from lumix.train.rng import stream_seed
 from lumix.train.task import StepResult, Streams

@@ -11,10 +11,10 @@ from torch import Tensor, nn
 
 from lumix.batch import MixedBatch
 from lumix.loss import MixLoss
-from lumix.mixers.apply import apply_plan
 from lumix.mixers.base import Mixer, PlannedMixer
 from lumix.mixers.hidden import hidden_mixing
 from lumix.train.attention import check_class_attention, recorded_attention
+from lumix.train.mixed_accuracy import mix_with_next
 from lumix.train.optim import parameter_groups
 from lumix.train.task import StepResult, Streams
 
@@ -99,8 +99,7 @@ class MixTask(ClassificationTask):
         if not isinstance(self.mixer, PlannedMixer):
             raise ValueError(f"{type(self.mixer).__name__} takes no partners that are given: leave Run.count_mixed off")
         mixer = replace(self.mixer, mode="elem", pairing="permutation", inplace=False)
-        plan = replace(mixer.draw(images.shape, generator), partner=next_ones(len(images)))
-        return apply_plan(images, labels, plan)
+        return mix_with_next(mixer, images, labels, generator)
 
     def checkpoint(self) -> dict[str, Any]:
         return {**self.get_checkpoint_state(), **self.get_checkpoint_state(ema=True)}
@@ -109,11 +108,6 @@ class MixTask(ClassificationTask):
         self.load_checkpoint_state(saved["state_dict"])
         if self.has_ema():
             self.load_checkpoint_state(saved["state_dict_ema"], ema=True)
-
-
-def next_ones(size: int) -> Tensor:
-    """The partner [B] of each of `size` images: the next one."""
-    return torch.arange(size).roll(-1)
 
 
 def record_of(batch: MixedBatch, criterion: MixLoss, loss: Tensor, own_weight: Tensor) -> dict[str, Tensor]:

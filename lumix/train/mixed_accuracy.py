@@ -1,10 +1,27 @@
 """Accuracy on mixed test images while a run trains (Decoupled Mixup, Figure A1)."""
 
+from dataclasses import replace
+
 import torch
 from torch import Tensor
 
 from lumix.batch import MixedBatch
+from lumix.mixers.apply import apply_plan
+from lumix.mixers.base import PlannedMixer
 from lumix.train.process import Process
+
+NAMES = ("top1_mixed", "top2_mixed")
+
+
+def next_ones(size: int) -> Tensor:
+    """The partner [B] of each of `size` images: the next one."""
+    return torch.arange(size).roll(-1)
+
+
+def mix_with_next(mixer: PlannedMixer, images: Tensor, labels: Tensor, generator: torch.Generator) -> MixedBatch:
+    """Images [B, C, H, W] mixed with the next ones by what the mixer draws; new memory where it is not in place."""
+    plan = mixer.draw(images.shape, generator)
+    return apply_plan(images, labels, replace(plan, partner=next_ones(len(images))))
 
 
 def mixed_hits(logits: Tensor, labels: Tensor, partner_labels: Tensor) -> tuple[Tensor, Tensor]:
@@ -36,6 +53,6 @@ class MixedCounter:
         self.counts += torch.stack([*((hit & differ).sum() for hit in hits), differ.sum()])
 
     def percent(self, process: Process) -> dict[str, float]:
-        """ "top1_mixed" and "top2_mixed" over all processes; a call of all of them."""
-        first, both, pairs = process.sum(self.counts).tolist()
-        return {"top1_mixed": 100 * first / pairs, "top2_mixed": 100 * both / pairs}
+        """Both `NAMES` over all processes; a call of all of them."""
+        *hits, pairs = process.sum(self.counts).tolist()
+        return {name: 100 * hit / pairs for name, hit in zip(NAMES, hits, strict=True)}

@@ -4,14 +4,13 @@ import statistics
 from pathlib import Path
 from typing import Any
 
-from lumix.train import run_directory
+from lumix.train import mixed_accuracy, run_directory
 from lumix.train.checkpoint import export_model
 from lumix.train.config import Run
 from lumix.train.feed import Feed
 from lumix.train.process import Process
 from lumix.train.state import State
 
-MIXED = ("top1_mixed", "top2_mixed")
 LAMBDA = ("lam_0", "lam", "perturbation", "share_cut")
 
 
@@ -70,7 +69,7 @@ def outcome(metrics: list[dict[str, Any]], run: Run) -> dict[str, Any]:
             "median_last": statistics.median(tail),
         },
         "top5": {"last": last["top5"]},
-        **{name: {"last": last[name]} for name in MIXED if name in last},
+        **{name: {"last": last[name]} for name in mixed_accuracy.NAMES if name in last},
         "loss": {"last": last["eval_loss"]},
         "lambda": {name: metrics[-1][name] for name in LAMBDA if name in metrics[-1]},
     }

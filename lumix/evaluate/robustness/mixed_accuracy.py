@@ -2,7 +2,6 @@
 
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import Any
 
 import torch
@@ -12,10 +11,9 @@ from lumix.checks import check_choice
 from lumix.evaluate.evaluation import Outcome
 from lumix.evaluate.images import Card, Device
 from lumix.evaluate.robustness.accuracy import normaliser, percent, pixel_batches
-from lumix.mixers.apply import apply_plan
 from lumix.mixers.cutmix import CutMix
 from lumix.mixers.mixup import Mixup
-from lumix.train.mixed_accuracy import mixed_hits
+from lumix.train.mixed_accuracy import mix_with_next, mixed_hits
 from lumix.train.rng import stream_seed
 
 MIXERS = {"mixup": Mixup, "cutmix": CutMix}
@@ -38,8 +36,7 @@ def drive(model: nn.Module, card: Card, arguments: Mapping[str, Any], device: De
         if len(images) < 2:
             raise ValueError(f"an image of the last batch of {arguments['batch']} has no partner: use another size")
         generator = torch.Generator().manual_seed(stream_seed(seed, place, "mixed accuracy"))
-        plan = mixer.draw(images.shape, generator)
-        batch = apply_plan(images, labels, replace(plan, partner=torch.arange(len(images)).roll(-1)))
+        batch = mix_with_next(mixer, images, labels, generator)
         with torch.inference_mode():
             first, both = mixed_hits(model(normalise(batch.images)), batch.labels, batch.partner_labels)
         differ = batch.labels != batch.partner_labels
