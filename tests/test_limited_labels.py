@@ -85,3 +85,8 @@ def test_class_folders_give_a_share(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert (feed.updates_per_epoch, feed.subset) == (2, first_share(16, 0.5)[1])
     assert sum(len(labels) for _, labels in feed.train(0, 0)) == 8
     assert sum(len(labels) for _, labels in feed.test()) == 16
+    mixed = FolderFeed(run.replace(count_mixed=True), 0, Process(0, 1, torch.device("cpu")), Execution(workers=0))
+    sorted_labels, shuffled = (torch.cat([labels for _, labels in each.test()]) for each in (feed, mixed))
+    assert sorted_labels.tolist() == [0] * 8 + [1] * 8
+    assert shuffled.bincount().tolist() == [8, 8]
+    assert (shuffled != shuffled.roll(-1)).sum() > 2  # neighbours of two classes, which are mixed, are no exception

@@ -105,7 +105,9 @@ class FolderFeed:
         self.seed, self.rank, self.device = seed, process.rank, process.device
         self.augmentation = device_augmentation(run.data) if run.data.pipeline == "fast" else None
         self.loader = train_loader(train, self.sampler, execution.workers)
-        own: Subset[Any] = Subset(test, range(process.rank, len(test), process.world))
+        # Folders come class by class: where neighbours are to be mixed, they are shuffled, once and for all runs.
+        order = epoch_order(len(test), seed=0, epoch=0).tolist() if run.count_mixed else range(len(test))
+        own: Subset[Any] = Subset(test, order[process.rank :: process.world])
         self.test_loader: DataLoader[Any] = DataLoader(
             own,
             batch_size=2 * run.batch_size // process.world,
