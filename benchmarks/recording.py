@@ -23,6 +23,7 @@ ROWS = {
     "loss-memory": "loss_memory",
     "puzzle": "puzzle",
     "table6": "table6",
+    "automix": "automix",
     "input": "input",
     "start-up": "start_up",
 }
