@@ -16,7 +16,6 @@ from experiments.console import fail, run
 if TYPE_CHECKING:
     from experiments.evaluations import EvaluationItem
     from experiments.params import Params
-    from experiments.pool import Job
     from experiments.runs import Item
     from experiments.scale import Scale
     from experiments.table import Table
@@ -127,12 +126,12 @@ def _run(
     measured = evaluations.evaluation_items(scale, table, rows, seeds)
     unmeasured = [item for item in measured if item.needs & stale or evaluations.is_open(scale, item)]
     if dry_run:
-        return _plan(items, missing, measured, unmeasured)
+        return _plan(scale, items, missing, measured, unmeasured, seeds)
     if launcher == "slurm" and (missing or unmeasured) and (code := _on_cluster(table, items, missing, unmeasured)):
         return code
     start = time.monotonic()
     try:
-        failed = _work(scale, missing, unmeasured)
+        failed = _work(scale, missing, unmeasured, seeds)
     except Interrupted as stop:
         return stop.code
     _collect(scale, table, seeds)
@@ -167,28 +166,40 @@ def _on_cluster(table: "Table", items: "list[Item]", missing: "list[Item]", unme
     return 0
 
 
-def _work(scale: "Scale", items: "list[Item]", evaluations: "list[EvaluationItem]") -> "list[Job]":
+def _work(
+    scale: "Scale", items: "list[Item]", evaluations: "list[EvaluationItem]", seeds: int | None
+) -> "list[Item | EvaluationItem]":
     """Train and evaluate; returns what failed."""
     if not items and not evaluations:
         return []
     from experiments.train_table import train_items
 
-    return [answer.item for answer in train_items(scale, items, evaluations)]
+    return [answer.item for answer in train_items(scale, items, evaluations, seeds)]
 
 
 def _plan(
+    scale: "Scale",
     items: "list[Item]",
     missing: "list[Item]",
     measured: "list[EvaluationItem]",
     unmeasured: "list[EvaluationItem]",
+    seeds: int | None,
 ) -> int:
-    from experiments.runs import state
+    """Print what would be done: which trainings together, which alone and why."""
+    from experiments.runs import Group, grouped, state, why_alone
 
-    for item in missing:
-        print(f"{item.directory}  {state(item)}")
+    jobs = grouped(scale, missing, seeds)
+    for job in jobs:
+        if isinstance(job, Group):
+            print(f"an ensemble of {len(job.items)} seeds of {job.run.key}:")
+        for item in job.missing if isinstance(job, Group) else (job,):
+            alone = "" if isinstance(job, Group) else f"  alone: {why_alone(scale, item.run) or 'it has one seed'}"
+            print(f"{item.directory}  {state(item)}{alone}")
     for evaluation in unmeasured:
         print(f"{evaluation.cache / evaluation.evaluation.key}  of {evaluation.item.directory}")
-    print(f"{len(missing)} of {len(items)} runs would be trained")
+    groups = sum(isinstance(job, Group) for job in jobs)
+    how = f", as {groups} ensembles and {len(jobs) - groups} alone" if groups else ""
+    print(f"{len(missing)} of {len(items)} runs would be trained{how}")
     if measured:
         print(f"{len(unmeasured)} of {len(measured)} evaluations would be made")
     return 0

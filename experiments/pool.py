@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from experiments.evaluations import EvaluationItem
-from experiments.runs import Item
+from experiments.runs import Group, Item
 from lumix.train import run_directory
 from lumix.train.config import Execution
 
@@ -25,7 +25,7 @@ STOP_SECONDS = 5.0  # grace of a worker before it is killed
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 CONTEXT = multiprocessing.get_context("spawn")  # fork would copy locks and threads of whatever the parent has loaded
 
-Job = Item | EvaluationItem
+Job = Item | Group | EvaluationItem
 Work = Callable[[Job, Execution, bool], dict[str, Any]]
 
 
@@ -39,9 +39,9 @@ class Interrupted(BaseException):
 
 @dataclass(frozen=True)
 class Answer:
-    """What became of one job: its result, or one line on what went wrong."""
+    """What became of one training or evaluation: its result, or one line on what went wrong."""
 
-    item: Job
+    item: Item | EvaluationItem
     result: dict[str, Any] | None
     error: str = ""
 
@@ -52,7 +52,10 @@ def usable_cores() -> int:
 
 
 def work(item: Job, execution: Execution, fresh_code: bool) -> dict[str, Any]:
-    """Train or evaluate in this process; with `fresh_code` what other code left there is thrown away first."""
+    """Train or evaluate in this process; with `fresh_code` what other code left there is thrown away first.
+
+    Gives what is recorded; of a group {"answers": a (result, error) for each missing member}.
+    """
     import torch
 
     torch.set_num_threads(1)
@@ -62,10 +65,20 @@ def work(item: Job, execution: Execution, fresh_code: bool) -> dict[str, Any]:
 
         device = Process.current(execution.device).device  # says so where there is no such device
         return evaluate(item.item.directory, item.evaluation, device, item.others, item.cache, fresh_code)
+    for each in item.items if isinstance(item, Group) else (item,):
+        if fresh_code:
+            discard_older(each.directory)
+    if isinstance(item, Group):
+        from lumix.train.ensemble import fit_many
+
+        members = item.items
+        found = fit_many(
+            [one.run for one in members], [one.seed for one in members], [one.directory for one in members], execution
+        )
+        wanted = [result for each, result in zip(item.items, found, strict=True) if each in item.missing]
+        return {"answers": [(r, "") if isinstance(r, dict) else (None, _one_line(r)) for r in wanted]}
     from lumix.train.loop import fit
 
-    if fresh_code:
-        discard_older(item.directory)
     return fit(item.run, item.seed, item.directory, execution)
 
 
@@ -98,7 +111,7 @@ class _Queue:
 
     def __init__(self, items: Sequence[Job]) -> None:
         self.waiting = list(items)
-        self.unfinished = {item.directory for item in items if isinstance(item, Item)}
+        self.unfinished = {one.directory for item in items for one in trainings(item)}
         self.failed: set[Path] = set()
 
     def take(self) -> Job | None:
@@ -108,16 +121,29 @@ class _Queue:
                 return self.waiting.pop(place)
         return None
 
-    def end(self, item: Job, failed: bool) -> list[Answer]:
+    def end(self, item: Item | EvaluationItem, failed: bool) -> list[Answer]:
         """Take note of a job that ended; answers for those that cannot be done without it."""
         if not isinstance(item, Item):
             return []
         self.unfinished.discard(item.directory)
         if not failed:
             return []
-        lost = [other for other in self.waiting if item.directory in other.needs]
+        lost = [one for one in self.waiting if item.directory in one.needs and isinstance(one, EvaluationItem)]
         self.waiting = [other for other in self.waiting if item.directory not in other.needs]
         return [Answer(other, None, f"it needs {item.name}, whose training failed") for other in lost]
+
+
+def trainings(job: Job) -> tuple[Item, ...]:
+    """The trainings that a job answers for."""
+    return job.missing if isinstance(job, Group) else (job,) if isinstance(job, Item) else ()
+
+
+def _answers(job: Job, result: dict[str, Any] | None, error: str) -> list[Answer]:
+    """One for each training or evaluation of a job."""
+    if isinstance(job, Group):
+        each = [(None, error)] * len(job.missing) if result is None else result["answers"]
+        return [Answer(item, *answer) for item, answer in zip(job.missing, each, strict=True)]
+    return [Answer(job, result, error)]
 
 
 def run_pool(
@@ -147,9 +173,10 @@ def run_pool(
                         workers.remove(worker)
                         answer = (None, f"its process died ({_cause(worker)})")
                     assert item is not None
-                    lost = queue.end(item, failed=answer[0] is None)
-                    yield Answer(item, *answer)
-                    yield from lost
+                    for one in _answers(item, *answer):
+                        lost = queue.end(one.item, failed=one.result is None)
+                        yield one
+                        yield from lost
         finally:
             _stop(workers)
 

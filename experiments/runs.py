@@ -34,6 +34,47 @@ class Item:
         return frozenset()
 
 
+@dataclass(frozen=True)
+class Group:
+    """Trainings of one run that are done as one ensemble: all `items` train, and answers are given for the `missing`.
+
+    Which seeds train together never depends on what is finished, so that an interrupted ensemble goes on as it was.
+    """
+
+    items: tuple[Item, ...]
+    missing: tuple[Item, ...]
+
+    @property
+    def run(self) -> Run:
+        return self.items[0].run
+
+    @property
+    def needs(self) -> frozenset[Path]:
+        return frozenset()
+
+
+def grouped(scale: Scale, missing: Iterable[Item], seeds: int | None = None) -> list[Item | Group]:
+    """The missing trainings as jobs: seeds of a run that can be stacked go together, up to `scale.stacked` of them."""
+    blocks: dict[tuple[str, int], list[Item]] = {}
+    for item in missing:
+        block = -1 - item.seed if why_alone(scale, item.run) else item.seed // scale.stacked
+        blocks.setdefault((item.run.key, block), []).append(item)
+    jobs: list[Item | Group] = []
+    for (_, block), items in blocks.items():
+        if block < 0:
+            jobs += items
+            continue
+        run = items[0].run
+        whole = [item for item in items_of(scale, [run], seeds) if item.seed // scale.stacked == block]
+        jobs += items if len(whole) == 1 else [Group(tuple(whole), tuple(items))]
+    return jobs
+
+
+def why_alone(scale: Scale, run: Run) -> str:
+    """Why each seed of a run is trained by itself; "" where they train together."""
+    return run.why_alone if scale.stacked > 1 else f"scale {scale.name} trains every run by itself"
+
+
 def items_of(scale: Scale, runs: Iterable[Run], seeds: int | None = None) -> list[Item]:
     """Every (run, seed), in the order of the runs."""
     return [Item(run, seed, directory_of(scale, run, seed)) for run in runs for seed in seeds_of(scale, run, seeds)]

@@ -63,6 +63,7 @@ class Scale:
         execution: device and data loading of a run that is started here.
         gpus: most GPUs of one run; 0 is a scale for CPUs.
         processes: runs side by side on one machine; 0 is one for each usable core.
+        stacked: most seeds of a run that train as one ensemble; 0 trains every run by itself.
         dollars_per_gpu_hour: price behind `python -m experiments cost`.
     """
 
@@ -80,6 +81,7 @@ class Scale:
     execution: Execution = field(default_factory=Execution)
     gpus: int = 0
     processes: int = 0
+    stacked: int = 0
     dollars_per_gpu_hour: float = 0.0
 
     def setting(self, name: str) -> Setting:

@@ -5,14 +5,18 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pool_jobs
 import pytest
 
 from experiments.pool import discard_older, run_pool
+from experiments.runs import Group, grouped, items_of, why_alone
+from experiments.scale import get_scale
+from lumix.catalogue import Spec
 from lumix.train import run_directory
-from lumix.train.config import Execution
+from lumix.train.config import Execution, Mix
 
 
 def test_failures_and_dead_workers_cost_one_run_each(tmp_path):
@@ -89,3 +93,28 @@ def test_a_real_run_trains_in_a_worker(tmp_path):
     assert answer.error == ""
     assert answer.result["key"] == pool_jobs.RUN.key
     assert run_directory.read_result(tmp_path / "seed0") == answer.result
+
+
+def test_seeds_of_a_run_that_train_together_give_an_answer_each(tmp_path):
+    items = pool_jobs.items(tmp_path, 3)
+    answers = list(run_pool([Group(tuple(items), tuple(items[1:]))], Execution(), 1))
+    assert [answer.item for answer in answers] == items[1:]
+    assert all(answer.result["stacked"] == 3 for answer in answers)
+    assert all((item.directory / "result.json").exists() for item in items)
+
+
+def test_which_seeds_train_together_does_not_depend_on_what_is_finished(monkeypatch):
+    monkeypatch.setattr("experiments.runs.directory_of", lambda scale, run, seed: Path(f"seed{seed}"))
+    scale = replace(get_scale("mini"), stacked=4)
+    run = scale.base("deit", "deit_s")
+    whole = items_of(scale, [run], 6)
+    first, second = grouped(scale, whole, 6)
+    assert ([item.seed for item in first.items], [item.seed for item in second.items]) == ([0, 1, 2, 3], [4, 5])
+    (rest,) = grouped(scale, whole[1:3], 6)
+    assert (rest.items, rest.missing) == (first.items, tuple(whole[1:3]))
+    assert grouped(scale, whole[4:5], 5) == [whole[4]]  # it has no other
+    alone = run.replace(task=Spec("automix"), mix=Mix())
+    monkeypatch.setattr("experiments.runs.seeds_of", lambda *_: range(2))
+    assert grouped(scale, items_of(scale, [alone]), 2) == items_of(scale, [alone])
+    assert why_alone(scale, alone) == "automix trains several networks at once"
+    assert why_alone(get_scale("lab"), run) == "scale lab trains every run by itself"

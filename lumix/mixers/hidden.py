@@ -39,8 +39,7 @@ def hidden_mixing(model: nn.Module, batch: MixedBatch) -> Iterator[None]:
         if not isinstance(output, Tensor) or output.shape[:1] != batch.labels.shape:
             what = list(output.shape) if isinstance(output, Tensor) else type(output).__name__
             raise ValueError(f"the output of {hidden.name!r} must be a tensor of {len(batch)} samples, not {what}")
-        weight = batch.own_weight.view(-1, *(1,) * (output.ndim - 1))
-        return (output * weight + output[batch.partner] * (1 - weight)).to(output.dtype)
+        return mixed_output(output, batch.own_weight, batch.partner)
 
     with hooks_run(model) as network:
         handle = _named(hidden.name, model, network).register_forward_hook(mix)
@@ -53,6 +52,12 @@ def hidden_mixing(model: nn.Module, batch: MixedBatch) -> Iterator[None]:
             f"nothing was mixed: no forward pass went through {hidden.name!r}; call the model itself within "
             "hidden_mixing, not a scripted or exported copy of it, and without checkpointing of activations"
         )
+
+
+def mixed_output(output: Tensor, own_weight: Tensor, partner: Tensor) -> Tensor:
+    """The output [B, ...] of a module, each sample's mixed with its partner's, by own weights [B] and indices [B]."""
+    weight = own_weight.view(-1, *(1,) * (output.ndim - 1))
+    return (output * weight + output[partner] * (1 - weight)).to(output.dtype)
 
 
 def _named(name: str, model: nn.Module, network: nn.Module) -> nn.Module:

@@ -13,9 +13,9 @@ from lumix.train.model import build_model
 from lumix.train.run_directory import RunError, read_json, write_atomically, write_json
 
 
-def save_checkpoint(directory: Path, state: dict[str, Any]) -> None:
-    """Replace checkpoint.pt by `state`: tensors, numbers, strings, and lists and dicts of them."""
-    write_atomically(directory / "checkpoint.pt", lambda file: torch.save(state, file))
+def save_checkpoint(directory: Path, state: dict[str, Any], name: str = "checkpoint.pt") -> None:
+    """Replace the file of that name by `state`: tensors, numbers, strings, and lists and dicts of them."""
+    write_atomically(directory / name, lambda file: torch.save(state, file))
 
 
 def load_checkpoint(directory: Path, key: str, seed: int) -> dict[str, Any] | None:
@@ -25,21 +25,32 @@ def load_checkpoint(directory: Path, key: str, seed: int) -> dict[str, Any] | No
         RunError: for a damaged file or one of another run or seed, naming it and the remedy.
     """
     path = directory / "checkpoint.pt"
+    state = read_checkpoint(path, "key", "seed")
+    if state is not None and (state["key"], state["seed"]) != (key, seed):
+        raise RunError(
+            f"{path} belongs to run {state['key']} seed {state['seed']}, not to {key} seed {seed}: move it away or "
+            f"choose another directory"
+        )
+    return state
+
+
+def read_checkpoint(path: Path, *names: str) -> dict[str, Any] | None:
+    """The state in a file, on the CPU; None if there is none.
+
+    Raises:
+        RunError: for a damaged file, or one without an entry of these names, naming it and the remedy.
+    """
     if not path.exists():
         return None
     try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-        found, found_seed = state["key"], state["seed"]
+        state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+        for name in names:
+            state[name]
     except (RuntimeError, EOFError, OSError, pickle.UnpicklingError, KeyError, TypeError, ValueError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise RunError(
             f"{path} cannot be read ({reason}): delete it and run the same command to train this run from the start"
         ) from error
-    if (found, found_seed) != (key, seed):
-        raise RunError(
-            f"{path} belongs to run {found} seed {found_seed}, not to {key} seed {seed}: move it away or choose "
-            f"another directory"
-        )
     return state
 
 

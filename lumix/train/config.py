@@ -68,13 +68,16 @@ class Model(Config):
     arguments: dict[str, Any] = field(default_factory=dict)
     init: str = "timm"  # "small": an initialisation for networks of width 32, where timm's 0.02 is far too small
     weights: str = ""  # to begin with: none, or "imagenet", the published ones with a new head
+    norm: str = ""  # "group": groups of 4 channels in place of batch normalisation, for networks that train stacked
 
     def check(self) -> None:
+        one_of(self, "norm", ("", "group"))
         one_of(self, "init", ("timm", "small"))
         one_of(self, "weights", ("", "imagenet"))
-        if self.weights and (self.init != "timm" or self.arguments.get("cifar_stem")):
+        if self.weights and (self.init != "timm" or self.norm or self.arguments.get("cifar_stem")):
             raise ValueError(
-                f"Model.weights {self.weights!r} would be overwritten by init 'small' or cifar_stem: leave them out"
+                f"Model.weights {self.weights!r} would be overwritten by init 'small', norm or cifar_stem: leave those "
+                f"out"
             )
 
 
@@ -216,6 +219,15 @@ class Run(Config):
         words += [_slug(term) for term in self.loss.terms if term.name != "cross_entropy"]
         words += [_slug(self.task)] if self.task.name != "mix" else []
         return "-".join(words)
+
+    @property
+    def why_alone(self) -> str:
+        """Why this run cannot be a member of an ensemble; "" where it can, if its network can be stacked."""
+        if self.task.name != "mix":
+            return f"{self.task.name} trains several networks at once"
+        if self.optim.ema_reported:
+            return "it reports a moving average of the weights"
+        return "float16 scales its loss" if self.precision == "float16" else ""
 
     @property
     def key(self) -> str:

@@ -4,7 +4,6 @@ Killed at any instant and called again, it gives the weights of an uninterrupted
 (on a GPU with Execution.deterministic): all randomness of an update derives from (seed, rank, update).
 """
 
-import math
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -20,13 +19,13 @@ from lumix.train.build import build_task
 from lumix.train.checkpoint import load_checkpoint, save_checkpoint
 from lumix.train.config import Execution, Run
 from lumix.train.feed import build_feed
-from lumix.train.mixed_accuracy import MixedCounter
 from lumix.train.model import build_model
 from lumix.train.optim import build_schedule, build_updater
 from lumix.train.process import Process
 from lumix.train.result import write_result
 from lumix.train.rng import step_generator, stream_seed
 from lumix.train.run_directory import RunError, Stopped
+from lumix.train.scores import Scores
 from lumix.train.state import State
 from lumix.train.statistics import Statistics
 from lumix.train.task import Task
@@ -53,21 +52,19 @@ def fit(
     """
     execution = execution or Execution()
     process = Process.current(execution.device)
-    with ExitStack() as stack, _settings(process.device, execution):
+    with ExitStack() as stack, settings(process.device, execution):
         process.agree(lambda: str(stack.enter_context(run_directory.locked(directory))))
-        finished = process.agree(lambda: _open(run, seed, directory, process))
+        finished = process.agree(lambda: open_directory(run, seed, directory, process))
         if finished is not None:
             return finished
         training = Training(run, seed, directory, execution, process, stop)
         training.resume()
         training.train()
-        result = process.agree(lambda: write_result(training.state, training.feed, process, directory))
-        training.log(f"finished: top-1 {result['top1']['last']:.2f} in {training.state.train_seconds:.1f} s")
-        return result
+        return training.finish()
 
 
 @contextmanager
-def _settings(device: torch.device, execution: Execution) -> Iterator[None]:
+def settings(device: torch.device, execution: Execution) -> Iterator[None]:
     """Determinism as asked for, and the caller's global random state as it was: dropout knows no generator."""
     before = torch.are_deterministic_algorithms_enabled()
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
@@ -78,7 +75,7 @@ def _settings(device: torch.device, execution: Execution) -> Iterator[None]:
             torch.use_deterministic_algorithms(before)
 
 
-def _open(run: Run, seed: int, directory: Path, process: Process) -> dict[str, Any] | None:
+def open_directory(run: Run, seed: int, directory: Path, process: Process) -> dict[str, Any] | None:
     """Make `directory` ready for this run; its result if it is finished already."""
     config = directory / "config.json"
     if config.exists():
@@ -129,11 +126,24 @@ class Training:
     def resume(self) -> None:
         """Continue from the checkpoint in the directory, if there is one."""
         saved = self.process.agree(lambda: load_checkpoint(self.directory, self.run.key, self.seed))
-        if self.process.rank == 0:  # what was recorded after the checkpoint is done again
-            run_directory.write_metrics(self.directory, [] if saved is None else saved["metrics"])
         if saved is not None:
             self.state.restore(saved)
+        self.rewrite_metrics()
+        if saved is not None:
             self.log(f"resumed at update {self.state.update}")
+
+    def rewrite_metrics(self) -> None:
+        """Forget what was recorded after the checkpoint, for it is done again."""
+        if self.process.rank == 0:
+            run_directory.write_metrics(self.directory, self.state.metrics)
+
+    def finish(self, stacked: int = 0) -> dict[str, Any]:
+        """Write and return the result of what has been trained to the end, as one of so many `stacked` networks."""
+        result: dict[str, Any] = self.process.agree(
+            lambda: write_result(self.state, self.feed, self.process, self.directory, stacked)
+        )
+        self.log(f"finished: top-1 {result['top1']['last']:.2f} in {self.state.train_seconds:.1f} s")
+        return result
 
     def log(self, text: str) -> None:
         """Add a line to log.txt."""
@@ -192,11 +202,15 @@ class Training:
         """Raise RunError, naming the update, if a loss was not finite; the last good checkpoint stays."""
         bad = int(self.process.minimum(self.bad))
         if bad < NEVER:
-            raise RunError(
-                f"the loss of {self.run.key} seed {self.seed} is not finite at update {bad} (epoch "
-                f"{bad // self.feed.updates_per_epoch + 1}): lower the learning rate or clip the gradient; the last "
-                f"good checkpoint, if there is one, is kept in {self.directory}"
-            )
+            raise self.diverged(bad)
+
+    def diverged(self, update: int) -> RunError:
+        """What to say where the loss was not finite at an update."""
+        return RunError(
+            f"the loss of {self.run.key} seed {self.seed} is not finite at update {update} (epoch "
+            f"{update // self.feed.updates_per_epoch + 1}): lower the learning rate or clip the gradient; the last "
+            f"good checkpoint, if there is one, is kept in {self.directory}"
+        )
 
     def _save_if_due(self) -> None:
         """Save a checkpoint if the last one is long enough ago or the run is to stop; touch the lock.
@@ -219,9 +233,13 @@ class Training:
 
     def _close_epoch(self, epoch: int) -> None:
         """Statistics, evaluation, checkpoint."""
-        state, last_ones = self.state, epoch >= self.run.epochs - self.run.median_last
-        evaluates = last_ones or (epoch + 1) % self.run.evaluate_every == 0
         self._stop_if_bad()
+        self.record_epoch(epoch, self.evaluate() if evaluates(self.run, epoch) else {})
+        self._save_if_due()
+
+    def record_epoch(self, epoch: int, scores: dict[str, Any]) -> None:
+        """Write down an epoch with its scores, {} where it was not evaluated."""
+        state = self.state
         line = {
             "epoch": epoch + 1,
             "step": state.update,
@@ -229,38 +247,43 @@ class Training:
             **state.statistics.means(),
             "images_per_second": self.feed.updates_per_epoch * self.run.batch_size / state.epoch_seconds,
             "seconds": state.epoch_seconds,
-            **(self.evaluate() if evaluates else {}),
+            **scores,
         }
         state.close_epoch(line)
         if self.process.rank == 0:
             run_directory.append_metrics(self.directory, line)
-        top1 = f"  top-1 {line['top1']:6.2f}" if evaluates else ""
+        top1 = f"  top-1 {line['top1']:6.2f}" if scores else ""
         self.log(
             f"epoch {epoch + 1}/{self.run.epochs}  mixed loss {line['loss']:.4f}{top1}  lr {line['lr']:.2e}  "
             f"{line['images_per_second']:.0f} images/s"
         )
-        self._save_if_due()
 
     @torch.no_grad()
     def evaluate(self) -> dict[str, Any]:
-        """Loss, top-1 and top-5 on the clean test images, each counted once over all processes."""
-        model, evaluator = self.task.reported_model().eval(), self.task.create_evaluator()
-        mixed = MixedCounter(self.process.device) if self.run.count_mixed else None
+        """The scores of the network on the test images."""
+        model, scores = self.task.reported_model().eval(), Scores(self.run, self.task, self.process)
         for place, (images, labels) in enumerate(self.feed.test()):
             with self.updater.autocast():
-                evaluator.update(model(images), labels)
-                if mixed is not None:  # the same pairs and draws at every epoch and for every seed
-                    batch = self.task.mix_test(images, labels, step_generator(0, self.process.rank, place, "test"))
-                    mixed.update(model(batch.images), batch)
-        scores = evaluator.compute(distributed=self.process.distributed)
-        if not math.isfinite(scores["loss"]):
+                scores.add(model(images), labels)
+                if self.run.count_mixed:
+                    batch = scores.mix(place, images, labels)
+                    scores.add_mixed(model(batch.images), batch)
+        return self.checked(scores)
+
+    def checked(self, scores: Scores) -> dict[str, Any]:
+        """The values of scores; a RunError of theirs names this run."""
+        try:
+            return scores.values()
+        except RunError as error:
             raise RunError(
-                f"the test loss of {self.run.key} seed {self.seed} is not finite after update {self.state.update}: "
-                f"lower the learning rate; the last good checkpoint, if there is one, is kept in {self.directory}"
-            )
-        samples = int(self.process.sum(evaluator.counts)[0])
-        found = {"top1": scores["top1"], "top5": scores["top5"], "eval_loss": scores["loss"], "test_samples": samples}
-        return found | (mixed.percent(self.process) if mixed is not None else {})
+                f"{self.run.key} seed {self.seed}, update {self.state.update}: {error}; the last good checkpoint, if "
+                f"there is one, is kept in {self.directory}"
+            ) from error
+
+
+def evaluates(run: Run, epoch: int) -> bool:
+    """Whether the run is evaluated after this epoch (from 0)."""
+    return epoch >= run.epochs - run.median_last or (epoch + 1) % run.evaluate_every == 0
 
 
 def seed_global_state(device: torch.device, seed: int) -> None:

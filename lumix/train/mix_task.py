@@ -81,10 +81,8 @@ class MixTask(ClassificationTask):
         with hidden_mixing(network, batch), ExitStack() as stack:
             seen = stack.enter_context(recorded_attention(network)) if attends else []
             logits = self.trainable_module(batch.images)
-        attention = seen[-1].mean(dim=1) if attends else None
-        weight = self.criterion.weights(logits, batch, part.draws, attention)
-        loss, parts = self.criterion.per_sample(logits, batch, weight)
-        return StepResult(loss.mean(), parts, record_of(batch, self.criterion, loss.detach(), weight.detach()))
+        loss, parts, record = losses_of(self.criterion, part, logits, seen[-1].mean(dim=1) if attends else None)
+        return StepResult(loss.mean(), parts, record)
 
     def parameter_groups(self) -> list[dict[str, Any]]:
         return parameter_groups(unwrap_model(self.trainable_module))
@@ -108,6 +106,19 @@ class MixTask(ClassificationTask):
         self.load_checkpoint_state(saved["state_dict"])
         if self.has_ema():
             self.load_checkpoint_state(saved["state_dict_ema"], ema=True)
+
+
+def losses_of(
+    criterion: MixLoss, drawn: DrawnBatch, logits: Tensor, attention: Tensor | None
+) -> tuple[Tensor, dict[str, Tensor], dict[str, Tensor]]:
+    """Loss [B], its parts by name and what the log tells of a mixed batch, for logits [B, C], attention [B, patches].
+
+    Sample by sample: batches of one kind give the same together. Lambda is the partner's weight, as in the paper.
+    """
+    batch = drawn.batch
+    weight = criterion.weights(logits, batch, drawn.draws, attention)
+    loss, parts = criterion.per_sample(logits, batch, weight)
+    return loss, parts, record_of(batch, criterion, loss.detach(), weight.detach())
 
 
 def record_of(batch: MixedBatch, criterion: MixLoss, loss: Tensor, own_weight: Tensor) -> dict[str, Tensor]:

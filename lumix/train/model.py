@@ -11,6 +11,7 @@ from typing import Any
 
 import timm
 import torch
+from timm.layers import BatchNormAct2d, GroupNormAct
 from timm.models import ResNet, ResNetV2
 from torch import nn
 
@@ -55,6 +56,8 @@ def build_model(
             raise ValueError(f"timm's {model.name} does not accept Model.arguments {arguments}: {error}") from error
         if cifar_stem:
             _cifar_stem(network, model.name)
+        if model.norm == "group":
+            _group_norm(network)
         if model.init == "small":
             _small_init(network)
     return network
@@ -89,6 +92,22 @@ def _cifar_stem(network: nn.Module, name: str) -> None:
     nn.init.kaiming_normal_(stem.weight, mode="fan_out", nonlinearity="relu")
     network.set_submodule(convolution, stem)
     network.set_submodule(pooling, nn.Identity())
+
+
+def _group_norm(network: nn.Module) -> None:
+    """Replace batch normalisation by group normalisation with its initial weights, in groups of 4 channels."""
+    for name, old in list(network.named_modules()):
+        if not isinstance(old, nn.modules.batchnorm._BatchNorm):
+            continue
+        channels, groups = old.num_features, max(1, old.num_features // 4)
+        new: nn.Module
+        if isinstance(old, BatchNormAct2d):
+            new = GroupNormAct(channels, num_groups=groups, eps=old.eps)
+            new.drop, new.act = old.drop, old.act
+        else:
+            new = nn.GroupNorm(groups, channels, eps=old.eps)
+        new.load_state_dict({key: old.state_dict()[key] for key in ("weight", "bias")})
+        network.set_submodule(name, new)
 
 
 @torch.no_grad()

@@ -14,10 +14,11 @@ from lumix.train.state import State
 LAMBDA = ("lam_0", "lam", "perturbation", "share_cut")
 
 
-def write_result(state: State, feed: Feed, process: Process, directory: Path) -> dict[str, Any]:
+def write_result(state: State, feed: Feed, process: Process, directory: Path, stacked: int = 0) -> dict[str, Any]:
     """Export the weights, write result.json, and remove the checkpoint, which nothing needs any more.
 
-    What code and seeds determine stands apart from what was "measured" on this machine.
+    What code and seeds determine stands apart from what was "measured" on this machine. `stacked` is the number of
+    networks in the ensemble that trained this one, 0 where it was trained alone: they round differently.
     """
     run, network = state.run, state.task.reported_model()
     card = {
@@ -40,6 +41,7 @@ def write_result(state: State, feed: Feed, process: Process, directory: Path) ->
         **outcome(state.metrics, run),
         "n_samples": state.metrics[-1]["test_samples"],
         **({"subset": feed.subset} if feed.subset else {}),
+        **({"stacked": stacked} if stacked else {}),
         "epochs": run.epochs,
         "steps": state.update,
         "parameters": sum(p.numel() for p in network.parameters()),

@@ -19,10 +19,14 @@ class Statistics:
 
     def add(self, values: Mapping[str, Tensor]) -> None:
         """Count in values [B] of any dtype; the names are those of the first call."""
+        names = self.names or list(values)
+        self.add_sums(names, sums_of([values[name] for name in names])[0])
+
+    def add_sums(self, names: list[str], sums: Tensor) -> None:
+        """Count in what `sums_of` gives for the values of these names, which are those of the first call."""
         if not self.names:
-            self.reset(list(values))
-        stacked = torch.stack([values[name].double() for name in self.names])
-        self.sums += torch.stack([stacked.nansum(1), (~stacked.isnan()).sum(1)])
+            self.reset(names)
+        self.sums += sums
 
     def reset(self, names: list[str]) -> None:
         """Forget all values."""
@@ -43,3 +47,9 @@ class Statistics:
         self.reset(state["names"])
         if self.process.rank == 0:
             self.sums += state["sums"].to(self.sums.device)
+
+
+def sums_of(values: list[Tensor], parts: int = 1) -> Tensor:
+    """Sums and counts [parts, 2, K] float64 of K values [B] of any dtype, over each of so many equal parts of B."""
+    stacked = torch.stack([value.double() for value in values]).unflatten(1, (parts, -1))
+    return torch.stack([stacked.nansum(-1), (~stacked.isnan()).sum(-1)]).movedim(-1, 0)

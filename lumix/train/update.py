@@ -47,9 +47,13 @@ class Updater:
                 with self.autocast():
                     loss = loss_of(part)
                 self.scaler.scale(loss).backward()
+        self.apply()
+        self.optimizer.zero_grad()
+
+    def apply(self) -> None:
+        """Update the weights by the gradients there are, which stay."""
         if self.clip_grad:
             self.scaler.unscale_(self.optimizer)
             nn.utils.clip_grad_norm_(self.clip_parameters(), self.clip_grad)
         self.scaler.step(self.optimizer)
         self.scaler.update()
-        self.optimizer.zero_grad()

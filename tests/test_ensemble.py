@@ -1,0 +1,230 @@
+"""Ensembles: every member equals its run alone, whatever its method; interrupted ones go on; diverged ones drop out."""
+
+import json
+from pathlib import Path
+
+import pytest
+import safetensors.torch
+import torch
+
+from experiments import decoupled, methods
+from experiments.scale import get_scale
+from lumix.catalogue import Spec
+from lumix.train import ensemble, feed, loop
+from lumix.train.config import Execution, Mix, Run
+from lumix.train.ensemble import fit_many
+from lumix.train.run_directory import RunError, Stopped
+from tests.engine import VIT, small_run
+
+STILL = {**VIT, "drop_path_rate": 0.0}
+BASE = small_run(epochs=9)  # 54 updates
+BASE = BASE.replace(model=BASE.model.replace(arguments=STILL), optim=BASE.optim.replace(ema_decay=0.0))
+
+
+def shrunk(run: Run) -> Run:
+    """A run of mini scale on 100 images with 54 updates."""
+    data = run.data.replace(train_size=100)
+    return run.replace(data=data, optim=run.optim.replace(warmup_epochs=1), epochs=9, batch_size=16, median_last=2)
+
+
+def of_table6(run: Run) -> list[Run]:
+    """One run for each of the methods of Table 6."""
+    return [
+        methods.puzzle_mix(run),
+        methods.attentive_cutmix(run),
+        *(methods.in_place_of_cutmix(run, Spec(name)) for name in ("saliencymix", "resizemix", "fmix")),
+    ]
+
+
+def different(base: Run) -> list[Run]:
+    """Members that differ in all that may differ."""
+    return [
+        base,
+        methods.lumix(base),
+        methods.components(base, 0.2, 0.3, 0.5),
+        methods.transmix(base),
+        methods.binary(base),
+        decoupled.decoupled(base, 0.5),
+        decoupled.rescaled(base),
+        base.replace(optim=base.optim.replace(lr=2e-3, weight_decay=0.0, clip_grad=0.1)),
+        base.replace(mix=Mix()),
+        methods.random_shuffle(base, 2),
+        *of_table6(base),
+    ]
+
+
+def convolutional() -> list[Run]:
+    """Members that are tiny ResNets: mixing in hidden layers, moving cells, SGD of different rates, LAMB."""
+    base = shrunk(get_scale("mini").base("pytorch", "resnet18"))
+    arguments = {**base.model.arguments, "global_pool": "fastavg"}  # timm's adaptive pooling has no rule of vmap
+    base = base.replace(model=base.model.replace(norm="group", arguments=arguments))
+    mixed = [decoupled.mixed(base, name, 1.0) for name in decoupled.METHODS]
+    lamb = base.optim.replace(name="lamb", lr=5e-3, clip_grad=1.0)
+    return [*mixed, decoupled.decoupled(mixed[2], 1.0), mixed[2], base.replace(optim=lamb)]
+
+
+@pytest.fixture
+def double(monkeypatch):
+    """Networks and images in float64, where rounding is far below what is asked."""
+    build, normalise = loop.build_model, feed.normalise
+    monkeypatch.setattr(loop, "build_model", lambda *a, **k: build(*a, **k).double())
+    monkeypatch.setattr(feed, "normalise", lambda *a: normalise(*a).double())
+
+
+def weights(directory: Path) -> dict[str, torch.Tensor]:
+    return safetensors.torch.load_file(directory / "model.safetensors")
+
+
+@pytest.mark.parametrize("runs", [different(BASE), convolutional()], ids=["vit", "resnet"])
+def test_members_equal_runs_alone_after_50_updates(runs, double, tmp_path):
+    seeds = range(len(runs))
+    together = fit_many(runs, seeds, [tmp_path / f"together{seed}" for seed in seeds])
+    for run, seed, found in zip(runs, seeds, together, strict=True):
+        alone = loop.fit(run, seed, tmp_path / f"alone{seed}")
+        mine, other = (weights(tmp_path / f"{way}{seed}") for way in ("together", "alone"))
+        furthest = max(float((mine[name] - other[name]).abs().max()) for name in other)
+        assert furthest <= 1e-10, (run.method, furthest)
+        assert found["top1"] == alone["top1"]
+        assert found["lambda"] == pytest.approx(alone["lambda"], abs=1e-9, nan_ok=True)
+        assert found["stacked"] == len(runs)
+        assert "stacked" not in alone
+
+
+# ------------------------------------------------------------------------------------------------- interruptions
+
+PAIR = [methods.lumix(BASE.replace(epochs=3)), BASE.replace(epochs=3)]  # 18 updates
+
+
+class StopHere(Exception):  # noqa: N818
+    """Stands for whatever ends a process in the middle of its work."""
+
+
+def checksums(found: list) -> list[str]:
+    return [result["checksum"] for result in found]
+
+
+@pytest.mark.parametrize("at", [1, 5, 9, 17])
+def test_killed_at_any_update_it_goes_on_bit_for_bit(at, tmp_path, monkeypatch):
+    whole = fit_many(PAIR, [0, 1], [tmp_path / "a", tmp_path / "b"])
+    monkeypatch.setattr(ensemble, "CHECK_EVERY", 2)
+    step = ensemble.Ensemble.step
+
+    def stopping(self, batches):
+        step(self, batches)
+        if self.update == at:
+            raise StopHere
+
+    often, directories = Execution(checkpoint_seconds=0), [tmp_path / "c", tmp_path / "d"]
+    with monkeypatch.context() as patch:
+        patch.setattr(ensemble.Ensemble, "step", stopping)
+        with pytest.raises(StopHere):
+            fit_many(PAIR, [0, 1], directories, often)
+    resumed = fit_many(PAIR, [0, 1], directories, often)
+    assert checksums(resumed) == checksums(whole)
+    assert [result["lambda"] for result in resumed] == [result["lambda"] for result in whole]
+    assert ("resumed" in (directories[0] / "log.txt").read_text()) == (at > 1)
+    for directory in directories:
+        lines = [json.loads(line)["epoch"] for line in (directory / "metrics.jsonl").read_text().splitlines()]
+        assert lines == [1, 2, 3]
+
+
+def test_killed_while_results_are_written_the_others_are_as_they_would_have_been(tmp_path, monkeypatch):
+    whole = fit_many(PAIR, [0, 1], [tmp_path / "a", tmp_path / "b"])
+    directories, finish = [tmp_path / "c", tmp_path / "d"], loop.Training.finish
+
+    def finishing(self, stacked=0):
+        if self.directory == directories[1]:
+            raise StopHere
+        return finish(self, stacked)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(loop.Training, "finish", finishing)
+        with pytest.raises(StopHere):
+            fit_many(PAIR, [0, 1], directories, Execution(checkpoint_seconds=0))
+    before = (directories[0] / "result.json").read_bytes()
+    assert checksums(fit_many(PAIR, [0, 1], directories)) == checksums(whole)
+    assert (directories[0] / "result.json").read_bytes() == before
+    assert not (directories[0] / ensemble.NAME).exists()
+    assert checksums(fit_many(PAIR, [0, 1], directories)) == checksums(whole)
+
+
+def test_asked_to_stop_it_saves_and_says_so(tmp_path):
+    directories = [tmp_path / "a", tmp_path / "b"]
+    with pytest.raises(Stopped, match="can be continued"):
+        fit_many(PAIR, [0, 1], directories, stop=lambda: True)
+    assert (directories[0] / ensemble.NAME).exists()
+    assert all("stopped" in (directory / "log.txt").read_text() for directory in directories)
+
+
+def test_a_checkpoint_of_other_members_is_not_taken_up(tmp_path):
+    directories = [tmp_path / "a", tmp_path / "b"]
+    with pytest.raises(Stopped):
+        fit_many(PAIR, [0, 1], directories, stop=lambda: True)
+    others = [tmp_path / "a", tmp_path / "c"]
+    found = fit_many(PAIR, [0, 2], others)
+    assert "resumed" not in (tmp_path / "a" / "log.txt").read_text()
+    assert checksums(found) == checksums(fit_many(PAIR, [0, 2], [tmp_path / "d", tmp_path / "e"]))
+
+
+# ------------------------------------------------------------------------------------------------- failures
+
+
+def test_a_member_that_diverges_is_dropped_and_the_others_go_on(tmp_path, monkeypatch):
+    wild = PAIR[1].replace(optim=PAIR[1].optim.replace(name="momentum", lr=1e30, clip_grad=0.0, warmup_epochs=0))
+    runs, seeds = [PAIR[0], wild, PAIR[1]], [0, 1, 2]
+    found = fit_many(runs, seeds, [tmp_path / str(seed) for seed in seeds])
+    assert isinstance(found[1], RunError)
+    assert str(found[1]).startswith(f"the loss of {wild.key} seed 1 is not finite at update")
+    assert "failed: " in (tmp_path / "1" / "log.txt").read_text()
+    assert not (tmp_path / "1" / "result.json").exists()
+    assert not (tmp_path / "0" / ensemble.NAME).exists()
+    tame = fit_many([PAIR[0], PAIR[1], PAIR[1]], seeds, [tmp_path / f"tame{seed}" for seed in seeds])
+    assert [found[0]["checksum"], found[2]["checksum"]] == [tame[0]["checksum"], tame[2]["checksum"]]
+
+
+def test_where_all_diverge_it_says_so(tmp_path):
+    wild = PAIR[1].replace(optim=PAIR[1].optim.replace(name="momentum", lr=1e30, clip_grad=0.0, warmup_epochs=0))
+    with pytest.raises(RunError, match="not finite at update"):
+        fit_many([wild, wild], [0, 1], [tmp_path / "a", tmp_path / "b"])
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"epochs": 4}, "has epochs 4, not 3: train it in another ensemble"),
+        ({"batch_size": 8}, "has batch_size 8, not 16"),
+        ({"task": Spec("automix")}, "automix trains several networks at once"),
+        ({"precision": "float16"}, "float16 scales its loss"),
+        ({"model": small_run().model}, "has model"),
+    ],
+)
+def test_runs_that_do_not_go_together_are_refused(changes, message, tmp_path):
+    other = PAIR[1].replace(**changes)
+    with pytest.raises(RunError, match=message):
+        fit_many([PAIR[0], other], [0, 1], [tmp_path / "a", tmp_path / "b"])
+
+
+def test_networks_that_cannot_be_stacked_are_refused(tmp_path):
+    drops = small_run(optim=BASE.optim, model=small_run().model.replace(arguments={**VIT, "depth": 2}))
+    with pytest.raises(RunError, match="drops at random"):
+        fit_many([drops, drops], [0, 1], [tmp_path / "a", tmp_path / "b"])
+    base = convolutional()[0]
+    normalises = base.replace(model=base.model.replace(norm=""))
+    with pytest.raises(RunError, match=r"bn1 of ResNet is batch normalisation.*set Model.norm to 'group'"):
+        fit_many([normalises, normalises], [0, 1], [tmp_path / "c", tmp_path / "d"])
+
+
+def test_what_is_stacked_is_the_networks_own(tmp_path):
+    """Each network stays whole: what its parameters hold is its slice, before and after an update."""
+    trainings = [
+        loop.Training(run, seed, tmp_path, Execution(), loop.Process.current("cpu")) for seed, run in enumerate(PAIR)
+    ]
+    before = [{n: p.clone() for n, p in t.task.trainable_module.named_parameters()} for t in trainings]
+    together = ensemble.Ensemble(trainings)
+    for training, parameters in zip(trainings, before, strict=True):
+        assert all(torch.equal(p, parameters[n]) for n, p in training.task.trainable_module.named_parameters())
+    together.step({place: next(t.feed.train(0, 0)) for place, t in enumerate(trainings)})
+    for place, training in enumerate(trainings):
+        for name, parameter in training.task.trainable_module.named_parameters():
+            assert torch.equal(parameter, together.networks.parameters[name][place])
+            assert not torch.equal(parameter, before[place][name]) or name.endswith("bias")
