@@ -21,20 +21,7 @@ def write_result(state: State, feed: Feed, process: Process, directory: Path, st
     networks in the ensemble that trained this one, 0 where it was trained alone: they round differently.
     """
     run, network = state.run, state.task.reported_model()
-    card = {
-        "key": run.key,
-        "seed": state.seed,
-        "model": run.model.to_dict(),
-        "num_classes": feed.num_classes,
-        "in_chans": feed.in_chans,
-        "image_size": run.data.test_size or run.data.image_size,
-        "mean": feed.mean,
-        "std": feed.std,
-        "data": run.data.name,
-        "test_crop": run.data.test_crop,
-        "weights": "moving average" if run.optim.ema_reported else "raw",
-    }
-    export_model(directory, network, card)
+    export_model(directory, network, _card(state, feed))
     result = {
         "key": run.key,
         "seed": state.seed,
@@ -56,6 +43,24 @@ def write_result(state: State, feed: Feed, process: Process, directory: Path, st
     run_directory.write_json(directory / "result.json", result)
     (directory / "checkpoint.pt").unlink(missing_ok=True)
     return result
+
+
+def _card(state: State, feed: Feed) -> dict[str, Any]:
+    """What is needed to rebuild the exported network and its inputs."""
+    run = state.run
+    return {
+        "key": run.key,
+        "seed": state.seed,
+        "model": run.model.to_dict(),
+        "num_classes": feed.num_classes,
+        "in_chans": feed.in_chans,
+        "image_size": run.data.test_size or run.data.image_size,
+        "mean": feed.mean,
+        "std": feed.std,
+        "data": run.data.name,
+        "test_crop": run.data.test_crop,
+        "weights": "moving average" if run.optim.ema_reported else "raw",
+    }
 
 
 def outcome(metrics: list[dict[str, Any]], run: Run) -> dict[str, Any]:
