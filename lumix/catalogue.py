@@ -225,6 +225,32 @@ LEARNS = {
 OWN = {"given": ("run", "network", "device", "seed", "updates"), "needs": "networks of its own", "dynamic": True}
 _add("task", "automix", "train.automix_task:AutoMixTask", "AutoMix", LEARNS, pixels="cut", **OWN)
 _add("task", "samix", "train.automix_task:SAMixTask", "SAMix", LEARNS, pixels="cut", **OWN)
+_add(
+    "task",
+    "self_tuning",
+    "train.self_tuning_task:SelfTuningTask",
+    "Self-Tuning",
+    {"places": 32, "features": 1024, "temperature": 0.07, "momentum": 0.999, "head_lr_factor": 10.0},
+    given=("run", "network", "mean", "std", "device", "pretrained", "seed", "updates"),
+    needs="networks of its own",
+    labelled=("weak", "weak"),
+    unlabelled=("weak", "weak"),
+)
+
+SEMI: dict[str, Any] = {"given": ("run", "mixing", "updates"), "labelled": ("weak",)}
+TRUST = {"threshold": 0.95, "ratio": 7, "weight": 1.0, "ramp": 0.0}
+GUESS = {"temperature": 0.5, "alpha": 0.5, "weight": 100.0, "ramp": 0.4}
+_add(
+    "task",
+    "pseudo_label",
+    "train.fixmatch_task:PseudoLabelTask",
+    "Pseudo-Label",
+    TRUST | {"ratio": 1, "ramp": 0.4},
+    unlabelled=("weak",),
+    **SEMI,
+)
+_add("task", "fixmatch", "train.fixmatch_task:FixMatchTask", "FixMatch", TRUST, unlabelled=("weak", "strong"), **SEMI)
+_add("task", "mixmatch", "train.mixmatch_task:MixMatchTask", "MixMatch", GUESS, unlabelled=("weak", "weak"), **SEMI)
 
 # ------------------------------------------------------------------------------------------------- frozen networks
 

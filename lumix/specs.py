@@ -39,6 +39,8 @@ class Part:
         given: arguments of the class that the builder supplies: mode, pairing, prob, mean, std, network, inner ...
         pixels: of a mixer: "blend", "cut" or "" for neither.
         dynamic: of a mixer: whether it looks at the images to decide what shows (Decoupled Mixup treats it otherwise).
+        labelled, unlabelled: of a task: "weak" or "strong" for each view of an image that it trains on; () are images
+            as they come, and no unlabelled ones.
         needs: "nothing", "the network" in training, "a frozen network", or "networks of its own".
     """
 
@@ -51,6 +53,8 @@ class Part:
     pixels: str = ""
     dynamic: bool = False
     needs: str = "nothing"
+    labelled: tuple[str, ...] = ()
+    unlabelled: tuple[str, ...] = ()
 
     @property
     def module(self) -> str:

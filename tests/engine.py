@@ -40,7 +40,7 @@ class StopHere(Exception):  # noqa: N818
 @contextmanager
 def stopped_after(update: int) -> Iterator[None]:
     """Training within it ends by `StopHere` right after update `update` (from 0), and must come so far."""
-    step = loop.Training._step
+    step = loop.Training.step
 
     def stopping(self: loop.Training, *batch: torch.Tensor) -> None:
         step(self, *batch)
@@ -48,7 +48,7 @@ def stopped_after(update: int) -> Iterator[None]:
             raise StopHere
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(loop.Training, "_step", stopping)
+        patch.setattr(loop.Training, "step", stopping)
         with pytest.raises(StopHere):
             yield
 

@@ -210,7 +210,7 @@ def test_loaded_sets_are_shared() -> None:
     ("data", "message"),
     [
         (Data("digits", 8, train_size=1001), "train_size 1001 is larger than the 1000 training images of digits"),
-        (Data("digits", 12), "image_size of digits must be a multiple of its own 8 pixels, not 12"),
+        (Data("digits", 12), "image_size of digits must be a multiple or a whole part of its own 8 pixels, not 12"),
         (Data("digits", 8, erasing=0.25), "Data.erasing is for images read from files"),
         (Data("digits", 8, rand_augment="rand-m9"), "Data.rand_augment is for images read from files"),
         (Data("digits", 8, repeats=3), "Data.repeats is for images read from files"),

@@ -252,12 +252,12 @@ def test_damaged_json_is_named(tmp_path: Path) -> None:
 
 def test_a_loss_that_is_no_number_stops_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(loop, "CHECK_EVERY", 2)
-    step = loop.Training._step
+    step = loop.Training.step
 
     def poisoned(self: loop.Training, images: torch.Tensor, labels: torch.Tensor) -> None:
         step(self, images * float("nan") if self.state.update == 9 else images, labels)
 
-    monkeypatch.setattr(loop.Training, "_step", poisoned)
+    monkeypatch.setattr(loop.Training, "step", poisoned)
     with pytest.raises(RunError, match=r"not finite at update 9 \(epoch 2\)"):
         fit(small_run(), 0, tmp_path / "r", OFTEN)
     state = load_checkpoint(tmp_path / "r", small_run().key, 0)

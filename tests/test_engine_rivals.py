@@ -48,7 +48,9 @@ def test_stopped_and_resumed_equals_undisturbed(name: str, tmp_path: Path) -> No
 
 @pytest.mark.parametrize("name", ["puzzlemix", "saliencymix", "transmix"])
 def test_half_precision_trains(name: str, tmp_path: Path) -> None:
-    fit(small_run(epochs=2, precision="bfloat16", **RIVALS[name]), 0, tmp_path / "r")
+    """The network with strides sees 64 pixels: at 1 x 1 oneDNN leaves gradients of such weights unwritten (FAQ)."""
+    size = {"data": small_run().data.replace(image_size=64)} if name == "puzzlemix" else {}
+    fit(small_run(epochs=2, precision="bfloat16", **RIVALS[name], **size), 0, tmp_path / "r")
     weights = safetensors.torch.load_file(tmp_path / "r" / "model.safetensors")
     assert all(bool(value.isfinite().all()) for value in weights.values())
 

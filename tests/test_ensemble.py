@@ -10,7 +10,7 @@ import torch
 from experiments import decoupled, methods
 from experiments.scale import get_scale
 from lumix.catalogue import Spec
-from lumix.train import ensemble, feed, loop
+from lumix.train import ensemble, loop, resident_feed
 from lumix.train.config import Execution, Mix, Run
 from lumix.train.ensemble import fit_many
 from lumix.train.run_directory import RunError, Stopped
@@ -66,9 +66,9 @@ def convolutional() -> list[Run]:
 @pytest.fixture
 def double(monkeypatch):
     """Networks and images in float64, where rounding is far below what is asked."""
-    build, normalise = loop.build_model, feed.normalise
-    monkeypatch.setattr(loop, "build_model", lambda *a, **k: build(*a, **k).double())
-    monkeypatch.setattr(feed, "normalise", lambda *a: normalise(*a).double())
+    build, normalise = loop.initial_network, resident_feed.normalise
+    monkeypatch.setattr(loop, "initial_network", lambda *a, **k: build(*a, **k).double())
+    monkeypatch.setattr(resident_feed, "normalise", lambda *a: normalise(*a).double())
 
 
 def weights(directory: Path) -> dict[str, torch.Tensor]:
@@ -210,7 +210,7 @@ def test_networks_that_cannot_be_stacked_are_refused(tmp_path):
         fit_many([drops, drops], [0, 1], [tmp_path / "a", tmp_path / "b"])
     base = convolutional()[0]
     normalises = base.replace(model=base.model.replace(norm=""))
-    with pytest.raises(RunError, match=r"bn1 of ResNet is batch normalisation.*set Model.norm to 'group'"):
+    with pytest.raises(RunError, match=r"of ResNetV2 is batch normalisation.*set Model.norm to 'group'"):
         fit_many([normalises, normalises], [0, 1], [tmp_path / "c", tmp_path / "d"])
 
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from torchvision.datasets import CIFAR100
+from torchvision.datasets import CIFAR10, CIFAR100
 from torchvision.datasets.utils import calculate_md5
 
 from lumix.train import files
@@ -37,12 +37,14 @@ def write_cifar_pickles(root: Path, count: int = 6) -> Path:
     return folder
 
 
-def publish(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def publish(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, kind: Any = CIFAR100, names: str = "fine_label_names"
+) -> None:
     """Let torchvision take these files for the published ones."""
     train, test, meta = ((name, calculate_md5(str(folder / name))) for name in ("train", "test", "meta"))
-    monkeypatch.setattr(CIFAR100, "train_list", [train])
-    monkeypatch.setattr(CIFAR100, "test_list", [test])
-    monkeypatch.setattr(CIFAR100, "meta", {"filename": meta[0], "key": "fine_label_names", "md5": meta[1]})
+    monkeypatch.setattr(kind, "train_list", [train])
+    monkeypatch.setattr(kind, "test_list", [test])
+    monkeypatch.setattr(kind, "meta", {"filename": meta[0], "key": names, "md5": meta[1]})
 
 
 def test_cifar100_of_torchvisions_layout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -55,6 +57,24 @@ def test_cifar100_of_torchvisions_layout(tmp_path: Path, monkeypatch: pytest.Mon
     assert train.images.is_contiguous()
     assert len(test) == 6
     assert train.class_names[3] == "class 3"
+
+
+def test_cifar10_of_torchvisions_layout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = write_cifar_pickles(tmp_path, count=10).rename(tmp_path / files.CIFAR10_FOLDER)
+    for name in ("train", "test"):
+        entry = pickle.loads((folder / name).read_bytes())
+        entry["labels"] = entry.pop("fine_labels")
+        (folder / name).write_bytes(pickle.dumps(entry, protocol=2))
+    (folder / "meta").write_bytes(pickle.dumps({"label_names": [f"class {i}" for i in range(10)]}, protocol=2))
+    publish(folder, monkeypatch, CIFAR10, "label_names")
+    train, test = files.cifar10(tmp_path)
+    entry = pickle.loads((folder / "train").read_bytes())
+    stored = {row.tobytes(): label for row, label in zip(entry["data"], entry["labels"], strict=True)}
+    assert {image: int(y) for image, y in zip(rows(train.images), train.labels, strict=True)} == stored
+    assert (len(test), train.num_classes, train.class_names[3]) == (10, 10, "class 3")
+    (folder / "test").write_bytes(b"another file")
+    with pytest.raises(ValueError, match=r"cifar-10-batches-py is not the published, complete CIFAR-10 .*fresh copy"):
+        files.cifar10(tmp_path)
 
 
 class Evil:
@@ -94,6 +114,9 @@ def test_a_missing_set_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setenv("LUMIX_DATA", str(tmp_path))
     with pytest.raises(ValueError, match=r"CIFAR-100 is neither in .*cannot be downloaded \(no route\): put it there"):
         load(Data("cifar100", 32))
+    monkeypatch.setattr("torchvision.datasets.CIFAR10", no_internet)
+    with pytest.raises(ValueError, match=r"CIFAR-10 is not in .*cannot be downloaded \(no route\): put it there"):
+        load(Data("cifar10", 32))
     with pytest.raises(ValueError, match=r"Tiny-ImageNet is neither in .*LUMIX_DATA"):
         load(Data("tiny_imagenet", 64))
     assert list(tmp_path.iterdir()) == []

@@ -81,6 +81,15 @@ def test_small_init_gives_matrices_the_scale_of_xavier_and_positions_that_of_tok
     assert build_model(DEIT.replace(init="timm"), 10, 1, 8, seed=0).get_parameter("pos_embed").std().item() < 0.03
 
 
+def test_the_prior_is_what_a_sigmoid_gives_without_an_image() -> None:
+    plain = Model("resnet18", "resnet18", {"cifar_stem": True})
+    first, second = (
+        build_model(plain.replace(init=init), 10, 3, 32, seed=0).state_dict() for init in ("timm", "prior")
+    )
+    torch.testing.assert_close(second.pop("fc.bias").sigmoid(), torch.full((10,), 0.1))
+    assert all(torch.equal(value, first[name]) for name, value in second.items())
+
+
 def test_the_cifar_resnet_keeps_its_resolution() -> None:
     model = build_model(Model("resnet18", "resnet18", {"cifar_stem": True}), 100, 3, 32, seed=0)
     assert count(model) / 1e6 == pytest.approx(11.2, abs=0.05)  # design/recipes.md, section 1

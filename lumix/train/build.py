@@ -1,5 +1,6 @@
 """From a run's specs to the objects that train: mixer, loss, task."""
 
+from functools import partial
 from typing import Any
 
 import torch
@@ -69,25 +70,37 @@ def build_task(
         RunError: where its weights cannot be had.
     """
     normalised: dict[str, Any] = {"mean": mean, "std": std, "device": device, "pretrained": pretrained}
-    task: Task = create(run.task, run=run, network=network, seed=seed, updates=updates, **normalised)
+    mixing = partial(mixing_parts, run, network, **normalised)
+    task: Task = create(run.task, run=run, network=network, mixing=mixing, seed=seed, updates=updates, **normalised)
     return task
+
+
+def frozen_network(run: Run, mean: Values, std: Values, device: torch.device, pretrained: bool) -> nn.Module | None:
+    """The network that one of the run's mixers looks through, None where none does."""
+    for spec, _ in run.mix.choices:
+        if get_part(spec.name).needs == "a frozen network":
+            frozen: nn.Module = create(spec["network"], data=run.data, mean=mean, std=std, pretrained=pretrained)
+            return frozen.to(device).eval().requires_grad_(False)
+    return None
+
+
+def mixing_parts(
+    run: Run, network: nn.Module, mean: Values, std: Values, device: torch.device, pretrained: bool
+) -> dict[str, Any]:
+    """The arguments of `MixTask`."""
+    return {
+        "model": network,
+        "mixer": build_mixer(run.mix, mean, std, frozen_network(run, mean, std, device, pretrained)),
+        "loss": build_loss(run.loss),
+        "device": device,
+        "channels_last": run.channels_last,
+        "ema_decay": run.optim.ema_decay,
+        "ema_reported": run.optim.ema_reported,
+    }
 
 
 def build_mix_task(
     run: Run, network: nn.Module, mean: Values, std: Values, device: torch.device, pretrained: bool
 ) -> MixTask:
     """The ordinary task: one network that trains on mixed images."""
-    frozen = None
-    for spec, _ in run.mix.choices:
-        if get_part(spec.name).needs == "a frozen network":
-            frozen = create(spec["network"], data=run.data, mean=mean, std=std, pretrained=pretrained)
-            frozen.to(device).eval().requires_grad_(False)
-    return MixTask(
-        model=network,
-        mixer=build_mixer(run.mix, mean, std, frozen),
-        loss=build_loss(run.loss),
-        device=device,
-        channels_last=run.channels_last,
-        ema_decay=run.optim.ema_decay,
-        ema_reported=run.optim.ema_reported,
-    )
+    return MixTask(**mixing_parts(run, network, mean, std, device, pretrained))

@@ -15,7 +15,7 @@ from lumix.checks import check_number
 from lumix.train.records import Config, one_of, within
 
 FINE_GRAINED = ("cub200", "aircraft", "cars")
-DATA_SETS = ("digits", "shapes", "ovals", "moons", "cifar100", "tiny_imagenet", "imagenet", *FINE_GRAINED)
+DATA_SETS = ("digits", "shapes", "ovals", "moons", "cifar10", "cifar100", "tiny_imagenet", "imagenet", *FINE_GRAINED)
 
 
 @dataclass(frozen=True)
@@ -26,11 +26,14 @@ class Data(Config):
     image_size: int
     train_size: int = 0  # first images of a fixed permutation; 0 is all of them
     share: float = 1.0  # of the training images, the first of the same permutation: smaller shares lie in larger ones
+    labels: int = 0  # training images with a label, as many of each class, by the run's seed; 0 is all of them
     flip: bool = False
     crop_padding: int = 0  # pixels of reflection around a small image before a random crop of its own size
     crop_scale: float = 0.0  # smallest area of a random resized crop; 0 is none (ImageNet recipes: 0.08)
     rand_augment: str = ""  # timm's notation, as in rand-m9-mstd0.5-inc1
     erasing: float = 0.0  # probability of random erasing with noise
+    strong: str = ""  # RandAugment of strong views of unlabelled images, in timm's notation
+    cutout: float = 0.0  # largest side of the grey square in a strong view, as a share of the image's
     repeats: int = 1  # repeated augmentation: views of one image per epoch pass
     test_size: int = 0  # pixels of test images that are read from files; 0 is image_size
     test_crop: float = 1.0  # share of the resized image that the centre crop keeps
@@ -42,6 +45,10 @@ class Data(Config):
         within(self, "train_size", 0)
         within(self, "test_size", 0)
         within(self, "share", 0, 1)
+        within(self, "labels", 0)
+        if self.labels and self.share < 1:
+            raise ValueError(f"give Data.labels {self.labels} or Data.share {self.share}, not both: all images train")
+        within(self, "cutout", 0, 1)
         if self.share == 0 or (self.share < 1 and self.train_size):
             raise ValueError(
                 f"Data.share must be above 0, and 1 beside Data.train_size, not {self.share} beside {self.train_size}: "
@@ -60,24 +67,24 @@ class Model(Config):
     """A timm model: the role it plays in the tables, its entry point and the arguments that shrink or tune it.
 
     Which published weights "imagenet" are is up to the tag in `name`: "resnet18.tv_in1k" has torchvision's, "resnet18"
-    those that timm prefers.
+    those that timm prefers. Init "prior" lets the classifier's bias begin where a sigmoid gives 1 / number of classes:
+    short trainings under a sigmoid loss otherwise spend themselves on learning how rare each class is.
     """
 
     role: str
     name: str
     arguments: dict[str, Any] = field(default_factory=dict)
-    init: str = "timm"  # "small": an initialisation for networks of width 32, where timm's 0.02 is far too small
-    weights: str = ""  # to begin with: none, or "imagenet", the published ones with a new head
+    init: str = "timm"  # "small": for networks of width 32, where timm's 0.02 is far too small; "prior": see below
+    weights: str = ""  # under a new head: none, "imagenet", the published ones, or "shapes", trained here on scenes
     norm: str = ""  # "group": groups of 4 channels in place of batch normalisation, for networks that train stacked
 
     def check(self) -> None:
         one_of(self, "norm", ("", "group"))
-        one_of(self, "init", ("timm", "small"))
-        one_of(self, "weights", ("", "imagenet"))
-        if self.weights and (self.init != "timm" or self.norm or self.arguments.get("cifar_stem")):
+        one_of(self, "init", ("timm", "small", "prior"))
+        one_of(self, "weights", ("", "imagenet", "shapes"))
+        if self.weights == "imagenet" and (self.init != "timm" or self.norm or self.arguments.get("cifar_stem")):
             raise ValueError(
-                f"Model.weights {self.weights!r} would be overwritten by init 'small', norm or cifar_stem: leave those "
-                f"out"
+                "Model.weights 'imagenet' would be overwritten by another init, norm or cifar_stem: leave those out"
             )
 
 
@@ -167,6 +174,7 @@ class Optim(Config):
     name: str = "adamw"  # timm's: "momentum" is plain SGD with momentum, "sgd" has Nesterov's, "lamb" is LAMB
     weight_decay: float = 0.05  # never on biases, norms and what the model itself excludes
     momentum: float = 0.9
+    schedule: str = "cosine"  # or "cosine_7_16": the rate times cos(7 pi u / 16 U) before update u of U, no warm-up
     warmup_epochs: int = 0
     warmup_lr: float = 1e-6
     min_lr: float = 1e-5
@@ -178,6 +186,12 @@ class Optim(Config):
         for name in ("lr", "weight_decay", "warmup_epochs", "warmup_lr", "min_lr", "clip_grad"):
             within(self, name, 0)
         within(self, "ema_decay", 0, 1)
+        one_of(self, "schedule", ("cosine", "cosine_7_16"))
+        if self.schedule != "cosine" and (self.warmup_epochs or self.min_lr):
+            raise ValueError(
+                f"Optim.schedule {self.schedule!r} has neither warm-up nor a floor: set warmup_epochs and min_lr to 0, "
+                f"not {self.warmup_epochs} and {self.min_lr}"
+            )
         if self.ema_reported and not self.ema_decay:
             raise ValueError("Optim.ema_reported needs Optim.ema_decay above 0, the average that is to be reported")
 
@@ -193,6 +207,7 @@ class Run(Config):
     loss: Loss = field(default_factory=Loss)
     task: Spec = field(default_factory=lambda: Spec("mix"))  # what trains, and how
     epochs: int = 300
+    epoch_steps: int = 0  # updates that count as an epoch, over passes without end; 0 is one pass over the images
     batch_size: int = 1024  # of one update, over all devices and accumulation steps
     precision: str = "float32"  # or bfloat16, float16: automatic mixed precision
     channels_last: bool = False
@@ -202,12 +217,30 @@ class Run(Config):
 
     def check(self) -> None:
         _specs(self, "task", (self.task,), "task")
+        within(self, "epoch_steps", 0)
+        self._check_views()
         for name in ("epochs", "batch_size", "evaluate_every", "median_last"):
             within(self, name, 1)
         one_of(self, "precision", ("float32", "bfloat16", "float16"))
         if self.optim.warmup_epochs >= self.epochs:
             raise ValueError(
                 f"Optim.warmup_epochs must be below the {self.epochs} epochs of the run, not {self.optim.warmup_epochs}"
+            )
+
+    def _check_views(self) -> None:
+        """Whether images and length are those of a task that learns from unlabelled images, or of one that does not."""
+        views = get_part(self.task.name).unlabelled
+        if views and not (self.data.labels and self.epoch_steps):
+            raise ValueError(
+                f"{self.task.name} learns from unlabelled images: give Data.labels, the number of labelled ones, and "
+                f"Run.epoch_steps, for which there is no pass over both; they are {self.data.labels} and "
+                f"{self.epoch_steps}"
+            )
+        if bool(self.data.strong or self.data.cutout) != ("strong" in views):
+            raise ValueError(
+                f"Data.strong {self.data.strong!r} and Data.cutout {self.data.cutout} make the strong views of "
+                f"unlabelled images, and {self.task.name} takes {', '.join(views) or 'no'} views of these: give one or "
+                f"both for a task with strong views, and for no other"
             )
 
     @property
@@ -223,6 +256,8 @@ class Run(Config):
     @property
     def why_alone(self) -> str:
         """Why this run cannot be a member of an ensemble; "" where it can, if its network can be stacked."""
+        if get_part(self.task.name).unlabelled:
+            return f"{self.task.name} trains on unlabelled images, too"
         if self.task.name != "mix":
             return f"{self.task.name} trains several networks at once"
         if self.optim.ema_reported:
@@ -251,7 +286,7 @@ class Execution(Config):
 
     device: str = "cpu"
     workers: int = 8  # data loading processes per device, for sets that are read from files
-    microbatch: int = 0  # images per device and forward pass; 0 is the whole share of the device
+    microbatch: int = 0  # images (labelled ones) per device and forward pass; 0 is the whole share of the device
     checkpoint_seconds: float = 60.0  # at least this long between two checkpoints within training
     deterministic: bool = False  # ask torch for deterministic GPU kernels
 

@@ -12,11 +12,13 @@ from torch import Tensor
 
 from lumix.train.config import Data
 from lumix.train.embedded import digits, shapes
-from lumix.train.files import cifar100, data_root, tiny_imagenet
+from lumix.train.files import cifar10, cifar100, data_root, tiny_imagenet
 from lumix.train.imageset import ImageSet
+from lumix.train.rng import epoch_order
 
 DRAWN = ("shapes", "ovals", "moons")  # procedural scenes, by their family of outlines
-RESIDENT = ("digits", *DRAWN, "cifar100", "tiny_imagenet")
+FROM_FILES = {"cifar10": cifar10, "cifar100": cifar100, "tiny_imagenet": tiny_imagenet}
+RESIDENT = ("digits", *DRAWN, *FROM_FILES)
 SHAPES_TRAIN, SHAPES_TEST = 2000, 1000
 
 
@@ -40,7 +42,7 @@ def load(data: Data) -> tuple[ImageSet, ImageSet]:
     if not is_resident(data.name):
         raise ValueError(f"{data.name} is read from files: use lumix.train.folder.image_folder, not load")
     _check_augmentation(data)
-    root = data_root() if data.name in ("cifar100", "tiny_imagenet") else Path()
+    root = data_root() if data.name in FROM_FILES else Path()
     train, test = _load(data.name, data.image_size, root.resolve())
     if data.train_size > len(train):
         raise ValueError(
@@ -65,8 +67,12 @@ def _check_augmentation(data: Data) -> None:
 def _load(name: str, image_size: int, root: Path) -> tuple[ImageSet, ImageSet]:
     train, test = _read(name, root)
     own = train.images.shape[-1]
+    if image_size < own and own % image_size == 0:
+        return train.reduced(own // image_size), test.reduced(own // image_size)
     if image_size % own:
-        raise ValueError(f"Data.image_size of {name} must be a multiple of its own {own} pixels, not {image_size}")
+        raise ValueError(
+            f"Data.image_size of {name} must be a multiple or a whole part of its own {own} pixels, not {image_size}"
+        )
     return train.enlarged(image_size // own), test.enlarged(image_size // own)
 
 
@@ -75,7 +81,31 @@ def _read(name: str, root: Path) -> tuple[ImageSet, ImageSet]:
         return digits()
     if name in DRAWN:
         return shapes(SHAPES_TRAIN, seed=0, family=name), shapes(SHAPES_TEST, seed=1, family=name)
-    return cifar100(root) if name == "cifar100" else tiny_imagenet(root)
+    return FROM_FILES[name](root)
+
+
+def labelled_rows(labels: Tensor, num_classes: int, count: int, seed: int) -> Tensor:
+    """Rows [count] int64, ascending, of the images that keep their label: as many of each class, chosen by the seed.
+
+    Labels [N] int64 are those of all training images.
+
+    With one seed fewer labels lie within more, and all methods get the same.
+
+    Raises:
+        ValueError: for a count that does not divide over the classes, or more than there are of a class.
+    """
+    each, rest = divmod(count, num_classes)
+    if rest:
+        raise ValueError(f"Data.labels must be a multiple of the {num_classes} classes, as many of each, not {count}")
+    least = int(labels.bincount(minlength=num_classes).min())
+    if each > least:
+        raise ValueError(
+            f"Data.labels {count} asks for {each} images of each class, and one has {least}: choose at most "
+            f"{least * num_classes}"
+        )
+    order = epoch_order(len(labels), seed, 0, "labels")
+    by_class = order[labels[order].argsort(stable=True)].split(labels.bincount().tolist())
+    return torch.cat([rows[:each] for rows in by_class]).sort().values
 
 
 def augment(images: Tensor, data: Data, generator: torch.Generator) -> Tensor:

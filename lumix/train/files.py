@@ -1,6 +1,6 @@
-"""CIFAR-100 and Tiny-ImageNet from the data root, in their standard layout on disk or as `.npz` archives.
+"""CIFAR-10, CIFAR-100 and Tiny-ImageNet from the data root, in their standard layout on disk or as `.npz` archives.
 
-Images are put into an order that follows from their content (CIFAR-100) or file name (Tiny-ImageNet), so that both
+Images are put into an order that follows from their content (CIFAR) or file name (Tiny-ImageNet), so that both
 layouts give the same tensors and the first k images are a fixed random subset. Every complaint is a ValueError that
 names the file and the remedy.
 """
@@ -22,9 +22,10 @@ from PIL import Image
 
 from lumix.train.imageset import ImageSet
 
+CIFAR10_MEAN, CIFAR10_STD = (0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)
 CIFAR100_MEAN, CIFAR100_STD = (0.5071, 0.4865, 0.4409), (0.2673, 0.2564, 0.2762)
 TINY_MEAN, TINY_STD = (0.4802, 0.4481, 0.3975), (0.2770, 0.2691, 0.2821)
-CIFAR100_FOLDER, TINY_FOLDER = "cifar-100-python", "tiny-imagenet-200"
+CIFAR10_FOLDER, CIFAR100_FOLDER, TINY_FOLDER = "cifar-10-batches-py", "cifar-100-python", "tiny-imagenet-200"
 REPLACE = "replace it by a fresh copy"
 
 
@@ -90,9 +91,20 @@ def _hash_order(contents: Sequence[bytes]) -> list[int]:
     return sorted(range(len(digests)), key=digests.__getitem__)
 
 
-# CIFAR-100 ---------------------------------------------------------------------------------------------------------
+# CIFAR -------------------------------------------------------------------------------------------------------------
 
 Part = tuple[NDArray[np.uint8], NDArray[np.int64]]  # images [N, 3, 32, 32], labels [N]
+
+
+def cifar10(root: Path) -> tuple[ImageSet, ImageSet]:
+    """CIFAR-10 as (train, test): `cifar-10-batches-py/` if there, else torchvision's download."""
+    if not (root / CIFAR10_FOLDER).is_dir():
+        _download("CIFAR10", root / CIFAR10_FOLDER)
+    train, test, names = _torchvision("CIFAR10", root / CIFAR10_FOLDER)
+    return (
+        _cifar_set(*train, names, CIFAR10_MEAN, CIFAR10_STD),
+        _cifar_set(*test, names, CIFAR10_MEAN, CIFAR10_STD),
+    )
 
 
 def cifar100(root: Path) -> tuple[ImageSet, ImageSet]:
@@ -107,27 +119,39 @@ def cifar100(root: Path) -> tuple[ImageSet, ImageSet]:
         names = _read_npz(archives / "test.npz", ["fine_label_names"])["fine_label_names"].tolist()
     else:
         if not folder.is_dir():
-            _download_cifar100(root)
-        train, test, names = _cifar100_folder(folder)
-    return _cifar100_set(*train, names), _cifar100_set(*test, names)
+            _download("CIFAR100", folder, f" nor in {archives}")
+        train, test, names = _torchvision("CIFAR100", folder)
+    return (
+        _cifar_set(*train, names, CIFAR100_MEAN, CIFAR100_STD),
+        _cifar_set(*test, names, CIFAR100_MEAN, CIFAR100_STD),
+    )
 
 
-def _cifar100_set(images: NDArray[np.uint8], labels: NDArray[np.int64], names: Sequence[str]) -> ImageSet:
+Values = tuple[float, float, float]
+
+
+def _cifar_set(
+    images: NDArray[np.uint8], labels: NDArray[np.int64], names: Sequence[str], mean: Values, std: Values
+) -> ImageSet:
     order = _hash_order([image.tobytes() + bytes([y]) for image, y in zip(images, labels, strict=True)])
     pixels = torch.from_numpy(np.ascontiguousarray(images[order]))
-    return ImageSet(pixels, torch.from_numpy(labels[order]), 100, CIFAR100_MEAN, CIFAR100_STD, class_names=tuple(names))
+    return ImageSet(pixels, torch.from_numpy(labels[order]), len(names), mean, std, class_names=tuple(names))
 
 
-def _cifar100_folder(folder: Path) -> tuple[Part, Part, list[str]]:
+def _torchvision(name: str, folder: Path) -> tuple[Part, Part, list[str]]:
     """The parts and class names by torchvision, which unpickles only files whose MD5 is that of the published ones."""
-    from torchvision.datasets import CIFAR100
+    from torchvision import datasets
 
     try:
-        train, test = CIFAR100(folder.parent, train=True), CIFAR100(folder.parent, train=False)
+        train, test = (getattr(datasets, name)(folder.parent, train=train) for train in (True, False))
     except RuntimeError as error:
-        raise ValueError(f"{folder} is not the published, complete CIFAR-100 ({error}): {REPLACE}") from error
+        raise ValueError(f"{folder} is not the published, complete {_title(name)} ({error}): {REPLACE}") from error
     parts = ((part.data.transpose(0, 3, 1, 2), np.asarray(part.targets, dtype=np.int64)) for part in (train, test))
     return (*parts, train.classes)
+
+
+def _title(name: str) -> str:
+    return name.replace("CIFAR", "CIFAR-")
 
 
 def _cifar100_npz(path: Path) -> Part:
@@ -139,21 +163,23 @@ def _cifar100_npz(path: Path) -> Part:
     return images, _checked_labels(entry["fine_labels"], len(images), 100, path)
 
 
-def _download_cifar100(root: Path) -> None:
+def _download(name: str, folder: Path, elsewhere: str = "") -> None:
     """torchvision's download and MD5 check, moved into place when complete, so that no half copy is ever read."""
-    from torchvision.datasets import CIFAR100
+    from torchvision import datasets
 
+    root = folder.parent
     try:
         root.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=root, prefix=".cifar100-") as folder:
-            CIFAR100(folder, download=True)
-            os.replace(Path(folder) / CIFAR100_FOLDER, root / CIFAR100_FOLDER)
+        with tempfile.TemporaryDirectory(dir=root, prefix=f".{name.lower()}-") as scratch:
+            getattr(datasets, name)(scratch, download=True)
+            os.replace(Path(scratch) / folder.name, folder)
     except (OSError, RuntimeError) as error:
-        if (root / CIFAR100_FOLDER).is_dir():  # another process was faster
+        if folder.is_dir():  # another process was faster
             return
+        where = f"neither in {folder}{elsewhere}" if elsewhere else f"not in {folder}"
         raise ValueError(
-            f"CIFAR-100 is neither in {root / CIFAR100_FOLDER} nor in {root / 'cifar100'} and cannot be downloaded "
-            f"({error}): put it there, or set LUMIX_DATA to the folder that has it"
+            f"{_title(name)} is {where} and cannot be downloaded ({error}): put it there, or set LUMIX_DATA to the "
+            f"folder that has it"
         ) from error
 
 

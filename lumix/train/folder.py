@@ -22,10 +22,10 @@ from lumix.train.device_augment import DeviceAugmentation
 from lumix.train.fast import CropReader, read_image
 from lumix.train.files import data_root
 from lumix.train.fine_grained import Birds, fine_grained
-from lumix.train.rng import epoch_order, stream_seed
+from lumix.train.rng import endless_batches, epoch_order, stream_seed
 
 LevelFunction = Callable[[float, dict[str, Any]], tuple[int]]
-Address = tuple[int, int, int]  # epoch, position in the epoch's order, index of the image
+Address = tuple[int, int, int]  # epoch, position in the epoch's order, index of the image; or update, position, index
 
 
 class ClassFolders(ImageFolder):
@@ -45,6 +45,25 @@ class ClassFolders(ImageFolder):
 FileSet: TypeAlias = ClassFolders | Birds | FGVCAircraft | StanfordCars
 
 
+def labels_of(files: FileSet) -> Tensor:
+    """The labels [N] int64 of a set of files, which are not opened."""
+    if isinstance(files, FGVCAircraft):
+        return torch.tensor(files._labels)  # torchvision gives no other way to them than every image
+    return torch.tensor(
+        [int(label) for _, label in (files._samples if isinstance(files, StanfordCars) else files.samples)]
+    )
+
+
+class SeveralViews:
+    """Several pictures of an image by one random transform, as a tuple."""
+
+    def __init__(self, transform: Callable[[Any], Any], number: int) -> None:
+        self.transform, self.number = transform, number
+
+    def __call__(self, image: Any) -> tuple[Any, ...]:
+        return tuple(self.transform(image) for _ in range(self.number))
+
+
 def file_set(
     name: str, split: str, transform: Callable[[Any], Any] | None = None, loader: Callable[[str], Any] = read_image
 ) -> FileSet:
@@ -58,16 +77,17 @@ def file_set(
     return ClassFolders(data_root() / name / split, transform, loader)
 
 
-def image_folder(data: Data, split: str) -> FileSet:
+def image_folder(data: Data, split: str, views: int = 0) -> FileSet:
     """The `split` ("train" or "val") of ImageNet or a fine-grained set under the data root, as (image, label).
 
     Expects `imagenet/train/<wnid>/*.JPEG` and `imagenet/val/<wnid>/*.JPEG`, or a layout of `fine_grained`. Training
     images go through random resized crop, flip, RandAugment, normalisation and erasing as `data` says; test images
     through resize and centre crop. They are normalised float32 [3, S, S], except training images of pipeline "fast":
-    those are uint8 crops [S, S, 3], and `device_augmentation` does the rest.
+    those are uint8 crops [S, S, 3], and `device_augmentation` does the rest. With `views` a training image is a tuple
+    of so many, each with draws of its own.
 
     Raises:
-        ValueError: for a missing folder; for "fast" without OpenCV or with a fine-grained set.
+        ValueError: for a missing folder; for "fast" without OpenCV, with a fine-grained set or with views.
     """
     if split == "val":
         size = data.test_size or data.image_size
@@ -75,18 +95,22 @@ def image_folder(data: Data, split: str) -> FileSet:
         return file_set(data.name, split, transform)
     transform = train_transform(data)
     if data.pipeline == "fast":
+        if views:
+            raise ValueError("Data.pipeline 'fast' makes one crop of an image, not several views: use 'paper'")
         return file_set(data.name, split, loader=CropReader.like(transform.transforms[0]))
-    return file_set(data.name, split, transform)
+    return file_set(data.name, split, SeveralViews(transform, views) if views else transform)
 
 
-def first_share(n: int, share: float) -> tuple[list[int], str]:
-    """The first round(share * n) indices of one permutation of n files, the same for every run, and their name.
-
-    The name is 16 hexadecimal digits of the SHA-256 of n and the indices, for the record.
-    """
+def first_share(n: int, share: float) -> list[int]:
+    """The first round(share * n) indices of one permutation of n files, the same for every run."""
     generator = torch.Generator().manual_seed(stream_seed("share"))
-    chosen = torch.randperm(n, generator=generator)[: round(share * n)].tolist()
-    return chosen, hashlib.sha256(repr((n, chosen)).encode()).hexdigest()[:16]
+    chosen: list[int] = torch.randperm(n, generator=generator)[: round(share * n)].tolist()
+    return chosen
+
+
+def named(n: int, chosen: list[int]) -> str:
+    """A name of some of n files, for the record: 16 hexadecimal digits of the SHA-256 of n and the indices."""
+    return hashlib.sha256(repr((n, chosen)).encode()).hexdigest()[:16]
 
 
 def device_augmentation(data: Data) -> DeviceAugmentation:
@@ -133,18 +157,18 @@ def _at_least_one_bit(level: LevelFunction, magnitude: float, hparams: dict[str,
 
 
 class SeededDataset(Dataset[tuple[Any, Any]]):
-    """A map-style dataset whose random transforms depend on (seed, epoch, position) alone.
+    """A map-style dataset whose random transforms depend on (seed, epoch, position, stream) alone.
 
     Neither the number of workers nor a resume changes what a position yields, and the random state of the process
-    (random, numpy, torch) is afterwards as it was. Indexed by the addresses of `EpochSampler`.
+    (random, numpy, torch) is afterwards as it was. Indexed by the addresses of a sampler.
     """
 
-    def __init__(self, dataset: Dataset[tuple[Any, Any]], seed: int) -> None:
-        self.dataset, self.seed = dataset, seed
+    def __init__(self, dataset: Dataset[tuple[Any, Any]], seed: int, stream: str = "sample") -> None:
+        self.dataset, self.seed, self.stream = dataset, seed, stream
 
     def __getitem__(self, address: Address) -> tuple[Any, Any]:
         epoch, position, index = address
-        value = stream_seed(self.seed, epoch, position, "sample")
+        value = stream_seed(self.seed, epoch, position, self.stream)
         python_state, numpy_state = random.getstate(), np.random.get_state()
         with torch.random.fork_rng(devices=[]):
             random.seed(value)
@@ -180,6 +204,30 @@ class EpochSampler(Sampler[Address]):
             yield self.epoch, position, int(order[position])
 
 
+class EndlessSampler(Sampler[Address]):
+    """One process's share of batches of passes without end, as addresses (update, position in its batch, index).
+
+    An epoch is `updates` batches, from any on; a `stream` has an order of its own.
+    """
+
+    def __init__(
+        self, n: int, batch_size: int, updates: int, seed: int, rank: int, world: int, stream: str = "order"
+    ) -> None:
+        self.n, self.batch_size, self.updates, self.seed = n, batch_size, updates, seed
+        self.rank, self.world, self.stream = rank, world, stream
+        self.set_epoch(0)
+
+    def set_epoch(self, epoch: int, start_position: int = 0) -> None:
+        """Choose the epoch (from 0) and where in it to begin: updates done x batch_size."""
+        self.range = range(epoch * self.updates + start_position // self.batch_size, (epoch + 1) * self.updates)
+
+    def __iter__(self) -> Iterator[Address]:
+        batches = endless_batches(self.n, self.batch_size, self.seed, self.range.start, self.stream)
+        for update, rows in zip(self.range, batches, strict=False):
+            for position in range(self.rank, self.batch_size, self.world):
+                yield update, position, int(rows[position])
+
+
 def ignore_signals(_worker: int = 0) -> None:
     """For a DataLoader's `worker_init_fn`: let a worker outlive the signals that SLURM sends to every process of a job.
 
@@ -191,10 +239,12 @@ def ignore_signals(_worker: int = 0) -> None:
             signal.signal(getattr(signal, name), signal.SIG_IGN)
 
 
-def train_loader(dataset: Dataset[tuple[Any, Any]], sampler: EpochSampler, workers: int) -> DataLoader[Any]:
+def train_loader(
+    dataset: Dataset[tuple[Any, Any]], sampler: EpochSampler | EndlessSampler, workers: int, stream: str = "sample"
+) -> DataLoader[Any]:
     """Batches of a process's share of each update. Call `sampler.set_epoch` before each pass."""
     return DataLoader(
-        SeededDataset(dataset, sampler.seed),
+        SeededDataset(dataset, sampler.seed, stream),
         batch_size=sampler.batch_size // sampler.world,
         sampler=sampler,
         drop_last=True,

@@ -12,13 +12,11 @@ from timm.data.constants import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from torch import Tensor, nn
 
 from lumix.train.config import Data, Model
-from lumix.train.data import is_resident, load, normalise
-from lumix.train.model import build_model, with_published_weights
-from lumix.train.rng import epoch_order
-from lumix.train.update import Updater
+from lumix.train.data import is_resident, load
+from lumix.train.model import with_published_weights
+from lumix.train.pretraining import EPOCHS, train_plainly
 
 EMBEDDED = Model("frozen", "resnet18", {"cifar_stem": True, "channels": [8, 16, 16, 16], "layers": [1, 1, 1, 1]})
-EPOCHS, BATCH, LEARNING_RATE = 15, 50, 5e-3
 
 
 class Features(nn.Module):
@@ -80,16 +78,4 @@ def _train(data: Data, epochs: int) -> nn.Module:
 
     As there, the images are those that the run itself trains on. Everything is fixed: all runs look through the same.
     """
-    train, _ = load(data)
-    network = build_model(EMBEDDED, train.num_classes, train.images.shape[1], data.image_size, seed=0).train()
-    updater = Updater(torch.optim.AdamW(network.parameters(), lr=LEARNING_RATE))
-
-    def loss_of(chosen: Tensor) -> Tensor:
-        logits = network(normalise(train.images[chosen], train.mean, train.std))
-        return nn.functional.cross_entropy(logits, train.labels[chosen])
-
-    with torch.enable_grad():
-        for epoch in range(epochs):
-            for chosen in epoch_order(len(train), 0, epoch).split(BATCH):
-                updater.update(loss_of, chosen)
-    return network
+    return train_plainly(EMBEDDED, load(data)[0], epochs)

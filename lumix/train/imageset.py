@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 from torchvision.ops import masks_to_boxes
 
@@ -74,6 +75,13 @@ class ImageSet:
             masks=None if self.masks is None else self.masks.repeat_interleave(factor, 1).repeat_interleave(factor, 2),
             boxes=None if self.boxes is None else self.boxes * factor,
         )
+
+    def reduced(self, factor: int) -> "ImageSet":
+        """Every square of `factor` x `factor` pixels as its mean, rounded; for sets without masks and boxes."""
+        if self.masks is not None or self.boxes is not None:
+            raise ValueError("images with masks or boxes cannot be reduced: ask for their own size or a multiple")
+        means = F.avg_pool2d(self.images.float(), factor).round()
+        return replace(self, images=means.to(torch.uint8))
 
 
 def _describe(tensor: Tensor) -> str:

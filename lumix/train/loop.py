@@ -19,8 +19,8 @@ from lumix.train.build import build_task
 from lumix.train.checkpoint import load_checkpoint, save_checkpoint
 from lumix.train.config import Execution, Run
 from lumix.train.feed import build_feed
-from lumix.train.model import build_model
 from lumix.train.optim import build_schedule, build_updater
+from lumix.train.pretraining import initial_network
 from lumix.train.process import Process
 from lumix.train.result import write_result
 from lumix.train.rng import step_generator, stream_seed
@@ -111,7 +111,7 @@ class Training:
         self.run, self.seed, self.directory = run, seed, directory
         self.execution, self.process, self.stop = execution, process, stop
         self.feed = feed = build_feed(run, seed, process, execution)
-        network = build_model(run.model, feed.num_classes, feed.in_chans, run.data.image_size, seed, fetch=True)
+        network = initial_network(run.model, feed.num_classes, feed.in_chans, run.data.image_size, seed)
         network = network.to(device)
         updates = run.epochs * feed.updates_per_epoch
         self.task: Task = build_task(run, network, feed.mean, feed.std, device, seed=seed, updates=updates)
@@ -165,7 +165,7 @@ class Training:
         start = state.update - epoch * per_epoch
         clock = time.perf_counter()
         for images, labels in self.feed.train(epoch, start):
-            self._step(images, labels)
+            self.step(images, labels)
             state.update += 1
             if state.update % CHECK_EVERY == 0 and state.update % per_epoch:
                 state.epoch_seconds += time.perf_counter() - clock
@@ -176,14 +176,15 @@ class Training:
             torch.cuda.synchronize(self.process.device)
         state.epoch_seconds += time.perf_counter() - clock
 
-    def _step(self, images: Tensor, labels: Tensor) -> None:
-        """One update of the weights."""
+    def step(self, images: Any, labels: Tensor) -> None:
+        """One update of the weights, by images or views of them."""
         rank, step = self.process.rank, self.state.update
         seed_global_state(self.process.device, stream_seed(self.seed, rank, step, "model"))
         self.schedule.step_update(step)
         with self.updater.autocast():
             batch = self.task.prepare(images, labels, partial(step_generator, self.seed, rank, step))
-        count, size = len(batch), self.execution.microbatch or len(batch)
+        count, share = len(batch), self.run.batch_size // self.process.world
+        size = (self.execution.microbatch or share) * count // share  # unlabelled images come beside labelled ones
         starts = range(0, count, size)
         parts = [batch[start : start + size] for start in starts] if len(starts) > 1 else [batch]
         self.updater.update(partial(self._loss, count), *parts)

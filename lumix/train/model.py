@@ -31,17 +31,14 @@ def build_model(
             (or one of version 2) the stem of the CIFAR variants (3x3, stride 1, no pooling).
         num_classes, in_chans, image_size: of the data set. The size goes only to models that fix it.
         seed: decides the initial weights, which do not depend on the caller's random state and leave it as it is.
-        fetch: begin with the weights that `model.weights` asks for; off where others follow, or none are needed.
+        fetch: begin with the published weights that `model.weights` asks for; off where others follow, or none are
+            needed. Those trained here are `pretraining.initial_network`'s.
 
     Raises:
         ValueError: for a model that timm does not know (naming near ones) or for arguments it does not take.
         RunError: where the weights cannot be had.
     """
-    entry_point = model.name.split(".")[0]
-    if not timm.is_model(entry_point):
-        near = difflib.get_close_matches(entry_point, timm.list_models(), n=3, cutoff=0.5)
-        hint = f"did you mean {', '.join(near)}?" if near else "timm.list_models() names all of them"
-        raise ValueError(f"timm {timm.__version__} has no model {model.name!r}; {hint}")
+    entry_point = _known_entry_point(model.name)
     arguments: dict[str, Any] = {name: tuple(v) if isinstance(v, list) else v for name, v in model.arguments.items()}
     cifar_stem = arguments.pop("cifar_stem", False)
     configuration = timm.get_pretrained_cfg(entry_point)
@@ -50,7 +47,7 @@ def build_model(
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)
         try:
-            create = with_published_weights if fetch and model.weights else timm.create_model
+            create = with_published_weights if fetch and model.weights == "imagenet" else timm.create_model
             network = create(model.name, num_classes=num_classes, in_chans=in_chans, **arguments)
         except (TypeError, AssertionError, IndexError) as error:
             raise ValueError(f"timm's {model.name} does not accept Model.arguments {arguments}: {error}") from error
@@ -60,7 +57,20 @@ def build_model(
             _group_norm(network)
         if model.init == "small":
             _small_init(network)
+        if model.init == "prior":
+            head: nn.Linear = network.get_classifier()  # type: ignore[operator]
+            nn.init.constant_(head.bias, -math.log(num_classes - 1))
     return network
+
+
+def _known_entry_point(name: str) -> str:
+    """The entry point of a model's name, which may end in a tag of weights; a name that timm lacks is an error."""
+    entry_point = name.split(".")[0]
+    if not timm.is_model(entry_point):
+        near = difflib.get_close_matches(entry_point, timm.list_models(), n=3, cutoff=0.5)
+        hint = f"did you mean {', '.join(near)}?" if near else "timm.list_models() names all of them"
+        raise ValueError(f"timm {timm.__version__} has no model {name!r}; {hint}")
+    return entry_point
 
 
 def with_published_weights(name: str, **arguments: Any) -> nn.Module:
@@ -87,8 +97,8 @@ def _cifar_stem(network: nn.Module, name: str) -> None:
     if type(network) not in stems:
         raise ValueError(f"Model.arguments cifar_stem needs a ResNet of timm, not {name!r}: leave it out")
     convolution, pooling = stems[type(network)]
-    old: nn.Conv2d = network.get_submodule(convolution)  # type: ignore[assignment]
-    stem = nn.Conv2d(old.in_channels, old.out_channels, kernel_size=3, stride=1, padding=1, bias=False)
+    old = [part for part in network.get_submodule(convolution).modules() if isinstance(part, nn.Conv2d)]
+    stem = nn.Conv2d(old[0].in_channels, old[-1].out_channels, kernel_size=3, stride=1, padding=1, bias=False)
     nn.init.kaiming_normal_(stem.weight, mode="fan_out", nonlinearity="relu")
     network.set_submodule(convolution, stem)
     network.set_submodule(pooling, nn.Identity())

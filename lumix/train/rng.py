@@ -5,6 +5,7 @@ order. The address is hashed, since generators seeded with neighbouring integers
 """
 
 import hashlib
+from collections.abc import Iterator
 
 import torch
 from torch import Tensor
@@ -21,7 +22,22 @@ def step_generator(seed: int, rank: int, step: int, stream: str, device: torch.d
     return torch.Generator(device).manual_seed(stream_seed(seed, rank, step, stream))
 
 
-def epoch_order(n: int, seed: int, epoch: int) -> Tensor:
+def epoch_order(n: int, seed: int, epoch: int, stream: str = "order") -> Tensor:
     """Permutation [n] int64 in which an epoch visits its n samples; on the CPU and equal for all methods and ranks."""
-    generator = torch.Generator().manual_seed(stream_seed(seed, epoch, "order"))
+    generator = torch.Generator().manual_seed(stream_seed(seed, epoch, stream))
     return torch.randperm(n, generator=generator)
+
+
+def endless_batches(n: int, size: int, seed: int, start: int, stream: str = "order") -> Iterator[Tensor]:
+    """Batches start, start + 1, ... [size] int64 of passes over n samples without end, each in an order of its own.
+
+    A batch goes over the end of a pass, and over several where there are fewer samples than it holds.
+    """
+    number, done = divmod(start * size, n)
+    rest = epoch_order(n, seed, number, stream)[done:]
+    while True:
+        while len(rest) < size:
+            number += 1
+            rest = torch.cat([rest, epoch_order(n, seed, number, stream)])
+        yield rest[:size]
+        rest = rest[size:]

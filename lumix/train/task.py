@@ -36,8 +36,11 @@ class StepResult:
 class Task(Protocol):
     """All networks of a training and their losses. What has a gradient lies within the module that DDP wraps."""
 
-    def prepare(self, images: Tensor, labels: Tensor, streams: Streams) -> Any:
-        """A batch after all random draws of an update: of length B, its slices are parts. May overwrite the images."""
+    def prepare(self, images: Any, labels: Tensor, streams: Streams) -> Any:
+        """A batch after all random draws of an update: of length B, its slices are parts. May overwrite the images.
+
+        They are [B, C, H, W], or `lumix.semi.views.Views` for a task whose catalogue entry names views.
+        """
         ...
 
     def step(self, part: Any) -> StepResult:

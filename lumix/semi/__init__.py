@@ -1,0 +1,1 @@
+"""Semi-supervised learning: losses and modules for labelled and unlabelled images; torch alone."""

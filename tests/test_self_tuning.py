@@ -1,0 +1,452 @@
+"""Self-Tuning: its contrast and queues against plain loops, constants, schedules, resumption."""
+
+import json
+import math
+import subprocess
+import sys
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+import safetensors.torch
+import torch
+from batches import stream
+from engine import check_resumed_equals_whole
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+import lumix
+from lumix.catalogue import Spec
+from lumix.mixers.none import NoMix
+from lumix.semi.learner import SelfTuning
+from lumix.semi.self_tuning import ClassQueues, follow, group_contrast, last_of_place
+from lumix.semi.views import Views
+from lumix.train.build import build_task
+from lumix.train.config import Data, Loss, Mix, Model, Optim, Run
+from lumix.train.model import build_model
+from lumix.train.optim import build_optimizer, build_schedule
+from lumix.train.rng import step_generator
+from lumix.train.update import Updater
+
+CLASSES, PLACES, FEATURES = 4, 3, 5
+RESNET = {"channels": [4, 8, 8, 8], "layers": [1, 1, 1, 1]}
+MIXED: dict[str, Any] = {
+    "mix": Mix(choices=((Spec("mixup"), 0.5), (Spec("cutmix"), 0.5))),
+    "loss": Loss(terms=(Spec("cross_entropy"), Spec("decoupled"))),
+}
+
+
+def a_run(**changes: Any) -> Run:
+    run = Run(
+        data=Data("digits", 8, labels=40),
+        model=Model("resnet18", "resnet18", RESNET),
+        optim=Optim(lr=0.01, name="sgd", min_lr=0.0),
+        task=Spec("self_tuning", places=PLACES, features=6),
+        epochs=2,
+        epoch_steps=6,
+        batch_size=8,
+    )
+    return run.replace(**changes)
+
+
+def a_task(run: Run, seed: int = 0) -> Any:
+    network = build_model(run.model, 10, 1, 8, seed=0)
+    return build_task(run, network, (0.3,), (0.4,), torch.device("cpu"), seed=seed, updates=10)
+
+
+def views_of(step: int, size: int = 8) -> tuple[Views, Tensor]:
+    generator = stream(step)
+    query, key, unlabelled_query, unlabelled_key = (torch.randn(size, 1, 8, 8, generator=generator) for _ in range(4))
+    return Views((query, key), (unlabelled_query, unlabelled_key)), torch.randint(10, (size,), generator=generator)
+
+
+class Loop:
+    """What the engine's loop does, over the batches of `views_of`."""
+
+    def __init__(self, run: Run) -> None:
+        self.task = a_task(run)
+        self.updater = Updater(build_optimizer(run.optim, self.task.parameter_groups()))
+        self.schedule = build_schedule(run.optim, self.updater.optimizer, 2, 5)
+
+    def step(self, step: int, parts: int = 1) -> Any:
+        self.task.train()
+        self.schedule.step_update(step)
+        batch = self.task.prepare(*views_of(step), partial(step_generator, 0, 0, step))
+        size = len(batch) // parts
+        slices = [batch[start : start + size] for start in range(0, len(batch), size)]
+        results = []
+
+        def loss_of(part: Any) -> Tensor:
+            results.append(self.task.step(part))
+            return results[-1].loss / parts
+
+        self.updater.update(loss_of, *slices)
+        self.task.after_update(step)
+        return batch, results
+
+    def state(self) -> dict[str, Any]:
+        return {**self.task.checkpoint(), "optimizer": self.updater.optimizer.state_dict()}
+
+    def restore(self, saved: dict[str, Any]) -> None:
+        self.task.restore(saved)
+        self.updater.optimizer.load_state_dict(saved["optimizer"])
+
+
+# ------------------------------------------------------------------------------------------------- contrast
+
+
+def plain_contrast(query: Tensor, key: Tensor, label: int, queue: list[list[Tensor]], temperature: float) -> Tensor:
+    """KL of the uniform distribution over positives, for one query, as the paper writes it."""
+    positives = [key, *queue[label]]
+    negatives = [other for number, keys in enumerate(queue) if number != label for other in keys]
+    scores = torch.stack([query @ other for other in [*positives, *negatives]]) / temperature
+    target = torch.zeros(len(scores), dtype=scores.dtype)
+    target[: len(positives)] = 1 / len(positives)
+    return F.kl_div(scores.log_softmax(0), target, reduction="sum")
+
+
+@pytest.mark.parametrize("temperature", [0.07, 1.0])
+@pytest.mark.parametrize("counts", [(0, 0, 0, 0), (3, 3, 3, 3), (3, 0, 1, 2)])
+def test_contrast_equals_a_plain_loop(counts: tuple[int, ...], temperature: float) -> None:
+    def unit(*shape: int) -> Tensor:
+        return F.normalize(torch.randn(*shape, generator=generator, dtype=torch.float64), dim=-1)
+
+    generator = stream(3)
+    queue, queries, keys = unit(CLASSES, PLACES, FEATURES), unit(6, FEATURES), unit(6, FEATURES)
+    labels, filled = torch.tensor([0, 1, 2, 3, 1, 0]), torch.arange(PLACES) < torch.tensor(counts).unsqueeze(1)
+    queries.requires_grad_()
+    found = group_contrast(queries, keys, labels, queue, filled, temperature)
+    lists = [list(queue[number, :count]) for number, count in enumerate(counts)]
+    wanted = torch.stack(
+        [plain_contrast(q, k, int(c), lists, temperature) for q, k, c in zip(queries, keys, labels, strict=True)]
+    )
+    torch.testing.assert_close(found, wanted)
+    (gradient,) = torch.autograd.grad(found.sum(), queries, retain_graph=True)
+    torch.testing.assert_close(gradient, torch.autograd.grad(wanted.sum(), queries)[0])
+    assert bool(gradient.isfinite().all())
+
+
+def test_contrast_is_zero_where_positives_are_alike_and_alone() -> None:
+    key = F.normalize(torch.randn(1, FEATURES, generator=stream()), dim=1)
+    queue = key.expand(1, PLACES, FEATURES)
+    loss = group_contrast(key, key, torch.tensor([0]), queue, torch.ones(1, PLACES, dtype=torch.bool))
+    torch.testing.assert_close(loss, torch.zeros(1), atol=1e-5, rtol=0)
+
+
+def test_no_gradient_reaches_keys_and_queue() -> None:
+    generator = stream()
+    queries, keys = (torch.randn(4, FEATURES, generator=generator, requires_grad=True) for _ in range(2))
+    queue = torch.randn(CLASSES, PLACES, FEATURES, generator=generator, requires_grad=True)
+    group_contrast(
+        queries, keys, torch.arange(4), queue, torch.ones(CLASSES, PLACES, dtype=torch.bool)
+    ).sum().backward()
+    assert queries.grad is not None
+    assert keys.grad is None
+    assert queue.grad is None
+
+
+def test_contrast_is_float32_under_autocast() -> None:
+    generator = stream()
+    queries, keys = (F.normalize(torch.randn(4, FEATURES, generator=generator), dim=1) for _ in range(2))
+    queue = F.normalize(torch.randn(CLASSES, PLACES, FEATURES, generator=generator), dim=2)
+    arguments = queries, keys, torch.arange(4), queue, torch.ones(CLASSES, PLACES, dtype=torch.bool)
+    plain = group_contrast(*arguments)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(group_contrast(*arguments), plain)
+
+
+# ------------------------------------------------------------------------------------------------- queues
+
+
+def test_queues_hold_the_last_keys_of_each_class_first_in_first_out() -> None:
+    queues, plain = ClassQueues(CLASSES, PLACES, FEATURES), [[] for _ in range(CLASSES)]  # type: ignore[var-annotated]
+    generator = stream(1)
+    states = set()
+    for size in (1, 2, 5, 16, 3, 40):  # more keys of a class at once than there are places, too
+        keys = torch.randn(size, FEATURES, generator=generator)
+        labels = torch.randint(CLASSES - 1, (size,), generator=generator)  # the last class stays empty
+        queues.enqueue(keys, labels)
+        for key, label in zip(keys, labels, strict=True):
+            plain[label].append(key)
+        for number, every in enumerate(plain):
+            kept = {place % PLACES: every[place] for place in range(len(every))}
+            assert queues.filled[number].tolist() == [place in kept for place in range(PLACES)]
+            assert all(torch.equal(queues.keys[number, place], key) for place, key in kept.items())
+            states.add(len(kept))
+    assert states == {0, 1, 2, 3}
+    assert queues.taken.tolist() == [len(every) for every in plain]
+
+
+def test_of_those_that_go_to_one_place_each_writes_what_the_last_does() -> None:
+    assert last_of_place(torch.tensor([4, 7, 4, 9, 7, 4])).tolist() == [5, 4, 5, 3, 4, 5]
+
+
+def test_slow_parameters_follow_and_buffers_do_not() -> None:
+    slow, fast = (nn.Sequential(nn.Linear(3, 3), nn.BatchNorm1d(3)) for _ in range(2))
+    fast(torch.randn(5, 3, generator=stream()))
+    before = {name: value.clone() for name, value in slow.state_dict().items()}
+    follow(slow, fast, 0.999)
+    trained = dict(fast.named_parameters())
+    for name, value in slow.state_dict().items():
+        wanted = 0.999 * before[name] + 0.001 * trained[name] if name in trained else before[name]
+        torch.testing.assert_close(value, wanted)
+
+
+# ------------------------------------------------------------------------------------------------- learner
+
+
+def test_a_pseudo_label_is_what_the_network_says_and_keys_come_after_the_update() -> None:
+    loop = Loop(a_run())
+    learner = loop.task.learner
+    views, labels = views_of(0)
+    with torch.no_grad():
+        said = learner.network.train()(views.unlabelled[0]).argmax(1)
+    batch, _ = loop.step(0)
+    assert torch.equal(batch.pseudo_labels, said)
+    assert torch.equal(batch.labels, labels)
+    keys, both = torch.cat([batch.keys, batch.unlabelled_keys]), torch.cat([labels, said])
+    fresh = ClassQueues(10, PLACES, 6)
+    fresh.enqueue(keys, both)
+    assert torch.equal(learner.queues.keys, fresh.keys)
+    assert torch.equal(learner.queues.taken, torch.bincount(both, minlength=10))
+    torch.testing.assert_close(keys.norm(dim=1), torch.ones(16))
+
+
+@pytest.mark.parametrize("changes", [{}, MIXED])
+def test_only_the_query_network_and_projector_have_gradients(changes: dict[str, Any]) -> None:
+    task = a_task(a_run(**changes)).train()
+    batch = task.prepare(*views_of(0), partial(step_generator, 0, 0, 0))
+    assert not any(tensor.requires_grad for tensor in (batch.keys, batch.unlabelled_keys, batch.pseudo_labels))
+    task.learner.after_update(batch, 0.5)  # a queue that is empty has no negatives, hence no gradient
+    task.step(batch).loss.backward()
+    for name, parameter in task.learner.named_parameters():
+        trains = name.startswith(("network.", "projector."))
+        assert parameter.requires_grad == trains
+        assert (parameter.grad is not None) == trains, name
+    assert bool(task.learner.projector.weight.grad.abs().sum() > 0)
+
+
+def test_the_slow_copy_follows_after_every_update() -> None:
+    loop = Loop(a_run(task=Spec("self_tuning", features=6, momentum=0.9)))
+    learner = loop.task.learner
+    pairs = (learner.slow_network, learner.network), (learner.slow_projector, learner.projector)
+    wanted = [[p.clone() for p in slow.parameters()] for slow, _ in pairs]
+    for step in range(3):
+        loop.step(step)
+        wanted = [
+            [0.9 * old + 0.1 * new for old, new in zip(olds, fast.parameters(), strict=True)]
+            for olds, (_, fast) in zip(wanted, pairs, strict=True)
+        ]
+    for olds, (slow, _) in zip(wanted, pairs, strict=True):
+        torch.testing.assert_close(list(slow.parameters()), [nn.Parameter(o, requires_grad=False) for o in olds])
+
+
+def test_the_loss_is_the_sum_of_its_terms() -> None:
+    task = a_task(a_run(**MIXED)).train()
+    batch = task.prepare(*views_of(0), partial(step_generator, 0, 0, 0))
+    task.learner.after_update(batch, 1.0)
+    result = task.step(batch)
+    assert list(result.parts) == ["cross_entropy", "contrast", "contrast_unlabelled", "mixed", "mixed_unlabelled"]
+    torch.testing.assert_close(result.loss, torch.stack(list(result.parts.values())).sum(0).mean())
+    logits = task.learner.network(batch.images)
+    torch.testing.assert_close(result.parts["cross_entropy"], F.cross_entropy(logits, batch.labels, reduction="none"))
+    mixed = batch.mixed_unlabelled
+    wanted, _ = task.learner.loss.per_sample(
+        task.learner.network(mixed.batch.images), mixed.batch, mixed.batch.own_weight
+    )
+    torch.testing.assert_close(result.parts["mixed_unlabelled"], wanted)
+    assert set(result.statistics()) >= {"loss", "lam_0", "lam", *result.parts}
+
+
+def test_the_weight_of_mixed_unlabelled_images_rises_by_half_a_cosine() -> None:
+    task = a_task(a_run(**MIXED)).train()
+    batch = task.prepare(*views_of(0), partial(step_generator, 0, 0, 0))
+
+    def part(progress: float) -> Tensor:
+        task.learner.progress.fill_(progress)
+        return task.step(batch).parts["mixed_unlabelled"]
+
+    whole = part(1.0)
+    assert bool((whole > 0).all())
+    assert torch.equal(part(0.0), torch.zeros(8))
+    for progress in (0.25, 0.5):
+        torch.testing.assert_close(part(progress), whole * (1 - math.cos(math.pi * progress)) / 2)
+    for step in range(10):
+        task.after_update(step)
+    assert float(task.learner.progress) == 1
+
+
+@pytest.mark.parametrize("mode", ["batch", "pair", "elem"])
+def test_labelled_images_are_mixed_with_the_unlabelled_ones_of_their_row(mode: str) -> None:
+    """Images of constants, so that a mixed one tells its two sources and their shares."""
+    pair_mixer = lumix.Mixup(1.0, mode=mode, pairing="flip", inplace=True)
+    learner = SelfTuning(build_model(a_run().model, 10, 1, 8, seed=0), NoMix(), pair_mixer, features=6)
+    labelled, unlabelled = (torch.arange(8.0) + shift for shift in (1, 101))
+    first, second = (x.view(8, 1, 1, 1).expand(8, 1, 8, 8).clone() for x in (labelled, unlabelled))
+    views, orders = Views((first, first), (second, second)), set()
+    for seed in range(8):
+        batch = learner.prepare(views, torch.arange(8), stream(seed))
+        assert batch.mixed_unlabelled is not None
+        mixed = batch.mixed_unlabelled.batch
+        labelled_is_own = mixed.partner >= 8  # the second half of those that were mixed are the unlabelled ones
+        share = torch.where(labelled_is_own, mixed.own_weight, 1 - mixed.own_weight)
+        torch.testing.assert_close(mixed.images[:, 0, 0, 0], share * labelled + (1 - share) * unlabelled)
+        own, other = mixed.labels, mixed.partner_labels
+        assert torch.equal(torch.where(labelled_is_own, own, other), torch.arange(8))
+        assert torch.equal(torch.where(labelled_is_own, other, own), batch.pseudo_labels)
+        assert mode == "elem" or bool((share >= 0.5).all())
+        assert torch.equal(views.labelled[0][:, 0, 0, 0], labelled)
+        orders |= set(labelled_is_own.tolist())
+    assert orders == {True, False}
+
+
+@pytest.mark.parametrize("pairing", ["flip", "permutation"])
+def test_mixing_leaves_the_queries_and_pairs_rows_whatever_the_pairing_of_the_run(pairing: str) -> None:
+    run = a_run(**MIXED).replace(mix=MIXED["mix"].replace(pairing=pairing))
+    batch = a_task(run).prepare(*views_of(2), partial(step_generator, 0, 0, 2))
+    assert torch.equal(batch.images, views_of(2)[0].labelled[0])
+    assert torch.equal(batch.unlabelled, views_of(2)[0].unlabelled[0])
+    mixed, rows = batch.mixed_unlabelled.batch, torch.arange(8)
+    assert bool(((mixed.partner == 15 - rows) | (mixed.partner == rows)).all())
+    pairs = torch.stack([mixed.labels, mixed.partner_labels]).sort(dim=0).values
+    assert torch.equal(pairs, torch.stack([batch.labels, batch.pseudo_labels]).sort(dim=0).values)
+
+
+# ------------------------------------------------------------------------------------------------- task
+
+
+@pytest.mark.parametrize("changes", [{}, MIXED])
+def test_a_restored_state_gives_bit_equal_next_steps(changes: dict[str, Any], tmp_path: Path) -> None:
+    whole, first = Loop(a_run(**changes)), Loop(a_run(**changes))
+    for step in range(4):
+        whole.step(step)
+        if step < 2:
+            first.step(step)
+    torch.save(first.state(), tmp_path / "state.pt")
+    resumed = Loop(a_run(**changes))
+    resumed.restore(torch.load(tmp_path / "state.pt", weights_only=False))
+    for step in (2, 3):
+        resumed.step(step)
+    wanted = whole.state()["state_dict"]
+    found = resumed.state()["state_dict"]
+    assert list(found) == list(wanted)
+    assert {"queues.keys", "queues.taken", "progress"} <= set(found)
+    assert all(torch.equal(value, wanted[name]) for name, value in found.items())
+
+
+@pytest.mark.parametrize("changes", [{}, MIXED])
+def test_in_the_loop_stopped_and_resumed_equals_undisturbed(changes: dict[str, Any], tmp_path: Path) -> None:
+    run = a_run(**changes).replace(data=Data("digits", 8, labels=40, crop_padding=1), batch_size=16, median_last=1)
+    result = check_resumed_equals_whole(run, tmp_path)
+    assert "self_tuning" in result["key"]
+    network = build_model(run.model, 10, 1, 8, seed=0)
+    network.load_state_dict(safetensors.torch.load_file(tmp_path / "whole" / "model.safetensors"))
+    line = json.loads((tmp_path / "whole" / "metrics.jsonl").read_text().splitlines()[-1])
+    assert {"cross_entropy", "contrast", "contrast_unlabelled"} <= set(line)
+    assert ("lam" in line) == bool(changes)
+
+
+def test_microbatches_give_the_gradients_of_the_whole() -> None:
+    run = a_run(**MIXED).replace(model=Model("resnet18", "resnet18", RESNET, norm="group"))
+    whole, parts = Loop(run), Loop(run)
+    for step in range(3):
+        whole.step(step)
+        parts.step(step, parts=4)
+    found, wanted = parts.state()["state_dict"], whole.state()["state_dict"]
+    torch.testing.assert_close(found, wanted, rtol=1e-4, atol=1e-5)
+
+
+def test_the_head_learns_faster_to_the_end() -> None:
+    run = a_run(optim=Optim(lr=0.001, name="sgd", min_lr=0.0001))
+    task = a_task(run)
+    optimizer = build_optimizer(run.optim, task.parameter_groups())
+    trained = {id(p) for group in optimizer.param_groups for p in group["params"]}
+    assert trained == {id(p) for p in task.learner.parameters() if p.requires_grad}
+    schedule = build_schedule(run.optim, optimizer, 2, 5)
+    head = {id(p) for p in task.learner.network.fc.parameters()}
+    for step, rate in {0: 0.001, 9: 0.0001}.items():
+        schedule.step_update(step)
+        for group in optimizer.param_groups:
+            factor = 10 if id(group["params"][0]) in head else 1
+            assert group["lr"] == pytest.approx(factor * rate)
+
+
+def test_what_is_reported_is_the_query_network() -> None:
+    task = a_task(a_run())
+    assert task.reported_model() is task.learner.network
+    images, labels = torch.rand(6, 1, 8, 8), torch.arange(6)
+    mixed = a_task(a_run(**MIXED)).mix_test(images, labels, stream())
+    assert torch.equal(mixed.partner, torch.arange(6).roll(-1))
+
+
+def test_initial_weights_depend_on_the_seed_alone() -> None:
+    before = torch.get_rng_state()
+    first, second, other = a_task(a_run()), a_task(a_run()), a_task(a_run(), seed=1)
+    assert torch.equal(before, torch.get_rng_state())
+    weights = [task.learner.projector.weight for task in (first, second, other)]
+    assert torch.equal(weights[0], weights[1])
+    assert not torch.equal(weights[0], weights[2])
+
+
+def test_what_would_be_ignored_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"leave Optim\.ema_decay, which is 0.9, at 0"):
+        a_task(a_run(optim=Optim(lr=0.01, ema_decay=0.9)))
+    with pytest.raises(ValueError, match="records no attention for"):
+        a_task(a_run(loss=Loss(rule=Spec("transmix"))))
+    with pytest.raises(ValueError, match="head_lr_factor must be above 0, not 0"):
+        a_task(a_run(task=Spec("self_tuning", head_lr_factor=0.0)))
+    views, labels = views_of(0)
+    fewer = Views(views.labelled, tuple(view[:6] for view in views.unlabelled))
+    with pytest.raises(ValueError, match="take as many unlabelled images as labelled ones"):
+        a_task(a_run()).prepare(fewer, labels, partial(step_generator, 0, 0, 0))
+    with pytest.raises(ValueError, match="queries and keys, not 2 and 1"):
+        a_task(a_run()).prepare(Views(views.labelled, fewer.unlabelled[:1]), labels, partial(step_generator, 0, 0, 0))
+    with pytest.raises(ValueError, match=r"give Data\.labels, the number of labelled ones"):
+        a_run(data=Data("digits", 8))
+    hidden = a_task(a_run(mix=Mix(choices=((Spec("manifoldmix", layers=("layer1",)), 1.0),))))
+    with pytest.raises(ValueError, match="a batch that is mixed inside the network cannot be split"):
+        hidden.prepare(views, labels, partial(step_generator, 0, 0, 0))
+
+
+WORKER = """
+import json, sys
+from functools import partial
+sys.path.insert(0, {tests!r})
+import torch, torch.distributed as dist
+from lumix.train.rng import step_generator
+from test_self_tuning import MIXED, Loop, a_run, views_of
+torch.set_num_threads(1)
+rank = int(sys.argv[1])
+dist.init_process_group("gloo", init_method="file://" + sys.argv[2], rank=rank, world_size=2)
+loop = Loop(a_run(**MIXED))
+loop.task.prepare_distributed()
+loop.task.train()
+for step in range(3):
+    batch = loop.task.prepare(*views_of(10 * step + rank), partial(step_generator, 0, rank, step))
+    loop.updater.update(lambda part: loop.task.step(part).loss, batch)
+    loop.task.after_update(step)
+learner = loop.task.learner
+sums = {{name: float(value.double().sum()) for name, value in learner.named_parameters()}}
+sums |= {{name: float(value.double().sum()) for name, value in learner.queues.named_buffers()}}
+print(json.dumps(sums))
+dist.destroy_process_group()
+"""
+
+
+def test_two_processes_have_equal_networks_and_queues(tmp_path: Path) -> None:
+    script = WORKER.format(tests=str(Path(__file__).parent))
+    command = [sys.executable, "-c", script]
+    processes = [
+        subprocess.Popen(
+            [*command, str(rank), str(tmp_path / "store")], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        )
+        for rank in range(2)
+    ]
+    outputs = []
+    for process in processes:
+        out, err = process.communicate(timeout=120)
+        assert process.returncode == 0, err
+        outputs.append(json.loads(out.splitlines()[-1]))
+    assert outputs[0] == outputs[1]
+    assert outputs[0]["taken"] == 3 * 2 * 16
