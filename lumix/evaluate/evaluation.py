@@ -45,6 +45,7 @@ PROTOCOLS: dict[str, Protocol] = {
     "occlusion": Protocol("lumix.evaluate.robustness.occlusion"),
     "segmentation": Protocol("lumix.evaluate.segmentation.scoring"),
     "shuffling": Protocol("lumix.evaluate.robustness.shuffling"),
+    "ten_crop": Protocol("lumix.evaluate.ten_crop"),
     "throughput": Protocol("lumix.evaluate.throughput", frozenset(SPEEDS | MEMORY)),
     "weak_localisation": Protocol("lumix.evaluate.attention.weak_localisation"),
     "weak_segmentation": Protocol("lumix.evaluate.attention.weak_segmentation"),
