@@ -32,7 +32,9 @@ def parser() -> argparse.ArgumentParser:
     )
     commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
     common = argparse.ArgumentParser(add_help=False)
-    common.add_argument("--scale", metavar="S", help="mini (a laptop), lab (one GPU) or paper (a cluster)")
+    common.add_argument(
+        "--scale", metavar="S", help="mini (a laptop), small (hours of it), lab (one GPU) or paper (a cluster)"
+    )
     common.add_argument("--seeds", metavar="N", type=int, help="seeds 0 to N-1 for every run")
 
     def command(name: str, text: str, table: str | None = None) -> argparse.ArgumentParser:
@@ -60,7 +62,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit code."""
     options = parser().parse_args(arguments)
     from experiments.params import check_seeds, read_params
-    from experiments.registry import TABLES, get_table
+    from experiments.registry import get_table, tables_of
     from experiments.scale import get_scale
     from lumix.train.run_directory import RunError
 
@@ -69,7 +71,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         scale = get_scale(options.scale or params.scale)
         seeds = params.seeds if options.seeds is None else check_seeds(options.seeds)
         chosen = getattr(options, "table", None)
-        tables = [get_table(name, scale) for name in ([chosen] if chosen else TABLES)]
+        tables = [get_table(chosen, scale)] if chosen else tables_of(scale)
         rows = _rows(tables[0], options.only) if options.command == "run" else None
     except ValueError as error:
         return fail(error, USAGE)
@@ -186,14 +188,14 @@ def _plan(
     seeds: int | None,
 ) -> int:
     """Print what would be done: which trainings together, which alone and why."""
-    from experiments.runs import Group, grouped, state, why_alone
+    from experiments.runs import Group, grouped, state
 
     jobs = grouped(scale, missing, seeds)
     for job in jobs:
         if isinstance(job, Group):
             print(f"an ensemble of {len(job.items)} seeds of {job.run.key}:")
         for item in job.missing if isinstance(job, Group) else (job,):
-            alone = "" if isinstance(job, Group) else f"  alone: {why_alone(scale, item.run) or 'it has one seed'}"
+            alone = "" if isinstance(job, Group) else f"  alone: {scale.alone(item.run) or 'it has one seed'}"
             print(f"{item.directory}  {state(item)}{alone}")
     for evaluation in unmeasured:
         print(f"{evaluation.cache / evaluation.evaluation.key}  of {evaluation.item.directory}")

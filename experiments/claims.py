@@ -1,17 +1,19 @@
 """Claims and the tests that judge them: paired over seeds, 95 % t intervals from scipy, verdicts with estimate and n.
 
 Two cells are compared seed by seed: seed k of both has the same initial weights and data order, so the differences of
-the common seeds are one sample, and its mean gets a two-sided 95 % t interval. Each claim is judged by itself; nothing
-is corrected for the number of claims on the page. A claim about several comparisons at once is *supported* only if
-every one holds (an intersection-union test, which needs no correction) and *contradicted* if one of them fails with its
-interval widened for the number of comparisons (Bonferroni).
+the common seeds are one sample, and its mean gets a two-sided 95 % t interval. A claim about several comparisons at
+once is *supported* only if every one holds (an intersection-union test, which needs no correction) and *contradicted*
+if one of them fails with its interval widened for the number of comparisons (Bonferroni). Here each claim is judged by
+itself and gets a p-value; the report corrects those of all claims of a paper together (`intervals.holm`).
 """
 
 import itertools
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, is_dataclass
 from typing import Any, Protocol
+
+from experiments.intervals import LEVEL, Interval, paired_differences, t_interval
 
 Cell = tuple[str, str]  # (row id, value column id) within one table
 SUPPORTED, CONTRADICTED, INCONCLUSIVE, NOT_RUN = "supported", "contradicted", "inconclusive", "not run"
@@ -28,22 +30,6 @@ class Evidence:
 
 
 @dataclass(frozen=True)
-class Interval:
-    """Mean of n paired differences with its t interval; `low` and `high` are None where n or the spread allows none."""
-
-    mean: float
-    low: float | None
-    high: float | None
-    n: int
-
-    @property
-    def text(self) -> str:
-        if self.low is None or self.high is None:
-            return f"{self.mean:+.2f}"
-        return f"{self.mean:+.2f} [{self.low:+.2f}, {self.high:+.2f}]"
-
-
-@dataclass(frozen=True)
 class Outcome:
     """A verdict with its evidence."""
 
@@ -54,6 +40,9 @@ class Outcome:
     high: float | None = None
     n: int = 0
     test: str = ""
+    p: float | None = None
+    detectable: float | None = None  # the smallest difference that such an n and spread would show
+    comparisons: tuple[dict[str, Any], ...] = ()  # of several: name, mean, and bounds that hold together
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)
@@ -87,50 +76,72 @@ def _cells_in(value: Any) -> set[Cell]:
     return set().union(*map(_cells_in, parts))
 
 
-def t_interval(differences: Sequence[float], confidence: float = 0.95) -> Interval:
-    """Mean and two-sided t interval of at least one difference."""
-    n, mean = len(differences), math.fsum(differences) / len(differences)
-    # Accuracies on a small test set are coarse: n equal differences do happen and say nothing about their spread.
-    if n < 2 or max(differences) - min(differences) < 1e-9:
-        return Interval(mean, None, None, n)
-    from scipy import stats  # late: `python -m experiments --help` must not wait for scipy
-
-    bounds = stats.ttest_1samp(list(differences), 0.0).confidence_interval(confidence)
-    return Interval(mean, float(bounds.low), float(bounds.high), n)
-
-
-def paired_differences(above: Iterable[Mapping[int, float]], below: Iterable[Mapping[int, float]]) -> list[float]:
-    """For each seed common to all: mean over the cells `above` less mean over the cells `below`."""
-    first, second = list(above), list(below)
-    common = sorted(set.intersection(*(set(values) for values in first + second)))
-    return [
-        math.fsum(v[seed] for v in first) / len(first) - math.fsum(v[seed] for v in second) / len(second)
-        for seed in common
-    ]
-
-
 def _missing(evidence: Evidence, cells: Iterable[Cell]) -> Outcome | None:
     missing = sorted({f"{row}/{column}" for row, column in cells if not evidence.values.get((row, column))})
     return Outcome(NOT_RUN, f"no finished run for {', '.join(missing)}") if missing else None
 
 
-def _too_little(interval: Interval, test: str) -> Outcome | None:
-    if interval.low is not None:
-        return None
-    why = (
-        "at least 2 common seeds are needed for an interval"
-        if interval.n < 2
-        else "all differences are equal, so their spread cannot be estimated"
-    )
-    return Outcome(
-        INCONCLUSIVE, f"n = {interval.n}: {why}", interval.mean if interval.n else None, None, None, interval.n, test
-    )
+@dataclass(frozen=True)
+class Comparison:
+    """One difference that a claim speaks of: its p-value, and whether its mean is on the claim's side."""
+
+    name: str
+    interval: Interval
+    p: float
+    agrees: bool
+    simultaneous: Interval  # wide enough that those of all comparisons of the claim hold together (Bonferroni)
+
+    @property
+    def bounds(self) -> dict[str, Any]:
+        """As it is recorded."""
+        return {"mean": self.simultaneous.mean, "low": self.simultaneous.low, "high": self.simultaneous.high}
 
 
-def _compare(evidence: Evidence, above: Sequence[Cell], below: Sequence[Cell], confidence: float = 0.95) -> Interval:
+def _compare(
+    evidence: Evidence, name: str, above: Sequence[Cell], below: Sequence[Cell], threshold: float, of: int
+) -> Comparison:
+    """Whether the mean of `above` exceeds that of `below` by more than the threshold, as one comparison `of` many."""
     values = evidence.values
     differences = paired_differences([values[c] for c in above], [values[c] for c in below])
-    return t_interval(differences, confidence) if differences else Interval(math.nan, None, None, 0)
+    return _comparison(name, differences, lambda mean: (threshold, mean > threshold), of)
+
+
+def _comparison(
+    name: str, differences: list[float], side: Callable[[float], tuple[float, bool]], of: int
+) -> Comparison:
+    """`side` says of a mean against which threshold it is tested and whether it agrees with the claim."""
+    if not differences:
+        none = Interval(math.nan, None, None, 0)
+        return Comparison(name, none, 1.0, False, none)
+    interval = t_interval(differences)
+    threshold, agrees = side(interval.mean)
+    return Comparison(name, interval, interval.p_value(threshold), agrees, t_interval(differences, 1 - LEVEL / of))
+
+
+def _within(limit: float) -> Callable[[float], tuple[float, bool]]:
+    """Of a mean: the nearer limit of [-limit, limit], and whether it lies within (two one-sided tests)."""
+    return lambda mean: (math.copysign(limit, mean), abs(mean) < limit)
+
+
+def _outcome(comparisons: Sequence[Comparison], weakest: int, test: str, text: str) -> Outcome:
+    """All comparisons must agree; one that does not, at 5 % for all that do not, contradicts."""
+    shown = comparisons[weakest].interval
+    estimate = shown.mean if shown.n else None
+    if shown.low is None:
+        short = shown.n < 2
+        why = (
+            "at least 2 common seeds are needed for an interval"
+            if short
+            else ("all differences are equal, so their spread cannot be estimated")
+        )
+        if short or len(comparisons) == 1:
+            return Outcome(INCONCLUSIVE, f"n = {shown.n}: {why}", estimate, None, None, shown.n, test)
+    agree = all(one.agrees for one in comparisons)
+    against = [one.p for one in comparisons if not one.agrees]
+    p = max(one.p for one in comparisons) if agree else min(1.0, len(comparisons) * min(against))
+    verdict = INCONCLUSIVE if p >= LEVEL else SUPPORTED if agree else CONTRADICTED
+    several = tuple({"name": one.name, **one.bounds} for one in comparisons) if len(comparisons) > 1 else ()
+    return Outcome(verdict, text, estimate, shown.low, shown.high, shown.n, test, p, shown.detectable, several)
 
 
 @dataclass(frozen=True)
@@ -144,18 +155,9 @@ class Greater:
     def judge(self, evidence: Evidence) -> Outcome:
         if missing := _missing(evidence, (*self.above, *self.below)):
             return missing
-        interval = _compare(evidence, self.above, self.below)
-        if little := _too_little(interval, PAIRED):
-            return little
-        assert interval.low is not None
-        assert interval.high is not None
-        verdict = INCONCLUSIVE
-        if interval.low > self.margin:
-            verdict = SUPPORTED
-        elif interval.high < self.margin:
-            verdict = CONTRADICTED
-        text = f"difference {interval.text} points over {interval.n} seeds"
-        return Outcome(verdict, text, interval.mean, interval.low, interval.high, interval.n, PAIRED)
+        one = _compare(evidence, "", self.above, self.below, self.margin, 1)
+        text = f"difference {one.interval.text} points over {one.interval.n} seeds"
+        return _outcome([one], 0, PAIRED, text)
 
 
 @dataclass(frozen=True)
@@ -167,15 +169,9 @@ class EachGreater:
     def judge(self, evidence: Evidence) -> Outcome:
         if missing := _missing(evidence, (cell for pair in self.pairs for cell in pair)):
             return missing
-        single = [_compare(evidence, (a,), (b,)) for a, b in self.pairs]
-        wide = [_compare(evidence, (a,), (b,), 1 - 0.05 / len(self.pairs)) for a, b in self.pairs]
-        return _judge_all(
-            self.pairs,
-            single,
-            held=[i.low is not None and i.low > 0 for i in single],
-            failed=[i.high is not None and i.high < 0 for i in wide],
-            weakest=min(range(len(single)), key=lambda i: single[i].mean),
-        )
+        of = len(self.pairs)
+        found = [_compare(evidence, _named(a, b), (a,), (b,), 0.0, of) for a, b in self.pairs]
+        return _all(found, min(range(of), key=lambda place: found[place].interval.mean))
 
 
 @dataclass(frozen=True)
@@ -188,17 +184,12 @@ class Close:
     def judge(self, evidence: Evidence) -> Outcome:
         if missing := _missing(evidence, self.cells):
             return missing
-        pairs = [(a, b) for i, a in enumerate(self.cells) for b in self.cells[i + 1 :]]
-        single = [_compare(evidence, (a,), (b,)) for a, b in pairs]
-        wide = [_compare(evidence, (a,), (b,), 1 - 0.05 / len(pairs)) for a, b in pairs]
-        limit = self.tolerance
-        return _judge_all(
-            pairs,
-            single,
-            held=[_inside(i, limit) for i in single],
-            failed=[_outside(i, limit) for i in wide],
-            weakest=max(range(len(single)), key=lambda i: abs(single[i].mean)),
-        )
+        pairs, values = list(itertools.combinations(self.cells, 2)), evidence.values
+        found = [
+            _comparison(_named(a, b), paired_differences([values[a]], [values[b]]), _within(self.tolerance), len(pairs))
+            for a, b in pairs
+        ]
+        return _all(found, max(range(len(pairs)), key=lambda place: abs(found[place].interval.mean)))
 
 
 @dataclass(frozen=True)
@@ -221,14 +212,9 @@ class WithinPaper:
         else:
             expected = paper - evidence.paper[self.to]
             differences = [d - expected for d in paired_differences([values], [evidence.values[self.to]])]
-        test = "one-sample t over seeds, two-sided 95 % interval"
-        interval = t_interval(differences) if differences else Interval(math.nan, None, None, 0)
-        if little := _too_little(interval, test):
-            return little
-        held, failed = _inside(interval, self.tolerance), _outside(interval, self.tolerance)
-        verdict = SUPPORTED if held else CONTRADICTED if failed else INCONCLUSIVE
-        text = f"ours less the paper's {interval.text} points, tolerance {self.tolerance:g}"
-        return Outcome(verdict, text, interval.mean, interval.low, interval.high, interval.n, test)
+        one = _comparison("", differences, _within(self.tolerance), 1)
+        text = f"ours less the paper's {one.interval.text} points, tolerance {self.tolerance:g}"
+        return _outcome([one], 0, "one-sample t over seeds, two-sided 95 % interval", text)
 
 
 def ordered(*cells: Cell) -> EachGreater:
@@ -236,32 +222,19 @@ def ordered(*cells: Cell) -> EachGreater:
     return EachGreater(tuple((above, below) for below, above in itertools.pairwise(cells)))
 
 
-def _inside(interval: Interval, limit: float) -> bool:
-    return interval.low is not None and interval.high is not None and -limit <= interval.low <= interval.high <= limit
+def _named(above: Cell, below: Cell) -> str:
+    return f"{'/'.join(above)} less {'/'.join(below)}"
 
 
-def _outside(interval: Interval, limit: float) -> bool:
-    return interval.low is not None and interval.high is not None and (interval.low > limit or interval.high < -limit)
-
-
-def _judge_all(
-    pairs: Sequence[tuple[Cell, Cell]],
-    single: Sequence[Interval],
-    held: Sequence[bool],
-    failed: Sequence[bool],
-    weakest: int,
-) -> Outcome:
-    """One verdict for several comparisons; the estimate shown is the weakest comparison's."""
-    test = f"{PAIRED}; all of {len(pairs)} must hold, one failure at 95 % after Bonferroni contradicts"
-    if len(pairs) == 1:
-        test = PAIRED
-    interval = single[weakest]
-    if interval.n < 2 and (little := _too_little(interval, test)):
-        return little
-    verdict = SUPPORTED if all(held) else CONTRADICTED if any(failed) else INCONCLUSIVE
-    (row, column), (other, reference) = pairs[weakest]
+def _all(found: Sequence[Comparison], weakest: int) -> Outcome:
+    """The outcome of several comparisons; the estimate shown is the weakest one's."""
+    of = len(found)
+    test = f"{PAIRED}; all of {of} must hold, one failure at 95 % after Bonferroni contradicts" if of > 1 else PAIRED
+    held = sum(one.agrees and one.p < LEVEL for one in found)
+    failed = sum(not one.agrees and of * one.p < LEVEL for one in found)
+    shown = found[weakest]
     text = (
-        f"{sum(held)} of {len(pairs)} comparisons hold, {sum(failed)} fail; weakest: {row}/{column} less "
-        f"{other}/{reference} {interval.text} points over {interval.n} seeds"
+        f"{held} of {of} comparisons hold, {failed} fail; weakest: {shown.name} {shown.interval.text} points over "
+        f"{shown.interval.n} seeds"
     )
-    return Outcome(verdict, text, interval.mean, interval.low, interval.high, interval.n, test)
+    return _outcome(found, weakest, test, text)

@@ -2,17 +2,20 @@
 
 import statistics
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from experiments import evaluations
-from experiments.claims import Claim, Evidence, paired_differences, t_interval
-from experiments.records import SCHEMA, flat
-from experiments.registry import owners
+from experiments.claims import Claim, Evidence
+from experiments.intervals import paired_differences, t_interval
+from experiments.records import SCHEMA, flat, read_runs
+from experiments.registry import owners, seeds_of
 from experiments.runs import is_older, items_of, read_item
 from experiments.scale import Scale
 from experiments.table import Column, Reference, Row, Table
 from lumix.evaluate.evaluation import read_arrays
 from lumix.train import run_directory
+from lumix.train.config import Run
 
 CURVE = ("epoch", "loss", "top1", "top1_mixed", "top2_mixed", "lam_0", "lam", "perturbation")
 EVALUATED = ("values", "facts", "n_samples", "arrays", "seconds", "fingerprint")
@@ -50,6 +53,9 @@ class Finished:
 def collect(scale: Scale, table: Table, seeds: int | None = None) -> dict[str, Any]:
     """The record of one table from whatever is finished. Its runs have a `Run` as "config".
 
+    At a scale whose runs are kept when the code changes, seeds that are recorded already and have no run directory here
+    stay as they are: several machines can add to one record.
+
     Raises:
         RunError: for a damaged file in a run directory, naming it and the remedy.
     """
@@ -78,14 +84,18 @@ def _finished(scale: Scale, table: Table, seeds: int | None) -> tuple[Finished, 
     """What is finished, and the runs as they are recorded."""
     results: Results = {key: {} for key in table.runs}
     runs: dict[str, Any] = {}
+    recorded = {} if scale.retrain_on_code_change else read_runs(Path(), scale.name)  # maybe by other machines
     for key, run in table.runs.items():
         of_seeds: dict[str, Any] = {}
         for item in items_of(scale, [run], seeds):
+            old = recorded.get(key, {"seeds": {}})["seeds"].get(str(item.seed))
             if (result := read_item(item)) is not None:
                 results[key][item.seed] = result
                 curve = [_reduced(epoch) for epoch in run_directory.read_metrics(item.directory)]
                 shown = {name: value for name, value in flat(result).items() if name not in NOT_RECORDED}
                 of_seeds[str(item.seed)] = shown | {"curve": curve}
+            elif old is not None:
+                results[key][item.seed] = of_seeds[str(item.seed)] = old
         runs[key] = {"config": run, "owner": owners(scale)[key], "seeds": of_seeds}
     outcomes: Outcomes = {pair: {} for pair in table.evaluations}
     for made in evaluations.evaluation_items(scale, table, seeds=seeds):
@@ -95,6 +105,8 @@ def _finished(scale: Scale, table: Table, seeds: int | None) -> tuple[Finished, 
             arrays = {name: _listed(array) for name, array in read_arrays(made.cache, evaluation).items()}
             shown = _evaluated({**flat(outcome), "arrays": arrays})
             runs[key]["seeds"][str(seed)].setdefault("evaluations", {})[evaluation.key] = shown
+        elif evaluation.key in (old := runs[key]["seeds"].get(str(seed), {}).get("evaluations", {})):
+            outcomes[key, evaluation.key][seed] = old[evaluation.key]
     return Finished(scale, table, seeds, results, outcomes), runs
 
 
@@ -150,7 +162,7 @@ def _cell(finished: Finished, row: Row, cell: Reference, evidence: Evidence) -> 
         status, reason = "not at this scale", row.unavailable
     elif not values:
         status, reason = "not run", f"no finished {what if found else 'run'}"
-    elif len(values) < (wanted := len(items_of(finished.scale, [run], finished.seeds))):
+    elif len(values) < (wanted := _wanted(finished, run, evaluated=evaluation is not None)):
         reason = f"{len(values)} of {wanted} seeds are {'evaluated' if evaluation else 'finished'}"
     numbers = list(values.values())
     return _rounded(
@@ -169,6 +181,12 @@ def _cell(finished: Finished, row: Row, cell: Reference, evidence: Evidence) -> 
             **({"evaluation": evaluation.key, "metric": table.metric_of(cell)} if evaluation else {}),
         }
     )
+
+
+def _wanted(finished: Finished, run: Run, evaluated: bool) -> int:
+    """The seeds that a cell of this run should have."""
+    scale, table, seeds = finished.scale, finished.table, finished.seeds
+    return len(evaluations.evaluated_seeds(scale, table, run, seeds) if evaluated else seeds_of(scale, run, seeds))
 
 
 def _difference(table: Table, cell: Reference, evidence: Evidence) -> dict[str, Any] | None:
@@ -208,4 +226,4 @@ def _rounded(value: Any) -> Any:
         return round(value, 6)
     if isinstance(value, dict):
         return {name: _rounded(entry) for name, entry in value.items()}
-    return value
+    return [_rounded(entry) for entry in value] if isinstance(value, list | tuple) else value

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from experiments.records import flat
-from experiments.registry import TABLES, get_table, owners
+from experiments.registry import get_table, owners, tables_of
 from experiments.runs import Item, items_of, read_item
 from experiments.scale import Scale
 from lumix.train import run_directory
@@ -30,7 +30,7 @@ def owned_items(scale: Scale, table: str, seeds: int | None = None) -> list[Item
 
 def costs(scale: Scale, seeds: int | None = None) -> list[Cost]:
     """One record for each table, in registry order."""
-    return [_cost(scale, table, owned_items(scale, table, seeds)) for table in TABLES]
+    return [_cost(scale, table.id, owned_items(scale, table.id, seeds)) for table in tables_of(scale)]
 
 
 def _cost(scale: Scale, table: str, items: list[Item]) -> Cost:

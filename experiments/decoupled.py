@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from functools import partial
 
 from experiments.claims import Cell, EachGreater
-from experiments.methods import puzzle
+from experiments.methods import manifold, puzzle
 from experiments.scale import Scale
 from experiments.table import Column, Method, Row
 from lumix.catalogue import Spec, get_part
@@ -36,7 +36,8 @@ def mixed(run: Run, name: str, alpha: float) -> Run:
     """The run with every batch mixed by one mixer, partners by a random permutation; a learning task mixes itself."""
     if name in LEARNING:
         return run.replace(task=run.task.replace(alpha=alpha))
-    mixer = puzzle(run, alpha) if name == "puzzlemix" else Spec(name, alpha=alpha)
+    special: dict[str, Callable[[Run, float], Spec]] = {"puzzlemix": puzzle, "manifoldmix": manifold}
+    mixer = special[name](run, alpha) if name in special else Spec(name, alpha=alpha)
     return run.replace(mix=Mix(choices=((mixer, 1.0),), pairing="permutation"))
 
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from experiments.registry import TABLES, directory_of, evaluation_directory, get_table, seeds_of
+from experiments.registry import directory_of, evaluation_directory, seeds_of, tables_of
 from experiments.runs import ABSENT, DAMAGED, FINISHED, OLDER, Item
 from experiments.scale import Scale
 from experiments.table import Table
@@ -61,8 +61,14 @@ def evaluation_items(
     return [
         evaluation_item(scale, table, run, evaluation, seed)
         for run, evaluation in wanted.values()
-        for seed in seeds_of(scale, run, seeds)
+        for seed in evaluated_seeds(scale, table, run, seeds)
     ]
+
+
+def evaluated_seeds(scale: Scale, table: Table, run: Run, seeds: int | None) -> range:
+    """The seeds of a run whose evaluations a table shows."""
+    wanted = seeds_of(scale, run, seeds)
+    return wanted[: table.evaluated_seeds] if table.evaluated_seeds and seeds is None else wanted
 
 
 def ready_with(scale: Scale, run: Run, seed: int) -> list[EvaluationItem]:
@@ -70,8 +76,8 @@ def ready_with(scale: Scale, run: Run, seed: int) -> list[EvaluationItem]:
     directory = directory_of(scale, run, seed)
     items = {
         (item.cache, item.evaluation.key): item
-        for name in TABLES
-        for item in evaluation_items(scale, get_table(name, scale), seeds=seed + 1)
+        for table in tables_of(scale)
+        for item in evaluation_items(scale, table, seeds=seed + 1)
         if directory in item.needs
     }
     finished = [item for item in items.values() if all((need / "result.json").exists() for need in item.needs)]

@@ -25,3 +25,12 @@ on_imagenet = partial(learning, large=True, **_LARGE)
 under_sgd = partial(on_imagenet, block_min_lr=1e-3)
 under_deit = partial(on_imagenet, share=0.8, block_min_lr=1e-4)  # the generator learns from a part of the batches
 fine_grained = partial(learning, block_lr=0.01, block_min_lr=5e-4, **_LARGE)
+
+
+def semi_supervised(run: Run, name: str, mixmatch_weight: float = 100.0) -> Run:
+    """FixMatch's run with another semi-supervised task, or "mix": what labelled images alone teach in as many updates.
+
+    None of these has strong views. The weight is that of MixMatch's unlabelled images.
+    """
+    task = Spec(name, weight=mixmatch_weight) if name == "mixmatch" else Spec(name)
+    return run.replace(task=task, data=run.data.replace(strong="", cutout=0.0))

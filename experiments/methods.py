@@ -6,7 +6,7 @@ from lumix.catalogue import Spec
 from lumix.train.config import Loss, Run
 
 if TYPE_CHECKING:
-    from experiments.scale import Scale
+    pass
 
 HEADLINE_ROLE = "deit_s"
 MIXUP, CUTMIX = Spec("mixup", alpha=0.8), Spec("cutmix", alpha=1.0)
@@ -112,6 +112,12 @@ def puzzle(run: Run, alpha: float = 1.0) -> Spec:
     return Spec("puzzlemix", alpha=alpha, transport_size=4 if small else -1)
 
 
+def manifold(run: Run, alpha: float = 2.0) -> Spec:
+    """ManifoldMix after the input or one of the first two stages, which residual nets of version 2 name otherwise."""
+    second = run.model.name.startswith("resnetv2")
+    return Spec("manifoldmix", alpha=alpha, **({"layers": ("", "stages.0", "stages.1")} if second else {}))
+
+
 def puzzle_mix(run: Run) -> Run:
     """Puzzle-Mix in CutMix's place."""
     return in_place_of_cutmix(run, puzzle(run))
@@ -128,7 +134,7 @@ def attentive_cutmix(run: Run) -> Run:
     return in_place_of_cutmix(run, Spec("attentivecutmix", network=network))
 
 
-def headline(scale: "Scale") -> tuple[Run, Run, Run]:
-    """The runs of the headline comparison: CutMix, LUMix, and the control that the paper omitted."""
-    base = scale.base("deit", HEADLINE_ROLE)
-    return base, lumix(base), constant_control(base)
+def smoothed(run: Run, smoothing: float) -> Run:
+    """The run under cross entropy with this label smoothing."""
+    first, *others = run.loss.terms
+    return run.replace(loss=run.loss.replace(terms=(first.replace(smoothing=smoothing), *others)))

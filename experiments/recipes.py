@@ -134,6 +134,36 @@ def wide(role: str) -> Run:
     return run.replace(epochs=400, optim=run.optim.replace(lr=0.03, weight_decay=1e-3))
 
 
+NARROW = {**WIDE, "channels": [32, 64, 128]}  # WRN-28-2
+STRONG = "rand-m10-n3-p1-mstd101-inc1"  # three operations of any strength up to the full one
+
+
+def semi_supervised(data_set: str, role: str) -> Run:
+    """FixMatch as its toolbox has it, 2^20 updates (D-19) of 64 labelled and 448 unlabelled images, by SGD at 0.03.
+
+    WRN-28-2 with decay 5e-4 on CIFAR-10 and WRN-28-8 with decay 1e-3 on CIFAR-100; `Data.labels` is the table's.
+    """
+    arguments, decay = (NARROW, 5e-4) if data_set == "cifar10" else (WIDE, 1e-3)
+    run = cifar100(role, "resnetv2_18", **arguments)
+    return run.replace(
+        data=run.data.replace(name=data_set, labels=400, strong=STRONG, cutout=0.5),
+        optim=Optim(
+            lr=0.03,
+            name="sgd",
+            weight_decay=decay,
+            schedule="cosine_7_16",
+            min_lr=0.0,
+            ema_decay=0.999,
+            ema_reported=True,
+        ),
+        task=Spec("fixmatch"),
+        epochs=1024,
+        epoch_steps=1024,
+        batch_size=64,
+        evaluate_every=5,
+    )
+
+
 def tiny_imagenet(role: str, name: str) -> Run:
     """400 epochs of SGD at 0.2 on Tiny-ImageNet at 64 pixels; all else as on CIFAR-100."""
     run = cifar100(role, name)
@@ -149,3 +179,16 @@ def fine_grained(data_set: str, role: str, name: str) -> Run:
     model = Model(role, f"{name}.tv_in1k", weights="imagenet")
     run = _base(data, model, optim, epochs=200, channels_last=True)
     return run.replace(mix=Mix(), loss=PLAIN, batch_size=16)
+
+
+def self_tuning(data_set: str, role: str, name: str, labels: int) -> Run:
+    """Self-Tuning: 27 000 updates of 24 labelled and 24 unlabelled images, with Nesterov's momentum and a cosine."""
+    run = fine_grained(data_set, role, name)
+    return run.replace(
+        data=run.data.replace(labels=labels),
+        optim=run.optim.replace(name="sgd"),
+        task=Spec("self_tuning"),
+        epochs=27,
+        epoch_steps=1000,
+        batch_size=24,
+    )

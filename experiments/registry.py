@@ -4,7 +4,6 @@ import importlib
 from functools import cache
 from pathlib import Path
 
-from experiments.methods import headline
 from experiments.scale import Scale
 from experiments.suggest import choose
 from experiments.table import Table
@@ -38,6 +37,8 @@ TABLES = {  # id -> module with build(scale), in the order of the report
         "dm_figure02_eta",
         "dm_figure02_rescaling",
         "dm_figure03_eta",
+        "dm_semi_supervised",
+        "dm_self_tuning",
         "dm_with_lumix",
     )
 }
@@ -65,18 +66,25 @@ def get_table(name: str, scale: Scale) -> Table:
         ValueError: for an unknown id, with near matches.
     """
     choose("table", name, TABLES)
+    if scale.tables and name not in scale.tables:
+        raise ValueError(f"scale {scale.name} has no table {name}: it has {', '.join(scale.tables)}")
     table = importlib.import_module(TABLES[name]).build(scale)
     assert isinstance(table, Table)
     return table
+
+
+def tables_of(scale: Scale) -> list[Table]:
+    """The tables that a scale has, in the order of the report."""
+    return [get_table(name, scale) for name in TABLES if not scale.tables or name in scale.tables]
 
 
 @cache
 def owners(scale: Scale) -> dict[str, str]:
     """Run key -> id of the table that owns it. Its run directories are one output of that table's DVC stage."""
     owner: dict[str, str] = {}
-    for name in TABLES:
-        for key in get_table(name, scale).runs:
-            owner.setdefault(key, name)
+    for table in tables_of(scale):
+        for key in table.runs:
+            owner.setdefault(key, table.id)
     return owner
 
 
@@ -84,26 +92,29 @@ def owners(scale: Scale) -> dict[str, str]:
 def evaluation_owners(scale: Scale) -> dict[tuple[str, str], str]:
     """(run key, evaluation key) -> id of the table that owns it: the first that shows a number of it."""
     owner: dict[tuple[str, str], str] = {}
-    for name in TABLES:
-        for pair in get_table(name, scale).evaluations:
-            owner.setdefault(pair, name)
+    for table in tables_of(scale):
+        for pair in table.evaluations:
+            owner.setdefault(pair, table.id)
     return owner
 
 
 @cache
 def _wanted(scale: Scale) -> dict[str, int]:
-    """Run key -> seeds, where they are more than the scale's: of the headline's runs and of tables that ask for it."""
-    wanted = {run.key: scale.headline_seeds for run in headline(scale)}
-    for name in TABLES:
-        table = get_table(name, scale)
-        for key in table.runs if table.seeds else ():
-            wanted[key] = max(table.seeds, wanted.get(key, scale.seeds))
+    """Run key -> seeds: the scale's, or more of tables that ask for it, and of the headlines' runs."""
+    wanted: dict[str, int] = {}
+    for table in tables_of(scale):
+        headline = {table.cells[cell].key for cell in table.headline}
+        for key, run in table.runs.items():
+            asked = scale.headline_seeds if key in headline else table.seeds
+            if scale.alone_seeds and scale.alone(run):
+                asked = 0
+            wanted[key] = max(asked, wanted.get(key, scale.seeds_of(run)))
     return wanted
 
 
 def seeds_of(scale: Scale, run: Run, seeds: int | None = None) -> range:
     """The seeds of a run: `seeds` of them where given, else as many as the scale or a table of the run wants."""
-    return range(_wanted(scale).get(run.key, scale.seeds) if seeds is None else seeds)
+    return range(_wanted(scale).get(run.key, scale.seeds_of(run)) if seeds is None else seeds)
 
 
 def directory_of(scale: Scale, run: Run, seed: int) -> Path:

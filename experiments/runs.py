@@ -57,7 +57,7 @@ def grouped(scale: Scale, missing: Iterable[Item], seeds: int | None = None) -> 
     """The missing trainings as jobs: seeds of a run that can be stacked go together, up to `scale.stacked` of them."""
     blocks: dict[tuple[str, int], list[Item]] = {}
     for item in missing:
-        block = -1 - item.seed if why_alone(scale, item.run) else item.seed // scale.stacked
+        block = -1 - item.seed if scale.alone(item.run) else item.seed // scale.stacked
         blocks.setdefault((item.run.key, block), []).append(item)
     jobs: list[Item | Group] = []
     for (_, block), items in blocks.items():
@@ -68,11 +68,6 @@ def grouped(scale: Scale, missing: Iterable[Item], seeds: int | None = None) -> 
         whole = [item for item in items_of(scale, [run], seeds) if item.seed // scale.stacked == block]
         jobs += items if len(whole) == 1 else [Group(tuple(whole), tuple(items))]
     return jobs
-
-
-def why_alone(scale: Scale, run: Run) -> str:
-    """Why each seed of a run is trained by itself; "" where they train together."""
-    return run.why_alone if scale.stacked > 1 else f"scale {scale.name} trains every run by itself"
 
 
 def items_of(scale: Scale, runs: Iterable[Run], seeds: int | None = None) -> list[Item]:

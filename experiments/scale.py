@@ -6,11 +6,13 @@ from dataclasses import dataclass, field
 
 from experiments.learning import learning
 from experiments.suggest import choose
+from lumix.catalogue import get_part
 from lumix.evaluate.evaluation import Evaluation
 from lumix.train.config import Execution, Run
 
 HOMES = {
     "mini": "experiments.scales.mini",
+    "small": "experiments.scales.small",
     "lab": "experiments.scales.lab",
     "paper": "experiments.scales.paper",
 }
@@ -29,7 +31,8 @@ class Setting:
         sources: roles whose base runs evaluations need and no cell shows.
         notes: further texts that a table shows, by name.
         unavailable: role or column -> why it is not there at this scale.
-        learning: the base run with a task that learns to mix, by its name, in place of mixing.
+        learning: the base run with another task, by its name.
+        labels: numbers of labelled images that a semi-supervised table has columns for.
     """
 
     base: Callable[[str], Run]
@@ -39,6 +42,7 @@ class Setting:
     notes: Mapping[str, str] = field(default_factory=dict)
     unavailable: Mapping[str, str] = field(default_factory=dict)
     learning: Callable[[Run, str], Run] = learning
+    labels: tuple[int, ...] = ()
 
 
 IMAGES_PER_GPU = 32  # a smaller share of a batch does not occupy a GPU
@@ -53,8 +57,9 @@ class Scale:
         text: one sentence on data, models and budget, printed above every table.
         settings: by name, as "deit" (the recipe of LUMix's tables) or "objects" (images whose objects are known).
         seeds: seeds of every cell; they are 0 .. n-1, so that any two cells can be compared seed by seed.
-        headline_seeds: seeds of the runs behind the headline comparison (`experiments.methods.headline`).
+        headline_seeds: seeds of the runs behind the headline comparisons (`Table.headline`).
         more_seeds: seeds of tables with small differences (few labels; LUMix beside DM); 0 is `seeds`.
+        tables: ids of the tables that it has settings for; () is all of them.
         patch: side in pixels of the patches that Random Shuffling and Random lambda use (Table 12).
         hours: run -> estimated hours on this scale's device for one seed: GPU-hours where `gpus`, else CPU-hours.
         parameters: role -> number of parameters, where they are known before anything is trained.
@@ -63,6 +68,8 @@ class Scale:
         execution: device and data loading of a run that is started here.
         gpus: most GPUs of one run; 0 is a scale for CPUs.
         processes: runs side by side on one machine; 0 is one for each usable core.
+        alone_seeds: seeds of a run that trains alone, and of the evaluations that are themselves long; 0 is `seeds`.
+        why_alone: run -> why it trains by itself here although it could be stacked, or "".
         stacked: most seeds of a run that train as one ensemble; 0 trains every run by itself.
         dollars_per_gpu_hour: price behind `python -m experiments cost`.
     """
@@ -75,6 +82,7 @@ class Scale:
     patch: int
     hours: Callable[[Run], float]
     more_seeds: int = 0
+    tables: tuple[str, ...] = ()
     parameters: Mapping[str, int] = field(default_factory=dict)
     replicates: bool = False
     retrain_on_code_change: bool = False
@@ -82,7 +90,19 @@ class Scale:
     gpus: int = 0
     processes: int = 0
     stacked: int = 0
+    alone_seeds: int = 0
+    why_alone: Callable[[Run], str] = lambda run: ""
     dollars_per_gpu_hour: float = 0.0
+
+    def alone(self, run: Run) -> str:
+        """Why each seed of a run trains by itself; "" where they train together."""
+        if self.stacked < 2:
+            return f"scale {self.name} trains every run by itself"
+        return run.why_alone or self.why_alone(run)
+
+    def seeds_of(self, run: Run) -> int:
+        """Seeds of a run that no table asks more of."""
+        return (self.alone(run) and self.alone_seeds) or self.seeds
 
     def setting(self, name: str) -> Setting:
         """The setting of that name.
@@ -103,6 +123,14 @@ class Scale:
     def gpu_hours(self, run: Run) -> float:
         """Estimated GPU-hours of one seed of `run`; 0 at a scale for CPUs."""
         return self.hours(run) if self.gpus else 0.0
+
+
+def semi_images(run: Run) -> float:
+    """Images that a run with labels for some trains on, over all its updates; one without gradient counts a third."""
+    unlabelled = int(run.task["ratio"]) if "ratio" in get_part(run.task.name).arguments else 1
+    each = {"mix": 1.0, "mixmatch": 1 + 2 * 4 / 3, "self_tuning": 3.0}.get(run.task.name, 1 + unlabelled * 4 / 3)
+    mixed = 1 + unlabelled if run.mix.choices else 0
+    return run.epochs * run.epoch_steps * run.batch_size * (each + mixed)
 
 
 def register_scale(name: str, module: str) -> None:

@@ -72,6 +72,8 @@ class Table:
     sources: tuple[Run, ...] = ()  # runs that evaluations need and no cell shows
     setting: str = ""  # data, models and budget of this table in a sentence, where they are not the scale's
     seeds: int = 0  # of its runs, where that is more than the scale's
+    evaluated_seeds: int = 0  # most of its evaluations, where each is a training or a timing of its own; 0 is all
+    headline: tuple[Reference, ...] = ()  # cells of a headline comparison, which have the most seeds
 
     def __post_init__(self) -> None:
         choose("statistic", self.statistic, STATISTICS)

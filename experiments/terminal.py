@@ -27,10 +27,12 @@ def recipe(run: Run) -> str:
     """The base recipe of a run in one line."""
     data, model, optim, mix, loss = run.data, run.model, run.optim, run.mix, run.loss
     size = f" (first {data.train_size})" if data.train_size else f" (first {data.share:.0%})" if data.share < 1 else ""
+    size += f" ({data.labels} labels)" if data.labels else ""
+    steps = f" of {run.epoch_steps} updates" if run.epoch_steps else ""
     parts = [
         f"{data.name} {data.image_size} px{size}",
         model.name + (f" {model.arguments}" if model.arguments else ""),
-        f"{run.epochs} epochs, batch {run.batch_size}, {run.precision}",
+        f"{run.epochs} epochs{steps}, batch {run.batch_size}, {run.precision}",
         f"{optim.name} lr {optim.lr:g}, decay {optim.weight_decay:g}, warm-up {optim.warmup_epochs} from "
         f"{optim.warmup_lr:g}, floor {optim.min_lr:g}",
         f"{mix} ({mix.pairing} pairing, {mix.mode} mode)",
@@ -167,7 +169,7 @@ def results_table(values: dict[str, Any]) -> str:
     verdicts = [f"  {claim['verdict']}: {claim['text']} ({claim['explanation']})" for claim in values["claims"]]
     name = values["paper_table"] or "Ours"
     head = f"{name}: {values['title']}, {values['metric']}\nscale {values['scale']}: {values['setting']}"
-    return "\n".join([head, "", text, "", "claims:", *verdicts])
+    return "\n".join([head, "", text, "", "claims, each by itself:", *verdicts])
 
 
 def _number(value: float | None) -> str:

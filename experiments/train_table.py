@@ -27,6 +27,8 @@ def train_items(
     ordered: list[Job] = [*jobs, *evaluations]
     total = len(items) + len(evaluations)
     processes = min(scale.processes or usable_cores(), max(1, len(ordered)))
+    expected = sum(scale.hours(item.run) for item in items) / processes
+    print(f"{total} jobs on {processes} processes; training takes about {_duration(expected)}", file=sys.stderr)
     failed: list[Answer] = []
     done = 0
     answers = run_pool(ordered, scale.execution, processes, scale.retrain_on_code_change)
@@ -41,6 +43,10 @@ def train_items(
             write(f"interrupted: {done} of {total} jobs are finished, the same command goes on from there")
             raise stop
     return failed
+
+
+def _duration(hours: float) -> str:
+    return f"{hours:.1f} h" if hours >= 1 else f"{max(1, round(60 * hours))} min"
 
 
 def _outcome(answer: Answer) -> str:

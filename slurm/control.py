@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from experiments.registry import TABLES, get_table
+from experiments.registry import TABLES, get_table, tables_of
 from experiments.runs import Item, items_of, items_of_table
 from experiments.scale import Scale
 from experiments.suggest import choose
@@ -22,7 +22,7 @@ def items_named(scale: Scale, name: str, seeds: int | None) -> list[Item]:
     """
     if name in TABLES:
         return items_of_table(scale, get_table(name, scale), seeds=seeds)
-    runs = {run.key: run for table in TABLES for run in get_table(table, scale).runs.values()}
+    runs = {run.key: run for table in tables_of(scale) for run in table.runs.values()}
     key, _, seed = name.rstrip("/").partition("/")
     run = runs[choose("table or run", key, [*runs, *TABLES])]
     items = items_of(scale, [run], seeds)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from experiments.cost import owned_items
 from experiments.records import read_runs
-from experiments.registry import TABLES
+from experiments.registry import tables_of
 from experiments.runs import Item
 from experiments.scale import Scale
 from lumix.train.config import Run
@@ -75,7 +75,7 @@ def cost_page(scale: Scale, seeds: int | None = None) -> str:
     if not scale.gpus:
         raise ValueError(f"scale {scale.name} needs no GPU, hence costs nothing: choose --scale paper or lab")
     measured = measurements(scale)
-    per_table = {table: owned_items(scale, table, seeds) for table in TABLES}
+    per_table = {table.id: owned_items(scale, table.id, seeds) for table in tables_of(scale)}
     lines = [_line(scale, table, items, measured) for table, items in per_table.items()]
     every = [item for items in per_table.values() for item in items]
     total = _line(scale, "**all**", every, measured)

@@ -2,6 +2,7 @@
 
 import math
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -18,9 +19,8 @@ from experiments.claims import (
     Greater,
     WithinPaper,
     ordered,
-    paired_differences,
-    t_interval,
 )
+from experiments.intervals import holm, paired_differences, t_interval
 
 A, B, C = ("a", "top1"), ("b", "top1"), ("c", "top1")
 
@@ -137,3 +137,46 @@ def test_the_papers_numbers_are_compared_at_paper_scale_only():
     outcome = gain.judge(evidence(True, a=seeds(78.8, 79.0, 78.92), b=seeds(78.0, 78.1, 78.2)))
     assert outcome.verdict == SUPPORTED
     assert outcome.estimate == pytest.approx(0.80666 - 0.8, abs=1e-4)
+
+
+def test_holm_is_the_textbook_procedure():
+    # Holm (1979): the smallest times 4, then times 3, 2, 1, never below an earlier one.
+    assert holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
+    assert holm([0.6, 0.9]) == [1.0, 1.0]
+    assert holm([]) == []
+
+
+@given(st.lists(st.floats(0, 1), min_size=1, max_size=20))
+def test_holm_keeps_the_order_and_lies_between_the_value_and_bonferronis(values):
+    corrected = holm(values)
+    for p, adjusted in zip(values, corrected, strict=True):
+        assert p <= adjusted <= 1.0
+        assert adjusted <= max(min(1.0, len(values) * other) for other in values if other <= p)
+    by_value = [adjusted for _, adjusted in sorted(zip(values, corrected, strict=True))]
+    assert by_value == sorted(by_value)
+
+
+def test_a_detectable_difference_is_detected_four_times_in_five():
+    generator = np.random.default_rng(0)
+    interval = t_interval(list(generator.normal(0.0, 1.0, 8)))
+    spread = interval.error * math.sqrt(8)
+    samples = generator.normal(interval.detectable, spread, (4000, 8))
+    found = stats.ttest_1samp(samples, 0.0, axis=1)
+    assert np.mean((found.pvalue < 0.05) & (found.statistic > 0)) == pytest.approx(0.8, abs=0.03)
+
+
+@pytest.mark.parametrize("predicate", [Greater((A,), (B,)), EachGreater(((A, B),)), Close((A, B), 0.1)])
+def test_the_p_value_says_what_the_verdict_says(predicate):
+    for shift in (-1.0, -0.2, 0.0, 0.2, 1.0):
+        a = seeds(*(80 + shift + noise for noise in (0.1, -0.12, 0.05, 0.0, 0.02)))
+        outcome = predicate.judge(evidence(a=a, b=seeds(80, 80.1, 79.95, 80.02, 80)))
+        assert (outcome.p < 0.05) == (outcome.verdict != INCONCLUSIVE)
+
+
+def test_several_comparisons_have_intervals_that_hold_together():
+    cells = evidence(a=seeds(85, 86, 87.1), b=seeds(80, 82, 80.5), c=seeds(79.9, 81.3, 81.9))
+    outcome = EachGreater(((A, B), (A, C))).judge(cells)
+    names = [one["name"] for one in outcome.comparisons]
+    assert names == ["a/top1 less b/top1", "a/top1 less c/top1"]
+    wide = t_interval(paired_differences([seeds(85, 86, 87.1)], [seeds(80, 82, 80.5)]), 0.975)
+    assert (outcome.comparisons[0]["low"], outcome.comparisons[0]["high"]) == (wide.low, wide.high)

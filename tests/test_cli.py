@@ -6,11 +6,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import command_line
 import pytest
+from command_line import ROOT
 
 from experiments.registry import TABLES
 
-ROOT = Path(__file__).resolve().parents[1]
 HELP = ROOT / "docs" / "help" / "experiments.txt"
 COMMANDS = ("list", "show", "run", "status", "cost", "collect", "verify")
 PARAMS = "scale: paper\nseeds: null\nlauncher: local\ntables: [lumix_controls]\n"
@@ -22,12 +23,8 @@ def root(tmp_path) -> Path:
     return tmp_path
 
 
-def call(root: Path, *arguments: str, code: str = "") -> subprocess.CompletedProcess[str]:
-    start = ["-c", code] if code else ["-m", "experiments"]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "COLUMNS": "100", "NO_COLOR": "1"}
-    return subprocess.run(
-        [sys.executable, *start, *arguments], cwd=root, env=environment, capture_output=True, text=True, timeout=60
-    )
+def call(root: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    return command_line.call(root, "experiments", *arguments)
 
 
 @pytest.mark.parametrize(
@@ -43,23 +40,11 @@ def call(root: Path, *arguments: str, code: str = "") -> subprocess.CompletedPro
     ],
 )
 def test_nothing_but_training_imports_torch(root, arguments):
-    code = (
-        "import sys\nfrom experiments.__main__ import main\n"
-        "try:\n    code = main(sys.argv[1:])\nexcept SystemExit as stop:\n    code = stop.code\n"
-        "heavy = {'torch', 'timm', 'torchvision', 'pandas'} & set(sys.modules)\n"
-        "assert not heavy, heavy\nsys.exit(code)"
-    )
-    answer = call(root, *arguments, code=code)
-    assert answer.returncode == 0, answer.stderr
-    assert answer.stdout
+    command_line.check_loads_nothing_heavy(root, "experiments", *arguments)
 
 
 def test_help_loads_nothing_of_weight(root):
-    code = (
-        "import sys\nfrom experiments.__main__ import parser\nparser().format_help()\n"
-        "print(*({'yaml', 'scipy', 'numpy', 'rich', 'lumix'} & set(sys.modules)))"
-    )
-    assert call(root, code=code).stdout.strip() == ""
+    command_line.check_help_loads_nothing_of_weight(root, "experiments")
 
 
 @pytest.mark.parametrize(
@@ -117,7 +102,7 @@ def test_dry_run_counts_and_only_narrows(root):
 
 def test_cost_prints_runs_hours_and_price(root):
     total = next(line for line in call(root, "cost").stdout.splitlines() if line.startswith("all "))
-    assert total.split()[1] == "396"
+    assert total.split()[1] == "556"
 
 
 def test_collect_writes_a_record_and_a_damaged_run_exits_1(root):

@@ -8,10 +8,13 @@ import scipy.io
 import torch
 from engine import small_run
 from PIL import Image
+from torch import Tensor
 
+from lumix.catalogue import Spec
+from lumix.evaluate.ten_crop import drive
 from lumix.train.config import FINE_GRAINED, Data, Execution
-from lumix.train.feed import FolderFeed
-from lumix.train.folder import file_set, image_folder, train_transform
+from lumix.train.feed import FolderFeed, build_feed
+from lumix.train.folder import file_set, image_folder, labels_of, train_transform
 from lumix.train.process import Process
 
 LABELS = {"train": [0, 0, 1, 1, 2, 2], "val": [0, 1, 2]}  # of every copy here; grey 40 x label tells the class
@@ -69,6 +72,23 @@ def name(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.Mon
     return str(request.param)
 
 
+def test_ten_crops_are_judged_together(name: str) -> None:
+    """Each image is one grey, so that any crop of it tells its class."""
+
+    class ByGrey(torch.nn.Module):
+        def forward(self, images: Tensor) -> Tensor:
+            assert images.shape[1:] == (3, 28, 28)
+            grey = 255 * images.mean((1, 2, 3))
+            return -(grey.unsqueeze(1) - torch.tensor([0.0, 40.0, 200.0])).abs()
+
+    card = {"data": name, "image_size": 28, "mean": (0.0,) * 3, "std": (1.0,) * 3}
+    outcome = drive(ByGrey(), card, {"resize": 32}, "cpu")
+    assert outcome.n_samples == 3
+    assert outcome.values == {"top1": pytest.approx(200 / 3)}  # grey 80 of class 2 is nearer to 40 than to 200
+    with pytest.raises(ValueError, match="and digits is held in memory"):
+        drive(ByGrey(), {**card, "data": "digits"}, {"resize": 32}, "cpu")
+
+
 @pytest.mark.parametrize("split", LABELS)
 def test_a_layout_is_read_back(name: str, split: str) -> None:
     files = file_set(name, split)
@@ -85,6 +105,57 @@ def test_it_trains_by_batches_of_whole_labels(name: str) -> None:
     assert feed.num_classes == 3
     assert [images.shape for images, _ in batches] == [(3, 3, 28, 28)] * 3
     assert all(labels.dtype == torch.int64 for _, labels in batches)
+
+
+def semi_feed(name: str, workers: int = 0, rank: int = 0, world: int = 1, seed: int = 0) -> FolderFeed:
+    data = Data(name, 28, labels=3, flip=True, crop_scale=0.2, rand_augment="rand-m9-mstd0.5-inc1", test_crop=0.875)
+    run = small_run(data=data, batch_size=4, task=Spec("self_tuning"), epochs=2, epoch_steps=3)
+    feed = build_feed(run, seed, Process(rank, world, torch.device("cpu")), Execution(workers=workers))
+    assert isinstance(feed, FolderFeed)
+    return feed
+
+
+def tensors(feed: FolderFeed, epoch: int = 0, start: int = 0) -> list[list[Tensor]]:
+    """For each update: both labelled views, both unlabelled ones, labels."""
+    return [[*views.labelled, *views.unlabelled, labels] for views, labels in feed.train(epoch, start)]
+
+
+def test_labels_are_known_without_opening_a_file(name: str) -> None:
+    assert labels_of(file_set(name, "train")).tolist() == LABELS["train"]
+
+
+def test_views_of_labelled_and_unlabelled_files(name: str) -> None:
+    feed = semi_feed(name)
+    assert feed.updates_per_epoch == 3
+    assert feed.subset not in ("", semi_feed(name, seed=2).subset)
+    steps = [tensors(feed, 0), tensors(feed, 1)]
+    assert [len(epoch) for epoch in steps] == [3, 3]
+    for query, key, unlabelled, _, labels in steps[0] + steps[1]:
+        assert query.shape == unlabelled.shape == (4, 3, 28, 28)
+        assert labels.bincount(minlength=3).min() >= 1  # passes without end over one image of each class
+        assert not torch.equal(query, key)
+        assert not torch.equal(query, unlabelled)
+    assert not torch.equal(steps[0][0][0], steps[1][0][0])
+
+
+def test_views_of_files_depend_on_the_address_alone(name: str) -> None:
+    whole = tensors(semi_feed(name), 1)
+    for feed in (semi_feed(name), semi_feed(name, workers=1)):
+        for found, wanted in zip(tensors(feed, 1, start=1), whole[1:], strict=True):
+            assert all(torch.equal(a, b) for a, b in zip(found, wanted, strict=True))
+    for rank in range(2):
+        for found, wanted in zip(tensors(semi_feed(name, rank=rank, world=2), 1), whole, strict=True):
+            assert all(torch.equal(a, b[rank::2]) for a, b in zip(found, wanted, strict=True))
+
+
+def test_labelled_files_alone_are_the_same(name: str) -> None:
+    """The task "mix" with labels and steps sees the labelled images of the semi-supervised task."""
+    feed = semi_feed(name)
+    data = Data(name, 28, labels=3, flip=True, crop_scale=0.2, test_crop=0.875)
+    run = small_run(data=data, batch_size=4, epochs=2, epoch_steps=3)
+    alone = FolderFeed(run, 0, Process(0, 1, torch.device("cpu")), Execution(workers=0))
+    assert (alone.subset, alone.updates_per_epoch) == (feed.subset, 3)
+    assert [b[-1].tolist() for b in tensors(feed)] == [labels.tolist() for _, labels in alone.train(0, 0)]
 
 
 def test_training_images_are_resized_before_the_crop(name: str) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from experiments.registry import TABLES, get_table
+from experiments.registry import tables_of
 from experiments.scale import NAMES, get_scale
 from lumix.catalogue import Argument, Part, Spec
 from lumix.specs import PARTS
@@ -22,7 +22,7 @@ def keys(name: str) -> list[str]:
     """One line for each run and each evaluation that the tables of a scale ask for."""
     scale = get_scale(name)
     found = set()
-    for table in (get_table(id, scale) for id in TABLES):
+    for table in tables_of(scale):
         found |= {f"{name} {key}" for key in table.runs}
         found |= {f"{name} {evaluation} of {run}" for run, evaluation in table.evaluations}
     return sorted(found)
@@ -56,7 +56,7 @@ def test_a_new_argument_of_a_part_renames_nothing(monkeypatch: pytest.MonkeyPatc
 
 @pytest.mark.parametrize("name", NAMES)
 def test_a_run_is_the_same_after_json(name: str) -> None:
-    for table in (get_table(id, get_scale(name)) for id in TABLES):
+    for table in tables_of(get_scale(name)):
         for key, run in table.runs.items():
             assert Run.from_dict(run.to_dict()) == run
             assert Run.from_dict(run.to_dict()).key == key

@@ -12,7 +12,7 @@ from PIL import Image
 from lumix.train.config import Data, Execution, Mix, Run
 from lumix.train.data import load
 from lumix.train.feed import FolderFeed
-from lumix.train.folder import first_share
+from lumix.train.folder import first_share, named
 from lumix.train.loop import fit
 from lumix.train.process import Process
 
@@ -43,11 +43,10 @@ def test_what_is_no_share_is_refused(share: float, train_size: int) -> None:
 
 def test_shares_of_files_are_nested_and_named() -> None:
     small, large = (first_share(1000, share) for share in (0.15, 0.3))
-    assert (len(small[0]), len(set(large[0]))) == (150, 300)
-    assert small[0] == large[0][:150]
-    assert small == first_share(1000, 0.15)
-    assert small[1] != large[1]
-    assert max(small[0]) > 800  # not the first classes of the folder
+    assert (len(small), len(set(large))) == (150, 300)
+    assert small == large[:150] == first_share(1000, 0.15)
+    assert named(1000, small) != named(1000, large)
+    assert max(small) > 800  # not the first classes of the folder
 
 
 def results(directory: Path, run: Run) -> list[str]:
@@ -82,7 +81,7 @@ def test_class_folders_give_a_share(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     monkeypatch.setenv("LUMIX_DATA", str(tmp_path))
     run = small_run(data=Data("imagenet", 16, crop_scale=0.5, share=0.5), batch_size=4)
     feed = FolderFeed(run, 0, Process(0, 1, torch.device("cpu")), Execution(workers=0))
-    assert (feed.updates_per_epoch, feed.subset) == (2, first_share(16, 0.5)[1])
+    assert (feed.updates_per_epoch, feed.subset) == (2, named(16, first_share(16, 0.5)))
     assert sum(len(labels) for _, labels in feed.train(0, 0)) == 8
     assert sum(len(labels) for _, labels in feed.test()) == 16
     mixed = FolderFeed(run.replace(count_mixed=True), 0, Process(0, 1, torch.device("cpu")), Execution(workers=0))

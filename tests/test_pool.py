@@ -12,7 +12,7 @@ import pool_jobs
 import pytest
 
 from experiments.pool import discard_older, run_pool
-from experiments.runs import Group, grouped, items_of, why_alone
+from experiments.runs import Group, grouped, items_of
 from experiments.scale import get_scale
 from lumix.catalogue import Spec
 from lumix.train import run_directory
@@ -116,5 +116,5 @@ def test_which_seeds_train_together_does_not_depend_on_what_is_finished(monkeypa
     alone = run.replace(task=Spec("automix"), mix=Mix())
     monkeypatch.setattr("experiments.runs.seeds_of", lambda *_: range(2))
     assert grouped(scale, items_of(scale, [alone]), 2) == items_of(scale, [alone])
-    assert why_alone(scale, alone) == "automix trains several networks at once"
-    assert why_alone(get_scale("lab"), run) == "scale lab trains every run by itself"
+    assert scale.alone(alone) == "automix trains several networks at once"
+    assert get_scale("lab").alone(run) == "scale lab trains every run by itself"

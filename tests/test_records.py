@@ -1,6 +1,7 @@
 """Records on the disk: taken apart and put together unchanged; what a machine measures never touches results/."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -52,6 +53,26 @@ def test_a_record_read_back_is_the_record(scale: Scale, name: str) -> None:  # n
     assert records.write(scale, record) == records.results_path(scale.name, name)
     kept = {key for key, run in record["runs"].items() if run["seeds"] or run["owner"] == name}
     assert read_back(scale, name) == {**record, "runs": {key: record["runs"][key] for key in kept}}
+
+
+def test_what_other_machines_recorded_of_long_runs_stays(scale: Scale) -> None:  # noqa: F811
+    long = replace(scale, retrain_on_code_change=False)
+    table = finish_rivals(long, 100.0, 2.0)
+    records.write(long, collect(long, table))
+    before = texts("results"), texts("measured")
+    again = next(iter(items_of_table(long, table)))
+    for folder in Path("runs").glob("*/*"):
+        folder.rename(folder.with_name(f"away from {folder.name}"))
+    records.write(long, collect(long, table))
+    assert (texts("results"), texts("measured")) == before
+    finish(again, 12.5)
+    found = collect(long, table)["runs"][again.run.key]["seeds"]
+    assert found[str(again.seed)]["top1"]["last"] == 12.5
+    assert {seed: result["top1"]["last"] for seed, result in found.items() if seed != str(again.seed)} == {
+        seed: 90.0 + int(seed) for seed in found if seed != str(again.seed)
+    }
+    short = collect(scale, table)["runs"]
+    assert sum(len(run["seeds"]) for run in short.values()) == 1
 
 
 def test_another_machine_changes_measured_and_no_byte_of_results(scale: Scale) -> None:  # noqa: F811

@@ -3,17 +3,17 @@
 import dataclasses
 import os
 import subprocess
-import sys
 from pathlib import Path
 
+import command_line
 import pytest
+from command_line import ROOT
 
 from experiments.scale import get_scale
 from slurm.cluster import Cluster
 from slurm.cost_page import Measurement, corrected_hours, cost_page, wall_hours
 from slurm.snapshot import take_snapshot
 
-ROOT = Path(__file__).resolve().parents[1]
 HELP = ROOT / "docs" / "help" / "slurm.txt"
 COMMANDS = ("submit", "status", "cancel", "logs", "cost-page")
 PARAMS = "scale: paper\nseeds: null\nlauncher: slurm\ntables: [lumix_controls, lumix_table10_laws]\n"
@@ -26,13 +26,8 @@ def root(tmp_path) -> Path:
     return tmp_path
 
 
-def call(root: Path, *arguments: str, code: str = "") -> subprocess.CompletedProcess[str]:
-    start = ["-c", code] if code else ["-m", "slurm"]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "COLUMNS": "100", "NO_COLOR": "1", "PATH": "/nowhere"}
-    environment.pop("LUMIX_CLUSTER", None)
-    return subprocess.run(
-        [sys.executable, *start, *arguments], cwd=root, env=environment, capture_output=True, text=True, timeout=300
-    )
+def call(root: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    return command_line.call(root, "slurm", *arguments)
 
 
 @pytest.mark.parametrize(
@@ -40,23 +35,11 @@ def call(root: Path, *arguments: str, code: str = "") -> subprocess.CompletedPro
     [["submit", TABLE, "--dry-run"], ["status"], ["status", TABLE], ["logs", TABLE], ["cost-page"], ["--help"]],
 )
 def test_no_command_imports_torch(root, arguments):
-    code = (
-        "import sys\nfrom slurm.__main__ import main\n"
-        "try:\n    code = main(sys.argv[1:])\nexcept SystemExit as stop:\n    code = stop.code\n"
-        "heavy = {'torch', 'timm', 'torchvision', 'pandas', 'submitit'} & set(sys.modules)\n"
-        "assert not heavy, heavy\nsys.exit(code)"
-    )
-    answer = call(root, *arguments, code=code)
-    assert answer.returncode == 0, answer.stderr
-    assert answer.stdout
+    command_line.check_loads_nothing_heavy(root, "slurm", *arguments)
 
 
 def test_help_loads_nothing_of_weight(root):
-    code = (
-        "import sys\nfrom slurm.__main__ import parser\nparser().format_help()\n"
-        "print(*({'yaml', 'scipy', 'numpy', 'rich', 'lumix', 'submitit'} & set(sys.modules)))"
-    )
-    assert call(root, code=code).stdout.strip() == ""
+    command_line.check_help_loads_nothing_of_weight(root, "slurm")
 
 
 @pytest.mark.parametrize(

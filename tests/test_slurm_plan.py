@@ -150,7 +150,7 @@ def test_parts_are_equal_and_within_the_limit(tasks, limit, expected):
 
 
 def test_an_odd_share_cannot_be_paired():
-    run = MINI.base("deit", "deit_s")
+    run = MINI.base("deit", "deit_s").replace(batch_size=50)
     assert run.mix.pairing == "flip"
     with pytest.raises(RunError, match="50 images on 2 tasks are an odd 25 each"):
         microbatch(run, 2, 0)

@@ -26,12 +26,18 @@ def build(scale: Scale) -> Table:
         statistic="median_last",
         setting=scale.setting("cifar100").text,
         seeds=scale.more_seeds,
+        headline=tuple((f"{name}_15", loss.id) for name in ("mixup", "cutmix") for loss in LOSSES),
     )
 
 
 def _rows(scale: Scale, share: float) -> tuple[Row, ...]:
     percent = f"{100 * share:g}"
     of = {"share": f"{percent} %"}
+    if reason := scale.setting("cifar100").unavailable.get(percent, ""):
+        titles = {"vanilla": "Vanilla"} | {name: decoupled.TITLES[name] for name in METHODS}
+        return tuple(
+            Row(f"{name}_{percent}", {"method": title, **of}, {}, unavailable=reason) for name, title in titles.items()
+        )
     plain = decoupled.limited(scale.base("cifar100", "resnet18"), share)
     return (
         Row(

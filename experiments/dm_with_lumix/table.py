@@ -3,9 +3,9 @@
 from functools import partial
 from pathlib import Path
 
-from experiments.claims import Claim, Greater
+from experiments.claims import Claim, EachGreater, Greater
 from experiments.decoupled import STATIC_ETA, decoupled, mixed
-from experiments.methods import components, constant_control, lumix, same
+from experiments.methods import components, constant_control, lumix, same, smoothed
 from experiments.scale import Scale
 from experiments.table import TOP1, Column, Method, Table, make_row
 from lumix.train.config import Run
@@ -21,6 +21,7 @@ def _on_cutmix(method: Method, eta: float = 0.0) -> Method:
     return on_cutmix
 
 
+SMOOTHING = (0.1, 0.2, 0.3)
 PREDICTED = partial(components, r_r=0.0, r_s=0.1)
 # id, labels, loss, method
 ROWS: tuple[tuple[str, str, str, Method], ...] = (
@@ -33,6 +34,11 @@ ROWS: tuple[tuple[str, str, str, Method], ...] = (
     ("lam_s", "λs alone, weight 0.1", "MCE", _on_cutmix(PREDICTED)),
     ("lam_s_half", "λs alone, weight 0.5", "MCE", _on_cutmix(partial(components, r_r=0.0, r_s=0.5))),
     ("constant", "LUMix with λr = 1/2", "MCE", _on_cutmix(constant_control)),
+    ("regulariser", "area", "MCE and R", _on_cutmix(partial(components, r_r=0.0, r_s=0.0, eta=1.0))),
+    *(
+        (f"smoothing_{value}", f"area, smoothing {value}", "MCE", _on_cutmix(partial(smoothed, smoothing=value)))
+        for value in SMOOTHING
+    ),
 )
 CELL = {id: (id, TOP1.id) for id, *_ in ROWS}
 
@@ -62,6 +68,7 @@ def build(scale: Scale) -> Table:
         statistic="median_last",
         setting=scale.setting("cifar100").text,
         seeds=scale.more_seeds,
+        headline=(CELL["cutmix"], CELL["lumix"]),
     )
 
 
@@ -75,4 +82,13 @@ CLAIMS = (
     _claim("both", "Both together improve on LUMix alone", "lumix_dm", "lumix"),
     _claim("both-dm", "Both together improve on DM(CE) alone", "lumix_dm", "cutmix_dm"),
     _claim("same", "λs alone gains more than DM alone, which pushes the same way", "lam_s", "cutmix_dm"),
+    _claim("noise", "LUMix beats its own mean, λr = 1/2: the noise in the label helps", "lumix", "constant"),
+    _claim("regulariser", "LUMix beats area labels with its regulariser R alone", "lumix", "regulariser"),
+    Claim(
+        "together-smoothing",
+        "LUMix beats label smoothing on CutMix, of whichever strength",
+        "ours",
+        (),
+        EachGreater(tuple((CELL["lumix"], CELL[f"smoothing_{value}"]) for value in SMOOTHING)),
+    ),
 )

@@ -41,6 +41,7 @@ def build(scale: Scale) -> Table:
         rows=tuple(_row(scale, *row) for row in ROWS),
         claims=CLAIMS,
         baseline=NONE,
+        headline=(NONE, LUMIX, CONSTANT),
     )
 
 

@@ -23,6 +23,7 @@ def build(scale: Scale) -> Table:
         id="lumix_table04_segmentation",
         title="Semantic segmentation",
         paper_table="Table 4",
+        evaluated_seeds=scale.alone_seeds,
         folder=Path(__file__).parent,
         label_columns=LABELS,
         value_columns=COLUMNS,

@@ -6,12 +6,13 @@ flip and padded crop. Its numbers are evidence about the method on small images.
 leave every net short of what it can reach on CIFAR-100: raise EPOCHS for more, which makes new runs.
 """
 
+from functools import partial
 from typing import Any
 
 from experiments import learning, recipes
 from experiments.methods import PLAIN, SWITCH
 from experiments.protocols import PER_IMAGE, robustness
-from experiments.scale import Scale, Setting
+from experiments.scale import Scale, Setting, semi_images
 from experiments.scales import fine_grained
 from lumix.evaluate.evaluation import Evaluation
 from lumix.evaluate.segmentation.recipe import Recipe
@@ -131,6 +132,13 @@ def tiny_run(role: str) -> Run:
     return run(role).replace(data=TINY_IMAGENET, model=model, epochs=TINY_EPOCHS)
 
 
+def semi_run(role: str) -> Run:
+    """FixMatch's recipe for CIFAR-100 with 2^15 updates in place of 2^20."""
+    base = recipes.semi_supervised("cifar100", role)
+    name, arguments = MODELS[role]
+    return base.replace(model=Model(role, name, arguments), epochs=32)
+
+
 # Assumed, not measured: training images per second of one H100-class GPU, bfloat16, not compiled.
 IMAGES_PER_SECOND = {
     "deit_s": 30_000,
@@ -159,8 +167,10 @@ def hours(run: Run) -> float:
     Tiny-ImageNet counts as complete, with 100 000 images of four times as many tokens. Puzzle-Mix cuts its graphs on
     the CPU meanwhile: 0.35 ms an image, measured at 32 pixels, in every other batch.
     """
-    if run.data.name in fine_grained.SETTINGS:
-        return fine_grained.HOURS[run.data.name, run.model.role]
+    if run.data.name in fine_grained.LABELS:
+        return fine_grained.hours(run)
+    if run.data.labels:
+        return (semi_images(run) / IMAGES_PER_SECOND[run.model.role] + 20) / 3600
     images = (400_000 if run.data.name == "tiny_imagenet" else 50_000) * run.data.share
     seconds = LEARNED.get(run.task.name, 1) / IMAGES_PER_SECOND[run.model.role]
     seconds += 0.35e-3 / 2 if "puzzlemix" in run.mix.names else 0
@@ -210,7 +220,15 @@ SETTINGS = {
         f"Tiny-ImageNet at 64 pixels, the paper's recipe with {TINY_EPOCHS} epochs in place of 400, one GPU.",
         learning=learning.on_tiny_imagenet,
     ),
+    "semi_cifar100": Setting(
+        semi_run,
+        "CIFAR-100 at 32 pixels, all training images without labels beside the stated number of labelled ones, a small "
+        "wide residual net for WRN-28-8, the toolbox's recipe with 2^15 updates in place of 2^20, one GPU.",
+        learning=partial(learning.semi_supervised, mixmatch_weight=150.0),
+        labels=(400, 2500, 10_000),
+    ),
     **fine_grained.SETTINGS,
+    **fine_grained.TUNED,
     "pytorch": Setting(
         lambda role: plain_run(role).replace(epochs=100),
         "CIFAR-100 at 32 pixels, ResNet-18 and -34 and a ResNet-18 for ResNet-50, 100 epochs of SGD, one GPU. Not "

@@ -1,8 +1,10 @@
 """Paper scale: ImageNet-1k, the paper's models and recipes, 8 A100 for each run. This is the replication proper."""
 
+from functools import partial
+
 from experiments import learning, recipes
 from experiments.protocols import AS_PUBLISHED, robustness
-from experiments.scale import Scale, Setting
+from experiments.scale import Scale, Setting, semi_images
 from experiments.scales import fine_grained
 from lumix.evaluate.evaluation import Evaluation
 from lumix.evaluate.segmentation.recipe import Recipe
@@ -51,6 +53,7 @@ DM_HOURS = {
     ("cifar100", "momentum"): {"resnet18": 1.4, "resnext50": 4.5, "wrn28_8": 3.7},
     ("tiny_imagenet", "momentum"): {"resnet18": 2.8, "resnext50": 11.1},
 }
+SEMI_IMAGES_PER_HOUR = {"wrn28_2": 1.2e8, "wrn28_8": 1.1e7}  # WRN-28-8's from the line above, WRN-28-2's assumed
 # Time of a step as a multiple of CutMix's. Saliency, Puzzle-Mix: the paper's own speeds on DeiT-S (Table 6). Attentive:
 # a ResNet-50 forward pass at 224 pixels beside three of DeiT-S or ResNet-50. AutoMix, SAMix: assumed (the published
 # cost is up to three plain steps). All others cost nothing on top.
@@ -85,6 +88,7 @@ def cifar100(role: str) -> Run:
     return recipes.wide(role) if role == "wrn28_8" else recipes.cifar100(role, CIFAR[role])
 
 
+SEMI = "2^20 updates of 64 labelled images by SGD, all training images without labels beside them"
 SETTINGS = {
     "deit": Setting(
         run,
@@ -108,7 +112,20 @@ SETTINGS = {
         "Tiny-ImageNet at 64 pixels, CIFAR stems, 400 epochs of SGD.",
         learning=learning.on_tiny_imagenet,
     ),
+    "semi_cifar10": Setting(
+        partial(recipes.semi_supervised, "cifar10"),
+        f"{SEMI}; CIFAR-10 with WRN-28-2.",
+        learning=learning.semi_supervised,
+        labels=(40, 250, 4000),
+    ),
+    "semi_cifar100": Setting(
+        partial(recipes.semi_supervised, "cifar100"),
+        f"{SEMI}; CIFAR-100 with WRN-28-8.",
+        learning=partial(learning.semi_supervised, mixmatch_weight=150.0),
+        labels=(400, 2500, 10_000),
+    ),
     **fine_grained.SETTINGS,
+    **fine_grained.TUNED,
     "pytorch": Setting(
         lambda role: recipes.pytorch_style(role, role),
         "ImageNet-1k at 224 pixels, ResNets under 100 epochs of SGD at batch 256, crop and flip, 8 A100.",
@@ -152,8 +169,10 @@ SETTINGS = {
 def hours(run: Run) -> float:
     """A100-hours of one seed, by the dearest of its mixers."""
     factor = max(METHOD_FACTOR.get(name, 1.0) for name in (run.task.name, *run.mix.names))
-    if run.data.name in fine_grained.SETTINGS:
-        return fine_grained.HOURS[run.data.name, run.model.role] * factor
+    if run.data.name in fine_grained.LABELS:
+        return fine_grained.hours(run) * factor
+    if run.data.labels:
+        return semi_images(run) / SEMI_IMAGES_PER_HOUR[run.model.role]
     of_role = DM_HOURS.get((run.data.name, run.optim.name), A100_HOURS)
     length = run.data.share * (run.epochs / 800 if run.data.name == "cifar100" else 1)
     return of_role[run.model.role] * length * factor

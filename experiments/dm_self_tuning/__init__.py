@@ -1,0 +1,1 @@
+"""Decoupled Mixup, appendix: transfer with few labels by Self-Tuning, of which no table is printed."""

@@ -1,0 +1,98 @@
+"""Decoupled Mixup in Self-Tuning: transfer to fine-grained sets with a share of the labels."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+from experiments.claims import Cell, Claim, Greater
+from experiments.decoupled import DM_ALPHA, DM_CE, LossColumn, method
+from experiments.scale import Scale
+from experiments.table import Column, Row, Table
+from lumix.catalogue import Spec
+from lumix.train.config import Run
+
+SETS = {"cub200": "CUB-200", "cars": "Cars", "aircraft": "Aircraft"}
+ROLES = {"resnet18": "ResNet-18", "resnet50": "ResNet-50"}
+SHARES = (15, 30, 50)  # percent of the training images that keep their label, one for each of a setting's `labels`
+MIXED = {"mixup": "Mixup", "cutmix": "CutMix"}
+# Title, loss and the row that this one is compared with; both have DM's alpha.
+LOSSES = {"mce": ("MCE", DM_ALPHA, "self_tuning"), "dm_ce": ("DM(CE)", DM_CE, "{}_mce")}
+Make = Callable[[Run], Run]
+
+
+def build(scale: Scale) -> Table:
+    sets = [name for name in SETS if f"tuned_{name}" in scale.settings]
+    columns = tuple(
+        Column(f"{name}_{share}", f"{SETS[name]}, {share} %", setting.evaluations.get("ten_crop"))
+        for name in sets
+        for setting in [scale.setting(f"tuned_{name}")]
+        for share, _ in zip(SHARES, setting.labels, strict=False)
+    )
+    first = scale.setting(f"tuned_{sets[0]}")
+    roles = [role for role in ROLES if role not in first.unavailable]
+    return Table(
+        id="dm_self_tuning",
+        title="Transfer with few labels",
+        paper_table=None,
+        folder=Path(__file__).parent,
+        label_columns=(Column("network", "Network"), Column("method", "Method"), Column("loss", "Mixed loss")),
+        value_columns=columns,
+        rows=tuple(row for role in roles for row in _rows(scale, sets, role)),
+        claims=tuple(claim for role in roles for claim in _claims(role, [column.id for column in columns])),
+        statistic="last",
+        setting=first.text,
+        seeds=scale.more_seeds,
+    )
+
+
+def _rows(scale: Scale, sets: list[str], role: str) -> tuple[Row, ...]:
+    def row(id: str, title: str, against: str, make: Make, loss: str = "") -> Row:
+        runs = {}
+        for place in sets:
+            setting = scale.setting(f"tuned_{place}")
+            for share, labels in zip(SHARES, setting.labels, strict=False):
+                run = setting.base(role)
+                runs[f"{place}_{share}"] = make(run.replace(data=run.data.replace(labels=labels)))
+        words = {"network": ROLES[role], "method": title, "loss": loss}
+        return Row(f"{role}_{id}", words, runs, ours=id == "labelled", compared_with=f"{role}_{against}")
+
+    def mixed(name: str, loss: LossColumn) -> Make:
+        return lambda run: method(name, "cifar100", role, loss)(run)
+
+    return (
+        row("labelled", "Labelled images alone", "self_tuning", lambda run: run.replace(task=Spec("mix"))),
+        row("self_tuning", "Self-Tuning", "labelled", lambda run: run),
+        *(
+            row(f"{name}_{id}", f"Self-Tuning + {title}", against.format(name), mixed(name, loss), words)
+            for name, title in MIXED.items()
+            for id, (words, loss, against) in LOSSES.items()
+        ),
+    )
+
+
+def _claims(role: str, columns: list[str]) -> tuple[Claim, ...]:
+    def cells(row: str) -> tuple[Cell, ...]:
+        return tuple((f"{role}_{row}", column) for column in columns)
+
+    def claim(id: str, text: str, above: str, below: str, source: str, *conflicts: str) -> Claim:
+        text = f"{text} on {ROLES[role]}, on average over the columns"
+        return Claim(f"dm-tuning-{role}-{id}", text, source, conflicts, Greater(cells(above), cells(below)))
+
+    own = "appendix B.2"
+    return (
+        *(
+            claim(name, f"DM(CE) improves Self-Tuning with {title}", f"{name}_dm_ce", f"{name}_mce", own, "D-21")
+            for name, title in MIXED.items()
+        ),
+        *(
+            claim(
+                f"{name}-alone",
+                f"{title} with DM(CE) improves Self-Tuning",
+                f"{name}_dm_ce",
+                "self_tuning",
+                own,
+                "D-21",
+            )
+            for name, title in MIXED.items()
+        ),
+        claim("labelled", "Self-Tuning improves on labels alone", "self_tuning", "labelled", "Wang et al. 2021"),
+    )

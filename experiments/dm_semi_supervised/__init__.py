@@ -1,0 +1,1 @@
+"""Decoupled Mixup, appendix: semi-supervised learning, of which no table is printed."""

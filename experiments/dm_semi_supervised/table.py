@@ -1,0 +1,88 @@
+"""Decoupled Mixup in FixMatch, beside the methods that came before it: few labels, all images."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+from experiments.claims import Claim, Greater
+from experiments.decoupled import DM_ALPHA, DM_CE, LossColumn, method
+from experiments.scale import Scale, Setting
+from experiments.table import Column, Row, Table
+from lumix.train.config import Run
+
+SETTINGS = {"semi_cifar10": ("CIFAR-10", "wrn28_2"), "semi_cifar100": ("CIFAR-100", "wrn28_8")}  # title, role
+LEARNT = {"mix": "Labelled images alone", "pseudo_label": "Pseudo-Label", "mixmatch": "MixMatch"}
+MIXED = {"mixup": "Mixup", "cutmix": "CutMix"}
+# Title, loss and the row that this one is compared with; both have DM's alpha.
+LOSSES = {"mce": ("MCE", DM_ALPHA, "fixmatch"), "dm_ce": ("DM(CE)", DM_CE, "{}_mce")}
+Make = Callable[[Setting, Run, str], Run]  # setting, its base run, role
+
+
+def build(scale: Scale) -> Table:
+    places = [name for name in SETTINGS if name in scale.settings]
+    columns = tuple(
+        Column(f"{name}_{labels}", f"{SETTINGS[name][0]}, {labels} labels" if len(places) > 1 else f"{labels} labels")
+        for name in places
+        for labels in scale.setting(name).labels
+    )
+    return Table(
+        id="dm_semi_supervised",
+        title="Semi-supervised learning",
+        paper_table=None,
+        folder=Path(__file__).parent,
+        label_columns=(Column("method", "Method"), Column("loss", "Mixed loss")),
+        value_columns=columns,
+        rows=_rows(scale, places),
+        claims=_claims([column.id for column in columns]),
+        statistic="best",
+        setting=" ".join(scale.setting(name).text for name in places),
+        seeds=scale.more_seeds,
+    )
+
+
+def _rows(scale: Scale, places: list[str]) -> tuple[Row, ...]:
+    def row(id: str, title: str, make: Make, against: str, loss: str = "") -> Row:
+        runs = {}
+        for name in places:
+            setting, role = scale.setting(name), SETTINGS[name][1]
+            for labels in setting.labels:
+                base = setting.base(role)
+                base = base.replace(data=base.data.replace(labels=labels))
+                runs[f"{name}_{labels}"] = make(setting, base, role)
+        return Row(id, {"method": title, "loss": loss}, runs, ours=id == "mix", compared_with=against)
+
+    def learnt(name: str) -> Make:
+        return lambda setting, base, role: setting.learning(base, name)
+
+    def mixed(name: str, loss: LossColumn) -> Make:
+        return lambda setting, base, role: method(name, "cifar100", role, loss)(base)
+
+    return (
+        *(row(name, title, learnt(name), "fixmatch") for name, title in LEARNT.items()),
+        row("fixmatch", "FixMatch", lambda setting, base, role: base, "mix"),
+        *(
+            row(f"{name}_{id}", f"FixMatch + {title}", mixed(name, loss), against.format(name), words)
+            for name, title in MIXED.items()
+            for id, (words, loss, against) in LOSSES.items()
+        ),
+    )
+
+
+def _claims(columns: list[str]) -> tuple[Claim, ...]:
+    def claim(id: str, text: str, above: str, below: str, source: str, *conflicts: str) -> Claim:
+        better, worse = (tuple((row, column) for column in columns) for row in (above, below))
+        return Claim(f"dm-semi-{id}", f"{text}, on average over the columns", source, conflicts, Greater(better, worse))
+
+    own, first = "appendix B.2", "Sohn et al. 2020"
+    return (
+        *(
+            claim(name, f"DM(CE) improves FixMatch with {title}", f"{name}_dm_ce", f"{name}_mce", own, "D-20")
+            for name, title in MIXED.items()
+        ),
+        *(
+            claim(f"{name}-alone", f"FixMatch gains by {title} with DM(CE)", f"{name}_dm_ce", "fixmatch", own, "D-20")
+            for name, title in MIXED.items()
+        ),
+        claim("pseudo-label", "FixMatch improves on Pseudo-Label", "fixmatch", "pseudo_label", first),
+        claim("mixmatch", "FixMatch improves on MixMatch", "fixmatch", "mixmatch", first),
+        claim("labelled", "FixMatch improves on labelled images alone", "fixmatch", "mix", "ours"),
+    )
