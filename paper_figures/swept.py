@@ -12,7 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from experiments import curves
-from experiments.claims import t_interval
+from experiments.intervals import t_interval
 from report import formatting
 from report.load import Results, cells
 
@@ -24,7 +24,7 @@ PARAMETERS = {  # parameter -> panel of Figure A2
     "t": "t of DM(BCE), ξ = 0.8 for CutMix, else 1",
 }
 SETS = ("CIFAR-100", "Tiny-ImageNet", "CUB-200")  # the panels of Figure A3, by the data of the paper
-COLOURS = dict(zip(("Mixup", "CutMix", "PuzzleMix", "ManifoldMix"), style.RIVALS, strict=False))
+COLOURS = dict(zip(("Mixup", "CutMix", "AutoMix", "PuzzleMix", "ManifoldMix"), style.RIVALS, strict=False))
 
 
 def points(results: Results, *tables: str) -> pd.DataFrame:

@@ -11,6 +11,7 @@ VERDICTS = {"supported": "✓", "contradicted": "✗", "inconclusive": "?", "not
 DATA_NAMES = {
     "digits": "digits 8×8",
     "shapes": "shapes 16×16",
+    "cifar10": "CIFAR-10",
     "cifar100": "CIFAR-100",
     "tiny_imagenet": "Tiny-ImageNet",
     "imagenet": "ImageNet-1k",
@@ -80,6 +81,15 @@ def heading(record: Mapping[str, Any]) -> str:
     return f"{numbered or 'Our own table'}: {record['title']}"
 
 
+def correction(claim: Mapping[str, Any]) -> str:
+    """What becomes of a claim among all of its paper, and which difference so many seeds would show."""
+    p = f"p = {claim['p']:.2g}, {claim['corrected']:.2g} corrected for {claim['of']} claims"
+    changed = "" if claim["alone"] == claim["verdict"] else f"; by itself it would be {claim['alone']}"
+    seen = claim.get("detectable")
+    power = "" if seen is None else f" These n = {claim['n']} see differences above {seen:.2f} (power 80 %)."
+    return f"{p[0].upper()}{p[1:]}{changed}.{power}"
+
+
 def paper_of(table: str) -> str:
     """Whose table it is, by its id."""
     return PAPERS.get(table.split("_")[0], PAPERS["lumix"])
@@ -94,6 +104,9 @@ def badge(scale: str, record: Mapping[str, Any] | None) -> str:
     what = joined([DATA_NAMES.get(name, name) for name in sets])
     if sets == {"imagenet"}:
         return f"{scale} scale: {what}"
+    cut = {(config.data.share, config.data.image_size) for config in configs}
+    if len(cut) == 1 and (share := max(cut)[0]) < 1:
+        what += f", {share:.0%} of the labels at {max(cut)[1]} pixels"
     size = "tiny " if scale == "mini" else "small "
     roles = [config.model.role.rstrip("0123456789").split("_")[0] for config in configs]
     models = joined([FAMILIES.get(role, role) for role in roles])
@@ -106,13 +119,15 @@ def summary(run: Run) -> str:
     """A run in one line."""
     data = run.data
     part = f" ({data.train_size} images)" if data.train_size else f" ({data.share:.0%})" if data.share < 1 else ""
+    part += f" ({data.labels} labels)" if data.labels else ""
     return "; ".join(
         [
             DATA_NAMES.get(data.name, data.name) + part,
             run.model.role,
             f"{run.epochs} epochs of batch {run.batch_size}",
             f"{run.optim.name} lr {run.optim.lr:g}",
-            str(run.mix if run.task.name == "mix" else run.task),
+            *([str(run.task)] if run.task.name != "mix" else []),
+            *([str(run.mix)] if run.task.name == "mix" or run.mix.choices else []),
             str(run.loss),
         ]
     )

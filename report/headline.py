@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Any
 
-from experiments.claims import Interval, paired_differences, t_interval
+from experiments.intervals import Interval, paired_differences, t_interval
 from experiments.methods import HEADLINE_ROLE, constant_control, lumix
 from report.load import Results
 
@@ -20,33 +20,42 @@ class Headline:
     gain: Interval | None
     control_gain: Interval | None
     lumix_over_control: Interval | None
+    role: str = HEADLINE_ROLE
+    statistic: str = "last"
 
 
-def last_top1(run: dict[str, Any]) -> dict[int, float]:
-    """Top-1 of the last epoch by seed."""
-    return {int(seed): result["top1"]["last"] for seed, result in run["seeds"].items()}
+def top1_by_seed(run: dict[str, Any], statistic: str = "last") -> dict[int, float]:
+    """Top-1 by seed."""
+    return {int(seed): result["top1"][statistic] for seed, result in run["seeds"].items()}
 
 
-def paired_difference(run: dict[str, Any], base: dict[str, Any]) -> Interval | None:
-    """Last-epoch top-1 of `run` minus that of `base` over the seeds that both have; None without a common seed."""
-    differences = paired_differences([last_top1(run)], [last_top1(base)])
+def paired_difference(run: dict[str, Any], base: dict[str, Any], statistic: str = "last") -> Interval | None:
+    """Top-1 of `run` minus that of `base` over the seeds that both have; None without a common seed."""
+    differences = paired_differences([top1_by_seed(run, statistic)], [top1_by_seed(base, statistic)])
     return t_interval(differences) if differences else None
 
 
 def find(results: Results) -> Headline:
-    """The headline of one scale, found by what the runs are and not by the name of a row."""
+    """The headline of one scale, found by what the runs are and not by the name of a row.
+
+    On the recipe of LUMix's tables where the scale has it, else on CutMix alone; by the statistic of its table.
+    """
     runs = results.runs
     configs = {key: run["config"] for key, run in runs.items()}
-    bases = [run for run in configs.values() if run.model.role == HEADLINE_ROLE and run.method == "mixup_cutmix"]
+    usual = [run for run in configs.values() if run.model.role == HEADLINE_ROLE and run.method == "mixup_cutmix"]
+    bases = usual or [run for run in configs.values() if run.method == "cutmix" and lumix(run).key in runs]
     # Several baselines differ in data or budget: the one that LUMix was run on comes first.
     bases.sort(key=lambda run: (lumix(run).key not in runs, run.key))
     wanted = (bases[0], lumix(bases[0]), constant_control(bases[0])) if bases else ()
     cutmix, full, constant = [run.key if run.key in runs else None for run in wanted] or [None] * 3
+    statistic = next((r["statistic"] for r in results.records.values() if cutmix in r["runs"]), "last")
 
     def gap(key: str | None, base: str | None) -> Interval | None:
-        return paired_difference(runs[key], runs[base]) if key and base else None
+        return paired_difference(runs[key], runs[base], statistic) if key and base else None
 
-    return Headline(cutmix, full, constant, gap(full, cutmix), gap(constant, cutmix), gap(full, constant))
+    gaps = (gap(full, cutmix), gap(constant, cutmix), gap(full, constant))
+    role = bases[0].model.role if bases else HEADLINE_ROLE
+    return Headline(cutmix, full, constant, *gaps, role=role, statistic=statistic)
 
 
 def reading(gain: Interval | None) -> str:

@@ -8,8 +8,12 @@ from typing import Any
 import yaml
 
 from experiments import records
+from experiments.claims import INCONCLUSIVE
+from experiments.intervals import LEVEL, holm
+from experiments.scale import get_scale
+from report import formatting
 
-SCALES = ("mini", "lab", "paper")
+SCALES = ("mini", "small", "lab", "paper")
 NEEDED = ("table", "title", "scale", "setting", "label_columns", "value_columns", "rows", "claims", "runs")
 
 
@@ -59,7 +63,8 @@ def read_results(root: Path, scale: str | None = None, measured: bool = False) -
     """
     parameters = read_parameters(root)
     scale = scale or str(parameters["scale"])
-    tables = tuple(parameters["tables"])
+    own = get_scale(scale).tables  # a scale may have some tables only
+    tables = tuple(table for table in parameters["tables"] if not own or table in own)
     runs = records.read_runs(root, scale, measured)
     found = {}
     for table in tables:
@@ -67,7 +72,22 @@ def read_results(root: Path, scale: str | None = None, measured: bool = False) -
         if path.exists():
             more = records.read_table(beside, ("runs",)) if measured and beside.exists() else None
             found[table] = records.joined(records.read_table(path, NEEDED), runs, more)
+    correct(found)
     return Results(scale, tables, found)
+
+
+def correct(records: dict[str, dict[str, Any]]) -> None:
+    """Add to each claim "corrected", its p-value by Holm over the judged claims of its paper; too large is no verdict.
+
+    What it says by itself stays as "alone".
+    """
+    for paper in {formatting.paper_of(table) for table in records}:
+        of_paper = [record for table, record in records.items() if formatting.paper_of(table) == paper]
+        claims = [claim for record in of_paper for claim in record["claims"] if claim.get("p") is not None]
+        for claim, p in zip(claims, holm([claim["p"] for claim in claims]), strict=True):
+            claim.update(corrected=p, of=len(claims), alone=claim["verdict"])
+            if p >= LEVEL:
+                claim["verdict"] = INCONCLUSIVE
 
 
 def all_results(root: Path) -> list[Results]:

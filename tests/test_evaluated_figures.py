@@ -1,37 +1,22 @@
 """The figures of Tables 5 and 8 draw what the results hold, name their data, and say "not run" without results."""
 
-import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import matplotlib as mpl
-import pytest
-
-mpl.use("Agg")
-import matplotlib.pyplot as plt
+import evaluated
 import numpy as np
-from report_fixture import ROOT, fake_seed
+import pytest
+from figure_checks import check_names_its_data_and_is_stable, texts
+from report_fixture import fake_seed
 
+from experiments.scales import mini
 from lumix.evaluate.attention.localisation import best_fit, boxes_around, declared_grid, foreground
 from lumix.train.embedded import shapes
 from report.load import Results
 
-sys.path.insert(0, str(ROOT / "paper_figures"))  # notebooks import these modules as neighbours
-import evaluated
-import style
-
-from experiments.scales import mini
-
+pytestmark = pytest.mark.usefixtures("closed_figures")
 CONFIG = mini.shapes_run("deit_s")
 FIGURES = ("calibration", "attention_maps", "localisation_grid")
-
-
-@pytest.fixture(autouse=True)
-def closed_figures() -> Iterator[None]:
-    style.use()
-    yield
-    plt.close("all")
 
 
 def outcome(seed: int, arrays: dict[str, list[Any]]) -> dict[str, Any]:
@@ -78,10 +63,6 @@ def results() -> Results:
     return Results("mini", tuple(records), records)
 
 
-def texts(figure: Any) -> str:
-    return " ".join(text.get_text() for text in figure.findobj(mpl.text.Text))
-
-
 @pytest.mark.parametrize("name", FIGURES)
 def test_without_results_it_says_so(name: str) -> None:
     assert "not run" in texts(getattr(evaluated, name)(Results("mini", (), {})))
@@ -89,13 +70,7 @@ def test_without_results_it_says_so(name: str) -> None:
 
 @pytest.mark.parametrize("name", FIGURES)
 def test_data_are_named_and_bytes_are_stable(name: str, results: Results, tmp_path: Path) -> None:
-    files = []
-    for folder in ("first", "second"):
-        figure = getattr(evaluated, name)(results)
-        assert "NOT ImageNet" in texts(figure)
-        assert "not run" not in texts(figure)
-        files.append([path.read_bytes() for path in style.save(figure, name, tmp_path / folder)])
-    assert files[0] == files[1]
+    check_names_its_data_and_is_stable(getattr(evaluated, name), results, tmp_path)
 
 
 def test_reliability_pools_the_seeds_and_leaves_small_bins_out(results: Results) -> None:

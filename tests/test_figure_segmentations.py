@@ -1,23 +1,17 @@
 """The figure of Table 4 draws what the record keeps beside the truth, and says "not run" where there is nothing."""
 
-import sys
 from typing import Any
 
-import matplotlib as mpl
-import pytest
-
-mpl.use("Agg")
-import matplotlib.pyplot as plt
 import numpy as np
-from report_fixture import ROOT
+import pytest
+import segmented
+from figure_checks import texts
 
 from experiments.scales import mini
 from lumix.evaluate.segmentation.data import load_scenes
 from report.load import Results
 
-sys.path.insert(0, str(ROOT / "paper_figures"))  # notebooks import these modules as neighbours
-import segmented
-import style
+pytestmark = pytest.mark.usefixtures("closed_figures")
 
 
 def record(data: str = "shapes") -> dict[str, Any]:
@@ -39,21 +33,14 @@ def record(data: str = "shapes") -> dict[str, Any]:
 
 
 def draw(found: dict[str, Any] | None) -> Any:
-    style.use()
     records = {} if found is None else {segmented.SEGMENTATION: found}
     return segmented.segmentations(Results("mini", (segmented.SEGMENTATION,), records))
-
-
-def words_of(figure: Any) -> str:
-    found = " ".join(text.get_text() for text in figure.findobj(mpl.text.Text))
-    plt.close("all")
-    return found
 
 
 @pytest.mark.parametrize("found", [None, record("pascal_context")])
 def test_without_results_or_images_the_figure_says_so(found: Any, monkeypatch: Any, tmp_path: Any) -> None:
     monkeypatch.setenv("LUMIX_DATA", str(tmp_path))
-    assert "not run" in words_of(draw(found))
+    assert "not run" in texts(draw(found))
 
 
 def test_the_segmentation_is_drawn_below_the_truth() -> None:
@@ -62,7 +49,7 @@ def test_the_segmentation_is_drawn_below_the_truth() -> None:
     assert len(pictures) == 3 * 3  # scenes, truth and the one row that was run
     for i in range(3):
         assert np.array_equal(pictures[3 + i], pictures[6 + i])  # the record of this test holds the truth itself
-    shown = words_of(figure)
+    shown = texts(figure)
     for word in ("scene", "truth", "Segmenter", "background", "NOT ImageNet"):
         assert word in shown
 

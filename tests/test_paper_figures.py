@@ -2,41 +2,28 @@
 
 import json
 import math
-import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import matplotlib as mpl
-import pytest
-
-mpl.use("Agg")
-import matplotlib.pyplot as plt
-import torch
-from report_fixture import ROOT, RUNS, cell, fake_record, row
-
-from report import page
-from report.load import Results
-
-sys.path.insert(0, str(ROOT / "paper_figures"))  # notebooks import these modules as neighbours
 import figures
 import label_error
 import masks
 import mixed
 import pair
-import style
+import pytest
 import swept
+import torch
+from figure_checks import check_names_its_data_and_is_stable, texts
+from report_fixture import ROOT, RUNS, cell, fake_record, row
 
+from experiments.registry import get_table
+from experiments.scale import get_scale
 from lumix.train.embedded import shapes
+from report import page
+from report.load import Results, read_results
 
+pytestmark = pytest.mark.usefixtures("closed_figures")
 NOTHING = Results("mini", ("lumix_table01_models",), {})
-
-
-@pytest.fixture(autouse=True)
-def closed_figures() -> Iterator[None]:
-    style.use()
-    yield
-    plt.close("all")
 
 
 @pytest.fixture
@@ -45,10 +32,6 @@ def results() -> Results:
     for line in records[figures.MODELS]["rows"]:
         line["cells"] = {"lumix": line["cells"]["top1"]}
     return Results("mini", tuple(records), records)
-
-
-def texts(figure: Any) -> str:
-    return " ".join(text.get_text() for text in figure.findobj(mpl.text.Text))
 
 
 @pytest.mark.parametrize("name", ["gain_per_model", "lambda_laws", "training_curves"])
@@ -63,13 +46,7 @@ def test_curves_without_results_say_so(draw: Any) -> None:
 
 @pytest.mark.parametrize("name", ["gain_per_model", "lambda_laws", "training_curves"])
 def test_figures_name_their_data_and_are_byte_stable(name: str, results: Results, tmp_path: Path) -> None:
-    files = []
-    for folder in ("first", "second"):
-        figure = getattr(figures, name)(results)
-        assert "NOT ImageNet" in texts(figure)
-        assert "not run" not in texts(figure)
-        files.append([path.read_bytes() for path in style.save(figure, name, tmp_path / folder)])
-    assert files[0] == files[1]
+    check_names_its_data_and_is_stable(getattr(figures, name), results, tmp_path)
 
 
 def test_gains_draw_our_interval_and_the_papers_value(results: Results) -> None:
@@ -111,6 +88,17 @@ def test_curves_over_a_parameter_are_the_runs_of_their_cells(curves: Results) ->
     assert all(any(y == pytest.approx(end) for y in drawn) for end in swept.interval(list(values)))
     assert "not run" in texts(xi)
     assert "NOT ImageNet" in texts(figure)
+
+
+@pytest.mark.parametrize("table", [*swept.FIGURE_A2, *swept.FIGURE_A3])
+@pytest.mark.parametrize("scale", ["mini", "lab", "paper"])
+def test_every_method_of_a_curve_has_a_colour(scale: str, table: str) -> None:
+    assert {row.labels["method"] for row in get_table(table, get_scale(scale)).rows} <= set(swept.COLOURS)
+
+
+@pytest.mark.parametrize("draw", [swept.decoupled_parameters, swept.decoupled_eta])
+def test_curves_of_the_committed_results_are_whole(draw: Any) -> None:
+    assert "not run" not in texts(draw(read_results(ROOT, "mini")))
 
 
 def test_an_interval_is_students() -> None:

@@ -1,17 +1,12 @@
 """The figures of Tables 7 and 9 draw the record's numbers, show the evaluation's own draws, and say "not run"."""
 
-import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import matplotlib as mpl
 import pytest
-
-mpl.use("Agg")
-import matplotlib.pyplot as plt
+import robust
 import torch
-from report_fixture import ROOT
+from figure_checks import check_names_its_data_and_is_stable, texts
 from torch import Tensor
 
 from experiments.collect import collect
@@ -23,19 +18,9 @@ from lumix.evaluate.robustness.grids import LOSSES
 from lumix.train.data import load
 from report.load import Results
 
-sys.path.insert(0, str(ROOT / "paper_figures"))  # notebooks import these modules as neighbours
-import robust
-import style
-
+pytestmark = pytest.mark.usefixtures("closed_figures")
 FIGURES = ("occlusion_curves", "robustness_sheet")
 TABLES = (robust.OCCLUSION, robust.SHUFFLING)
-
-
-@pytest.fixture(autouse=True)
-def closed_figures() -> Iterator[None]:
-    style.use()
-    yield
-    plt.close("all")
 
 
 @pytest.fixture
@@ -59,10 +44,6 @@ def results(unrun: Results) -> Results:
     return unrun
 
 
-def texts(figure: Any) -> str:
-    return " ".join(text.get_text() for text in figure.findobj(mpl.text.Text))
-
-
 def curves(axes: Any) -> dict[str, Any]:
     return {str(line.get_label()): line for line in axes.lines}
 
@@ -80,13 +61,7 @@ def test_every_panel_without_numbers_says_so(unrun: Results) -> None:
 
 @pytest.mark.parametrize("name", FIGURES)
 def test_data_are_named_and_bytes_are_stable(name: str, results: Results, tmp_path: Path) -> None:
-    files = []
-    for folder in ("first", "second"):
-        figure = getattr(robust, name)(results)
-        assert "NOT ImageNet" in texts(figure)
-        assert "not run" not in texts(figure)
-        files.append([path.read_bytes() for path in style.save(figure, name, tmp_path / folder)])
-    assert files[0] == files[1]
+    check_names_its_data_and_is_stable(getattr(robust, name), results, tmp_path)
 
 
 def test_curves_are_the_cells_and_only_the_papers_are_called_so(results: Results) -> None:
