@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any
 
+from benchmarks import distribution
 from benchmarks.recording import RESULTS, markdown
 from lumix.train.run_directory import read_json, write_text
 
@@ -50,6 +51,8 @@ def page(records: list[dict[str, Any]]) -> str:
         sections.append(
             "## GPU\n\nNot run: no GPU was at hand. `python -m benchmarks --device cuda` runs these rows.\n"
         )
+    if distribution.PATH.exists():
+        sections.append("\n".join(distribution.lines(read_json(distribution.PATH))))
     return "\n".join([HEAD, *sections]).rstrip("\n") + "\n"
 
 

@@ -24,10 +24,12 @@ ROWS = {
     "puzzle": "puzzle",
     "table6": "table6",
     "automix": "automix",
+    "ensemble": "ensemble",
+    "small": "small",
     "input": "input",
     "start-up": "start_up",
 }
-QUICK_ROWS = ("cutmix", "mixup", "loss", "loss-memory", "puzzle", "start-up")
+QUICK_ROWS = ("cutmix", "mixup", "loss", "loss-memory", "puzzle", "ensemble", "start-up")
 
 
 def run_row(name: str, setting: Setting) -> dict[str, Any]:

@@ -10,16 +10,14 @@ from pathlib import Path
 import pytest
 import torch
 
+from benchmarks import loss, measure, mixing, page, recording, start_up
+from benchmarks.__main__ import main
+from benchmarks.measure import Setting, Spread, Timings
+from benchmarks.rows import Case, Goal, Skipped
+from lumix import Kind, LUMixRule, MixLoss
+from lumix.mixers import apply as plans
+
 ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT))
-
-from benchmarks import loss, measure, mixing, page, recording, start_up  # noqa: E402
-from benchmarks.__main__ import main  # noqa: E402
-from benchmarks.measure import Setting, Spread, Timings  # noqa: E402
-from benchmarks.rows import Case, Goal, Skipped  # noqa: E402
-from lumix import Kind, LUMixRule, MixLoss  # noqa: E402
-from lumix.mixers import apply as plans  # noqa: E402
-
 SHORT = Setting(rounds=4, seconds=0.0)
 SMALL = mixing.Cell(6, 32, torch.float32, False)
 
