@@ -9,7 +9,7 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 export DVC_NO_ANALYTICS := 1
 export SOURCE_DATE_EPOCH := 0
 
-.PHONY: help setup repro verify bench test test-slurm slurm-packages lint lock clean
+.PHONY: help setup demo small repro verify bench test test-slurm slurm-packages lint lock clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -23,6 +23,16 @@ $(VENV)/.ready: requirements.lock pyproject.toml
 	VIRTUAL_ENV=$(VENV) $(BIN)/uv pip sync --quiet --require-hashes --compile-bytecode requirements.lock
 	VIRTUAL_ENV=$(VENV) $(BIN)/uv pip install --quiet --no-deps --editable .
 	@touch $@
+
+demo: setup  ## one table, one figure and the page, from nothing, in build/demo; about a minute
+	rm -rf build/demo && git clone --quiet . build/demo && rm -r build/demo/results build/demo/measured
+	cd build/demo && export PYTHONPATH="$$PWD" && python -m experiments run lumix_table10_laws --seeds 3 \
+	    && python paper_figures/execute.py lambda_laws \
+	    && python -m report page
+	@echo "The table above, build/demo/report/figures/lambda_laws.png and build/demo/report/index.html were made here"
+
+small: setup  ## train what scale small misses: photographs on CPU cores, hours, said before it begins (docs/small-scale.md)
+	for table in dm_with_lumix dm_table08_limited_labels; do python -m experiments run --scale small $$table || exit; done
 
 repro: setup  ## train what is missing, redraw every table and figure, write the report
 	@dvc repro --keep-going || { code=$$?; python -m report tables && python -m report page; \

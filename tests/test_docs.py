@@ -134,5 +134,5 @@ def test_lines_fit_and_figures_are_where_the_pages_say(page):
     text = page.read_text()
     prose = [line for line in text.splitlines() if not line.startswith("|")]
     assert max(map(len, prose)) <= 130
-    for name in re.findall(r"figures@(\w+)", text):
+    for name in re.findall(r"execute.py (\w+)", text):
         assert (ROOT / "paper_figures" / f"{name}.ipynb").exists()

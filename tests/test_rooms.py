@@ -20,6 +20,7 @@ METHOD = {
     "lumix.loss",
     "lumix.mixers",
     "lumix.rules",
+    "lumix.semi",
     "lumix.terms",
 }
 # Room -> the rooms that it may import, beside itself. Types count: an import under TYPE_CHECKING is an import.
@@ -38,6 +39,15 @@ ALLOWED: dict[str, set[str]] = {
     "lumix.terms": {"lumix.batch", "lumix.checks", "lumix.functional"},
     "lumix.loss": {"lumix.batch", "lumix.checks", "lumix.functional", "lumix.inputs", "lumix.rules", "lumix.terms"},
     "lumix.automix": {"lumix.batch", "lumix.checks", "lumix.draws", "lumix.inputs", "lumix.loss", "lumix.mixers"},
+    "lumix.semi": {
+        "lumix.batch",
+        "lumix.checks",
+        "lumix.draws",
+        "lumix.functional",
+        "lumix.inputs",
+        "lumix.loss",
+        "lumix.mixers",
+    },
     "lumix.integrations": METHOD,
     "lumix.train": METHOD,
     "lumix.evaluate": {*METHOD, "lumix.train"},
