@@ -27,20 +27,20 @@ dist.destroy_process_group()
 
 @pytest.fixture(scope="module")
 def slow_run(make: Callable[[], Workspace]) -> Run:
-    """A run of some 110 seconds under a limit of two minutes: SLURM asks it to stop 70 to 100 seconds after its start.
+    """A run of some 120 seconds under a limit of two minutes: SLURM asks it to stop 70 to 100 seconds after its start.
 
     SLURM looks every 30 seconds whether a job comes within 30 seconds of its signal, so that in one minute a slow
     machine would get little further than the start of Python.
     """
     workspace = make()
-    return workspace.submit(cluster=workspace.cluster(minutes=2, slowly=0.42))
+    return workspace.submit(cluster=workspace.cluster(minutes=2, asleep=115.0))
 
 
 def test_two_people_submit_a_table_at_once_and_it_is_trained_once(
     slow_run: Run, workspace: Workspace, local: Workspace
 ) -> None:
     """Both submissions end well; each run has one job; DVC collects what the local launcher would have made."""
-    command = (sys.executable, "-m", "slurm", "submit", TABLE, "--cluster", workspace.cluster(slowly=0.0))
+    command = (sys.executable, "-m", "slurm", "submit", TABLE, "--cluster", workspace.cluster(asleep=0.0))
     both = [workspace.start(*command) for _ in range(2)]
     outputs = [process.communicate(timeout=240)[0] for process in both]
     assert [process.returncode for process in both] == [0, 0], outputs

@@ -16,7 +16,7 @@ from slurm.local_cluster import LocalCluster
 
 def test_requeue_kill_and_cancel(workspace: Workspace, recorded: Callable[..., None]) -> None:
     """By an administrator, by the kernel, by the user."""
-    cluster = workspace.cluster(slowly=0.08)
+    cluster = workspace.cluster(asleep=20.0)
     run = workspace.submit(cluster=cluster)
 
     run.training()
@@ -53,7 +53,7 @@ def test_preemption_and_daemons_that_are_away(
     workspace: Workspace, cluster: LocalCluster, recorded: Callable[..., None]
 ) -> None:
     """A job of higher priority takes the node; then slurmdbd is down, then slurmctld."""
-    run = workspace.submit(cluster=workspace.cluster(slowly=0.08))
+    run = workspace.submit(cluster=workspace.cluster(asleep=20.0))
 
     run.training()
     start = time.monotonic()

@@ -24,15 +24,16 @@ signal_delay_seconds = 20
 tasks_per_node = {tasks}
 checkpoint_seconds = 1
 max_parallel_jobs = 2
-setup = ["export SLOWLY={slowly}"]
+setup = ["export ASLEEP={asleep}"]
 """
 
 
 def copy_project(target: Path) -> None:
     """Clone the project with its uncommitted files into `target`, for one seed of one table.
 
-    An update there sleeps for as many seconds as the variable SLOWLY says: it lasts as long on any machine, so that a
-    fault can hit it, and costs no CPU. Nothing that decides the weights is changed.
+    A training there sleeps for as many seconds as the variable ASLEEP says, an equal part in each of its updates: it
+    lasts long enough on any machine, and however many updates the scale has, that a fault can hit it, and costs no CPU.
+    Nothing that decides the weights is changed.
     """
     subprocess.run(["git", "clone", "--quiet", str(PROJECT), str(target)], check=True)
     listed = subprocess.run(
@@ -49,7 +50,8 @@ def copy_project(target: Path) -> None:
     _substitute(
         target / "lumix" / "train" / "loop.py",
         r"^( +)rank, step = .*$",
-        r"\1time.sleep(float(__import__('os').environ.get('SLOWLY', 0)))\n\g<0>",
+        r"\1updates = self.run.epochs * self.feed.updates_per_epoch\n"
+        r"\1time.sleep(float(__import__('os').environ.get('ASLEEP', 0)) / updates)\n\g<0>",
     )
     _substitute(target / "experiments" / "scales" / "mini.py", r"^BATCH_SIZE = .*$", "BATCH_SIZE = 60")
     params = target / "params.yaml"
@@ -73,11 +75,11 @@ class Workspace:
     environment: dict[str, str]
 
     def cluster(
-        self, name: str = "test", partition: str = "debug", minutes: int = 30, tasks: int = 1, slowly: float = 0.03
+        self, name: str = "test", partition: str = "debug", minutes: int = 30, tasks: int = 1, asleep: float = 10.0
     ) -> str:
         """Write a cluster file, as a user does; returns what to give --cluster."""
         path = self.root / f"{name}.toml"
-        path.write_text(CLUSTER.format(partition=partition, minutes=minutes, tasks=tasks, slowly=slowly))
+        path.write_text(CLUSTER.format(partition=partition, minutes=minutes, tasks=tasks, asleep=asleep))
         return path.name
 
     def start(self, *command: str) -> "subprocess.Popen[str]":
@@ -197,7 +199,7 @@ class Run:
         """Wait until a checkpoint and some epochs are there; returns the epoch then."""
         saved = self.directory / "checkpoint.pt"
         await_that(lambda: bool(self.checksum or (self.epoch >= epochs and saved.exists())), self, "trains")
-        assert self.checksum is None, "the run ended before the fault: raise `slowly`"
+        assert self.checksum is None, "the run ended before the fault: raise `asleep`"
         return self.epoch
 
     def recovered(self, attempt: int, since: float) -> float:
