@@ -1,6 +1,7 @@
 """report/index.html: one static page from the results, the register of contradictions and the figures."""
 
 import re
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -199,11 +200,14 @@ def figure_files(folder: Path) -> list[dict[str, Any]]:
 def scale_view(results: Results) -> dict[str, Any]:
     """All that the template shows of one scale."""
     found = headline.find(results)
-    used = {key: results.runs[key] for key in (found.cutmix, found.lumix, found.constant) if key}
+    pairs = (headline.decoupled_pair(results, method) or () for method in headline.DECOUPLED_GAINS)
+    keys = (found.cutmix, found.lumix, found.constant, *chain.from_iterable(pairs))
+    used = {key: results.runs[key] for key in keys if key}
     lines = provenance(results)
     return {
         "scale": results.scale,
         "headline": found,
+        "cards": headline.cards(results, found),
         "headline_badge": formatting.badge(results.scale, {"runs": used}),
         "reading": headline.reading(found.gain),
         "verdicts": verdicts(results),

@@ -238,6 +238,22 @@ def test_headline_differences_are_consistent(root: Path) -> None:
     assert means[0] == pytest.approx(means[1] + means[2])
 
 
+def test_cards_of_decoupled_mixup_compare_runs_that_differ_in_the_loss_alone() -> None:
+    """In the committed results of every scale that has such runs: equal α, the pair with the most seeds."""
+    for results in all_results(ROOT):
+        titles = {card.title: card for card in headline.cards(results, headline.find(results))}
+        for method, title in (("mixup", "Mixup"), ("cutmix", "CutMix")):
+            card = titles[f"DM(CE) against MCE at equal α, {title}"]
+            pair = headline.decoupled_pair(results, method)
+            assert (card.gap is None) == (pair is None)
+            if pair and card.gap:
+                run, base = (results.runs[key]["config"] for key in pair)
+                assert run.replace(loss=base.loss) == base
+                assert [term.name for term in run.loss.terms] == ["cross_entropy", "decoupled"]
+                assert run.mix.choices[0][0].arguments["alpha"] == 0.2
+                assert card.gap.n == min(len(results.runs[key]["seeds"]) for key in pair)
+
+
 def claim_with(p: float | None, verdict: str) -> dict[str, Any]:
     return {"p": p, "verdict": verdict, "n": 8, "detectable": 0.5}
 
