@@ -21,6 +21,7 @@ class Card:
     title: str
     gap: Interval | None  # None where a run is missing
     text: str
+    runs: tuple[str | None, ...] = ()  # keys of what it compares
 
 
 @dataclass(frozen=True)
@@ -61,7 +62,7 @@ def find(results: Results) -> Headline:
     bases.sort(key=lambda run: (lumix(run).key not in runs, run.key))
     wanted = (bases[0], lumix(bases[0]), constant_control(bases[0])) if bases else ()
     cutmix, full, constant = [run.key if run.key in runs else None for run in wanted] or [None] * 3
-    statistic = next((r["statistic"] for r in results.records.values() if cutmix in r["runs"]), "last")
+    statistic = statistic_of(results, cutmix)
 
     def gap(key: str | None, base: str | None) -> Interval | None:
         return paired_difference(runs[key], runs[base], statistic) if key and base else None
@@ -71,15 +72,20 @@ def find(results: Results) -> Headline:
     return Headline(cutmix, full, constant, *gaps, role=role, statistic=statistic)
 
 
+def statistic_of(results: Results, key: str | None) -> str:
+    """What the table of a run shows of it."""
+    return next((r["statistic"] for r in results.records.values() if key in r["runs"]), "last")
+
+
 def cards(results: Results, found: Headline) -> list[Card]:
     """The differences that the summary of a scale shows: `found` ones of LUMix, then those of Decoupled Mixup."""
     claim = f"what the paper claims: {signed(PAPER_GAIN, 1)} points on ImageNet with DeiT-S"
     omitted = "the control that the paper omits: LUMix without randomness"
     noise = "what the randomness of λr itself adds; the expected gradient is the same"
     return [
-        Card("LUMix against CutMix", found.gain, claim),
-        Card("Constant λr = 1/2 against CutMix", found.control_gain, omitted),
-        Card("LUMix against constant λr = 1/2", found.lumix_over_control, noise),
+        Card("LUMix against CutMix", found.gain, claim, (found.lumix, found.cutmix)),
+        Card("Constant λr = 1/2 against CutMix", found.control_gain, omitted, (found.constant, found.cutmix)),
+        Card("LUMix against constant λr = 1/2", found.lumix_over_control, noise, (found.lumix, found.constant)),
         *(_decoupled_card(results, method, gain) for method, gain in DECOUPLED_GAINS.items()),
     ]
 
@@ -97,14 +103,16 @@ def decoupled_pair(results: Results, method: str) -> tuple[str, str] | None:
 
 
 def _decoupled_card(results: Results, method: str, gain: float) -> Card:
+    title = f"DM(CE) against MCE at equal α, {get_part(method).title}"
     text = f"Table A8, 15 % of CIFAR-100, each loss with an α of its own: {signed(gain)}"
-    gap = None
-    if pair := decoupled_pair(results, method):
-        run, base = (results.runs[key] for key in pair)
-        statistic = next(r["statistic"] for r in results.records.values() if pair[0] in r["runs"])
-        gap = paired_difference(run, base, statistic)
-        text = f"here {STATISTICS[statistic]}, role {run['config'].model.role}; {text}"
-    return Card(f"DM(CE) against MCE at equal α, {get_part(method).title}", gap, text)
+    pair = decoupled_pair(results, method)
+    if pair is None:
+        return Card(title, None, text)
+    runs = results.runs
+    run, base = (runs[key] for key in pair)
+    statistic = statistic_of(results, pair[0])
+    here = f"here {STATISTICS[statistic]}, role {run['config'].model.role}; {text}"
+    return Card(title, paired_difference(run, base, statistic), here, pair)
 
 
 def reading(gain: Interval | None) -> str:

@@ -1,7 +1,6 @@
 """report/index.html: one static page from the results, the register of contradictions and the figures."""
 
 import re
-from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -200,14 +199,13 @@ def figure_files(folder: Path) -> list[dict[str, Any]]:
 def scale_view(results: Results) -> dict[str, Any]:
     """All that the template shows of one scale."""
     found = headline.find(results)
-    pairs = (headline.decoupled_pair(results, method) or () for method in headline.DECOUPLED_GAINS)
-    keys = (found.cutmix, found.lumix, found.constant, *chain.from_iterable(pairs))
-    used = {key: results.runs[key] for key in keys if key}
+    cards, runs = headline.cards(results, found), results.runs
+    used = {key: runs[key] for card in cards for key in card.runs if key}
     lines = provenance(results)
     return {
         "scale": results.scale,
         "headline": found,
-        "cards": headline.cards(results, found),
+        "cards": cards,
         "headline_badge": formatting.badge(results.scale, {"runs": used}),
         "reading": headline.reading(found.gain),
         "verdicts": verdicts(results),
