@@ -49,7 +49,7 @@ def run_rows(parser: argparse.ArgumentParser, options: argparse.Namespace) -> in
 
     from benchmarks import recording
     from benchmarks.measure import Setting
-    from lumix.train.run_directory import write_json, write_text
+    from training.run_directory import write_json, write_text
 
     unknown = [name for name in options.row or () if name not in recording.ROWS]
     if unknown:

@@ -9,9 +9,9 @@ import torch
 from benchmarks.measure import Setting, Work, compare
 from benchmarks.rows import Case, timed_case, within
 from benchmarks.table6 import CARD, CPU_BATCH, GPU_BATCH, check_trains
+from evaluation.throughput import training_step, undisturbed
 from experiments.decoupled import LEARNING, TITLES, alpha_of, mixed
 from experiments.scale import get_scale
-from lumix.evaluate.throughput import training_step, undisturbed
 
 NAME = "automix"
 TITLE = "Training steps of mixers that learn"

@@ -18,8 +18,8 @@ from experiments.pool import Job, run_pool, usable_cores
 from experiments.registry import get_table, seeds_of
 from experiments.runs import Group, Item
 from experiments.scale import get_scale
-from lumix.train.config import Execution
-from lumix.train.run_directory import commit, hardware, write_json
+from training.config import Execution
+from training.run_directory import commit, hardware, write_json
 
 PATH = Path(__file__).with_name("distribution.json")
 CELLS = {  # title -> table and cell at mini scale

@@ -10,13 +10,13 @@ import torch
 
 from benchmarks.measure import Setting, Spread, compare
 from benchmarks.rows import Case, Goal, faster, timed_case
+from evaluation.throughput import peak_memory, undisturbed
 from experiments.methods import lumix
 from experiments.scales import mini
-from lumix.evaluate.throughput import peak_memory, undisturbed
-from lumix.train.config import Execution, Run
-from lumix.train.ensemble import Ensemble
-from lumix.train.loop import Training
-from lumix.train.process import Process
+from training.config import Execution, Run
+from training.ensemble import Ensemble
+from training.loop import Training
+from training.process import Process
 
 NAME = "ensemble"
 TITLE = "A step of many networks as one ensemble"

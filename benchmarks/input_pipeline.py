@@ -18,9 +18,9 @@ from sklearn.datasets import load_sample_images
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from lumix.train.config import Data
-from lumix.train.fast import CropReader, read_image, read_pixels
-from lumix.train.folder import EpochSampler, device_augmentation, train_loader, train_transform
+from training.config import Data
+from training.fast import CropReader, read_image, read_pixels
+from training.folder import EpochSampler, device_augmentation, train_loader, train_transform
 
 IMAGENET = Data(
     "imagenet", 224, flip=True, crop_scale=0.08, rand_augment="rand-m9-mstd0.5-inc1", erasing=0.25, pipeline="fast"

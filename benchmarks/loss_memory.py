@@ -10,7 +10,7 @@ import torch
 from benchmarks.loss import PRINTED, SIZE, Task, check_equal, lumix_loss, steps
 from benchmarks.measure import Setting, Spread
 from benchmarks.rows import Case, Goal
-from lumix.evaluate.throughput import peak_memory
+from evaluation.throughput import peak_memory
 
 NAME = "loss memory"
 TITLE = "Memory of the loss above the logits"

@@ -5,7 +5,7 @@ from typing import Any
 
 from benchmarks import distribution
 from benchmarks.recording import RESULTS, markdown
-from lumix.train.run_directory import read_json, write_text
+from training.run_directory import read_json, write_text
 
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "performance.md"
 

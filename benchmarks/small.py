@@ -13,12 +13,12 @@ from torch.nn import functional as F
 from benchmarks.measure import Setting, Work, compare
 from benchmarks.rows import Case, Goal, Skipped, timed_case
 from benchmarks.table6 import check_trains
+from evaluation.throughput import undisturbed
 from experiments.registry import get_table
 from experiments.scale import get_scale
-from lumix.evaluate.throughput import undisturbed
-from lumix.train.config import Execution, Run
-from lumix.train.loop import Training
-from lumix.train.process import Process
+from training.config import Execution, Run
+from training.loop import Training
+from training.process import Process
 
 NAME = "small"
 TITLE = "A training step of scale small"

@@ -1,6 +1,6 @@
 """Row 6: whole training steps of Table 6's methods on DeiT-S and ResNet-50 at 224 pixels, as a share of CutMix's speed.
 
-The steps are those of the throughput protocol (`lumix.evaluate.throughput`): the method on every batch, synthetic
+The steps are those of the throughput protocol (`evaluation.throughput`): the method on every batch, synthetic
 images. A GPU gets the protocol's batch of 128 in float32 and bfloat16; the CPU a small one, as a step of 128 takes a
 minute there.
 """
@@ -13,9 +13,9 @@ import torch
 
 from benchmarks.measure import Setting, Timings, Work, compare
 from benchmarks.rows import Case, Goal, timed_case
+from evaluation.throughput import on_every_batch, training_step, undisturbed
 from experiments.lumix_table06_rivals.table import BACKBONES, LACKING, METHODS
 from experiments.scale import get_scale
-from lumix.evaluate.throughput import on_every_batch, training_step, undisturbed
 
 NAME = "table6"
 TITLE = "Training steps of Table 6's methods"

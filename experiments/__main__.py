@@ -64,7 +64,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     from experiments.params import check_seeds, read_params
     from experiments.registry import get_table, tables_of
     from experiments.scale import get_scale
-    from lumix.train.run_directory import RunError
+    from training.run_directory import RunError
 
     try:
         params = read_params()

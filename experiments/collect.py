@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from evaluation.evaluation import read_arrays
 from experiments import evaluations
 from experiments.claims import Claim, Evidence
 from experiments.intervals import paired_differences, t_interval
@@ -13,9 +14,8 @@ from experiments.registry import owners, seeds_of
 from experiments.runs import is_older, items_of, read_item
 from experiments.scale import Scale
 from experiments.table import Column, Reference, Row, Table
-from lumix.evaluate.evaluation import read_arrays
-from lumix.train import run_directory
-from lumix.train.config import Run
+from training import run_directory
+from training.config import Run
 
 CURVE = ("epoch", "loss", "top1", "top1_mixed", "top2_mixed", "lam_0", "lam", "perturbation")
 EVALUATED = ("values", "facts", "n_samples", "arrays", "seconds", "fingerprint")

@@ -6,7 +6,7 @@ from experiments.records import flat
 from experiments.registry import get_table, owners, tables_of
 from experiments.runs import Item, items_of, read_item
 from experiments.scale import Scale
-from lumix.train import run_directory
+from training import run_directory
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from experiments.claims import EachGreater
 from experiments.decoupled import LossColumn
 from experiments.scale import Scale
 from experiments.table import Column, Row
-from lumix.train.config import Run
+from training.config import Run
 
 CUTS = ("cutmix", "puzzlemix", "automix")
 # Where the paper finds each method best (Figure A2, appendix C.5): parameter -> method -> value.

@@ -9,7 +9,7 @@ from experiments.methods import manifold, puzzle
 from experiments.scale import Scale
 from experiments.table import Column, Method, Row
 from lumix.catalogue import Spec, get_part
-from lumix.train.config import Mix, Run
+from training.config import Mix, Run
 
 # Beta's alpha beside the mixed cross entropy, as the toolbox that the paper follows has it, by setting; beside DM's
 # losses it is 0.2 for static and 2 for dynamic methods (D-10).

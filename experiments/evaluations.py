@@ -5,13 +5,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from evaluation.evaluation import Evaluation, fingerprint, read_evaluation
 from experiments.registry import directory_of, evaluation_directory, seeds_of, tables_of
 from experiments.runs import ABSENT, DAMAGED, FINISHED, OLDER, Item
 from experiments.scale import Scale
 from experiments.table import Table
-from lumix.evaluate.evaluation import Evaluation, fingerprint, read_evaluation
-from lumix.train import run_directory
-from lumix.train.config import Run
+from training import run_directory
+from training.config import Run
 
 
 @dataclass(frozen=True)
@@ -94,7 +94,7 @@ def read(item: EvaluationItem) -> dict[str, Any] | None:
 
 
 def is_older(outcome: dict[str, Any]) -> bool:
-    """Whether other code of `lumix.evaluate` made it."""
+    """Whether other code of `evaluation` made it."""
     return bool(outcome["fingerprint"] != fingerprint())
 
 

@@ -4,7 +4,7 @@ from functools import partial
 from typing import Any
 
 from lumix.catalogue import Spec
-from lumix.train.config import Mix, Run
+from training.config import Mix, Run
 
 
 def learning(run: Run, name: str, min_lr: float | None = None, **arguments: Any) -> Run:

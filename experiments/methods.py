@@ -3,7 +3,7 @@
 from typing import TYPE_CHECKING, Any
 
 from lumix.catalogue import Spec
-from lumix.train.config import Loss, Run
+from training.config import Loss, Run
 
 if TYPE_CHECKING:
     pass

@@ -18,8 +18,8 @@ from typing import Any
 
 from experiments.evaluations import EvaluationItem
 from experiments.runs import Group, Item
-from lumix.train import run_directory
-from lumix.train.config import Execution
+from training import run_directory
+from training.config import Execution
 
 STOP_SECONDS = 5.0  # grace of a worker before it is killed
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
@@ -60,8 +60,8 @@ def work(item: Job, execution: Execution, fresh_code: bool) -> dict[str, Any]:
 
     torch.set_num_threads(1)
     if isinstance(item, EvaluationItem):
-        from lumix.evaluate.evaluation import evaluate
-        from lumix.train.process import Process
+        from evaluation.evaluation import evaluate
+        from training.process import Process
 
         device = Process.current(execution.device).device  # says so where there is no such device
         return evaluate(item.item.directory, item.evaluation, device, item.others, item.cache, fresh_code)
@@ -69,7 +69,7 @@ def work(item: Job, execution: Execution, fresh_code: bool) -> dict[str, Any]:
         if fresh_code:
             discard_older(each.directory)
     if isinstance(item, Group):
-        from lumix.train.ensemble import fit_many
+        from training.ensemble import fit_many
 
         members = item.items
         found = fit_many(
@@ -77,7 +77,7 @@ def work(item: Job, execution: Execution, fresh_code: bool) -> dict[str, Any]:
         )
         wanted = [result for each, result in zip(item.items, found, strict=True) if each in item.missing]
         return {"answers": [(r, "") if isinstance(r, dict) else (None, _one_line(r)) for r in wanted]}
-    from lumix.train.loop import fit
+    from training.loop import fit
 
     return fit(item.run, item.seed, item.directory, execution)
 

@@ -2,10 +2,10 @@
 
 from typing import Any
 
-from lumix.evaluate.evaluation import Evaluation
-from lumix.evaluate.robustness.grids import fitting_grids
-from lumix.evaluate.segmentation.recipe import Recipe
-from lumix.train.config import Run
+from evaluation.evaluation import Evaluation
+from evaluation.robustness.grids import fitting_grids
+from evaluation.segmentation.recipe import Recipe
+from training.config import Run
 
 # A batch of 256 shares its random patches as published; small test sets draw for each image, for less noise.
 AS_PUBLISHED = {"draw": "per_batch", "repetitions": 3, "seed": 0, "batch": 256}

@@ -9,7 +9,7 @@ from typing import Any
 
 from experiments.methods import PLAIN, SWITCH
 from lumix.catalogue import Spec
-from lumix.train.config import Data, Loss, Mix, Model, Optim, Run
+from training.config import Data, Loss, Mix, Model, Optim, Run
 
 RAND_AUGMENT = "rand-m9-mstd0.5-inc1"
 

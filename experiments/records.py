@@ -15,11 +15,11 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
+from evaluation.evaluation import measured_names
 from experiments.registry import evaluation_owners
 from experiments.scale import Scale
-from lumix.evaluate.evaluation import measured_names
-from lumix.train import run_directory
-from lumix.train.config import Run
+from training import run_directory
+from training.config import Run
 
 SCHEMA = 2
 WIDTH = 120

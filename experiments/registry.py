@@ -4,11 +4,11 @@ import importlib
 from functools import cache
 from pathlib import Path
 
+from evaluation.evaluation import Evaluation
 from experiments.scale import Scale
 from experiments.suggest import choose
 from experiments.table import Table
-from lumix.evaluate.evaluation import Evaluation
-from lumix.train.config import Run
+from training.config import Run
 
 TABLES = {  # id -> module with build(scale), in the order of the report
     id: f"experiments.{id}.table"

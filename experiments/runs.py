@@ -9,8 +9,8 @@ from typing import Any
 from experiments.registry import directory_of, seeds_of
 from experiments.scale import Scale
 from experiments.table import Table
-from lumix.train import run_directory
-from lumix.train.config import Run
+from training import run_directory
+from training.config import Run
 
 LIVELY_SECONDS = 120.0  # a living run touches its lock more often
 FINISHED, OLDER, STARTED, ABSENT, DAMAGED = "finished", "older code", "started", "not started", "damaged"

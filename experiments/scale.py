@@ -4,11 +4,11 @@ import importlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
+from evaluation.evaluation import Evaluation
 from experiments.learning import learning
 from experiments.suggest import choose
 from lumix.catalogue import get_part
-from lumix.evaluate.evaluation import Evaluation
-from lumix.train.config import Execution, Run
+from training.config import Execution, Run
 
 HOMES = {
     "mini": "experiments.scales.mini",

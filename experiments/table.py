@@ -6,11 +6,11 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
+from evaluation.evaluation import Evaluation, measured_names
 from experiments.claims import Claim
 from experiments.scale import DEFAULT_SETTING, Scale
 from experiments.suggest import choose
-from lumix.evaluate.evaluation import Evaluation, measured_names
-from lumix.train.config import Run
+from training.config import Run
 
 Reference = tuple[str, str]  # (row id, value column id)
 STATISTICS = ("last", "best", "median_last")  # of the top-1 accuracies that a training evaluated

@@ -10,7 +10,7 @@ from experiments.cost import Cost
 from experiments.runs import FINISHED, Item, items_of, state
 from experiments.scale import Scale
 from experiments.table import Column, Reference, Row, Table
-from lumix.train.config import Run
+from training.config import Run
 
 
 def grid(header: Sequence[str], lines: Sequence[Sequence[str]]) -> str:

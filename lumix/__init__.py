@@ -7,8 +7,8 @@
 
 Every mixer, rule, law and loss term of `lumix.catalogue` is here by its class's name; AutoMix and SAMix, which train a
 mixer, are modules around the network. Names are resolved
-on first use, so that `lumix.train.config` and the experiment tables can be read without importing torch. Of other
-packages this one needs torch alone; `lumix.train`, `lumix.evaluate` and `lumix.integrations` need more.
+on first use, so that `training.config` and the experiment tables can be read without importing torch. Of other
+packages this one needs torch alone; `training`, `evaluation` and `lumix.integrations` need more.
 """
 
 import importlib

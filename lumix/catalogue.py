@@ -40,7 +40,7 @@ SHARES = Argument(tuple, optional=True)
 def _add(kind: str, name: str, home: str, title: str, arguments: dict[str, Any] | None = None, **facts: Any) -> None:
     """Register an entry; an argument is written as its default, which tells its type too."""
     known = {a: d if isinstance(d, Argument) else Argument(type(d), d) for a, d in (arguments or {}).items()}
-    register(Part(kind, name, f"lumix.{home}", title, known, **facts))
+    register(Part(kind, name, home if home.startswith("training.") else f"lumix.{home}", title, known, **facts))
 
 
 # ------------------------------------------------------------------------------------------------- mixers
@@ -208,7 +208,7 @@ _add(
 _add(
     "task",
     "mix",
-    "train.build:build_mix_task",
+    "training.build:build_mix_task",
     "one network on mixed images",
     given=("run", "network", "mean", "std", "device", "pretrained"),
 )
@@ -223,12 +223,12 @@ LEARNS = {
     "block_min_lr": Argument(float, optional=True),
 }
 OWN = {"given": ("run", "network", "device", "seed", "updates"), "needs": "networks of its own", "dynamic": True}
-_add("task", "automix", "train.automix_task:AutoMixTask", "AutoMix", LEARNS, pixels="cut", **OWN)
-_add("task", "samix", "train.automix_task:SAMixTask", "SAMix", LEARNS, pixels="cut", **OWN)
+_add("task", "automix", "training.automix_task:AutoMixTask", "AutoMix", LEARNS, pixels="cut", **OWN)
+_add("task", "samix", "training.automix_task:SAMixTask", "SAMix", LEARNS, pixels="cut", **OWN)
 _add(
     "task",
     "self_tuning",
-    "train.self_tuning_task:SelfTuningTask",
+    "training.self_tuning_task:SelfTuningTask",
     "Self-Tuning",
     {"places": 32, "features": 1024, "temperature": 0.07, "momentum": 0.999, "head_lr_factor": 10.0},
     given=("run", "network", "mean", "std", "device", "pretrained", "seed", "updates"),
@@ -243,23 +243,25 @@ GUESS = {"temperature": 0.5, "alpha": 0.5, "weight": 100.0, "ramp": 0.4}
 _add(
     "task",
     "pseudo_label",
-    "train.fixmatch_task:PseudoLabelTask",
+    "training.fixmatch_task:PseudoLabelTask",
     "Pseudo-Label",
     TRUST | {"ratio": 1, "ramp": 0.4},
     unlabelled=("weak",),
     **SEMI,
 )
-_add("task", "fixmatch", "train.fixmatch_task:FixMatchTask", "FixMatch", TRUST, unlabelled=("weak", "strong"), **SEMI)
-_add("task", "mixmatch", "train.mixmatch_task:MixMatchTask", "MixMatch", GUESS, unlabelled=("weak", "weak"), **SEMI)
+_add(
+    "task", "fixmatch", "training.fixmatch_task:FixMatchTask", "FixMatch", TRUST, unlabelled=("weak", "strong"), **SEMI
+)
+_add("task", "mixmatch", "training.mixmatch_task:MixMatchTask", "MixMatch", GUESS, unlabelled=("weak", "weak"), **SEMI)
 
 # ------------------------------------------------------------------------------------------------- frozen networks
 
 LOOKS = ("data", "mean", "std", "pretrained")  # what a frozen network is built for
-_add("network", "embedded", "train.frozen:embedded", "a tiny ResNet trained on the run's own images", given=LOOKS)
+_add("network", "embedded", "training.frozen:embedded", "a tiny ResNet trained on the run's own images", given=LOOKS)
 _add(
     "network",
     "pretrained",
-    "train.frozen:pretrained",
+    "training.frozen:pretrained",
     "a network of timm with published weights",
     {"model": Argument(str, required=True)},
     given=LOOKS,

@@ -12,11 +12,11 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
-from lumix.evaluate.attention.localisation import MASSES, best_fit, boxes_around, enlarged, foreground
-from lumix.train.data import load
-from lumix.train.imageset import ImageSet
+from evaluation.attention.localisation import MASSES, best_fit, boxes_around, enlarged, foreground
 from report import formatting
 from report.load import Results
+from training.data import load
+from training.imageset import ImageSet
 
 NATURAL, LOCALISATION = "lumix_table08_natural", "lumix_table05_localisation"
 MODELS = {"deit_s": ("DeiT-S", style.CUTMIX, "-", "o"), "lumix": ("LUMix-DeiT-S", style.LUMIX, "--", "s")}

@@ -20,10 +20,10 @@ from torch import Tensor, nn
 
 import lumix
 from lumix.functional import predicted_weight
-from lumix.train.data import normalise
-from lumix.train.embedded import shapes
-from lumix.train.imageset import ImageSet
-from lumix.train.update import Updater
+from training.data import normalise
+from training.embedded import shapes
+from training.imageset import ImageSet
+from training.update import Updater
 
 TRAIN_IMAGES, TEST_IMAGES, EPOCHS, BATCH = 2000, 4000, 6, 50
 

@@ -15,14 +15,14 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import NullLocator
 from torch import Tensor
 
-from lumix.evaluate.robustness.grids import GRIDS, LOSSES
-from lumix.evaluate.robustness.occlusion import apply_drop, random_mask
-from lumix.evaluate.robustness.shuffling import shuffle_grid
-from lumix.train.data import load
-from lumix.train.imageset import ImageSet
-from lumix.train.rng import stream_seed
+from evaluation.robustness.grids import GRIDS, LOSSES
+from evaluation.robustness.occlusion import apply_drop, random_mask
+from evaluation.robustness.shuffling import shuffle_grid
 from report import formatting
 from report.load import Results
+from training.data import load
+from training.imageset import ImageSet
+from training.rng import stream_seed
 
 OCCLUSION, SHUFFLING = "lumix_table09_occlusion", "lumix_table07_shuffling"
 # value column -> name, colour, line and marker of ours, line of the paper's

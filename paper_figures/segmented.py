@@ -12,8 +12,8 @@ from matplotlib.colors import ListedColormap
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
-from lumix.evaluate.segmentation.data import IGNORE, Scenes, load_scenes
-from lumix.evaluate.segmentation.scoring import thinning
+from evaluation.segmentation.data import IGNORE, Scenes, load_scenes
+from evaluation.segmentation.scoring import thinning
 from report import formatting
 from report.load import Results
 

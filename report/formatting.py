@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from lumix.train.config import Run
+from training.config import Run
 
 MINUS = "\N{MINUS SIGN}"
 DASH = "\N{EN DASH}"

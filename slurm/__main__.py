@@ -56,8 +56,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser().parse_args(arguments)
     from experiments.params import check_seeds, read_params
     from experiments.scale import get_scale
-    from lumix.train.run_directory import RunError
     from slurm.scheduler import SchedulerError
+    from training.run_directory import RunError
 
     try:
         params = read_params()

@@ -11,8 +11,8 @@ import sys
 import time
 from pathlib import Path
 
-from lumix.train import run_directory
 from slurm import ledger
+from training import run_directory
 
 DONE, GIVE_UP, AGAIN = 0, 1, 75
 # SLURM has already decided what follows, or a person has.

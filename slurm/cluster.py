@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from experiments.suggest import choose
-from lumix.train.records import Config
+from training.records import Config
 
 FOLDER = Path(__file__).resolve().parent / "clusters"
 VARIABLE = "LUMIX_CLUSTER"  # the cluster where --cluster is not given

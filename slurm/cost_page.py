@@ -10,8 +10,8 @@ from experiments.records import read_runs
 from experiments.registry import tables_of
 from experiments.runs import Item
 from experiments.scale import Scale
-from lumix.train.config import Run
 from slurm.disk import checkpoint_bytes, readable, weight_bytes
+from training.config import Run
 
 NODES = (1, 4, 16)
 GPUS_PER_NODE = 8

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from experiments.records import read_runs
 from experiments.scale import Scale
-from lumix.train.config import Run
+from training.config import Run
 
 
 def parameters_of(scale: Scale, run: Run) -> int | None:

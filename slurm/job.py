@@ -18,10 +18,10 @@ from pathlib import Path
 from typing import Any
 
 from experiments.runs import LIVELY_SECONDS
-from lumix.train import run_directory
-from lumix.train.config import Execution, Run
 from slurm import ledger
 from slurm.layout import microbatch
+from training import run_directory
+from training.config import Execution, Run
 
 SIGNALS = (signal.SIGUSR2, signal.SIGTERM)
 QUIET_SECONDS = LIVELY_SECONDS  # every 20 updates, and around an evaluation, a living run touches its lock
@@ -117,7 +117,7 @@ class Job:
         with _distributed(execution.device, tasks):
             import torch
 
-            from lumix.train.loop import fit
+            from training.loop import fit
 
             if execution.device == "cpu":
                 torch.set_num_threads(1)  # as the local launcher does: another number sums in another order

@@ -3,9 +3,9 @@
 from dataclasses import dataclass
 
 from experiments.scale import Scale
-from lumix.train.config import Execution, Run
-from lumix.train.run_directory import RunError
 from slurm.cluster import Cluster
+from training.config import Execution, Run
+from training.run_directory import RunError
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@
     entries/<name>.json       one run and seed: its job, and its attempts. Written by `submit`, then by the job itself
     submissions/<id>/         code (the snapshot), entries.json (array index -> entry), log (output of the jobs)
 
-Imports no torch, no submitit, and nothing but the standard library besides lumix.train.run_directory: a job's batch
+Imports no torch, no submitit, and nothing but the standard library besides training.run_directory: a job's batch
 script reads it with whatever Python there is.
 """
 
@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from lumix.train import run_directory
+from training import run_directory
 
 ROOT = Path("runs", ".jobs")
 LOCK_SECONDS = 120.0  # a submission of a thousand runs takes seconds

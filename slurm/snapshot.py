@@ -4,7 +4,7 @@ import shutil
 import subprocess
 from pathlib import Path
 
-PACKAGES = ("lumix", "experiments", "slurm")
+PACKAGES = ("lumix", "training", "evaluation", "experiments", "slurm")
 FILES = ("params.yaml", "pyproject.toml", "requirements.lock")
 LEFT_OUT = shutil.ignore_patterns("__pycache__", "*.pyc", ".ipynb_checkpoints")
 

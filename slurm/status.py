@@ -10,10 +10,10 @@ from typing import Any
 from experiments.runs import DAMAGED, FINISHED, OLDER, STARTED, Item, read_item, state
 from experiments.scale import Scale
 from experiments.terminal import grid
-from lumix.train import run_directory
 from slurm import ledger
 from slurm.plan import entry_of, states_of, why_ended
 from slurm.scheduler import JobState, SchedulerError
+from training import run_directory
 
 ABSENT = "not submitted"
 ENDED = ("failed", "cancelled", "lost")  # nothing follows by itself

@@ -12,7 +12,6 @@ from typing import Any
 from experiments.registry import owners
 from experiments.runs import Item
 from experiments.scale import Scale
-from lumix.train import run_directory
 from slurm import ledger
 from slurm.cluster import Cluster
 from slurm.job import Job
@@ -20,6 +19,7 @@ from slurm.layout import Layout, execution_of
 from slurm.plan import Plan, job_name, make_plan, plan_text, refuse_without_scheduler
 from slurm.scheduler import SchedulerError, call, jobs_named
 from slurm.snapshot import take_snapshot
+from training import run_directory
 
 MOST_IN_ARRAY = 1000  # SLURM's own default limit, MaxArraySize, is 1001
 # More than any run needs: submitit would count every early signal of a short time limit as a time-out.

@@ -43,10 +43,10 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[torch.nn.Module, 
     """A small net that tells digits apart, its card, and its run directory."""
     from engine import small_run
 
-    from lumix.train.checkpoint import load_model
-    from lumix.train.config import Data, Loss, Mix, Optim
-    from lumix.train.loop import fit
-    from lumix.train.run_directory import read_json
+    from training.checkpoint import load_model
+    from training.config import Data, Loss, Mix, Optim
+    from training.loop import fit
+    from training.run_directory import read_json
 
     directory = tmp_path_factory.mktemp("run")
     plain = {"data": Data("digits", 8, train_size=300), "mix": Mix(), "loss": Loss()}

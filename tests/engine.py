@@ -10,8 +10,8 @@ import torch
 
 from experiments.methods import SWITCH
 from lumix.catalogue import Spec
-from lumix.train import loop
-from lumix.train.config import Data, Execution, Loss, Mix, Model, Optim, Run
+from training import loop
+from training.config import Data, Execution, Loss, Mix, Model, Optim, Run
 
 VIT = {"patch_size": 2, "embed_dim": 16, "depth": 1, "num_heads": 2, "mlp_ratio": 2.0, "drop_path_rate": 0.2}
 SMOOTHED = Spec("cross_entropy", smoothing=0.1)

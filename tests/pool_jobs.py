@@ -11,7 +11,7 @@ from pathlib import Path
 
 from experiments.pool import Interrupted, Job, run_pool
 from experiments.runs import Item
-from lumix.train.config import Data, Execution, Model, Optim, Run
+from training.config import Data, Execution, Model, Optim, Run
 
 RUN = Run(
     data=Data(name="digits", image_size=8, train_size=64),

@@ -11,8 +11,8 @@ import yaml
 from experiments import records
 from experiments.methods import SWITCH, constant_control, lumix
 from experiments.scale import get_scale
-from lumix.train.config import Data, Mix, Model, Optim, Run
 from report import formatting, headline
+from training.config import Data, Mix, Model, Optim, Run
 
 ROOT = Path(__file__).parent.parent
 NASTY = '<b>"bold" & </td>'

@@ -17,7 +17,7 @@ import lumix
 from lumix.catalogue import PARTS, Spec
 from lumix.draws import draw_beta
 from lumix.integrations.timm import Mixup as TimmMixup
-from lumix.train.config import Data, Mix, Model, Optim, Run
+from training.config import Data, Mix, Model, Optim, Run
 
 NETWORK = torch.nn.Conv2d(3, 4, 4, 4)
 GIVEN = {

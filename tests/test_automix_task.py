@@ -11,11 +11,11 @@ from test_distributed import two_processes
 
 from lumix.batch import Kind
 from lumix.catalogue import Spec
-from lumix.train.build import build_task
-from lumix.train.config import Execution, Loss, Mix, Model, Optim, Run
-from lumix.train.loop import fit
-from lumix.train.model import build_model
-from lumix.train.optim import build_optimizer, build_schedule
+from training.build import build_task
+from training.config import Execution, Loss, Mix, Model, Optim, Run
+from training.loop import fit
+from training.model import build_model
+from training.optim import build_optimizer, build_schedule
 
 RESNET = Model("resnet50", "resnet18", {"channels": [4, 8, 8, 8], "layers": [1, 1, 1, 1]})
 DM_CE = Loss(terms=(Spec("cross_entropy"), Spec("decoupled")))

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lumix.catalogue import Spec, create, get_part
-from lumix.train.config import DATA_SETS, Data, Loss, Mix, Model, Optim, Run
+from training.config import DATA_SETS, Data, Loss, Mix, Model, Optim, Run
 
 share = st.floats(0, 1)
 positive = st.floats(0, 10)

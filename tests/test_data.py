@@ -8,11 +8,11 @@ import pytest
 import torch
 from sklearn.datasets import load_digits  # here, because its import moves the state of `random`
 
-from lumix.train.config import Data
-from lumix.train.data import augment, is_resident, load, normalise
-from lumix.train.embedded import FAMILIES, SHAPES_MEAN, SHAPES_STD, digits, shapes
-from lumix.train.imageset import ImageSet, boxes_of, channel_statistics
-from lumix.train.rng import epoch_order, step_generator, stream_seed
+from training.config import Data
+from training.data import augment, is_resident, load, normalise
+from training.embedded import FAMILIES, SHAPES_MEAN, SHAPES_STD, digits, shapes
+from training.imageset import ImageSet, boxes_of, channel_statistics
+from training.rng import epoch_order, step_generator, stream_seed
 
 pytestmark = pytest.mark.usefixtures("global_state_untouched")
 

@@ -13,10 +13,10 @@ from timm.data.auto_augment import LEVEL_TO_ARG, AugmentOp, RandAugment
 from timm.data.random_erasing import RandomErasing
 from torch import Tensor
 
-from lumix.train.config import Data
-from lumix.train.device_augment import BatchErasing, BatchRandAugment, DeviceAugmentation, strength
-from lumix.train.device_ops import AFFINE, FUNCTIONS, TABLES
-from lumix.train.folder import device_augmentation, train_transform
+from training.config import Data
+from training.device_augment import BatchErasing, BatchRandAugment, DeviceAugmentation, strength
+from training.device_ops import AFFINE, FUNCTIONS, TABLES
+from training.folder import device_augmentation, train_transform
 
 pytestmark = pytest.mark.usefixtures("global_state_untouched")
 

@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 from engine import small_run, stopped_after
 
-from lumix.train import run_directory
-from lumix.train.checkpoint import load_checkpoint
-from lumix.train.config import Execution
-from lumix.train.loop import fit
+from training import run_directory
+from training.checkpoint import load_checkpoint
+from training.config import Execution
+from training.loop import fit
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -23,11 +23,11 @@ from pathlib import Path
 import torch, torch.distributed as dist
 sys.path.insert(0, {tests!r})
 from engine import small_run, stopped_after
-from lumix.train import loop
-from lumix.train.config import Execution, Run
-from lumix.train.loop import fit
-from lumix.train.process import Process
-from lumix.train.run_directory import RunError
+from training import loop
+from training.config import Execution, Run
+from training.loop import fit
+from training.process import Process
+from training.run_directory import RunError
 torch.set_num_threads(1)
 loop.CHECK_EVERY = 4
 rank, job = int(sys.argv[1]), json.loads(sys.argv[2])

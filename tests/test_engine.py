@@ -12,11 +12,11 @@ import safetensors.torch
 import torch
 from engine import small_run, stopped_after
 
-from lumix.train import loop, run_directory
-from lumix.train.checkpoint import load_checkpoint, load_model
-from lumix.train.config import Data, Execution, Mix, Optim
-from lumix.train.loop import fit
-from lumix.train.run_directory import RunError
+from training import loop, run_directory
+from training.checkpoint import load_checkpoint, load_model
+from training.config import Data, Execution, Mix, Optim
+from training.loop import fit
+from training.run_directory import RunError
 
 ROOT = Path(__file__).resolve().parents[1]
 OFTEN = Execution(checkpoint_seconds=0)
@@ -102,7 +102,7 @@ def test_global_random_state_and_determinism_are_left_alone(tmp_path: Path) -> N
 
 
 def test_load_model_gives_the_reported_accuracy(finished: Path) -> None:
-    from lumix.train.data import load, normalise
+    from training.data import load, normalise
 
     model = load_model(finished)
     _, test = load(small_run().data)
@@ -153,10 +153,10 @@ from pathlib import Path
 import torch
 sys.path.insert(0, {tests!r})
 from engine import small_run
-from lumix.train import loop
-from lumix.train.config import Execution
-from lumix.train.data import load
-from lumix.train.loop import fit
+from training import loop
+from training.config import Execution
+from training.data import load
+from training.loop import fit
 torch.set_num_threads(1)
 loop.CHECK_EVERY = 3
 load(small_run().data)
@@ -370,7 +370,7 @@ def test_accumulation_gives_the_same_update_up_to_rounding(tmp_path: Path) -> No
     # SGD without stochastic depth, whose stream sees the microbatches.
     from engine import VIT
 
-    from lumix.train.config import Model
+    from training.config import Model
 
     model = Model(role="deit_s", name="deit_small_patch16_224", arguments={**VIT, "drop_path_rate": 0.0}, init="small")
     run = small_run(epochs=1, model=model, optim=Optim(lr=0.1, name="sgd"))

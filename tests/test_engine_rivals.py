@@ -10,8 +10,8 @@ from test_distributed import two_processes
 
 from experiments.methods import MIXUP
 from lumix.catalogue import Spec
-from lumix.train.config import Execution, Loss, Mix, Model
-from lumix.train.loop import fit
+from training.config import Execution, Loss, Mix, Model
+from training.loop import fit
 
 RESNET = Model("resnet50", "resnet18", {"channels": [4, 8, 8, 8], "layers": [1, 1, 1, 1]})
 VIT = small_run().model

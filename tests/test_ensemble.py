@@ -10,11 +10,11 @@ import torch
 from experiments import decoupled, methods
 from experiments.scale import get_scale
 from lumix.catalogue import Spec
-from lumix.train import ensemble, loop, resident_feed
-from lumix.train.config import Execution, Mix, Run
-from lumix.train.ensemble import fit_many
-from lumix.train.run_directory import RunError, Stopped
 from tests.engine import VIT, small_run
+from training import ensemble, loop, resident_feed
+from training.config import Execution, Mix, Run
+from training.ensemble import fit_many
+from training.run_directory import RunError, Stopped
 
 STILL = {**VIT, "drop_path_rate": 0.0}
 BASE = small_run(epochs=9)  # 54 updates

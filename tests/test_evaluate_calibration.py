@@ -9,9 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from lumix.evaluate.natural import calibration
-from lumix.evaluate.natural.adversarial import class_indices
-from lumix.evaluate.natural.calibration import detection
+from evaluation.natural import calibration
+from evaluation.natural.adversarial import class_indices
+from evaluation.natural.calibration import detection
 
 Array = NDArray[np.float64]
 

@@ -13,10 +13,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from lumix.evaluate import images
-from lumix.evaluate.attention import localisation, weak_localisation, weak_segmentation
-from lumix.evaluate.attention.localisation import best_fit, box_fits, boxes_around, foreground, jaccard
-from lumix.train.embedded import SHAPES_MEAN, SHAPES_STD
+from evaluation import images
+from evaluation.attention import localisation, weak_localisation, weak_segmentation
+from evaluation.attention.localisation import best_fit, box_fits, boxes_around, foreground, jaccard
+from training.embedded import SHAPES_MEAN, SHAPES_STD
 
 SHAPES_CARD = {"data": "shapes", "image_size": 16, "mean": SHAPES_MEAN, "std": SHAPES_STD, "num_classes": 10}
 attention_rows = st.lists(st.floats(0.01, 1), min_size=1, max_size=12)

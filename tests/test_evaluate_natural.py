@@ -11,10 +11,10 @@ from PIL import Image
 from test_evaluate_calibration import timm_synsets
 from torch import Tensor, nn
 
-from lumix.evaluate.natural import adversarial, calibration, stand_ins
-from lumix.evaluate.natural.calibration import detection
-from lumix.train.embedded import SHAPES_MEAN, SHAPES_STD, shapes
-from lumix.train.run_directory import write_json
+from evaluation.natural import adversarial, calibration, stand_ins
+from evaluation.natural.calibration import detection
+from training.embedded import SHAPES_MEAN, SHAPES_STD, shapes
+from training.run_directory import write_json
 
 CARD: dict[str, Any] = {
     "data": "shapes", "image_size": 16, "mean": SHAPES_MEAN, "std": SHAPES_STD, "num_classes": 10, "key": "tested",

@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.nn.functional import conv2d
 
-from lumix.evaluate.segmentation.data import IGNORE, ResidentScenes
-from lumix.evaluate.segmentation.recipe import Recipe
-from lumix.evaluate.segmentation.scoring import (
+from evaluation.segmentation.data import IGNORE, ResidentScenes
+from evaluation.segmentation.recipe import Recipe
+from evaluation.segmentation.scoring import (
     RATIOS,
     batches,
     confusion,
@@ -222,7 +222,7 @@ def test_kept_segmentations_are_thinned_out_to_a_few_pixels() -> None:
 
 def test_score_does_not_depend_on_the_batches(monkeypatch: pytest.MonkeyPatch) -> None:
     whole = score(ByBrightness(), scenes(), recipe(), CARD, "cpu")
-    monkeypatch.setattr("lumix.evaluate.segmentation.scoring.PIXELS", 1)
+    monkeypatch.setattr("evaluation.segmentation.scoring.PIXELS", 1)
     single = score(ByBrightness(), scenes(), recipe(), CARD, "cpu")
     assert whole.values == single.values
     assert whole.n_samples == single.n_samples == 5

@@ -10,13 +10,13 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from lumix.evaluate.segmentation.data import IGNORE, ResidentScenes, load_scenes
-from lumix.evaluate.segmentation.models import MaskTransformer, Segmenter, build
-from lumix.evaluate.segmentation.recipe import Recipe
-from lumix.evaluate.segmentation.scoring import drive
-from lumix.evaluate.segmentation.training import Crops, distorted, fine_tune, segmentation_loss, training_crop
-from lumix.train.config import Model
-from lumix.train.model import build_model
+from evaluation.segmentation.data import IGNORE, ResidentScenes, load_scenes
+from evaluation.segmentation.models import MaskTransformer, Segmenter, build
+from evaluation.segmentation.recipe import Recipe
+from evaluation.segmentation.scoring import drive
+from evaluation.segmentation.training import Crops, distorted, fine_tune, segmentation_loss, training_crop
+from training.config import Model
+from training.model import build_model
 
 VIT = Model(
     "deit_s",

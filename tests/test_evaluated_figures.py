@@ -9,10 +9,10 @@ import pytest
 from figure_checks import check_names_its_data_and_is_stable, texts
 from report_fixture import fake_seed
 
+from evaluation.attention.localisation import best_fit, boxes_around, declared_grid, foreground
 from experiments.scales import mini
-from lumix.evaluate.attention.localisation import best_fit, boxes_around, declared_grid, foreground
-from lumix.train.embedded import shapes
 from report.load import Results
+from training.embedded import shapes
 
 pytestmark = pytest.mark.usefixtures("closed_figures")
 CONFIG = mini.shapes_run("deit_s")

@@ -10,12 +10,12 @@ import timm
 import torch
 from engine import small_run
 
-from lumix.evaluate import evaluation as ev
-from lumix.evaluate.evaluation import Evaluation
-from lumix.train import run_directory
-from lumix.train.attention import class_attention
-from lumix.train.checkpoint import export_model
-from lumix.train.model import build_model
+from evaluation import evaluation as ev
+from evaluation.evaluation import Evaluation
+from training import run_directory
+from training.attention import class_attention
+from training.checkpoint import export_model
+from training.model import build_model
 
 
 def finish(directory, seed: int = 0, checksum: str = "a" * 64):
@@ -57,7 +57,7 @@ def test_unknown_protocols_are_named():
 def test_every_protocol_has_a_driver_and_naming_them_needs_no_torch():
     for protocol in ev.PROTOCOLS.values():
         assert callable(importlib.import_module(protocol.module).drive)
-    code = "import sys, lumix.evaluate.evaluation; assert not {'torch', 'numpy'} & set(sys.modules)"
+    code = "import sys, evaluation.evaluation; assert not {'torch', 'numpy'} & set(sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
 
 
@@ -65,7 +65,7 @@ def test_every_protocol_has_a_driver_and_naming_them_needs_no_torch():
 
 TOY = """
 import numpy as np
-from lumix.evaluate.evaluation import Outcome
+from evaluation.evaluation import Outcome
 calls = []
 def drive(model, card, arguments, device):
     calls.append((card, arguments))

@@ -11,6 +11,7 @@ import pool_jobs
 import pytest
 from test_experiments import bench_scale, finish, stand_in
 
+from evaluation.evaluation import Evaluation, fingerprint
 from experiments import evaluations, registry, terminal
 from experiments.collect import collect
 from experiments.evaluations import EvaluationItem, evaluation_items
@@ -20,9 +21,8 @@ from experiments.registry import evaluation_directory, get_table
 from experiments.runs import Item, items_of_table
 from experiments.scale import Scale, get_scale
 from experiments.table import Column, Row, Table
-from lumix.evaluate.evaluation import Evaluation, fingerprint
-from lumix.train import run_directory
-from lumix.train.config import Execution
+from training import run_directory
+from training.config import Execution
 
 GRIDS = ("grid_1", "grid_4", "grid_8", "grid_16", "average")  # what Table 7 shows at the scale of these tests
 ROOT = Path(__file__).resolve().parents[1]

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from evaluation.evaluation import Evaluation
+from evaluation.segmentation.recipe import Recipe
 from experiments import recipes
 from experiments.claims import WithinPaper
 from experiments.collect import collect
@@ -18,10 +20,8 @@ from experiments.registry import TABLES, directory_of, get_table, owners, seeds_
 from experiments.runs import ABSENT, DAMAGED, FINISHED, OLDER, STARTED, Item, is_open, items_of_table, state
 from experiments.scale import NAMES, Scale, Setting, get_scale
 from experiments.scales.mini import semi_run, tuned_run
-from lumix.evaluate.evaluation import Evaluation
-from lumix.evaluate.segmentation.recipe import Recipe
-from lumix.train import run_directory
-from lumix.train.config import Data, Mix, Model, Optim, Run
+from training import run_directory
+from training.config import Data, Mix, Model, Optim, Run
 
 ROOT = Path(__file__).resolve().parents[1]
 

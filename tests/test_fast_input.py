@@ -15,14 +15,14 @@ from sklearn.datasets import load_sample_images
 from timm.data.transforms import RandomResizedCropAndInterpolation
 from torch import Tensor
 
-from lumix.train import loop
-from lumix.train.config import Data, Execution
-from lumix.train.data import load, normalise
-from lumix.train.fast import CropReader, read_image, read_pixels, resize
-from lumix.train.feed import FolderFeed
-from lumix.train.folder import SeededDataset, device_augmentation, image_folder, train_transform
-from lumix.train.loop import fit
-from lumix.train.process import Process
+from training import loop
+from training.config import Data, Execution
+from training.data import load, normalise
+from training.fast import CropReader, read_image, read_pixels, resize
+from training.feed import FolderFeed
+from training.folder import SeededDataset, device_augmentation, image_folder, train_transform
+from training.loop import fit
+from training.process import Process
 
 pytest.importorskip("cv2", reason="OpenCV is not installed")
 

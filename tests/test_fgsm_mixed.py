@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from lumix.evaluate.robustness import fgsm, mixed_accuracy
+from evaluation.robustness import fgsm, mixed_accuracy
 
 
 def generator(seed: int = 0) -> torch.Generator:

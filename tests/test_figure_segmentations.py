@@ -7,8 +7,8 @@ import pytest
 import segmented
 from figure_checks import texts
 
+from evaluation.segmentation.data import load_scenes
 from experiments.scales import mini
-from lumix.evaluate.segmentation.data import load_scenes
 from report.load import Results
 
 pytestmark = pytest.mark.usefixtures("closed_figures")

@@ -12,10 +12,10 @@ from PIL import Image
 from torchvision.datasets import CIFAR10, CIFAR100
 from torchvision.datasets.utils import calculate_md5
 
-from lumix.train import files
-from lumix.train.config import Data
-from lumix.train.data import load
-from lumix.train.imageset import channel_statistics
+from training import files
+from training.config import Data
+from training.data import load
+from training.imageset import channel_statistics
 
 SHARED = Path(__file__).resolve().parents[1] / ".." / "shared" / "data"
 needs_shared = pytest.mark.skipif(not (SHARED / "cifar100").is_dir(), reason="no real image sets in ../shared/data")

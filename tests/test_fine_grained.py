@@ -10,12 +10,12 @@ from engine import small_run
 from PIL import Image
 from torch import Tensor
 
+from evaluation.ten_crop import drive
 from lumix.catalogue import Spec
-from lumix.evaluate.ten_crop import drive
-from lumix.train.config import FINE_GRAINED, Data, Execution
-from lumix.train.feed import FolderFeed, build_feed
-from lumix.train.folder import file_set, image_folder, labels_of, train_transform
-from lumix.train.process import Process
+from training.config import FINE_GRAINED, Data, Execution
+from training.feed import FolderFeed, build_feed
+from training.folder import file_set, image_folder, labels_of, train_transform
+from training.process import Process
 
 LABELS = {"train": [0, 0, 1, 1, 2, 2], "val": [0, 1, 2]}  # of every copy here; grey 40 x label tells the class
 

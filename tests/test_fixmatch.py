@@ -16,14 +16,14 @@ from torch.nn import functional as F
 from experiments.scale import get_scale
 from lumix.catalogue import Spec
 from lumix.semi.views import Views
-from lumix.train import run_directory
-from lumix.train.build import build_task
-from lumix.train.config import Data, Execution, Loss, Mix, Model, Optim, Run
-from lumix.train.loop import Training, fit
-from lumix.train.model import build_model
-from lumix.train.optim import build_schedule
-from lumix.train.process import Process
-from lumix.train.rng import step_generator
+from training import run_directory
+from training.build import build_task
+from training.config import Data, Execution, Loss, Mix, Model, Optim, Run
+from training.loop import Training, fit
+from training.model import build_model
+from training.optim import build_schedule
+from training.process import Process
+from training.rng import step_generator
 
 RESNET = Model("resnet18", "resnet18", {"channels": [4, 8, 8, 8], "layers": [1, 1, 1, 1], "cifar_stem": True})
 MIXING: dict[str, Any] = {

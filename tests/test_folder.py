@@ -15,9 +15,9 @@ import torch
 from PIL import Image
 from torch.utils.data import Dataset
 
-from lumix.train.config import Data
-from lumix.train.folder import EpochSampler, SeededDataset, ignore_signals, image_folder, train_loader, train_transform
-from lumix.train.rng import epoch_order
+from training.config import Data
+from training.folder import EpochSampler, SeededDataset, ignore_signals, image_folder, train_loader, train_transform
+from training.rng import epoch_order
 
 IMAGENET = Data(
     "imagenet", 32, flip=True, crop_scale=0.08, rand_augment="rand-m9-mstd0.5-inc1", erasing=0.25, test_crop=0.875

@@ -12,7 +12,7 @@ from experiments.registry import tables_of
 from experiments.scale import NAMES, get_scale
 from lumix.catalogue import Argument, Part, Spec
 from lumix.specs import PARTS
-from lumix.train.config import Data, Loss, Mix, Model, Optim, Run
+from training.config import Data, Loss, Mix, Model, Optim, Run
 
 FROZEN = Path(__file__).parent / "frozen_keys.txt"
 RUN = Run(Data("digits", 8), Model("deit_s", "deit_small_patch16_224"), Optim(lr=1e-3))

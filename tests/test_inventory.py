@@ -12,7 +12,7 @@ from scipy.sparse.csgraph import maximum_bipartite_matching
 
 from experiments.registry import TABLES, get_table
 from experiments.scale import get_scale
-from lumix.train.config import Run
+from training.config import Run
 
 INVENTORY = Path(__file__).resolve().parents[2] / "shared" / "design" / "run_inventory.csv"
 MODELS = {"r18": "resnet18", "r34": "resnet34", "r50": "resnet50", "rx50": "resnext50_32x4d", "wrn28_8": "resnetv2_18"}

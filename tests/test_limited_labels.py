@@ -9,12 +9,12 @@ import torch
 from engine import small_run
 from PIL import Image
 
-from lumix.train.config import Data, Execution, Mix, Run
-from lumix.train.data import load
-from lumix.train.feed import FolderFeed
-from lumix.train.folder import first_share, named
-from lumix.train.loop import fit
-from lumix.train.process import Process
+from training.config import Data, Execution, Mix, Run
+from training.data import load
+from training.feed import FolderFeed
+from training.folder import first_share, named
+from training.loop import fit
+from training.process import Process
 
 
 def test_shares_are_nested_firsts_of_the_set_and_the_test_set_stays() -> None:

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from slurm.local_cluster import INSTALL, ClusterError, LocalCluster, cluster, missing, packages
-from slurm.local_cluster.__main__ import main
+from tests_slurm.local_cluster import INSTALL, ClusterError, LocalCluster, cluster, missing, packages
+from tests_slurm.local_cluster.__main__ import main
 
 
 @pytest.fixture
@@ -47,7 +47,7 @@ def test_stop_and_status_without_a_cluster(tmp_path, capsys):
     folder = ["--directory", str(tmp_path / "none")]
     assert main(["stop", *folder]) == 0
     assert main(["status", *folder]) == 1
-    assert "python -m slurm.local_cluster start" in capsys.readouterr().out
+    assert "python -m tests_slurm.local_cluster start" in capsys.readouterr().out
 
 
 def test_a_pid_that_now_belongs_to_another_process_is_not_touched(tmp_path):

@@ -13,7 +13,7 @@ from torch.optim.swa_utils import AveragedModel
 import lumix
 from lumix.mixers.eval_mode import hooks_run, unwrapped
 from lumix.mixers.puzzle import input_saliency
-from lumix.train.attention import check_class_attention, recorded_attention
+from training.attention import check_class_attention, recorded_attention
 
 CLASSES, SIZE = 5, 6
 IMAGES = torch.rand(SIZE, 3, 16, 16, generator=stream())

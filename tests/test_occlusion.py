@@ -8,10 +8,10 @@ import pytest
 import torch
 from test_evaluation import finish
 
-from lumix.evaluate import images, models
-from lumix.evaluate.robustness import occlusion
-from lumix.evaluate.robustness.grids import ATTENDED, LOSSES, VARIANTS
-from lumix.train.run_directory import read_result
+from evaluation import images, models
+from evaluation.robustness import occlusion
+from evaluation.robustness.grids import ATTENDED, LOSSES, VARIANTS
+from training.run_directory import read_result
 
 CARD = {"data": "digits", "image_size": 8, "mean": [0.3], "std": [0.4]}
 DRAWS = {"draw": "per_image", "repetitions": 2, "seed": 0, "batch": 300}

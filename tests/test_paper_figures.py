@@ -18,9 +18,9 @@ from report_fixture import ROOT, RUNS, cell, fake_record, row
 
 from experiments.registry import get_table
 from experiments.scale import get_scale
-from lumix.train.embedded import shapes
 from report import page
 from report.load import Results, read_results
+from training.embedded import shapes
 
 pytestmark = pytest.mark.usefixtures("closed_figures")
 NOTHING = Results("mini", ("lumix_table01_models",), {})

@@ -14,12 +14,12 @@ from experiments.dm_with_lumix.table import SMOOTHING
 from experiments.methods import PLAIN, smoothed
 from experiments.registry import TABLES, get_table, owners
 from experiments.scale import get_scale
-from lumix.train.build import build_loss, build_mixer, build_task
-from lumix.train.config import Run
-from lumix.train.mix_task import MixTask
-from lumix.train.model import build_model
-from lumix.train.optim import build_optimizer, build_schedule, parameter_groups, undecayed_names
-from lumix.train.resident_feed import updates_per_epoch
+from training.build import build_loss, build_mixer, build_task
+from training.config import Run
+from training.mix_task import MixTask
+from training.model import build_model
+from training.optim import build_optimizer, build_schedule, parameter_groups, undecayed_names
+from training.resident_feed import updates_per_epoch
 
 IMAGES = {
     "imagenet": 1_281_167,

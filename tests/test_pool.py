@@ -15,8 +15,8 @@ from experiments.pool import discard_older, run_pool
 from experiments.runs import Group, grouped, items_of
 from experiments.scale import get_scale
 from lumix.catalogue import Spec
-from lumix.train import run_directory
-from lumix.train.config import Execution, Mix
+from training import run_directory
+from training.config import Execution, Mix
 
 
 def test_failures_and_dead_workers_cost_one_run_each(tmp_path):

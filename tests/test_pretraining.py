@@ -4,10 +4,10 @@ import pytest
 import torch
 
 from experiments.scales.mini_models import SCENE_MODELS
-from lumix.train.config import Data, Model
-from lumix.train.data import load, normalise
-from lumix.train.model import build_model
-from lumix.train.pretraining import initial_network
+from training.config import Data, Model
+from training.data import load, normalise
+from training.model import build_model
+from training.pretraining import initial_network
 
 HEAD = "head.fc."  # of residual networks of version 2
 MODEL = SCENE_MODELS["resnet18"].replace(weights="shapes")

@@ -16,8 +16,8 @@ from experiments.registry import directory_of, evaluation_owners, get_table, own
 from experiments.runs import Item, items_of_table
 from experiments.scale import Scale
 from experiments.table import Column, Table
-from lumix.train import run_directory
 from report.load import NEEDED
+from training import run_directory
 
 RIVALS, COMPONENTS = "lumix_table06_rivals", "lumix_table02_components"
 

@@ -9,14 +9,14 @@ import torch
 from figure_checks import check_names_its_data_and_is_stable, texts
 from torch import Tensor
 
+from evaluation.robustness import occlusion, shuffling
+from evaluation.robustness.grids import LOSSES
 from experiments.collect import collect
 from experiments.lumix_table07_shuffling import table as shuffling_table
 from experiments.lumix_table09_occlusion import table as occlusion_table
 from experiments.scale import get_scale
-from lumix.evaluate.robustness import occlusion, shuffling
-from lumix.evaluate.robustness.grids import LOSSES
-from lumix.train.data import load
 from report.load import Results
+from training.data import load
 
 pytestmark = pytest.mark.usefixtures("closed_figures")
 FIGURES = ("occlusion_curves", "robustness_sheet")

@@ -8,9 +8,9 @@ import torch
 from PIL import Image
 from torch import nn
 
-from lumix.evaluate.robustness import accuracy, fgsm, shuffling
-from lumix.evaluate.robustness.grids import GRIDS, fitting_grids
-from lumix.train.imageset import ImageSet
+from evaluation.robustness import accuracy, fgsm, shuffling
+from evaluation.robustness.grids import GRIDS, fitting_grids
+from training.imageset import ImageSet
 
 CARD = {"data": "digits", "image_size": 8, "mean": [0.3], "std": [0.4]}
 DRAWS = {"draw": "per_image", "repetitions": 2, "seed": 0, "batch": 300}

@@ -10,7 +10,7 @@ import pytest
 from lumix.catalogue import PARTS
 
 ROOT = Path(__file__).resolve().parents[1]
-PACKAGES = ("lumix", "experiments", "slurm", "report", "paper_figures")
+PACKAGES = ("lumix", "training", "evaluation", "experiments", "slurm", "report", "paper_figures")
 LEAVES = {"lumix.batch", "lumix.checks", "lumix.draws", "lumix.functional", "lumix.inputs", "lumix.specs"}
 METHOD = {
     *LEAVES,
@@ -49,12 +49,12 @@ ALLOWED: dict[str, set[str]] = {
         "lumix.mixers",
     },
     "lumix.integrations": METHOD,
-    "lumix.train": METHOD,
-    "lumix.evaluate": {*METHOD, "lumix.train"},
-    "experiments": {*METHOD, "lumix.train", "lumix.evaluate"},
-    "slurm": {*METHOD, "lumix.train", "lumix.evaluate", "experiments"},
-    "report": {*METHOD, "lumix.train", "lumix.evaluate", "experiments"},
-    "paper_figures": {*METHOD, "lumix", "lumix.train", "lumix.evaluate", "experiments", "report"},
+    "training": METHOD,
+    "evaluation": {*METHOD, "training"},
+    "experiments": {*METHOD, "training", "evaluation"},
+    "slurm": {*METHOD, "training", "evaluation", "experiments"},
+    "report": {*METHOD, "training", "evaluation", "experiments"},
+    "paper_figures": {*METHOD, "lumix", "training", "evaluation", "experiments", "report"},
 }
 
 
@@ -137,7 +137,7 @@ def python(code: str) -> list[str]:
     return done.stdout.split()
 
 
-@pytest.mark.parametrize("module", ["lumix", "lumix.catalogue", "lumix.train.config", "lumix.integrations"])
+@pytest.mark.parametrize("module", ["lumix", "lumix.catalogue", "training.config", "lumix.integrations"])
 def test_importing_the_package_loads_neither_torch_nor_numpy(module: str) -> None:
     loaded = python(f"import sys, {module}; print(*sys.modules)")
     assert module in loaded

@@ -22,12 +22,12 @@ from lumix.mixers.none import NoMix
 from lumix.semi.learner import SelfTuning
 from lumix.semi.self_tuning import ClassQueues, follow, group_contrast, last_of_place
 from lumix.semi.views import Views
-from lumix.train.build import build_task
-from lumix.train.config import Data, Loss, Mix, Model, Optim, Run
-from lumix.train.model import build_model
-from lumix.train.optim import build_optimizer, build_schedule
-from lumix.train.rng import step_generator
-from lumix.train.update import Updater
+from training.build import build_task
+from training.config import Data, Loss, Mix, Model, Optim, Run
+from training.model import build_model
+from training.optim import build_optimizer, build_schedule
+from training.rng import step_generator
+from training.update import Updater
 
 CLASSES, PLACES, FEATURES = 4, 3, 5
 RESNET = {"channels": [4, 8, 8, 8], "layers": [1, 1, 1, 1]}
@@ -414,7 +414,7 @@ import json, sys
 from functools import partial
 sys.path.insert(0, {tests!r})
 import torch, torch.distributed as dist
-from lumix.train.rng import step_generator
+from training.rng import step_generator
 from test_self_tuning import MIXED, Loop, a_run, views_of
 torch.set_num_threads(1)
 rank = int(sys.argv[1])

@@ -11,14 +11,14 @@ from torch import Tensor
 
 from lumix.catalogue import Spec
 from lumix.semi.views import Views
-from lumix.train.config import Data, Execution, Loss, Mix, Optim, Run
-from lumix.train.data import labelled_rows, load, normalise
-from lumix.train.feed import build_feed
-from lumix.train.process import Process
-from lumix.train.resident_feed import ResidentFeed
-from lumix.train.rng import endless_batches
-from lumix.train.run_directory import RunError
-from lumix.train.semi_feed import SemiFeed, cutout
+from training.config import Data, Execution, Loss, Mix, Optim, Run
+from training.data import labelled_rows, load, normalise
+from training.feed import build_feed
+from training.process import Process
+from training.resident_feed import ResidentFeed
+from training.rng import endless_batches
+from training.run_directory import RunError
+from training.semi_feed import SemiFeed, cutout
 
 STRONG: dict[str, Any] = {"strong": "rand-m5-n2-mstd101-inc1", "cutout": 0.5}
 PLAIN = Loss(terms=(Spec("cross_entropy"),))
@@ -193,7 +193,7 @@ def test_what_would_be_ignored_is_refused() -> None:
 
 
 def test_a_run_counted_in_steps_evaluates_and_stops_by_them(tmp_path: Path) -> None:
-    from lumix.train.loop import fit
+    from training.loop import fit
 
     result = fit(a_run(Spec("mix"), data={}), 0, tmp_path)
     assert (result["steps"], result["epochs"]) == (12, 3)

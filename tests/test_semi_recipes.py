@@ -7,8 +7,8 @@ from test_fine_grained import cars
 
 from experiments.registry import get_table
 from experiments.scale import get_scale
-from lumix.train.config import Execution, Run
-from lumix.train.loop import fit
+from training.config import Execution, Run
+from training.loop import fit
 
 SCALES = ("lab", "paper")
 FIXMATCH = [(scale, row.id) for scale in SCALES for row in get_table("dm_semi_supervised", get_scale(scale)).rows]

@@ -10,11 +10,11 @@ from pathlib import Path
 import pytest
 from engine import small_run
 
-from lumix.train.config import Execution
-from lumix.train.loop import fit
-from lumix.train.run_directory import RunError, locked, read_result
 from slurm import after, ledger
 from slurm.job import Job, release_lock
+from training.config import Execution
+from training.loop import fit
+from training.run_directory import RunError, locked, read_result
 
 
 @pytest.fixture

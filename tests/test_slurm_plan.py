@@ -10,7 +10,6 @@ from experiments.registry import get_table
 from experiments.runs import items_of_table
 from experiments.scale import get_scale
 from experiments.scales.paper import RUNS
-from lumix.train.run_directory import RunError
 from slurm import ledger
 from slurm.cluster import Cluster, cluster_names, load_cluster
 from slurm.disk import checkpoint_bytes
@@ -18,6 +17,7 @@ from slurm.layout import layout_of, microbatch
 from slurm.plan import make_plan, plan_text, states_of
 from slurm.scheduler import JobState, SchedulerError
 from slurm.submit import parameters, submit
+from training.run_directory import RunError
 
 PAPER, MINI = get_scale("paper"), get_scale("mini")
 TABLE = "lumix_table10_laws"

@@ -8,10 +8,10 @@ import pytest
 from experiments.registry import get_table
 from experiments.runs import items_of_table
 from experiments.scale import get_scale
-from lumix.train import run_directory
 from slurm import control, ledger, scheduler, status
 from slurm.scheduler import JobState, SchedulerError, parse_sacct, parse_squeue
 from slurm.status import duration, plain_table, status_of, summary
+from training import run_directory
 
 PAPER = get_scale("paper")
 TABLE = "lumix_table10_laws"

@@ -5,10 +5,10 @@ import torch
 
 from experiments.registry import get_table, seeds_of, tables_of
 from experiments.scale import get_scale
-from lumix.train.config import Data
-from lumix.train.data import load
-from lumix.train.embedded import digits, shapes
-from lumix.train.model import build_model
+from training.config import Data
+from training.data import load
+from training.embedded import digits, shapes
+from training.model import build_model
 
 SMALL = get_scale("small")
 

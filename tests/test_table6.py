@@ -5,11 +5,11 @@ import math
 
 import pytest
 
+from evaluation.throughput import on_every_batch
 from experiments import methods
 from experiments.lumix_table06_rivals import table as table06
 from experiments.registry import get_table
 from experiments.scale import get_scale
-from lumix.evaluate.throughput import on_every_batch
 
 SCALES = ["mini", "lab", "paper"]
 

@@ -6,7 +6,7 @@ from batches import stream
 from torch import Tensor, nn
 from torchvision.transforms import TenCrop
 
-from lumix.evaluate.ten_crop import ten_crop_logits
+from evaluation.ten_crop import ten_crop_logits
 
 
 def test_ten_crops_are_those_of_torchvision_with_summed_logits() -> None:

@@ -4,11 +4,11 @@ import pytest
 import torch
 from torch import nn
 
+from evaluation import throughput
+from evaluation.evaluation import measured_names
 from experiments import methods
 from experiments.scale import get_scale
-from lumix.evaluate import throughput
-from lumix.evaluate.evaluation import measured_names
-from lumix.train.run_directory import write_json
+from training.run_directory import write_json
 
 CPU = torch.device("cpu")
 CARD = {"in_chans": 1, "num_classes": 10, "image_size": 8, "mean": (0.3,), "std": (0.38,)}

@@ -17,15 +17,15 @@ import pytest
 import torch
 from engine import small_run, stopped_after
 
+from evaluation import evaluation
 from experiments import registry, scale
 from experiments.collect import collect
 from experiments.evaluations import evaluation_items
 from experiments.runs import items_of_table
 from lumix import specs
 from lumix.catalogue import Spec
-from lumix.evaluate import evaluation
-from lumix.train import loop
-from lumix.train.config import Execution, Run
+from training import loop
+from training.config import Execution, Run
 
 ROOT = Path(__file__).resolve().parents[1]
 TOY = {
@@ -34,7 +34,7 @@ TOY = {
         from experiments.registry import register_table
         from experiments.scale import register_scale
         from lumix.catalogue import Argument, Part, register
-        from lumix.evaluate import evaluation
+        from evaluation import evaluation
 
         number = lambda default: Argument(float, default)
         register(Part("mixer", "halfmix", "toy.parts:HalfMix", "Halfmix", {"weight": number(0.5)},
@@ -116,8 +116,8 @@ TOY = {
         """A toy protocol: the share of test images that the network sees alike when they are mirrored."""
         import time
         import torch
-        from lumix.evaluate.evaluation import Outcome
-        from lumix.evaluate.robustness.accuracy import normaliser, percent, pixel_batches
+        from evaluation.evaluation import Outcome
+        from evaluation.robustness.accuracy import normaliser, percent, pixel_batches
 
         def drive(model, card, arguments, device):
             normalise, same, seen, start = normaliser(card, device), 0, 0, time.monotonic()
@@ -147,7 +147,7 @@ TOY = {
         from experiments.methods import same
         from experiments.table import TOP1, Column, Table, make_row
         from lumix.catalogue import Spec
-        from lumix.evaluate.evaluation import Evaluation
+        from evaluation.evaluation import Evaluation
 
         ALIKE = Evaluation("agreement", {"batch": 500})
         COLUMNS = (TOP1, Column("agreement", "Alike", ALIKE, "agreement"), Column("pace", "Pace", ALIKE, "pace"))
@@ -176,9 +176,9 @@ TOY = {
         from timm.utils.model import unwrap_model
         from torch import nn
         from torch.nn import functional as F
-        from lumix.train.model import build_model
-        from lumix.train.optim import parameter_groups
-        from lumix.train.task import StepResult
+        from training.model import build_model
+        from training.optim import parameter_groups
+        from training.task import StepResult
 
         @dataclass(frozen=True)
         class Noisy:

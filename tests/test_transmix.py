@@ -12,10 +12,10 @@ from lumix import AreaRule, CutMix, FMix, Kind, LUMixRule, MixedBatch, Mixup, Sw
 from lumix.catalogue import Spec
 from lumix.mixers.none import NoMix
 from lumix.rules.attention import attended_weight
-from lumix.train.attention import class_attention
-from lumix.train.build import build_loss
-from lumix.train.config import Loss
-from lumix.train.mix_task import DrawnBatch, MixTask
+from training.attention import class_attention
+from training.build import build_loss
+from training.config import Loss
+from training.mix_task import DrawnBatch, MixTask
 
 PATCH = 4
 GRID = 6  # images of 12 x 8 pixels have 3 x 2 patches of 4

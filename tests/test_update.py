@@ -8,15 +8,15 @@ import torch
 from engine import small_run
 from torch import Tensor, nn
 
-from lumix.train.build import build_task
-from lumix.train.config import Optim
-from lumix.train.mix_task import MixTask
-from lumix.train.model import build_model
-from lumix.train.optim import build_optimizer, build_updater
-from lumix.train.process import Process
-from lumix.train.rng import step_generator
-from lumix.train.statistics import Statistics
-from lumix.train.update import Updater
+from training.build import build_task
+from training.config import Optim
+from training.mix_task import MixTask
+from training.model import build_model
+from training.optim import build_optimizer, build_updater
+from training.process import Process
+from training.rng import step_generator
+from training.statistics import Statistics
+from training.update import Updater
 
 CPU = torch.device("cpu")
 IMAGES = torch.randn(20, 1, 8, 8, generator=torch.Generator().manual_seed(0))

@@ -13,8 +13,8 @@ import pytest
 from faults import RECORD
 from workspace import TABLE, Run, Workspace, copy_project
 
-from slurm.local_cluster import INSTALL, LocalCluster, missing
-from slurm.local_cluster.packages import program
+from tests_slurm.local_cluster import INSTALL, LocalCluster, missing
+from tests_slurm.local_cluster.packages import program
 
 
 def pytest_configure() -> None:

@@ -15,8 +15,8 @@ from pathlib import Path
 import torch, torch.distributed as dist
 from experiments.registry import get_table
 from experiments.scale import get_scale
-from lumix.train.config import Execution
-from lumix.train.loop import fit
+from training.config import Execution
+from training.loop import fit
 torch.set_num_threads(1)
 dist.init_process_group("gloo", init_method="file://" + sys.argv[2], rank=int(sys.argv[1]), world_size=2)
 run = get_table("lumix_table02_components", get_scale("mini")).cells["none", "top1"]

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 from workspace import PROJECT, await_that
 
-from slurm.local_cluster import ClusterError, LocalCluster, missing
-from slurm.local_cluster.daemons import with_text_in_environment
+from tests_slurm.local_cluster import ClusterError, LocalCluster, missing
+from tests_slurm.local_cluster.daemons import with_text_in_environment
 
 SYSTEM_PYTHON = "/usr/bin/python3"  # pyenv's may lie in root's home, which nobody else can read
 
@@ -58,7 +58,7 @@ def test_an_ordinary_user_can_run_it() -> None:
     demote = [] if os.getuid() else ["setpriv", f"--reuid={user.pw_uid}", f"--regid={user.pw_gid}", "--clear-groups"]
     base = [*demote, "env", "-i", "PATH=/usr/bin:/bin", "PYTHONDONTWRITEBYTECODE=1", SYSTEM_PYTHON]
     probe = subprocess.run(
-        [*base, "-c", "import tomllib, slurm.local_cluster"], cwd=PROJECT, capture_output=True, check=False
+        [*base, "-c", "import tomllib, tests_slurm.local_cluster"], cwd=PROJECT, capture_output=True, check=False
     )
     if probe.returncode:
         pytest.skip(f"nobody can run {SYSTEM_PYTHON} 3.11 on this checkout")
@@ -66,7 +66,7 @@ def test_an_ordinary_user_can_run_it() -> None:
 
     def call(command: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
-            [*base, "-m", "slurm.local_cluster", command, "--directory", str(directory)],
+            [*base, "-m", "tests_slurm.local_cluster", command, "--directory", str(directory)],
             cwd=PROJECT,
             capture_output=True,
             text=True,

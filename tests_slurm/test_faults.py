@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from workspace import ROW, TABLE, Run, Workspace, await_that
 
-from slurm.local_cluster import LocalCluster
+from tests_slurm.local_cluster import LocalCluster
 
 
 def test_requeue_kill_and_cancel(workspace: Workspace, recorded: Callable[..., None]) -> None:

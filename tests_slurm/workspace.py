@@ -48,7 +48,7 @@ def copy_project(target: Path) -> None:
             copy.parent.mkdir(parents=True, exist_ok=True)
             shutil.copy2(source, copy)
     _substitute(
-        target / "lumix" / "train" / "loop.py",
+        target / "training" / "loop.py",
         r"^( +)rank, step = .*$",
         r"\1updates = self.run.epochs * self.feed.updates_per_epoch\n"
         r"\1time.sleep(float(__import__('os').environ.get('ASLEEP', 0)) / updates)\n\g<0>",

@@ -8,7 +8,7 @@ from experiments.decoupled import DM_ALPHA, DM_CE, LossColumn, method
 from experiments.scale import Scale
 from experiments.table import Column, Row, Table
 from lumix.catalogue import Spec
-from lumix.train.config import Run
+from training.config import Run
 
 SETS = {"cub200": "CUB-200", "cars": "Cars", "aircraft": "Aircraft"}
 ROLES = {"resnet18": "ResNet-18", "resnet50": "ResNet-50"}

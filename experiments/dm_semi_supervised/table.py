@@ -7,7 +7,7 @@ from experiments.claims import Claim, Greater
 from experiments.decoupled import DM_ALPHA, DM_CE, LossColumn, method
 from experiments.scale import Scale, Setting
 from experiments.table import Column, Row, Table
-from lumix.train.config import Run
+from training.config import Run
 
 SETTINGS = {"semi_cifar10": ("CIFAR-10", "wrn28_2"), "semi_cifar100": ("CIFAR-100", "wrn28_8")}  # title, role
 LEARNT = {"mix": "Labelled images alone", "pseudo_label": "Pseudo-Label", "mixmatch": "MixMatch"}

@@ -3,12 +3,12 @@
 from dataclasses import replace
 from pathlib import Path
 
+from evaluation.evaluation import Evaluation
 from experiments import decoupled
 from experiments.claims import Cell, Claim, Greater
 from experiments.decoupled import DM_CE, MCE, cells, each
 from experiments.scale import Scale
 from experiments.table import Column, Row, Table
-from lumix.evaluate.evaluation import Evaluation
 
 LOSSES = (MCE, DM_CE)
 METHODS = ("mixup", "cutmix", "manifoldmix", "puzzlemix", "automix")

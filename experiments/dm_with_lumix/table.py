@@ -8,7 +8,7 @@ from experiments.decoupled import STATIC_ETA, decoupled, mixed
 from experiments.methods import components, constant_control, lumix, same, smoothed
 from experiments.scale import Scale
 from experiments.table import TOP1, Column, Method, Table, make_row
-from lumix.train.config import Run
+from training.config import Run
 
 ALPHA = 1.0  # of CutMix in every row, so that rows differ in the loss alone
 

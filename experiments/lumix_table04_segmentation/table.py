@@ -2,12 +2,12 @@
 
 from pathlib import Path
 
+from evaluation.evaluation import Evaluation
 from experiments.claims import Claim, Greater, WithinPaper
 from experiments.methods import lumix
 from experiments.scale import Scale
 from experiments.table import Column, Row, Table
-from lumix.evaluate.evaluation import Evaluation
-from lumix.train.config import Run
+from training.config import Run
 
 
 def build(scale: Scale) -> Table:

@@ -2,11 +2,11 @@
 
 from pathlib import Path
 
+from evaluation.evaluation import Evaluation
 from experiments.claims import Claim, Greater
 from experiments.methods import lumix
 from experiments.scale import Scale
 from experiments.table import Column, Row, Table
-from lumix.evaluate.evaluation import Evaluation
 
 
 def build(scale: Scale) -> Table:

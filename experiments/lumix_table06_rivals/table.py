@@ -5,13 +5,13 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from evaluation.evaluation import Evaluation
 from experiments import methods
 from experiments.claims import Claim, Close, EachGreater, Greater, WithinPaper
 from experiments.scale import Scale
 from experiments.table import TOP1, Column, Row, Table
 from lumix.catalogue import Spec
-from lumix.evaluate.evaluation import Evaluation
-from lumix.train.config import Run
+from training.config import Run
 
 BACKBONES = (("deit_s", "DeiT-S"), ("resnet50", "ResNet-50"))
 NO_CLASS_TOKEN = "reads the attention of a class token, which ResNet-50 does not have"

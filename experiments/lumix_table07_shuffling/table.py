@@ -2,11 +2,11 @@
 
 from pathlib import Path
 
+from evaluation.robustness.grids import AVERAGED, GRIDS
 from experiments.claims import Claim, EachGreater, Greater, WithinPaper
 from experiments.methods import HEADLINE_ROLE, lumix, same
 from experiments.scale import Scale
 from experiments.table import Column, Row, Table
-from lumix.evaluate.robustness.grids import AVERAGED, GRIDS
 
 METHODS = {"base": ("DeiT-S", same), "lumix": ("DeiT-S + LUMix", lumix)}
 AVERAGE = "average"

@@ -2,11 +2,11 @@
 
 from pathlib import Path
 
+from evaluation.robustness.grids import LOSSES
 from experiments.claims import Claim, EachGreater, Greater, WithinPaper
 from experiments.methods import HEADLINE_ROLE, lumix, same
 from experiments.scale import Scale
 from experiments.table import Column, Row, Table
-from lumix.evaluate.robustness.grids import LOSSES
 
 METHODS = {"base": ("DeiT-S", same), "lumix": ("LUMix-DeiT-S", lumix)}
 LEVELS = (*map(str, LOSSES), "average")

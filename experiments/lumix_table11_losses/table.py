@@ -8,7 +8,7 @@ from experiments.claims import Claim, Greater
 from experiments.methods import binary, lumix, same, sigmoid_scores
 from experiments.scale import Scale
 from experiments.table import TOP1, Column, Method, Table, top1_row
-from lumix.train.config import Run
+from training.config import Run
 
 
 def _bce_lumix(run: Run, **changes: Any) -> Run:

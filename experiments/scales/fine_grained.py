@@ -2,10 +2,10 @@
 
 from functools import partial
 
+from evaluation.evaluation import Evaluation
 from experiments import learning, recipes
 from experiments.scale import Setting, semi_images
-from lumix.evaluate.evaluation import Evaluation
-from lumix.train.config import Run
+from training.config import Run
 
 NAMES = {"resnet18": "resnet18", "resnet50": "resnet50", "resnext50": "resnext50_32x4d"}
 # A100-hours of a run, assumed.

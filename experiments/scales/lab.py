@@ -9,14 +9,14 @@ leave every net short of what it can reach on CIFAR-100: raise EPOCHS for more, 
 from functools import partial
 from typing import Any
 
+from evaluation.evaluation import Evaluation
+from evaluation.segmentation.recipe import Recipe
 from experiments import learning, recipes
 from experiments.methods import PLAIN, SWITCH
 from experiments.protocols import PER_IMAGE, robustness
 from experiments.scale import Scale, Setting, semi_images
 from experiments.scales import fine_grained
-from lumix.evaluate.evaluation import Evaluation
-from lumix.evaluate.segmentation.recipe import Recipe
-from lumix.train.config import Data, Execution, Mix, Model, Optim, Run
+from training.config import Data, Execution, Mix, Model, Optim, Run
 
 EPOCHS = 30
 CIFAR100 = Data(name="cifar100", image_size=32, flip=True, crop_padding=4)

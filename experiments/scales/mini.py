@@ -7,22 +7,22 @@ ones do. XCiT knows patches of 8 and 16 only, so its digits are enlarged to 16 p
 
 from functools import partial
 
+from evaluation.evaluation import Evaluation
+from evaluation.segmentation.recipe import Recipe
 from experiments.learning import learning, semi_supervised
 from experiments.methods import PLAIN, SWITCH
 from experiments.protocols import PER_IMAGE, robustness
 from experiments.scale import Scale, Setting
 from experiments.scales.mini_models import MODELS, SCENE_MODELS
 from lumix.catalogue import Spec, get_part
-from lumix.evaluate.evaluation import Evaluation
-from lumix.evaluate.segmentation.recipe import Recipe
-from lumix.train.config import Data, Mix, Optim, Run
+from training.config import Data, Mix, Optim, Run
 
 TRAIN_SIZE = 500  # of the digits, in the recipe of LUMix's tables
 PLAIN_SIZE = 300  # in those of Decoupled Mixup
 BATCH_SIZE = 20  # more would bind a stack of nets to the arithmetic of one core
 SCENES_SIZE = 600
 TUNED_LABELS = 90  # 15 % of them
-DIGITS_TRAIN = 1000  # of lumix.train.embedded, which imports torch
+DIGITS_TRAIN = 1000  # of training.embedded, which imports torch
 
 
 def run(role: str) -> Run:

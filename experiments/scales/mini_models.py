@@ -7,7 +7,7 @@ learn faster.
 
 from typing import Any
 
-from lumix.train.config import Model
+from training.config import Model
 
 MEAN = {"global_pool": "fastavg"}  # an adaptive pooling cannot be stacked
 

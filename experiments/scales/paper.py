@@ -2,13 +2,13 @@
 
 from functools import partial
 
+from evaluation.evaluation import Evaluation
+from evaluation.segmentation.recipe import Recipe
 from experiments import learning, recipes
 from experiments.protocols import AS_PUBLISHED, robustness
 from experiments.scale import Scale, Setting, semi_images
 from experiments.scales import fine_grained
-from lumix.evaluate.evaluation import Evaluation
-from lumix.evaluate.segmentation.recipe import Recipe
-from lumix.train.config import Execution, Run
+from training.config import Execution, Run
 
 RUNS: dict[str, Run] = {
     run.model.role: run

@@ -7,7 +7,7 @@ for it gives the same experiment, only later.
 
 from experiments.methods import PLAIN
 from experiments.scale import Scale, Setting
-from lumix.train.config import Data, Model, Optim, Run
+from training.config import Data, Model, Optim, Run
 
 SHARE = 0.15
 # One block a stage. A deep stem of width 16 gives the first stage's 32 channels; the CIFAR stem takes its place.

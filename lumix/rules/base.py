@@ -17,7 +17,7 @@ class Rule(ABC):
 
     @property
     def needs_attention(self) -> bool:
-        """Whether `weigh` reads the class token's attention, which `lumix.train.attention` records."""
+        """Whether `weigh` reads the class token's attention, which `training.attention` records."""
         return False
 
     def draw(self, batch: MixedBatch, generator: torch.Generator | None) -> Tensor | None:

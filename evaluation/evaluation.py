@@ -1,0 +1,227 @@
+"""An evaluation: the registry of protocols, its key, and its cache in the run directory.
+
+Importing this file loads no torch, so that tables can name evaluations and list at once.
+"""
+
+import hashlib
+import importlib
+import json
+import math
+import time
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from training import run_directory
+from training.records import Config
+
+if TYPE_CHECKING:
+    import numpy as np
+    import torch
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """Where a protocol is carried out, and which of its values are measured on a machine.
+
+    Attributes:
+        module: has drive(model, card, arguments, device) -> Outcome; card is the model's model.json, with the run that
+            trained it as "run".
+        measured: names of the values that differ between machines. All others follow from code and seeds.
+    """
+
+    module: str
+    measured: frozenset[str] = frozenset()
+
+
+SPEEDS = {"speed", "speed_low", "speed_high", "images_per_second", "baseline_images_per_second"}
+MEMORY = {"memory", "peak_bytes", "baseline_peak_bytes"}
+PROTOCOLS: dict[str, Protocol] = {
+    "fgsm": Protocol("evaluation.robustness.fgsm"),
+    "mixed_accuracy": Protocol("evaluation.robustness.mixed_accuracy"),
+    "natural_adversarial": Protocol("evaluation.natural.adversarial"),
+    "occlusion": Protocol("evaluation.robustness.occlusion"),
+    "segmentation": Protocol("evaluation.segmentation.scoring"),
+    "shuffling": Protocol("evaluation.robustness.shuffling"),
+    "ten_crop": Protocol("evaluation.ten_crop"),
+    "throughput": Protocol("evaluation.throughput", frozenset(SPEEDS | MEMORY)),
+    "weak_localisation": Protocol("evaluation.attention.weak_localisation"),
+    "weak_segmentation": Protocol("evaluation.attention.weak_segmentation"),
+}
+
+
+def register(name: str, module: str, measured: Iterable[str] = ()) -> None:
+    """Add a protocol of another package, at its import in every process; ValueError for a name that is taken."""
+    protocol = Protocol(module, frozenset(measured))
+    if PROTOCOLS.setdefault(name, protocol) != protocol:
+        raise ValueError(f"protocol {name!r} is {PROTOCOLS[name].module} already: choose another name")
+
+
+def measured_names(protocol: str) -> frozenset[str]:
+    """Which values of a protocol are measured on a machine."""
+    return PROTOCOLS[protocol].measured
+
+
+@dataclass(frozen=True)
+class Evaluation(Config):
+    """A protocol and everything its numbers depend on beside the evaluated weights.
+
+    Attributes:
+        protocol: one of `PROTOCOLS`.
+        arguments: JSON values. One of the form {"key": run key} names a second trained model of the same seed, and
+            {"key": run key, "seed": k} one of seed k for every evaluated seed. `evaluate` gets its run directory in
+            `others` and hands it to the driver as {"key": ..., "directory": Path}.
+    """
+
+    protocol: str
+    arguments: dict[str, Any] = field(default_factory=dict)
+
+    def check(self) -> None:
+        if self.protocol not in PROTOCOLS:
+            raise ValueError(f"Evaluation.protocol must be one of {', '.join(PROTOCOLS)}, not {self.protocol!r}")
+
+    @property
+    def key(self) -> str:
+        """The protocol and eight hexadecimal digits of the SHA-256 of the canonical JSON."""
+        text = json.dumps(self.to_dict(), sort_keys=True, separators=(",", ":"), allow_nan=False)
+        return f"{self.protocol}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
+
+    @property
+    def sources(self) -> dict[str, tuple[str, int | None]]:
+        """Argument -> run key and seed of each second model; seed None is the evaluated one's own."""
+        return {
+            name: (value["key"], value.get("seed"))
+            for name, value in self.arguments.items()
+            if isinstance(value, dict) and "key" in value
+        }
+
+
+@dataclass
+class Outcome:
+    """What a driver found: numbers by metric, how many samples they stand on, arrays worth keeping, and texts."""
+
+    values: dict[str, float]
+    n_samples: int
+    arrays: "dict[str, np.ndarray]" = field(default_factory=dict)
+    facts: dict[str, str] = field(default_factory=dict)
+
+
+@cache
+def fingerprint() -> str:
+    """16 hexadecimal digits over the sources of `evaluation` and of what it reads models and data with."""
+    digest = hashlib.sha256(run_directory.code_fingerprint().encode())
+    for path in sorted(Path(__file__).parent.rglob("*.py")):
+        digest.update(path.name.encode() + b"\0" + path.read_bytes() + b"\0")
+    return digest.hexdigest()[:16]
+
+
+def read_evaluation(
+    directory: Path, evaluation: Evaluation, others: Mapping[str, Path] | None = None, cache: Path | None = None
+) -> dict[str, Any] | None:
+    """The cached evaluation of the weights that the run directory holds now, or None; RunError for a damaged file.
+
+    Arguments as of `evaluate`. One in an older format, without "measured", counts as missing.
+    """
+    path = (cache or directory / "eval") / f"{evaluation.key}.json"
+    if not path.exists():
+        return None
+    found = run_directory.read_json(path)
+    if not isinstance(found, dict) or "key" not in found:
+        raise run_directory.RunError(f"{path} is no evaluation: delete it and run the same command again")
+    current = "measured" in found and found | _checksums(directory, others or {}) == found
+    return found if current else None
+
+
+def read_arrays(cache: Path, evaluation: Evaluation) -> "dict[str, np.ndarray]":
+    """The arrays that a cached evaluation kept in the folder `cache`; empty where it kept none."""
+    path = cache / f"{evaluation.key}.npz"
+    if not path.exists():
+        return {}
+    import numpy as np  # late: tables are listed without it
+
+    with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
+        return {name: archive[name] for name in archive.files}
+
+
+def evaluate(
+    directory: Path,
+    evaluation: Evaluation,
+    device: "torch.device | str" = "cpu",
+    others: Mapping[str, Path] | None = None,
+    cache: Path | None = None,
+    fresh_code: bool = False,
+) -> dict[str, Any]:
+    """Evaluate the model of a finished run directory, or return what is cached for these very weights.
+
+    Args:
+        others: run directory of each second model that `evaluation.sources` names.
+        cache: the folder that keeps <key>.json and, for arrays, <key>.npz; by default `directory`/eval.
+        fresh_code: do not accept a cached result that other code of `evaluation` wrote.
+
+    Raises:
+        RunError: where there is no trained model, or a file is damaged.
+        ValueError: for arguments that do not suit the model or the data, or missing files, naming the remedy.
+    """
+    others = dict(others or {})
+    if set(others) != set(evaluation.sources):
+        raise ValueError(f"{evaluation.key} needs the run directories of {sorted(evaluation.sources)}, not {others}")
+    found = read_evaluation(directory, evaluation, others, cache)
+    if found is not None and not (fresh_code and found["fingerprint"] != fingerprint()):
+        return found
+    from training.checkpoint import load_model
+
+    model = load_model(directory, device)
+    resolved = {name: {**evaluation.arguments[name], "directory": path} for name, path in others.items()}
+    card = run_directory.read_json(directory / "model.json") | {"run": trained_run(directory)}
+    module = importlib.import_module(PROTOCOLS[evaluation.protocol].module)
+    start = time.monotonic()
+    outcome = module.drive(model, card, evaluation.arguments | resolved, device)
+    seconds = time.monotonic() - start
+    return _write(cache or directory / "eval", evaluation, outcome, _checksums(directory, others), seconds)
+
+
+def trained_run(directory: Path) -> dict[str, Any]:
+    """The run that a run directory is of, as `Run.to_dict` wrote it; RunError where the directory does not say so."""
+    path = directory / "config.json"
+    found: dict[str, Any] = run_directory.read_json(path) if path.exists() else {}
+    if "run" not in found:
+        raise run_directory.RunError(f"{path} does not say which run was trained: run its table again")
+    return dict(found["run"])
+
+
+def _write(
+    folder: Path, evaluation: Evaluation, outcome: Outcome, checksums: dict[str, Any], seconds: float
+) -> dict[str, Any]:
+    """Arrays first, then the numbers, whose presence says that the evaluation is done."""
+    values = {name: float(value) for name, value in outcome.values.items()}
+    wrong = [name for name, value in values.items() if not math.isfinite(value)]
+    if wrong:
+        raise ValueError(f"{folder} / {evaluation.key} gave {values[wrong[0]]} for {wrong[0]}: are the weights finite?")
+    if outcome.arrays:
+        import numpy as np
+
+        arrays: dict[str, Any] = dict(outcome.arrays)
+        path = folder / f"{evaluation.key}.npz"
+        run_directory.write_atomically(path, lambda file: np.savez_compressed(file, **arrays))
+    result = {
+        "key": evaluation.key,
+        "protocol": evaluation.protocol,
+        "arguments": evaluation.arguments,
+        **checksums,
+        "fingerprint": fingerprint(),
+        "n_samples": outcome.n_samples,
+        "values": values,
+        "facts": outcome.facts,
+        "measured": {"seconds": seconds, "images_per_second": outcome.n_samples / max(seconds, 1e-9)},
+    }
+    run_directory.write_json(folder / f"{evaluation.key}.json", result)
+    return result
+
+
+def _checksums(directory: Path, others: Mapping[str, Path]) -> dict[str, Any]:
+    """SHA-256 of the weights in each run directory, as result.json has it; None where there are none yet."""
+    results = {path: run_directory.read_result(path) for path in (directory, *others.values())}
+    found = {path: None if result is None else str(result.get("checksum")) for path, result in results.items()}
+    return {"checksum": found[directory], "others": {name: found[path] for name, path in others.items()}}

@@ -1,0 +1,74 @@
+"""The process that trains, alone or as one of several under torch.distributed."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from training.run_directory import RunError, commit, hardware
+
+
+@dataclass(frozen=True)
+class Process:
+    """Rank of this process, number of processes, and its device. The launcher initialises torch.distributed."""
+
+    rank: int
+    world: int
+    device: torch.device
+
+    @classmethod
+    def current(cls, device: str) -> "Process":
+        """This process on `device`: "cpu", "cuda" (the current one) or "cuda:1".
+
+        Raises:
+            RunError: for a device that this machine does not have.
+        """
+        try:
+            torch.empty(0, device=device)
+        except (RuntimeError, AssertionError) as error:
+            reason = str(error).splitlines()[0]
+            raise RunError(f"device {device!r} cannot be used here ({reason}): choose 'cpu' or another") from error
+        if dist.is_available() and dist.is_initialized():
+            return cls(dist.get_rank(), dist.get_world_size(), torch.device(device))
+        return cls(0, 1, torch.device(device))
+
+    @property
+    def distributed(self) -> bool:
+        return self.world > 1
+
+    def environment(self) -> dict[str, Any]:
+        """Commit, hardware and number of processes, for the record."""
+        device = torch.cuda.get_device_name(self.device) if self.device.type == "cuda" else self.device.type
+        return {**commit(), "hardware": hardware(device), "processes": self.world}
+
+    def agree(self, decide: Callable[[], Any]) -> Any:
+        """What rank 0 decides, on every rank; its RunError is raised on every rank too, so that none waits for it."""
+        if not self.distributed:
+            return decide()
+        box: list[Any] = [None, None]
+        if self.rank == 0:
+            try:
+                box[0] = decide()
+            except RunError as error:
+                box[1] = str(error)
+        dist.broadcast_object_list(box, src=0, device=self.device if self.device.type == "cuda" else None)
+        if box[1] is not None:
+            raise RunError(box[1])
+        return box[0]
+
+    def sum(self, values: Tensor) -> Tensor:
+        """`values` added up over all processes, in new memory."""
+        return self._reduce(values, dist.ReduceOp.SUM)
+
+    def minimum(self, values: Tensor) -> Tensor:
+        """The smallest of `values` over all processes, in new memory."""
+        return self._reduce(values, dist.ReduceOp.MIN)
+
+    def _reduce(self, values: Tensor, operation: Any) -> Tensor:
+        values = values.clone()
+        if self.distributed:
+            dist.all_reduce(values, operation)
+        return values
