@@ -5,7 +5,6 @@ run here; the plain reading makes the same dense plans and multiplies with them,
 """
 
 from collections.abc import Iterator
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -13,7 +12,7 @@ from torch import Tensor
 from benchmarks import puzzle_reference
 from benchmarks.measure import Setting, Work, compare
 from benchmarks.rows import Case, Skipped, faster, timed_case
-from lumix.mixers.puzzle import IMAGENET_STD, PuzzleDraws, PuzzleMix
+from lumix.mixers.puzzlemix import IMAGENET_STD, PuzzleDraws, PuzzleMix
 
 NAME = "puzzle"
 TITLE = "Puzzle-Mix without the network: mask and transport"
@@ -50,26 +49,22 @@ def one_case(side: int, grid: int, setting: Setting) -> Case:
     except ImportError as error:
         raise Skipped("SciPy, which cuts the graphs of both, is not installed: pip install scipy") from error
     images, labels, partner, saliency = batch(side)
-    neighbours = min(4, side // grid)
-    options: dict[str, Any] = {"neighbours": neighbours, "transport_size": LARGEST_CELL, "std": IMAGENET_STD}
-    exact, quick = PuzzleMix(**options), PuzzleMix(**options, solver="icm")
+    mixer = PuzzleMix(transport_size=LARGEST_CELL, std=IMAGENET_STD)
 
     def plainly(solver: str) -> tuple[Tensor, Tensor, Tensor]:
-        mask = puzzle_reference.batch_mask(
-            images, partner, LAM, grid, saliency, IMAGENET_STD, neighbours=neighbours, solver=solver
-        )
+        mask = puzzle_reference.batch_mask(images, partner, LAM, grid, saliency, IMAGENET_STD, solver=solver)
         return mask, *puzzle_reference.batch_transport(images, partner, mask, saliency, transport_size=LARGEST_CELL)
 
     device_images, device_labels, device_partner, device_saliency = (
         x.to(setting.device) for x in (images, labels, partner, saliency)
     )
 
-    def ours(mixer: PuzzleMix) -> Work:
-        draws = PuzzleDraws(device_partner, LAM, grid)
-        return lambda: mixer.apply(device_images, device_labels, draws, saliency=device_saliency)
-
-    check_equal(exact, plainly("maxflow"), (images, labels, partner, saliency), grid)
-    rivals: dict[str, Work] = {PLAIN: lambda: plainly("maxflow"), "lumix": ours(exact), "lumix, icm": ours(quick)}
+    draws = PuzzleDraws(device_partner, LAM, grid)
+    check_equal(mixer, plainly("maxflow"), (images, labels, partner, saliency), grid)
+    rivals: dict[str, Work] = {
+        PLAIN: lambda: plainly("maxflow"),
+        "lumix": lambda: mixer.apply(device_images, device_labels, draws, saliency=device_saliency),
+    }
     skipped = {}
     try:
         import gco  # noqa: F401
@@ -81,7 +76,7 @@ def one_case(side: int, grid: int, setting: Setting) -> Case:
         rivals.pop("published, gco", None)  # as slow, and without a target
     timings = compare(rivals, setting)
     target = 20 if setting.device == "cuda" else TARGETS[grid]
-    goals = [faster(timings, PLAIN, target), faster(timings, PLAIN, None, "lumix, icm")]
+    goals = [faster(timings, PLAIN, target)]
     if "published, gco" in rivals:
         goals.append(faster(timings, "published, gco", None))
     return timed_case(

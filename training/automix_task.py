@@ -11,7 +11,7 @@ from lumix.automix import learner as learners
 from lumix.automix.learner import LearnersBatch
 from lumix.batch import MixedBatch
 from lumix.draws import draw_beta
-from lumix.mixers.eval_mode import evaluating
+from lumix.mixers.base import evaluating
 from lumix.registry import name_of
 from training.build import Setup, build_loss
 from training.config import Mix

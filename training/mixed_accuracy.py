@@ -6,8 +6,8 @@ import torch
 from torch import Tensor
 
 from lumix.batch import MixedBatch
-from lumix.mixers.apply import apply_plan
 from lumix.mixers.base import PlannedMixer
+from lumix.mixers.paste import apply_plan
 from training.process import Process
 
 NAMES = ("top1_mixed", "top2_mixed")

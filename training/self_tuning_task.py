@@ -6,7 +6,7 @@ import torch
 from timm.utils.model import unwrap_model
 from torch import Tensor, nn
 
-from lumix.mixers.none import NoMix
+from lumix.mixers.base import NoMix
 from lumix.semi import learner as learners
 from lumix.semi.learner import ContrastBatch
 from lumix.semi.views import Views

@@ -13,7 +13,7 @@ from torch.func import functional_call, vmap
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.dropout import _DropoutNd
 
-from lumix.mixers.hidden import mixed_output
+from lumix.mixers.manifold import mixed_output
 from training.attention import recorded_attention
 from training.run_directory import RunError
 

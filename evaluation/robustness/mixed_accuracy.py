@@ -11,8 +11,7 @@ from evaluation.evaluation import Outcome
 from evaluation.images import Card, Device
 from evaluation.robustness.accuracy import normaliser, percent, pixel_batches
 from lumix.checks import check_choice
-from lumix.mixers.cutmix import CutMix
-from lumix.mixers.mixup import Mixup
+from lumix.mixers.basic import CutMix, Mixup
 from training.mixed_accuracy import mix_with_next, mixed_hits
 from training.rng import stream_seed
 
