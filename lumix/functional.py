@@ -8,7 +8,7 @@ docs/deviations.md (I-1, I-2, ...).
 """
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 
@@ -181,3 +181,12 @@ def rescale(weight: Tensor, t: float | Tensor, xi: float | Tensor) -> Tensor:
     r(0) is 0 for xi > 0 and 1 for xi = 0.
     """
     return (weight / t).clamp(max=1) ** xi
+
+
+@torch.no_grad()
+def follow(slow: nn.Module, fast: nn.Module, momentum: float) -> None:
+    """AutoMix and Self-Tuning: theta_slow <- m theta_slow + (1 - m) theta_fast, for all parameters.
+
+    Buffers, as the statistics of batch normalisation, stay the slow module's own.
+    """
+    torch._foreach_lerp_(list(slow.parameters()), list(fast.parameters()), 1 - momentum)

@@ -34,8 +34,17 @@ ALLOWED: dict[str, set[str]] = {
     "lumix.rules": {"lumix.registry", "lumix.batch", "lumix.checks", "lumix.draws", "lumix.functional"},
     "lumix.terms": {"lumix.registry", "lumix.batch", "lumix.checks", "lumix.functional"},
     "lumix.loss": {"lumix.batch", "lumix.checks", "lumix.functional", "lumix.inputs", "lumix.rules", "lumix.terms"},
-    "lumix.automix": {"lumix.batch", "lumix.checks", "lumix.draws", "lumix.inputs", "lumix.loss", "lumix.mixers"},
+    "lumix.automix": {
+        "lumix.batch",
+        "lumix.checks",
+        "lumix.draws",
+        "lumix.functional",
+        "lumix.inputs",
+        "lumix.loss",
+        "lumix.mixers",
+    },
     "lumix.semi": {
+        "lumix.automix",
         "lumix.batch",
         "lumix.checks",
         "lumix.draws",

@@ -19,9 +19,8 @@ from torch.nn import functional as F
 import lumix
 from lumix import CrossEntropy, CutMix, Decoupled, ManifoldMix, Mixup, TransMixRule
 from lumix.mixers.base import NoMix
-from lumix.semi.learner import SelfTuning as Learner
-from lumix.semi.self_tuning import ClassQueues, follow, group_contrast, last_of_place
-from lumix.semi.views import Views
+from lumix.semi import ClassQueues, Views, follow, group_contrast, last_of_place
+from lumix.semi import SelfTuning as Learner
 from training.build import build_task
 from training.config import Data, Loss, Mix, Model, Optim, Run
 from training.model import build_model

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from lumix import CrossEntropy
 from lumix.registry import get_part
-from lumix.semi.views import Views
+from lumix.semi import Views
 from training.config import Data, Execution, Loss, Mix, Optim, Run
 from training.data import labelled_rows, load, normalise
 from training.feed import build_feed

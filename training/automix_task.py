@@ -1,5 +1,6 @@
 """AutoMix and SAMix as a task of the engine."""
 
+from dataclasses import fields
 from typing import Any
 
 import torch
@@ -7,8 +8,8 @@ from timm.task import ClassificationTask
 from timm.utils.model import unwrap_model
 from torch import Tensor, nn
 
-from lumix.automix import learner as learners
-from lumix.automix.learner import LearnersBatch
+from lumix import automix as learners
+from lumix.automix import LearnersBatch
 from lumix.batch import MixedBatch
 from lumix.draws import draw_beta
 from lumix.mixers.base import evaluating
@@ -35,25 +36,17 @@ class AutoMixTask(ClassificationTask):
             raise ValueError(f"a task that learns to mix takes the place of Run.mix, which is {run.mix}: leave it out")
         if run.optim.ema_decay:
             raise ValueError(f"this task keeps no average: leave Optim.ema_decay, which is {run.optim.ema_decay}, at 0")
+        own = {field.name: getattr(options, field.name) for field in fields(learners.AutoMixOptions)}
         kind = learners.SAMix if name_of(options) == "samix" else learners.AutoMix
         with torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(stream_seed(setup.seed, "block"))
-            learner = kind(
-                setup.network,
-                build_loss(run.loss),
-                alpha=options.alpha,
-                stage=options.stage,
-                large=options.large,
-                momentum=options.momentum,
-                mask_decays=options.mask_decays,
-                share=options.share,
-            )
+            learner = kind(setup.network, build_loss(run.loss), **own)
         self.memory_format = torch.channels_last if run.channels_last else torch.preserve_format
         learner = learner.to(device).to(memory_format=self.memory_format)
         super().__init__(model=learner, criterion=learner.loss, device=device, verbose=False)
         self.updates = setup.updates
-        own = {"lr": options.block_lr, "min_lr": options.block_min_lr}
-        self.block_rates = {name: rate for name, rate in own.items() if rate is not None}
+        rates = {"lr": options.block_lr, "min_lr": options.block_min_lr}
+        self.block_rates = {name: rate for name, rate in rates.items() if rate is not None}
 
     @property
     def learner(self) -> learners.AutoMix:
@@ -89,7 +82,7 @@ class AutoMixTask(ClassificationTask):
         return self.learner.network
 
     def mix_test(self, images: Tensor, labels: Tensor, generator: torch.Generator) -> MixedBatch:
-        weight = draw_beta(self.learner.alpha, len(images), generator).float().to(images.device)
+        weight = draw_beta(self.learner.options.alpha, len(images), generator).float().to(images.device)
         with evaluating(self.learner):
             return self.learner.mix(images, labels, next_ones(len(images)).to(images.device), weight)
 

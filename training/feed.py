@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Subset
 
 from lumix.registry import part_of
-from lumix.semi.views import Views
+from lumix.semi import Views
 from training.config import Execution, Run
 from training.data import is_resident, labelled_rows
 from training.folder import (

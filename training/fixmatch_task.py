@@ -9,8 +9,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from lumix.functional import at_least_float32
-from lumix.semi.pseudo_labels import pseudo_labels
-from lumix.semi.views import Views
+from lumix.semi import Views, pseudo_labels
 from training.build import Setup
 from training.mix_task import DrawnBatch, losses_of
 from training.semi_task import SemiTask, check_plain

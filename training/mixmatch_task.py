@@ -8,8 +8,7 @@ from timm.utils.model import unwrap_model
 from torch import Tensor
 from torch.nn import functional as F
 
-from lumix.semi.pseudo_labels import guess_labels, mix_targets, soft_cross_entropy, squared_error
-from lumix.semi.views import Views
+from lumix.semi import Views, guess_labels, mix_targets, soft_cross_entropy, squared_error
 from training.build import Setup
 from training.semi_task import SemiTask, check_plain
 from training.task import StepResult, Streams

@@ -1,21 +1,23 @@
 """Self-Tuning as a task of the engine, with the mixed losses of the run where it mixes (Decoupled Mixup)."""
 
+from dataclasses import fields
 from typing import Any
 
 import torch
 from timm.utils.model import unwrap_model
 from torch import Tensor, nn
 
+from lumix import semi as learners
 from lumix.mixers.base import NoMix
-from lumix.semi import learner as learners
-from lumix.semi.learner import ContrastBatch
-from lumix.semi.views import Views
+from lumix.semi import ContrastBatch, Views
 from training.build import Setup, build_loss, build_mixer, frozen_network
 from training.config import Mix
 from training.mix_task import MixTask, record_of
 from training.optim import parameter_groups
 from training.rng import stream_seed
 from training.task import StepResult, Streams
+
+HEAD_RATE = 10.0  # learning rate of the classifier over the run's
 
 
 class SelfTuningTask(MixTask):
@@ -30,6 +32,7 @@ class SelfTuningTask(MixTask):
         run = setup.run
         if run.optim.ema_decay:
             raise ValueError(f"this task keeps no average: leave Optim.ema_decay, which is {run.optim.ema_decay}, at 0")
+        own = {field.name: getattr(options, field.name) for field in fields(learners.SelfTuningOptions)}
         mixers = {}
         if run.mix != Mix():
             frozen = frozen_network(setup)
@@ -39,15 +42,7 @@ class SelfTuningTask(MixTask):
             }
         with torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(stream_seed(setup.seed, "projector"))
-            learner = learners.SelfTuning(
-                setup.network,
-                loss=build_loss(run.loss),
-                places=options.places,
-                features=options.features,
-                temperature=options.temperature,
-                momentum=options.momentum,
-                **mixers,
-            )
+            learner = learners.SelfTuning(setup.network, loss=build_loss(run.loss), **mixers, **own)
         super().__init__(
             model=learner.to(setup.device),
             mixer=mixers.get("mixer", NoMix()),
@@ -55,8 +50,8 @@ class SelfTuningTask(MixTask):
             device=setup.device,
             channels_last=run.channels_last,
         )
-        self.updates, factor = setup.updates, options.head_lr_factor
-        self.head_rates = {"lr": factor * run.optim.lr, "min_lr": factor * run.optim.min_lr}
+        self.updates = setup.updates
+        self.head_rates = {"lr": HEAD_RATE * run.optim.lr, "min_lr": HEAD_RATE * run.optim.min_lr}
 
     @property
     def learner(self) -> learners.SelfTuning:

@@ -9,7 +9,7 @@ from timm.data.auto_augment import rand_augment_transform
 from torch import Tensor
 
 from lumix.registry import part_of
-from lumix.semi.views import Views
+from lumix.semi import Views
 from training.config import Run
 from training.data import augment, load, normalise
 from training.device_augment import BatchRandAugment

@@ -39,7 +39,7 @@ class Task(Protocol):
     def prepare(self, images: Any, labels: Tensor, streams: Streams) -> Any:
         """A batch after all random draws of an update: of length B, its slices are parts. May overwrite the images.
 
-        They are [B, C, H, W], or `lumix.semi.views.Views` for a task whose catalogue entry names views.
+        They are [B, C, H, W], or `lumix.semi.Views` for a task whose catalogue entry names views.
         """
         ...
 
