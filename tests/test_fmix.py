@@ -138,7 +138,7 @@ def test_the_record_names_the_drawn_share_not_the_counted_one():
     assert (batch.mask == batch.mask[0]).all()
     assert float((batch.own_mask().mean((1, 2, 3)) - share).abs().max()) < 1 / 96
     assert torch.equal(batch.images, mix(FMix(alpha=0.5))[2].images)
-    assert len(batch[2:5]) == 3
+    assert batch.rows(slice(2, 5)).size == 3
     masks = torch.arange(6).view(-1, 1, 1).expand(6, 12, 8)
     shown = torch.where(batch.mask[:, 0] == 1, masks, masks[partner])
     assert torch.equal(batch.cut_masks(masks), shown)

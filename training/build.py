@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from lumix.composition import Either, Switch
-from lumix.loss import MixLoss
+from lumix.losses import MixLoss
 from lumix.mixers.base import Mixer, PlannedMixer
 from lumix.mixers.none import NoMix
 from lumix.registry import part_of

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from lumix.batch import Kind, MixedBatch
 from lumix.checks import check_choice, check_flag, check_probability
-from lumix.draws import MODES, PAIRINGS, draw_partners, draw_uniform
+from lumix.draws import MODES, PAIRINGS, draw_partners, draw_uniform, for_worker
 from lumix.inputs import LAYOUTS, check_batch, check_shape, sides
 from lumix.mixers.apply import apply_plan
 from lumix.mixers.plan import Draws, MixPlan, deal, unmixed_plan
@@ -54,7 +54,7 @@ class Mixer(Protocol):
     def __call__(self, images: Tensor, labels: Tensor, generator: torch.Generator, model: Any = None) -> MixedBatch:
         """`apply` of `draw`. Also raises ValueError for flip pairing of an odd batch."""
         indices = self.check_batch(images, labels)
-        return self.apply(images, indices, self.draw(images.shape, generator), model)
+        return self.apply(images, indices, self.draw(images.shape, for_worker(generator)), model)
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,6 @@
 """Random Shuffling (LUMix, Table 12): the mixed image cut into square patches, permuted anew for each sample."""
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -50,4 +50,4 @@ class RandomShuffle(Mixer):
         labels = self.check_batch(images, labels, len(draws.order))
         batch = self.mixer.apply(images, labels, draws.mixing, model)
         shuffled = permute_patches(batch.images, draws.order.to(images.device), self.patch)
-        return replace(batch, images=shuffled, box=None, mask=None)
+        return batch._replace(images=shuffled, box=None, mask=None)
