@@ -17,25 +17,25 @@ Shape legend: B images or pairs, D channels and h, w sides of features, N = h w 
 import copy
 import math
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from lumix.batch import Kind, MixedBatch, Record
+from lumix.batch import Kind, MixedBatch, rows_of
 from lumix.checks import Checked, Positive, Share, check_part, check_probability
 from lumix.draws import draw_beta, draw_partners, draw_uniform
 from lumix.functional import follow
 from lumix.inputs import check_batch, check_shape, logits_of
-from lumix.loss import MixLoss
+from lumix.losses import MixLoss
 from lumix.mixers.paste import blend, mixed_batch
 
 # ------------------------------------------------------------------------------------------------- equations
 
 
 def cross_attention(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-    """AutoMix's Mix Block: P value with P = softmax(query . key / sqrt(D)), in float32 also under autocast.
+    """AutoMix, attention: P v with P = softmax(q . k / sqrt(D)), in float32 also under autocast.
 
     Args:
         query, key: [B, D, h, w]; each place of the query looks at all places of the key.
@@ -49,7 +49,7 @@ def cross_attention(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
 
 
 def mask_loss(own_mask: Tensor, own_weight: Tensor, variance: float = 0.0, margin: float = 0.1) -> Tensor:
-    """AutoMix's mask loss, max(|mean(s) - lambda| - margin, 0), and SAMix's, less 2 Var(s): a scalar.
+    """AutoMix, mask loss: max(|mean(s) - lambda| - margin, 0). SAMix, mask loss: that less 2 Var(s). A scalar.
 
     Args:
         own_mask: s, [B, 1, H, W] share of the own image, one batch; mean and variance are over all its pixels.
@@ -62,9 +62,9 @@ def mask_loss(own_mask: Tensor, own_weight: Tensor, variance: float = 0.0, margi
 
 
 def residual_embedding(own_weight: Tensor, curvature: float = 0.25) -> Tensor:
-    """SAMix's g(lambda) = (4/3 lambda^3 - 2 lambda^2 + (k + 1) lambda) / (k + 1/3) on small data, k the `curvature`.
+    """SAMix, residual embedding: g(lambda) = (4/3 lambda^3 - 2 lambda^2 + (k + 1) lambda) / (k + 1/3) on small data.
 
-    Monotonous and flat around 1/2, with g(1 - lambda) = 1 - g(lambda).
+    Monotonous and flat around 1/2, with g(1 - lambda) = 1 - g(lambda); k is the `curvature`.
     """
     scale = curvature + 1
     cubic = 4 / 3 * own_weight**3 - 2 * own_weight**2 + scale * own_weight
@@ -72,7 +72,7 @@ def residual_embedding(own_weight: Tensor, curvature: float = 0.25) -> Tensor:
 
 
 def momentum_at(progress: float, begin: float, end: float, warm: float = 0.1) -> float:
-    """AutoMix's momentum of the slow copy: `begin` for the first `warm` of the training, then to `end` by a cosine."""
+    """AutoMix, momentum: `begin` for the first `warm` of the training, then to `end` by a cosine."""
     return cosine(begin, end, (progress - warm) / (1 - warm))
 
 
@@ -105,7 +105,7 @@ class MixBlock(nn.Module):
         raise NotImplementedError
 
     def forward(self, own: Tensor, partner: Tensor, own_weight: Tensor, size: tuple[int, int]) -> Tensor:
-        """The mask s, share of the own image [B, 1, *size] in (0, 1), float32: 1 - sigmoid(upsampled logits)."""
+        """AutoMix, mask: s = 1 - sigmoid(upsampled logits), share of the own image [B, 1, *size] in (0, 1), float32."""
         logits = self.logits(own, partner, own_weight.to(own.dtype).view(-1, 1, 1, 1))
         return torch.sigmoid(-F.interpolate(logits.float(), size, **self.upsampling))
 
@@ -154,9 +154,8 @@ class SAMixBlock(MixBlock):
 # ------------------------------------------------------------------------------------------------- the learner
 
 
-@dataclass(frozen=True, eq=False)
-class LearnersBatch(Record):
-    """A batch of B after all draws.
+class LearnersBatch(NamedTuple):
+    """A batch of B after all draws; `rows` are some of its samples.
 
     Attributes:
         mixed: what the network learns from: images mixed by masks that carry no gradient.
@@ -176,8 +175,12 @@ class LearnersBatch(Record):
     draws: Tensor | None
     trains: bool
 
-    def __len__(self) -> int:
-        return len(self.clean)
+    @property
+    def size(self) -> int:
+        return self.clean.size
+
+    def rows(self, index: slice) -> "LearnersBatch":
+        return rows_of(self, index)
 
 
 @dataclass(frozen=True)
@@ -315,14 +318,14 @@ class AutoMix(nn.Module):
         return torch.as_tensor(features)
 
     def forward(self, batch: LearnersBatch) -> Losses:
-        """The losses of a prepared batch or of a part of it; all that has a gradient is in here."""
+        """AutoMix, loss: CE(clean) + MCE(network) + MCE(slow copy) + 0.1 mask loss, of a batch or its rows."""
         logits = logits_of(self.network(batch.mixed.images))
         weight = self.loss.weights(logits, batch.mixed, batch.draws)
         mixed, parts = self.loss.per_sample(logits, batch.mixed, weight)
         clean = F.cross_entropy(self._clean_logits(batch.clean.images).float(), batch.clean.labels, reduction="none")
         learned, mask = self._block_losses(batch)
         loss = (clean + mixed + learned).mean() + mask
-        parts |= {"clean": clean.detach(), "copy": learned.detach(), "mask": mask.detach().expand(len(batch))}
+        parts |= {"clean": clean.detach(), "copy": learned.detach(), "mask": mask.detach().expand(batch.size)}
         return Losses(loss, parts, weight.detach())
 
     def _clean_logits(self, images: Tensor) -> Tensor:
@@ -335,7 +338,7 @@ class AutoMix(nn.Module):
         clean = batch.clean
         if not batch.trains:  # its parameters stay in the graph: DistributedDataParallel waits for each
             none = 0 * torch.stack([parameter.sum() for parameter in self.block.parameters()]).sum()
-            return none.expand(len(batch)), none.detach()
+            return none.expand(batch.size), none.detach()
         mask = self.block(batch.features, batch.partner_features, clean.own_weight, clean.images.shape[-2:])
         logits = logits_of(self.slow(blend(clean.images, batch.partner_images, mask)))
         learned, _ = self._copy_loss.per_sample(logits, clean, clean.own_weight)

@@ -19,7 +19,7 @@ import copy
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 import torch.distributed as dist
@@ -27,12 +27,12 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lumix.automix import Losses
-from lumix.batch import MixedBatch, Record
+from lumix.batch import MixedBatch, rows_of
 from lumix.checks import Checked, Count, Share, check_part, check_positive, check_probability
 from lumix.draws import draw_beta
 from lumix.functional import at_least_float32, follow, log_softmax
 from lumix.inputs import check_batch, check_shape
-from lumix.loss import MixLoss
+from lumix.losses import MixLoss
 from lumix.mixers.base import Mixer
 
 TEMPERATURE = 0.07  # of Self-Tuning's contrast
@@ -67,12 +67,12 @@ def pseudo_labels(logits: Tensor, threshold: float) -> tuple[Tensor, Tensor]:
 
 
 def soft_cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:
-    """MixMatch, equation 3 before its mean: cross entropy [B] of logits with targets [B, C]."""
+    """MixMatch, equation 3: before its mean, cross entropy [B] of logits with targets [B, C]."""
     return -(targets * log_softmax(logits)).sum(dim=-1)
 
 
 def squared_error(logits: Tensor, targets: Tensor) -> Tensor:
-    """MixMatch, equation 4 before its mean over images: mean squared error [B] of the probabilities, over classes."""
+    """MixMatch, equation 4: before its mean over images, mean squared error [B] of the probabilities, over classes."""
     return F.mse_loss(log_softmax(logits).exp(), at_least_float32(targets), reduction="none").mean(dim=-1)
 
 
@@ -178,17 +178,18 @@ class ClassQueues(nn.Module):
         self.taken.index_add_(0, labels, torch.ones_like(labels))
 
 
-@dataclass(frozen=True, eq=False)
-class Mixture(Record):
+class Mixture(NamedTuple):
     """A mixed batch of B with the label rule's draws for it: [B], or None for a rule that draws nothing."""
 
     batch: MixedBatch
     draws: Tensor | None
 
+    def rows(self, index: slice) -> "Mixture":
+        return rows_of(self, index)
 
-@dataclass(frozen=True, eq=False)
-class ContrastBatch(Record):
-    """A batch of B after all draws.
+
+class ContrastBatch(NamedTuple):
+    """A batch of B after all draws; `rows` are some of its samples.
 
     Attributes:
         images, unlabelled: [B, C, H, W] queries.
@@ -207,8 +208,12 @@ class ContrastBatch(Record):
     mixed: Mixture | None = None
     mixed_unlabelled: Mixture | None = None
 
-    def __len__(self) -> int:
+    @property
+    def size(self) -> int:
         return len(self.labels)
+
+    def rows(self, index: slice) -> "ContrastBatch":
+        return rows_of(self, index)
 
 
 @dataclass(frozen=True)
@@ -309,10 +314,10 @@ class SelfTuning(nn.Module):
         first = torch.arange(size, device=both.device)
         second = 2 * size - 1 - first
         labelled_first = batch.own_weight[first] >= 1 - batch.own_weight[second]
-        return batch[torch.where(labelled_first, first, second)]
+        return batch.rows(torch.where(labelled_first, first, second))
 
     def forward(self, batch: ContrastBatch) -> Losses:
-        """The losses of a prepared batch or of a part of it; all that has a gradient is in here."""
+        """The losses of a prepared batch or of its rows; all that has a gradient is in here."""
         pooled, logits = _pooled_and_logits(self.network, batch.images)
         losses = {
             "cross_entropy": F.cross_entropy(at_least_float32(logits), batch.labels, reduction="none"),

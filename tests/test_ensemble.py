@@ -195,7 +195,6 @@ def test_where_all_diverge_it_says_so(tmp_path):
         ({"epochs": 4}, "has epochs 4, not 3: train it in another ensemble"),
         ({"batch_size": 8}, "has batch_size 8, not 16"),
         ({"task": AutoMix()}, "automix trains several networks at once"),
-        ({"precision": "float16"}, "float16 scales its loss"),
         ({"model": small_run().model}, "has model"),
     ],
 )

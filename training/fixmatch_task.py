@@ -35,12 +35,13 @@ class TrustedBatch:
     rest: Tensor
     mixed: DrawnBatch | None
 
-    def __len__(self) -> int:
+    @property
+    def size(self) -> int:
         return len(self.known) + len(self.rest)
 
-    def __getitem__(self, rows: slice) -> "TrustedBatch":
+    def rows(self, index: slice) -> "TrustedBatch":
         known = len(self.known)
-        start, stop, _ = rows.indices(len(self))
+        start, stop, _ = index.indices(self.size)
         first = slice(min(start, known), min(stop, known))
         second = slice(max(start - known, 0), max(stop - known, 0))
         return TrustedBatch(
@@ -49,7 +50,7 @@ class TrustedBatch:
             self.factors[first],
             self.trusted[first],
             self.rest[second],
-            None if self.mixed is None else self.mixed[first],
+            None if self.mixed is None else self.mixed.rows(first),
         )
 
 
@@ -115,12 +116,12 @@ class FixMatchTask(SemiTask):
         parts: dict[str, Tensor] = {"cross_entropy": loss.detach()}
         record: dict[str, Tensor] = {}
         if part.mixed is not None:
-            mixed, _, record = losses_of(self.criterion, part.mixed, logits[len(part) :], None)
+            mixed, _, record = losses_of(self.criterion, part.mixed, logits[part.size :], None)
             loss, parts["mixed"] = loss + mixed, mixed.detach()
         loss = part.factors * loss
         rest = len(part.rest)
         return StepResult(
-            loss.sum() / len(part),
+            loss.sum() / part.size,
             {name: _longer(value, rest, torch.nan) for name, value in parts.items()},
             {name: _longer(value, rest, torch.nan) for name, value in record.items()}
             | {"loss": _longer(loss.detach(), rest, 0.0), "trusted": _longer(part.trusted, rest, 0.0)},

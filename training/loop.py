@@ -183,10 +183,10 @@ class Training:
         self.schedule.step_update(step)
         with self.updater.autocast():
             batch = self.task.prepare(images, labels, partial(step_generator, self.seed, rank, step))
-        count, share = len(batch), self.run.batch_size // self.process.world
+        count, share = batch.size, self.run.batch_size // self.process.world
         size = (self.execution.microbatch or share) * count // share  # unlabelled images come beside labelled ones
         starts = range(0, count, size)
-        parts = [batch[start : start + size] for start in starts] if len(starts) > 1 else [batch]
+        parts = [batch.rows(slice(start, start + size)) for start in starts] if len(starts) > 1 else [batch]
         self.updater.update(partial(self._loss, count), *parts)
         self.task.after_update(step)
 
@@ -195,7 +195,7 @@ class Training:
         result = self.task.step(part)
         self.state.statistics.add(result.statistics())
         self.bad = torch.minimum(self.bad, torch.where(result.loss.detach().isfinite(), NEVER, self.state.update))
-        return result.loss * (len(part) / count)
+        return result.loss * (part.size / count)
 
     # --------------------------------------------------------------------------------------------- between updates
 

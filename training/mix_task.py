@@ -1,16 +1,16 @@
 """MixTask: one network that trains on mixed images, on timm's ClassificationTask."""
 
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
-from typing import Any
+from dataclasses import replace
+from typing import Any, NamedTuple
 
 import torch
 from timm.task import ClassificationTask
 from timm.utils.model import unwrap_model
 from torch import Tensor, nn
 
-from lumix.batch import MixedBatch
-from lumix.loss import MixLoss
+from lumix.batch import MixedBatch, rows_of
+from lumix.losses import MixLoss
 from lumix.mixers.base import Mixer, PlannedMixer
 from lumix.mixers.manifold import hidden_mixing
 from training.attention import check_class_attention, recorded_attention
@@ -19,18 +19,18 @@ from training.optim import parameter_groups
 from training.task import StepResult, Streams
 
 
-@dataclass(frozen=True)
-class DrawnBatch:
+class DrawnBatch(NamedTuple):
     """A mixed batch of B with the label rule's draws for it: [B], or None for a rule that draws nothing."""
 
     batch: MixedBatch
     draws: Tensor | None
 
-    def __len__(self) -> int:
-        return len(self.batch)
+    @property
+    def size(self) -> int:
+        return self.batch.size
 
-    def __getitem__(self, rows: slice) -> "DrawnBatch":
-        return DrawnBatch(self.batch[rows], None if self.draws is None else self.draws[rows])
+    def rows(self, index: slice) -> "DrawnBatch":
+        return rows_of(self, index)
 
 
 class MixTask(ClassificationTask):

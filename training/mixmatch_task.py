@@ -1,21 +1,20 @@
 """MixMatch as a task of the engine."""
 
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from timm.utils.model import unwrap_model
 from torch import Tensor
 from torch.nn import functional as F
 
+from lumix.batch import rows_of
 from lumix.semi import Views, guess_labels, mix_targets, soft_cross_entropy, squared_error
 from training.build import Setup
 from training.semi_task import SemiTask, check_plain
 from training.task import StepResult, Streams
 
 
-@dataclass(frozen=True)
-class GuessedBatch:
+class GuessedBatch(NamedTuple):
     """N mixed images [N, C, H, W], targets [N, classes], factors [N] of their losses, and which are labelled [N]."""
 
     images: Tensor
@@ -23,11 +22,12 @@ class GuessedBatch:
     factors: Tensor
     is_labelled: Tensor
 
-    def __len__(self) -> int:
+    @property
+    def size(self) -> int:
         return len(self.images)
 
-    def __getitem__(self, rows: slice) -> "GuessedBatch":
-        return GuessedBatch(self.images[rows], self.targets[rows], self.factors[rows], self.is_labelled[rows])
+    def rows(self, index: slice) -> "GuessedBatch":
+        return rows_of(self, index)
 
 
 class MixMatchTask(SemiTask):

@@ -2,8 +2,8 @@
 
 from typing import Any
 
+from lumix.losses import CrossEntropy
 from lumix.registry import describe
-from lumix.terms.cross_entropy import CrossEntropy
 from training.build import Setup, mixing_parts
 from training.config import Loss, Mix, Run
 from training.mix_task import MixTask

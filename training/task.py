@@ -37,9 +37,10 @@ class Task(Protocol):
     """All networks of a training and their losses. What has a gradient lies within the module that DDP wraps."""
 
     def prepare(self, images: Any, labels: Tensor, streams: Streams) -> Any:
-        """A batch after all random draws of an update: of length B, its slices are parts. May overwrite the images.
+        """A batch after all random draws of an update, with its `size` B, and its parts by `rows(slice)`.
 
-        They are [B, C, H, W], or `lumix.semi.Views` for a task whose catalogue entry names views.
+        The images are [B, C, H, W], or `lumix.semi.Views` for a task that is registered with views. They may be
+        overwritten.
         """
         ...
 

@@ -2,6 +2,7 @@
 
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from experiments.claims import Claim, Close, EachGreater, Greater, WithinPaper
 from experiments.methods import lumix, same
@@ -10,7 +11,7 @@ from experiments.table import TOP1, Column, Method, Table, top1_row
 from lumix import BetaLaw, NormalLaw
 
 
-def _normal(deviation: float, reading: str = "raw") -> Method:
+def _normal(deviation: float, reading: Any = "raw") -> Method:
     return partial(lumix, law=NormalLaw(scale=deviation, reading=reading))
 
 

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from lumix.batch import Kind, MixedBatch
 from lumix.checks import Checked, Share
-from lumix.draws import device_of, draw_partners, draw_uniform
+from lumix.draws import device_of, draw_partners, draw_uniform, for_worker
 from lumix.inputs import LAYOUTS, check_batch, check_shape, sides
 from lumix.mixers.paste import Draws, MixPlan, apply_plan, assign, unmixed_plan
 
@@ -51,9 +51,9 @@ class Mixer(Protocol):
         """
 
     def __call__(self, images: Tensor, labels: Tensor, generator: torch.Generator, model: Any = None) -> MixedBatch:
-        """`apply` of `draw`."""
+        """`apply` of `draw`; in a worker of a DataLoader the generator is seeded anew at its first use."""
         indices = self.check_batch(images, labels)
-        return self.apply(images, indices, self.draw(images.shape, generator), model)
+        return self.apply(images, indices, self.draw(images.shape, for_worker(generator)), model)
 
 
 @dataclass(frozen=True)

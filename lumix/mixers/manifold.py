@@ -71,7 +71,7 @@ def hidden_mixing(model: nn.Module, batch: MixedBatch) -> Iterator[None]:
         hidden.done = True
         if not isinstance(output, Tensor) or output.shape[:1] != batch.labels.shape:
             what = list(output.shape) if isinstance(output, Tensor) else type(output).__name__
-            raise ValueError(f"the output of {hidden.name!r} must be a tensor of {len(batch)} samples, not {what}")
+            raise ValueError(f"the output of {hidden.name!r} must be a tensor of {batch.size} samples, not {what}")
         return mixed_output(output, batch.own_weight, batch.partner)
 
     with hooks_run(model) as network:

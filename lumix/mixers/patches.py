@@ -1,6 +1,6 @@
 """LUMix's Table 12: Random Shuffling of a mixed image's patches, and Random lambda, a weight for each patch."""
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import torch
@@ -75,7 +75,7 @@ class RandomShuffle(Checked, Mixer):
         batch = self.mixer.apply(images, labels, draws.mixing, model)
         grid = patch_grid(images.shape[-2], images.shape[-1], self.patch)
         shuffled = permute_grid(batch.images, draws.order.to(images.device), *grid)
-        return replace(batch, images=shuffled, box=None, mask=None)
+        return batch._replace(images=shuffled, box=None, mask=None)
 
 
 @dataclass(frozen=True)
