@@ -5,8 +5,8 @@ if [ "$code" -eq 0 ] && [ -e "$run/result.json" ]; then exit 0; fi
 
 state=$(timeout 60 scontrol show job --oneliner "$SLURM_JOB_ID" | grep --only-matching --max-count=1 'JobState=[A-Z_]*')
 case "${state#JobState=}" in
-  RUNNING | FAILED | TIMEOUT | "") ;;
-  *) exit "$code" ;; # cancelled, requeued or preempted: SLURM has decided, or a person
+  CANCELLED | PENDING | REQUEUED | REQUEUE_HOLD | COMPLETING | PREEMPTED | NODE_FAIL)
+    exit "$code" ;; # SLURM has decided what follows, or a person
 esac
 
 # 0: it has saved its checkpoint after a signal; 140 and 143: SIGUSR2 and SIGTERM before Python was there to note them.

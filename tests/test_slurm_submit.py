@@ -172,13 +172,6 @@ def test_without_slurm_nothing_is_submitted_and_nothing_is_left(monkeypatch, cap
     assert not submitted()
 
 
-def test_two_submits_wait_for_each_other(monkeypatch):
-    monkeypatch.setattr(submission, "LOCK_SECONDS", 0.1)
-    ROOT.mkdir(parents=True)
-    with submission.FileLock(ROOT / "lock"), pytest.raises(RunError, match="held by another submit for too long"):
-        submit(PAPER, items(), load_cluster("a100"))
-
-
 # ------------------------------------------------------------------------------------------------- sbatch
 
 

@@ -63,13 +63,9 @@ def test_two_people_submit_a_table_at_once_and_it_is_trained_once(
     assert code == 0, output
     assert "0 runs trained, 5 found" in output
     assert time.monotonic() - start < 60
-    assert rows(workspace) == rows(local)
+    results = [each.root / "results" / "mini" / f"{TABLE}.json" for each in (workspace, local)]
+    assert json.loads(results[0].read_text())["rows"] == json.loads(results[1].read_text())["rows"]
     assert "nothing to submit" in workspace.slurm("submit", TABLE, "--cluster", "test.toml")
-
-
-def rows(workspace: Workspace) -> object:
-    """What the report shows of the table."""
-    return json.loads((workspace.root / "results" / "mini" / f"{TABLE}.json").read_text())["rows"]
 
 
 def test_the_time_limit_is_a_pause(slow_run: Run, recorded: Callable[..., None]) -> None:

@@ -26,7 +26,6 @@ def test_start_and_stop_are_idempotent_and_leave_nothing(tmp_path: Path) -> None
     try:
         assert cluster.start()
         assert not cluster.start()
-        assert all(cluster.processes().values())
         environment = os.environ | cluster.environment()
         stubborn = f"--wrap=trap '' TERM; touch {tmp_path}/started; sleep 600 & wait; sleep 600"
         subprocess.run(["sbatch", "--output=/dev/null", stubborn], env=environment, check=True, timeout=60)
@@ -45,7 +44,6 @@ def test_a_cluster_with_a_dead_daemon_is_started_anew(tmp_path: Path) -> None:
         assert cluster.start()
         assert all(cluster.processes().values())
         assert cluster.processes() != before
-        assert cluster.node() == "idle"
 
 
 def test_an_ordinary_user_can_run_it() -> None:

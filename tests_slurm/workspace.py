@@ -48,9 +48,9 @@ def copy_project(target: Path) -> None:
             shutil.copy2(source, copy)
     _substitute(
         target / "training" / "loop.py",
-        r"^( +)rank, step = .*$",
-        r"\1updates = self.run.epochs * self.feed.updates_per_epoch\n"
-        r"\1time.sleep(float(__import__('os').environ.get('ASLEEP', 0)) / updates)\n\g<0>",
+        r"^( +)self\.schedule\.step_update\(step\)$",
+        r"\g<0>\n\1updates = self.run.epochs * self.feed.updates_per_epoch\n"
+        r"\1time.sleep(float(__import__('os').environ.get('ASLEEP', 0)) / updates)",
     )
     _substitute(target / "experiments" / "scales" / "mini.py", r"^BATCH_SIZE = .*$", "BATCH_SIZE = 60")
     params = target / "params.yaml"
