@@ -1,6 +1,7 @@
 """python -m slurm: exit codes, one-sentence errors, status and cancel with a made-up squeue, debug, help."""
 
 import dataclasses
+import json
 import os
 import subprocess
 import sys
@@ -19,7 +20,7 @@ from slurm.jobs import Job, SchedulerError, Submitted
 from slurm.status import cancel, items_named, status_of, statuses
 from training import run_directory
 
-HELP = ROOT / "docs" / "help" / "slurm.txt"
+HELP, COST = ROOT / "docs" / "help" / "slurm.txt", ROOT / "docs" / "cost.md"
 PARAMS = "scale: paper\nseeds: null\nlauncher: slurm\ntables: [lumix_controls, lumix_table10_laws]\n"
 TABLE, PAPER = "lumix_table10_laws", get_scale("paper")
 
@@ -111,7 +112,8 @@ def entry(item) -> Submitted:
 def started(item) -> None:
     run_directory.write_json(item.directory / "environment.json", {"fingerprint": "other"})
     for epoch in (1, 2, 3):
-        run_directory.append_metrics(item.directory, {"epoch": epoch, "images_per_second": 8000.0, "seconds": 100.0})
+        line = {"epoch": epoch, "images_per_second": 8000.0, "seconds": 100.0}
+        run_directory.append_line(item.directory / "metrics.jsonl", json.dumps(line))
 
 
 @pytest.mark.parametrize(
@@ -209,20 +211,20 @@ def test_the_guide_names_every_field_of_a_cluster():
     assert not [name for name in names if f"`{name}`" not in guide]
 
 
-def test_the_cost_page_is_as_generated(root):
-    """After a change of tables or scales put what `python -m experiments cost --scale paper` prints into the page."""
-    printed = command_line.call(root, "experiments", "cost", "--scale", "paper").stdout
-    assert printed in (ROOT / "docs" / "cost.md").read_text()
-
-
-def test_help_is_as_reviewed(root):
-    """After a wanted change: `python tests/test_slurm_cli.py > docs/help/slurm.txt`."""
+def test_help_and_costs_are_as_reviewed(root):
+    """After a wanted change: `python tests/test_slurm_cli.py` writes both pages anew."""
     assert help_text(root) == HELP.read_text()
+    assert COST.read_text().endswith(f"```\n{costs(root)}```\n")
 
 
 def help_text(root: Path) -> str:
     return "\n".join(call(root, *command, "--help").stdout for command in ([], ["submit"], ["status"], ["cancel"]))
 
 
+def costs(root: Path) -> str:
+    return command_line.call(root, "experiments", "cost", "--scale", "paper").stdout
+
+
 if __name__ == "__main__":
-    print(help_text(ROOT), end="")
+    HELP.write_text(help_text(ROOT))
+    COST.write_text(f"{COST.read_text().partition('```')[0]}```\n{costs(ROOT)}```\n")
