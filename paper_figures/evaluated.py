@@ -12,7 +12,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
-from evaluation.attention.localisation import MASSES, best_fit, boxes_around, enlarged, foreground
+from evaluation.foreground import enlarged, foreground
+from evaluation.weak_localisation import MASSES, best_fit, boxes_around
 from report import formatting
 from report.load import Results
 from training.data import load
@@ -156,7 +157,7 @@ def draw_grid(axes: Axes, grids: np.ndarray, look: tuple[str, str, str, str]) ->
     """Mean IoU against the attention that a mask holds: best head, averaged heads, and thinly each head.
 
     Args:
-        grids: percent [seeds, masses, 2 + heads] of one region, in the order of `localisation.declared_grid`.
+        grids: percent [seeds, masses, 2 + heads] of one region, in the order of `weak_localisation.declared_grid`.
     """
     name, colour, _, marker = look
     for head in (*range(2, grids.shape[2]), 1, 0):

@@ -15,9 +15,9 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import NullLocator
 from torch import Tensor
 
-from evaluation.robustness.grids import GRIDS, LOSSES
-from evaluation.robustness.occlusion import apply_drop, random_mask
-from evaluation.robustness.shuffling import shuffle_grid
+from evaluation.arguments import GRIDS, LOSSES
+from evaluation.occlusion import apply_drop, random_mask
+from evaluation.shuffling import shuffle_grid
 from report import formatting
 from report.load import Results
 from training.data import load

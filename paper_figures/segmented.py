@@ -12,8 +12,8 @@ from matplotlib.colors import ListedColormap
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
-from evaluation.segmentation.data import IGNORE, Scenes, load_scenes
-from evaluation.segmentation.scoring import thinning
+from evaluation.scenes import IGNORE, Scenes, load_scenes
+from evaluation.segmentation import thinning
 from report import formatting
 from report.load import Results
 

@@ -9,7 +9,8 @@ import pytest
 from figure_checks import check_names_its_data_and_is_stable, texts
 from report_fixture import fake_seed
 
-from evaluation.attention.localisation import best_fit, boxes_around, declared_grid, foreground
+from evaluation.foreground import foreground
+from evaluation.weak_localisation import best_fit, boxes_around, declared_grid
 from experiments.scales import mini
 from report.load import Results
 from training.embedded import shapes
@@ -21,7 +22,7 @@ FIGURES = ("calibration", "attention_maps", "localisation_grid")
 
 def outcome(seed: int, arrays: dict[str, list[Any]]) -> dict[str, Any]:
     """A value for every declared setting of three heads, two points higher in seed 1."""
-    grid = np.array([50 * setting.mass + 2 * seed for setting in declared_grid(3)]).reshape(5, 5, 2)
+    grid = np.array([50 * float(name.split("/")[0]) + 2 * seed for name in declared_grid(3)]).reshape(5, 5, 2)
     kept = {name: of_seeds[seed] for name, of_seeds in arrays.items()} | {"grid_iou": grid.tolist()}
     return {"values": {"whole_image": 34.0}, "arrays": kept}
 

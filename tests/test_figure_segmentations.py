@@ -7,7 +7,7 @@ import pytest
 import segmented
 from figure_checks import texts
 
-from evaluation.segmentation.data import load_scenes
+from evaluation.scenes import load_scenes
 from experiments.scales import mini
 from report.load import Results
 

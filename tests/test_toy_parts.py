@@ -114,7 +114,7 @@ TOY = {
         import time
         import torch
         from evaluation.evaluation import Outcome
-        from evaluation.robustness.accuracy import normaliser, percent, pixel_batches
+        from evaluation.images import normaliser, percent, pixel_batches
 
         def drive(model, card, arguments, device):
             normalise, same, seen, start = normaliser(card, device), 0, 0, time.monotonic()

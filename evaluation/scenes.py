@@ -17,7 +17,6 @@ from training.files import _blobs, _decode, _read_npz, data_root
 from training.folder import read_image
 
 IGNORE = 255  # the label of pixels that count nowhere
-CAMVID = Path("camvid", "camvid_240x180.npz")
 CAMVID_CLASSES, CAMVID_UNLABELLED = 11, 11
 CONTEXT_CLASSES = 60  # 59 and background, which is class 0 and counted
 CONTEXT_FOLDERS = ("JPEGImages", "SegmentationClassContext", "ImageSets/SegmentationContext")
@@ -41,7 +40,7 @@ class ResidentScenes:
 
 @dataclass(frozen=True, eq=False)
 class ScenesOfFiles:
-    """Scenes of any size, one image and one mask file each."""
+    """Scenes of any size, one image and one mask file (an indexed PNG) each."""
 
     files: tuple[tuple[Path, Path], ...]
     num_classes: int
@@ -53,11 +52,21 @@ class ScenesOfFiles:
     def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
         picture, labels = self.files[index]
         image = np.array(read_image(str(picture))).transpose(2, 0, 1)
-        mask = read_mask(labels, self.num_classes)
-        if mask.shape != image.shape[1:]:
+        try:
+            with Image.open(labels) as opened:
+                mask = np.array(opened)
+        except (OSError, SyntaxError, ValueError) as error:
+            raise ValueError(f"{labels} cannot be read as a mask ({error}): replace it by a fresh copy") from error
+        if mask.dtype != np.uint8 or mask.shape != image.shape[1:]:
             raise ValueError(
-                f"{labels} is {mask.shape[1]}x{mask.shape[0]} and {picture} is {image.shape[2]}x{image.shape[1]}: "
-                f"replace both by fresh copies"
+                f"{labels} holds {mask.dtype} {list(mask.shape)} and {picture} is {list(image.shape[1:])}: a mask is "
+                f"a PNG of one 8-bit channel, as large as the image; convert the annotations again"
+            )
+        wrong = mask[(mask >= self.num_classes) & (mask != IGNORE)]
+        if wrong.size:
+            raise ValueError(
+                f"{labels} has the value {wrong[0]}, neither one of {self.num_classes} classes nor {IGNORE}: "
+                f"convert the annotations again"
             )
         return torch.from_numpy(np.ascontiguousarray(image)), torch.from_numpy(mask)
 
@@ -66,39 +75,18 @@ class ScenesOfFiles:
 Scenes = ResidentScenes | ScenesOfFiles
 
 
-def read_mask(path: Path, num_classes: int) -> np.ndarray:
-    """The classes in an indexed PNG, uint8 [H, W]; ValueError for a damaged file or a value that is no class."""
-    try:
-        with Image.open(path) as image:
-            mask = np.array(image)
-    except (OSError, SyntaxError, ValueError) as error:
-        raise ValueError(f"{path} cannot be read as a mask ({error}): replace it by a fresh copy") from error
-    if mask.ndim != 2 or mask.dtype != np.uint8:
-        raise ValueError(f"{path} must be a PNG of one channel of 8 bits: convert the annotations again")
-    wrong = mask[(mask >= num_classes) & (mask != IGNORE)]
-    if wrong.size:
-        raise ValueError(
-            f"{path} has the value {wrong[0]}, neither one of {num_classes} classes nor {IGNORE}: convert again"
-        )
-    return mask
-
-
 def load_scenes(name: str) -> tuple[Scenes, Scenes]:
-    """The (train, test) scenes of one of `recipe.DATA_SETS`; ValueError for files that are missing or damaged."""
+    """The (train, test) scenes of a `Recipe.data`; ValueError for files that are missing or damaged."""
     if name == "shapes":
-        return _shapes()
+        # Background is class 0, the ten shapes follow in the order of their labels.
+        train, test = (
+            ResidentScenes(part.images, class_masks(part), part.num_classes + 1, ("background", *part.class_names))
+            for part in load(Data("shapes", SHAPES_SIZE))
+        )
+        return train, test
     if name == "camvid":
-        return _camvid((data_root() / CAMVID).resolve())
+        return _camvid((data_root() / "camvid" / "camvid_240x180.npz").resolve())
     return _context("train"), _context("val")
-
-
-def _shapes() -> tuple[ResidentScenes, ResidentScenes]:
-    """Background is class 0, the ten shapes follow in the order of their labels."""
-    train, test = (
-        ResidentScenes(part.images, class_masks(part), part.num_classes + 1, ("background", *part.class_names))
-        for part in load(Data("shapes", SHAPES_SIZE))
-    )
-    return train, test
 
 
 @lru_cache(maxsize=1)
@@ -125,8 +113,7 @@ def _context(split: str) -> ScenesOfFiles:
     `SegmentationClassContext/<name>.png` with 0 for background, 1 to 59, and 255 for what does not count. The paper has
     4 998 and 5 105 images, the common conversion 4 996 and 5 104; results carry the number that was read.
     """
-    root = data_root() / "pascal_context"
-    images, masks, lists = (root / folder for folder in CONTEXT_FOLDERS)
+    images, masks, lists = (data_root() / "pascal_context" / folder for folder in CONTEXT_FOLDERS)
     listed = lists / f"{split}.txt"
     try:
         names = listed.read_text().split()

@@ -2,8 +2,7 @@
 
 Nothing here is shared with lumix. Energies and cuts are made image by image; the transport plan is a dense 0/1 matrix
 found in n rounds over all cells by all cells, and applied by matrix multiplication, as published. Masks are those of
-lumix's default solver: the exact minimum that shows most of the own image. With solver="gco" the authors' swap moves
-take its place, which are quicker per image and not always optimal.
+lumix's solver: the exact minimum that shows most of the own image.
 """
 
 import math
@@ -95,10 +94,8 @@ def label_energy(labels: Array, unary: Array, down: Array, right: Array) -> floa
     return energy
 
 
-def image_labels(unary: Array, down: Array, right: Array, solver: str = "maxflow") -> Array:
+def image_labels(unary: Array, down: Array, right: Array) -> Array:
     """Labels [n, n] of lowest energy of one image, by a minimum cut; of several minima the lowest labels."""
-    if solver == "gco":
-        return _swap_labels(unary, down, right)
     from scipy.sparse import csr_matrix
     from scipy.sparse.csgraph import breadth_first_order, maximum_flow
 
@@ -138,16 +135,6 @@ def _layered_graph(unary: Array, down: Array, right: Array) -> Array:
     return graph
 
 
-def _swap_labels(unary: Array, down: Array, right: Array) -> Array:
-    import gco
-
-    n, num_labels = unary.shape[0], unary.shape[-1]
-    label = np.arange(num_labels)
-    curve = ((label[:, None] - label[None, :]) ** 2).astype(np.int32)
-    labels = gco.cut_grid_graph(unary * np.int32((num_labels - 1) ** 2), curve, down, right, algorithm="swap")
-    return np.asarray(labels, dtype=np.int64).reshape(n, n)
-
-
 def batch_mask(
     images: Tensor,
     partner: Tensor,
@@ -157,7 +144,6 @@ def batch_mask(
     std: Any,
     num_labels: int = 3,
     neighbours: int = 4,
-    solver: str = "maxflow",
 ) -> Tensor:
     """Masks [B, n, n] float32, image by image."""
     block = images.shape[-1] // grid
@@ -167,7 +153,7 @@ def batch_mask(
     for i, j in enumerate(partner.tolist()):
         pixels = block_means(colours[i], min(neighbours, block)), block_means(colours[j], min(neighbours, block))
         unary, down, right = image_energy(shares[i], shares[j], *pixels, lam, num_labels)
-        masks.append(1 - image_labels(unary, down, right, solver) / (num_labels - 1))
+        masks.append(1 - image_labels(unary, down, right) / (num_labels - 1))
     return torch.tensor(np.stack(masks), dtype=torch.float32)
 
 

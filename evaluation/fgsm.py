@@ -1,7 +1,6 @@
 """FGSM (Decoupled Mixup, Table A7): error after one white-box step along the sign of the gradient."""
 
-from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import torch
@@ -9,8 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from evaluation.evaluation import Outcome
-from evaluation.images import Card, Device
-from evaluation.robustness.accuracy import count_correct, normaliser, percent, pixel_batches
+from evaluation.images import Card, Device, accuracies, normaliser
 
 
 def fgsm(model: Callable[[Tensor], Tensor], images: Tensor, labels: Tensor, radius: float) -> Tensor:
@@ -40,12 +38,10 @@ def drive(model: nn.Module, card: Card, arguments: Mapping[str, Any], device: De
     Arguments: "radius" on the scale [0, 255], the paper's 8; "batch" in images.
     """
     normalise = normaliser(card, device)
-    hits: Counter[str] = Counter()
-    for _, images, labels in pixel_batches(card, device, arguments["batch"]):
-        attacked = fgsm(lambda pixels: model(normalise(pixels)), images, labels, arguments["radius"] / 255)
-        hits["samples"] += len(labels)
-        hits["clean"] += count_correct(model, normalise(images), labels)
-        hits["attacked"] += count_correct(model, normalise(attacked), labels)
-    samples = hits["samples"]
-    values = {"error": 100 - percent(hits["attacked"], samples), "top1": percent(hits["clean"], samples)}
-    return Outcome(values, samples)
+
+    def attacks(place: int, images: Tensor, labels: Tensor) -> Iterator[tuple[str, Tensor]]:
+        yield "attacked", fgsm(lambda pixels: model(normalise(pixels)), images, labels, arguments["radius"] / 255)
+        yield "clean", images
+
+    top1, samples = accuracies(model, card, device, arguments["batch"], attacks)
+    return Outcome({"error": 100 - top1["attacked"], "top1": top1["clean"]}, samples)
