@@ -19,7 +19,8 @@ from experiments.registry import get_table, seeds_of
 from experiments.runs import Group, Item
 from experiments.scale import get_scale
 from training.config import Execution
-from training.run_directory import commit, hardware, write_json
+from training.process import commit, hardware
+from training.run_directory import write_json
 
 PATH = Path(__file__).with_name("distribution.json")
 CELLS = {  # title -> table and cell at mini scale

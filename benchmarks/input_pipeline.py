@@ -17,10 +17,11 @@ from PIL import Image
 from sklearn.datasets import load_sample_images
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
+from training.fast import CropReader, read_image, read_pixels
+from training.folder import EpochSampler, device_augmentation, train_loader
 
 from training.config import Data
-from training.fast import CropReader, read_image, read_pixels
-from training.folder import EpochSampler, device_augmentation, train_loader, train_transform
+from training.data.files import train_transform
 
 IMAGENET = Data(
     "imagenet", 224, flip=True, crop_scale=0.08, rand_augment="rand-m9-mstd0.5-inc1", erasing=0.25, pipeline="fast"

@@ -12,7 +12,7 @@ import torch
 
 from benchmarks.measure import Setting, settle_allocator
 from benchmarks.rows import Row, Skipped
-from training.run_directory import commit, hardware
+from training.process import commit, hardware
 
 RESULTS = Path(__file__).parent / "results"
 # Names of rows and their modules, in the order of the page.

@@ -170,7 +170,7 @@ def evaluate(
     found = read_evaluation(directory, evaluation, others, cache)
     if found is not None and not (fresh_code and found["fingerprint"] != fingerprint()):
         return found
-    from training.checkpoint import load_model
+    from training.state import load_model
 
     model = load_model(directory, device)
     resolved = {name: {**evaluation.arguments[name], "directory": path} for name, path in others.items()}

@@ -10,9 +10,8 @@ from torch.utils.data import DataLoader, Dataset
 from torchvision.transforms import CenterCrop, Compose, Normalize, Resize, ToTensor
 
 from training.config import Data
-from training.data import load, normalise
-from training.folder import ignore_signals
-from training.imageset import ImageSet
+from training.data.files import ignore_signals
+from training.data.sets import ImageSet, load, normalise
 
 Card = Mapping[str, Any]  # of a trained model: its model.json
 Device = torch.device | str

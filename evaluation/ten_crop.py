@@ -12,8 +12,8 @@ from evaluation.images import Card, Device, batches, squeeze_transform
 from evaluation.robustness.accuracy import correct, percent
 from lumix.checks import check_positive
 from lumix.functional import at_least_float32
-from training.data import is_resident
-from training.folder import file_set
+from training.data.files import file_set
+from training.data.sets import is_resident
 
 
 @torch.no_grad()

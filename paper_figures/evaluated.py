@@ -15,8 +15,7 @@ from matplotlib.patches import Rectangle
 from evaluation.attention.localisation import MASSES, best_fit, boxes_around, enlarged, foreground
 from report import formatting
 from report.load import Results
-from training.data import load
-from training.imageset import ImageSet
+from training.data.sets import ImageSet, load
 
 NATURAL, LOCALISATION = "lumix_table08_natural", "lumix_table05_localisation"
 MODELS = {"deit_s": ("DeiT-S", style.CUTMIX, "-", "o"), "lumix": ("LUMix-DeiT-S", style.LUMIX, "--", "s")}

@@ -4,27 +4,23 @@ A signal only sets a flag: the engine saves a checkpoint at the next update and 
 end or a requeue, is decided afterwards by the job's batch script (slurm/after.py), also for jobs that died.
 """
 
-import json
 import os
 import signal
 import socket
 import threading
-import time
 from collections.abc import Iterator
 from contextlib import chdir, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
-from experiments.runs import LIVELY_SECONDS
 from slurm import ledger
 from slurm.layout import microbatch
 from training import run_directory
 from training.config import Execution, Run
 
 SIGNALS = (signal.SIGUSR2, signal.SIGTERM)
-QUIET_SECONDS = LIVELY_SECONDS  # every 20 updates, and around an evaluation, a living run touches its lock
 ENDED = {ledger.STOPPED: "stopped", ledger.FAILED: "failed", ledger.KILLED: "was killed", ledger.LEFT: "was ended"}
 WHY = {
     "SIGUSR2": "SIGUSR2: the time limit is near, or a job of higher priority needs the nodes",
@@ -55,7 +51,6 @@ class Job:
     fresh_code: bool = False  # what other code left in the directory is thrown away first
     scale: str = ""  # with it, the evaluations that tables ask of the run are part of the job
     root: str = ""  # the project's folder, where runs/ is
-    quiet_seconds: float = field(default=QUIET_SECONDS)
 
     def __call__(self) -> dict[str, Any]:
         """Train the run; called by submitit on every task.
@@ -103,8 +98,6 @@ class Job:
             raise run_directory.RunError(
                 f"{directory} cannot be written ({error.strerror}): mend that, then python -m slurm submit --resume"
             ) from error
-        if entry is not None:
-            release_lock(directory, entry, job, self.quiet_seconds)
 
     def _train(self, caught: Caught) -> dict[str, Any]:
         run, directory = Run.from_dict(self.run), Path(self.directory)
@@ -157,37 +150,6 @@ def job_id() -> str:
     """The id of this job as squeue shows it; "debug" outside SLURM."""
     array, task = os.environ.get("SLURM_ARRAY_JOB_ID"), os.environ.get("SLURM_ARRAY_TASK_ID")
     return f"{array}_{task}" if array else os.environ.get("SLURM_JOB_ID", "debug")
-
-
-def release_lock(directory: Path, entry: ledger.Entry, job: str, quiet: float = QUIET_SECONDS) -> None:
-    """Remove the lock that an earlier attempt of this same job left on another host, once it is surely dead.
-
-    SLURM starts a job again only after its last attempt has ended, but a node that it gave up for lost may live on: so
-    the lock must not have been touched for `quiet` seconds. On the same host the engine sees for itself.
-    """
-    path = directory / "lock"
-    while (found := _lock(path)) is not None:
-        host, pid, age, text = found
-        mine = any(
-            (attempt.host, attempt.pid, attempt.job) == (host, pid, job) and attempt.outcome
-            for attempt in entry.attempts[:-1]
-        )
-        if not mine or host == socket.gethostname():
-            return
-        if age >= quiet:
-            run_directory.discard_stale_lock(path, text)
-            return
-        time.sleep(min(5.0, quiet - age))
-
-
-def _lock(path: Path) -> tuple[str, int, float, str] | None:
-    """Host and pid of the owner, age in seconds and text of a lock; None where there is none that can be read."""
-    try:
-        text, age = path.read_text(), time.time() - path.stat().st_mtime
-        owner = json.loads(text)
-        return str(owner["host"]), int(owner["pid"]), age, text
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
 
 
 def _rank() -> int:

@@ -14,7 +14,7 @@ from lumix.catalogue import Spec
 from training.build import build_task
 from training.config import Execution, Loss, Mix, Model, Optim, Run
 from training.loop import fit
-from training.model import build_model
+from training.models import build_model
 from training.optim import build_optimizer, build_schedule
 
 RESNET = Model("resnet50", "resnet18", {"channels": [4, 8, 8, 8], "layers": [1, 1, 1, 1]})

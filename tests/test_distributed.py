@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 from engine import small_run, stopped_after
+from training.checkpoint import load_checkpoint
 
 from training import run_directory
-from training.checkpoint import load_checkpoint
 from training.config import Execution
 from training.loop import fit
 

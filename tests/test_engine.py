@@ -11,12 +11,13 @@ import pytest
 import safetensors.torch
 import torch
 from engine import small_run, stopped_after
+from training.checkpoint import load_checkpoint
 
 from training import loop, run_directory
-from training.checkpoint import load_checkpoint, load_model
 from training.config import Data, Execution, Mix, Optim
 from training.loop import fit
 from training.run_directory import RunError
+from training.state import load_model
 
 ROOT = Path(__file__).resolve().parents[1]
 OFTEN = Execution(checkpoint_seconds=0)
@@ -102,7 +103,7 @@ def test_global_random_state_and_determinism_are_left_alone(tmp_path: Path) -> N
 
 
 def test_load_model_gives_the_reported_accuracy(finished: Path) -> None:
-    from training.data import load, normalise
+    from training.data.sets import load, normalise
 
     model = load_model(finished)
     _, test = load(small_run().data)
@@ -155,7 +156,7 @@ sys.path.insert(0, {tests!r})
 from engine import small_run
 from training import loop
 from training.config import Execution
-from training.data import load
+from training.data.sets import load
 from training.loop import fit
 torch.set_num_threads(1)
 loop.CHECK_EVERY = 3

@@ -16,7 +16,7 @@ from PIL import Image
 from evaluation import images
 from evaluation.attention import localisation, weak_localisation, weak_segmentation
 from evaluation.attention.localisation import best_fit, box_fits, boxes_around, foreground, jaccard
-from training.embedded import SHAPES_MEAN, SHAPES_STD
+from training.data.sets import SHAPES_MEAN, SHAPES_STD
 
 SHAPES_CARD = {"data": "shapes", "image_size": 16, "mean": SHAPES_MEAN, "std": SHAPES_STD, "num_classes": 10}
 attention_rows = st.lists(st.floats(0.01, 1), min_size=1, max_size=12)

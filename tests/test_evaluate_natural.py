@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from evaluation.natural import adversarial, calibration, stand_ins
 from evaluation.natural.calibration import detection
-from training.embedded import SHAPES_MEAN, SHAPES_STD, shapes
+from training.data.sets import SHAPES_MEAN, SHAPES_STD, shapes
 from training.run_directory import write_json
 
 CARD: dict[str, Any] = {

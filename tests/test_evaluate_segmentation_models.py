@@ -16,7 +16,7 @@ from evaluation.segmentation.recipe import Recipe
 from evaluation.segmentation.scoring import drive
 from evaluation.segmentation.training import Crops, distorted, fine_tune, segmentation_loss, training_crop
 from training.config import Model
-from training.model import build_model
+from training.models import build_model
 
 VIT = Model(
     "deit_s",
@@ -279,8 +279,7 @@ def test_shapes_have_a_class_for_every_pixel() -> None:
 
 
 @pytest.mark.data
-def test_camvid_is_read_whole(shared_data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("LUMIX_DATA", str(shared_data))
+def test_camvid_is_read_whole(real_data: Path) -> None:
     train, test = load_scenes("camvid")
     assert (len(train), len(test), train.num_classes) == (367, 233, 11)
     assert train.class_names[0] == "sky"
@@ -294,7 +293,7 @@ def test_camvid_is_read_whole(shared_data: Path, monkeypatch: pytest.MonkeyPatch
 
 def test_missing_data_name_the_file_and_the_remedy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LUMIX_DATA", str(tmp_path))
-    with pytest.raises(ValueError, match=r"camvid_240x180.npz is missing.*LUMIX_DATA"):
+    with pytest.raises(ValueError, match=r"camvid/train holds no images.*LUMIX_DATA"):
         load_scenes("camvid")
     with pytest.raises(ValueError, match=r"pascal_context.*train.txt.*LUMIX_DATA"):
         load_scenes("pascal_context")

@@ -12,7 +12,7 @@ from report_fixture import fake_seed
 from evaluation.attention.localisation import best_fit, boxes_around, declared_grid, foreground
 from experiments.scales import mini
 from report.load import Results
-from training.embedded import shapes
+from training.data.sets import shapes
 
 pytestmark = pytest.mark.usefixtures("closed_figures")
 CONFIG = mini.shapes_run("deit_s")

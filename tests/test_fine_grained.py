@@ -9,12 +9,13 @@ import torch
 from engine import small_run
 from PIL import Image
 from torch import Tensor
+from training.folder import image_folder
 
 from evaluation.ten_crop import drive
 from lumix.catalogue import Spec
 from training.config import FINE_GRAINED, Data, Execution
-from training.feed import FolderFeed, build_feed
-from training.folder import file_set, image_folder, labels_of, train_transform
+from training.data.feeds import FolderFeed, build_feed
+from training.data.files import file_set, labels_of, train_transform
 from training.process import Process
 
 LABELS = {"train": [0, 0, 1, 1, 2, 2], "val": [0, 1, 2]}  # of every copy here; grey 40 x label tells the class

@@ -20,7 +20,7 @@ from training import run_directory
 from training.build import build_task
 from training.config import Data, Execution, Loss, Mix, Model, Optim, Run
 from training.loop import Training, fit
-from training.model import build_model
+from training.models import build_model
 from training.optim import build_schedule
 from training.process import Process
 from training.rng import step_generator

@@ -14,9 +14,10 @@ import pytest
 import torch
 from PIL import Image
 from torch.utils.data import Dataset
+from training.folder import EpochSampler, image_folder, train_loader
 
 from training.config import Data
-from training.folder import EpochSampler, SeededDataset, ignore_signals, image_folder, train_loader, train_transform
+from training.data.files import SeededDataset, ignore_signals, train_transform
 from training.rng import epoch_order
 
 IMAGENET = Data(

@@ -8,11 +8,11 @@ import pytest
 import torch
 from engine import small_run
 from PIL import Image
+from training.folder import named
 
 from training.config import Data, Execution, Mix, Run
-from training.data import load
-from training.feed import FolderFeed
-from training.folder import first_share, named
+from training.data.feeds import FolderFeed, first_share
+from training.data.sets import load
 from training.loop import fit
 from training.process import Process
 

@@ -10,7 +10,7 @@ from torch import nn
 
 from evaluation.robustness import accuracy, fgsm, shuffling
 from evaluation.robustness.grids import GRIDS, fitting_grids
-from training.imageset import ImageSet
+from training.data.sets import ImageSet
 
 CARD = {"data": "digits", "image_size": 8, "mean": [0.3], "std": [0.4]}
 DRAWS = {"draw": "per_image", "repetitions": 2, "seed": 0, "batch": 300}

@@ -8,17 +8,16 @@ import torch
 from batches import stream
 from engine import small_run
 from torch import Tensor
+from training.semi_feed import SemiFeed, cutout
 
 from lumix.catalogue import Spec
 from lumix.semi.views import Views
 from training.config import Data, Execution, Loss, Mix, Optim, Run
-from training.data import labelled_rows, load, normalise
-from training.feed import build_feed
+from training.data.feeds import ResidentFeed, build_feed
+from training.data.sets import labelled_rows, load, normalise
 from training.process import Process
-from training.resident_feed import ResidentFeed
 from training.rng import endless_batches
 from training.run_directory import RunError
-from training.semi_feed import SemiFeed, cutout
 
 STRONG: dict[str, Any] = {"strong": "rand-m5-n2-mstd101-inc1", "cutout": 0.5}
 PLAIN = Loss(terms=(Spec("cross_entropy"),))

@@ -176,7 +176,7 @@ TOY = {
         from timm.utils.model import unwrap_model
         from torch import nn
         from torch.nn import functional as F
-        from training.model import build_model
+        from training.models import build_model
         from training.optim import parameter_groups
         from training.task import StepResult
 

@@ -12,9 +12,8 @@ from timm.data.constants import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from torch import Tensor, nn
 
 from training.config import Data, Model
-from training.data import is_resident, load
-from training.model import with_published_weights
-from training.pretraining import EPOCHS, train_plainly
+from training.data.sets import is_resident, load
+from training.models import EPOCHS, train_plainly, with_published_weights
 
 EMBEDDED = Model("frozen", "resnet18", {"cifar_stem": True, "channels": [8, 16, 16, 16], "layers": [1, 1, 1, 1]})
 

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torchvision.ops import box_iou
 
 from training.attention import class_attention
-from training.imageset import boxes_of
+from training.data.sets import boxes_of
 
 Masks = NDArray[np.bool_]
 Boxes = NDArray[np.float64]

@@ -19,9 +19,8 @@ from evaluation.evaluation import Outcome
 from evaluation.images import Card, Device, batches, resident_batches, squeeze_transform, test_images
 from evaluation.models import public_model
 from training.attention import check_class_attention
-from training.data import is_resident
-from training.files import data_root
-from training.folder import ClassFolders
+from training.data.files import ClassFolders, data_root
+from training.data.sets import is_resident
 
 EXAMPLES = 6  # images whose attention is kept for the figure
 BOXES = "ILSVRC2012_bbox_val_v3"  # folder of XML files within imagenet/

@@ -13,8 +13,7 @@ from evaluation.images import Card, Device, batches, robustness_transform
 from evaluation.models import second_model
 from evaluation.natural import calibration
 from evaluation.natural.stand_ins import Floats, logits_of, logits_of_images, stand_ins
-from training.files import data_root
-from training.folder import ClassFolders
+from training.data.files import ClassFolders, data_root
 
 CURVE_POINTS = 40  # of the response rate, for the figure
 # Sum of the places of the 200 classes of ImageNet-A and -O among ImageNet's 1000, which tells a complete copy.

@@ -15,9 +15,8 @@ from torch import Tensor, nn
 
 from evaluation.images import Card, Device, normalised, test_images
 from evaluation.natural.calibration import class_probabilities
-from training.embedded import SHAPES_SIZE, shapes
-from training.files import data_root, tiny_imagenet
-from training.imageset import ImageSet
+from training.data.files import data_root
+from training.data.sets import SHAPES_SIZE, ImageSet, shapes, tiny_imagenet
 
 Floats = NDArray[np.float32]
 

@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from torch.utils.data import Subset
 
 from evaluation.images import Card, Device, batches, robustness_transform, test_images
-from training.data import is_resident
-from training.folder import file_set
+from training.data.files import file_set
+from training.data.sets import is_resident
 from training.rng import stream_seed
 
 DRAWS = ("per_batch", "per_image")

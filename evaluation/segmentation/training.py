@@ -17,8 +17,8 @@ from evaluation.images import Card, Device, batches, normalised
 from evaluation.segmentation.data import IGNORE, Scenes
 from evaluation.segmentation.models import build
 from evaluation.segmentation.recipe import Recipe
+from training.optim import Updater
 from training.rng import epoch_order, stream_seed
-from training.update import Updater
 
 LARGEST_SHARE, TRIES = 0.75, 10  # a crop that one class fills further is drawn again
 AUXILIARY_WEIGHT = 0.4
