@@ -26,7 +26,7 @@ from training.data.sets import normalise
 from training.models import build_model
 from training.optim import build_updater
 from training.rng import step_generator
-from training.task import Task
+from training.tasks.mixed import Task
 
 Step = Callable[[int], None]
 

@@ -1,4 +1,4 @@
-"""Sets in memory: randomness by address, digits and scenes, CIFAR and Tiny-ImageNet from files, batched augmentation."""
+"""Sets in memory: randomness by address, digits and scenes, CIFAR and Tiny-ImageNet from files, augmentation."""
 
 import hashlib
 import os
@@ -277,7 +277,9 @@ def test_cifar_of_torchvisions_layout(name: str, kind: Any, tmp_path: Path, monk
     folder = publish(tmp_path, monkeypatch, kind)
     train, test = sets.cifar(name, tmp_path)
     entry = pickle.loads((folder / "train").read_bytes())
-    stored = {row.tobytes(): y for row, y in zip(entry["data"], entry.get("labels", entry.get("fine_labels")), strict=True)}
+    stored = {
+        row.tobytes(): y for row, y in zip(entry["data"], entry.get("labels", entry.get("fine_labels")), strict=True)
+    }
     assert {image: int(y) for image, y in zip(rows(train.images), train.labels, strict=True)} == stored
     assert (len(test), train.class_names[3], train.images.is_contiguous()) == (6, "class 3", True)
 

@@ -26,9 +26,9 @@ from lumix.mixers.hidden import mixed_output
 from training.attention import recorded_attention
 from training.config import Execution, Run
 from training.loop import NEVER, Batch, Loop, Training, carry_out
-from training.mix_task import DrawnBatch, MixTask, losses_of
 from training.run_directory import RunError
 from training.state import sums_of
+from training.tasks.mixed import DrawnBatch, MixTask, losses_of
 
 OWN = ("optim", "mix", "loss")  # in what the runs of an ensemble may differ
 NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)

@@ -26,7 +26,7 @@ from training.process import Process
 from training.rng import step_generator, stream_seed
 from training.run_directory import RunError, Stopped
 from training.state import State, Statistics, read_checkpoint, save_checkpoint, scores_of, write_result
-from training.task import Task
+from training.tasks.mixed import Task
 
 CHECK_EVERY = 20  # updates between looks at the loss; each look waits for the device
 NEVER = 2**62  # larger than any update: all losses so far are finite
@@ -236,7 +236,7 @@ class Loop:
                 run_directory.write_metrics(member.directory, member.state.metrics)
         for member in self.live.values() if saved is not None else ():
             began, now = member.state.code, run_directory.code_fingerprint()
-            code = "" if began == now else f", begun by code {began} and continued by code {now}"
+            code = "" if began == now else f", begun by code {began} and continued by {now}"
             member.log(f"resumed at update {self.update}{code}")
 
     def _names(self) -> list[list[Any]]:

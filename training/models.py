@@ -14,18 +14,21 @@ from typing import Any
 
 import timm
 import torch
+from timm.data.constants import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from timm.layers import BatchNormAct2d, GroupNormAct
 from timm.models import ResNet, ResNetV2
-from torch import nn
+from torch import Tensor, nn
 
 from training.config import Data, Model
-from training.data.sets import ImageSet, load, normalise
+from training.data.sets import ImageSet, is_resident, load, normalise
 from training.optim import Updater
 from training.rng import epoch_order
 from training.run_directory import RunError
 
 LEARNING_RATE, BATCH, EPOCHS = 5e-3, 50, 15  # of networks that are trained here
 SHAPES_EPOCHS = 8  # of 2000 scenes
+EMBEDDED = Model("frozen", "resnet18", {"cifar_stem": True, "channels": [8, 16, 16, 16], "layers": [1, 1, 1, 1]})
+Values = tuple[float, ...]  # an entry a channel
 POSITIONS = ("pos_embed", "relative_position_bias_table", "cls_token")
 
 
@@ -191,3 +194,61 @@ def _trained_on_shapes(model: str, image_size: int) -> dict[str, torch.Tensor]:
     """The state of a network, of a model as JSON; as good as constant, so never write into the tensors."""
     scenes, _ = load(Data("shapes", image_size))
     return train_plainly(Model.from_dict(json.loads(model)), scenes, SHAPES_EPOCHS).state_dict()
+
+
+# ------------------------------------------------------------------------------------------------- frozen networks
+
+
+class Features(nn.Module):
+    """The feature map [B, channels, rows, columns] after one stage of a timm network, from a run's own images.
+
+    Args:
+        network: with timm's `forward_intermediates`.
+        stage: index of the stage, as in `network.feature_info`.
+        given, wanted: (mean, std) by which the run normalises its images, and by which the network wants them.
+    """
+
+    def __init__(
+        self, network: nn.Module, stage: int, given: tuple[Tensor, Tensor], wanted: tuple[Tensor, Tensor]
+    ) -> None:
+        super().__init__()
+        self.network, self.stage = network, stage
+        self.register_buffer("scale", (given[1] / wanted[1]).view(1, -1, 1, 1))
+        self.register_buffer("shift", ((given[0] - wanted[0]) / wanted[1]).view(1, -1, 1, 1))
+
+    def forward(self, images: Tensor) -> Tensor:
+        images = images * self.get_buffer("scale") + self.get_buffer("shift")
+        found = self.network.forward_intermediates(images, indices=[self.stage], intermediates_only=True)  # type: ignore[operator]
+        return Tensor(found[0])
+
+
+def embedded(data: Data, mean: Values, std: Values, pretrained: bool) -> nn.Module:
+    """A tiny ResNet that was trained on the run's own training images, whose map stands for one trained on ImageNet.
+
+    Images are normalised by `mean` and `std`. Without `pretrained` its weights are random, which is enough to measure
+    time; likewise of `pretrained`.
+    """
+    if not is_resident(data.name):
+        raise ValueError(
+            f"the network 'embedded' is for sets held in memory, not for {data.name}: name a pretrained one"
+        )
+    given = torch.tensor(mean), torch.tensor(std)
+    plain = data.replace(flip=False, crop_padding=0)
+    return Features(_train(plain, EPOCHS if pretrained else 0), 2, given, given)
+
+
+def pretrained(model: str, mean: Values, std: Values, pretrained: bool) -> nn.Module:
+    """A network of timm, by its name with the tag of its weights; RunError where these cannot be had."""
+    network = with_published_weights(model) if pretrained else timm.create_model(model)
+    given = torch.tensor(mean), torch.tensor(std)
+    wanted = torch.tensor(IMAGENET_DEFAULT_MEAN), torch.tensor(IMAGENET_DEFAULT_STD)
+    return Features(network, len(network.feature_info) - 1, given, wanted)  # type: ignore[arg-type]
+
+
+@lru_cache(maxsize=2)
+def _train(data: Data, epochs: int) -> nn.Module:
+    """A tiny ResNet trained on the training images of a run, unmixed; it stands in for one pretrained on ImageNet.
+
+    As there, the images are those that the run itself trains on. Everything is fixed: all runs look through the same.
+    """
+    return train_plainly(EMBEDDED, load(data)[0], epochs)

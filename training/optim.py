@@ -62,6 +62,9 @@ class Updater:
         self.optimizer.step()
 
 
+MOMENTUM, WARMUP_LR = 0.9, 1e-6  # the rate that the warm-up begins with
+
+
 def undecayed_names(model: nn.Module) -> set[str]:
     """Parameters that the model or one of its blocks asks to keep from weight decay, as patterns of full names.
 
@@ -74,13 +77,20 @@ def undecayed_names(model: nn.Module) -> set[str]:
     return names
 
 
-def parameter_groups(model: nn.Module) -> list[dict[str, Any]]:
+def parameter_groups(model: nn.Module, part: nn.Module | None = None, **rates: float) -> list[dict[str, Any]]:
     """All that trains, in two groups: biases, norms, other 1-D parameters and `undecayed_names` without weight decay.
 
-    The other group names no weight decay: it takes the optimizer's.
+    The other group names no weight decay: it takes the optimizer's. The parameters of a `part` of the model are in
+    groups of their own with these `rates`.
     """
-    groups = param_groups_weight_decay(model, 1.0, no_weight_decay_list=undecayed_names(model))
-    return [{name: value for name, value in group.items() if value != 1.0} for group in groups]
+    inside = {id(parameter) for parameter in part.parameters()} if part is not None else set()
+    found = []
+    for group in param_groups_weight_decay(model, 1.0, no_weight_decay_list=undecayed_names(model)):
+        group = {name: value for name, value in group.items() if value != 1.0}
+        own = [parameter for parameter in group["params"] if id(parameter) in inside]
+        others = [parameter for parameter in group["params"] if id(parameter) not in inside]
+        found += [{**group, "params": others}, {**group, "params": own, **rates}]
+    return [group for group in found if group["params"]]
 
 
 def build_optimizer(optim: Optim, groups: list[dict[str, Any]]) -> Optimizer:
@@ -93,7 +103,7 @@ def build_optimizer(optim: Optim, groups: list[dict[str, Any]]) -> Optimizer:
         # One kernel for all parameters where torch has it: most of a tiny model's step is launching.
         options = {"fused": groups[0]["params"][0].device.type in ("cpu", "cuda")}
     return create_optimizer_v2(
-        groups, opt=optim.name, lr=optim.lr, weight_decay=optim.weight_decay, momentum=optim.momentum, **options
+        groups, opt=optim.name, lr=optim.lr, weight_decay=optim.weight_decay, momentum=MOMENTUM, **options
     )
 
 
@@ -145,7 +155,7 @@ def build_schedule(optim: Optim, optimizer: Optimizer, epochs: int, updates_per_
         t_initial=max(total - warmup - 1, 2),
         lr_min=optim.min_lr,
         warmup_t=warmup,
-        warmup_lr_init=optim.warmup_lr,
+        warmup_lr_init=WARMUP_LR,
         warmup_prefix=True,
         t_in_epochs=False,
     )

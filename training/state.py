@@ -115,7 +115,7 @@ class State:
     metrics: list[dict[str, Any]] = field(default_factory=list)
     train_seconds: float = 0.0
     epoch_seconds: float = 0.0
-    code: str = field(default_factory=run_directory.code_fingerprint)
+    code: str = field(default_factory=lambda: run_directory.code_fingerprint())
 
     def to_dict(self) -> dict[str, Any]:
         """Tensors, numbers, strings, and lists and dicts of them; a call of all processes."""

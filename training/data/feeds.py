@@ -17,8 +17,7 @@ from timm.data.constants import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler, Subset
 
-from lumix.catalogue import Spec, get_part
-from lumix.checks import check_positive
+from lumix.registry import part_of
 from lumix.semi.views import Views
 from training.config import Execution, Run
 from training.data.files import files_of_run, ignore_signals
@@ -48,13 +47,6 @@ def updates_per_epoch(images: int, run: Run, processes: int = 1) -> int:
             f"divides it"
         )
     return run.epoch_steps or images // run.batch_size
-
-
-def ratio_of(task: Spec) -> int:
-    """Unlabelled images in a batch for each labelled one: the task's argument "ratio", or 1; ValueError below 1."""
-    ratio = task["ratio"] if "ratio" in get_part(task.name).arguments else 1
-    check_positive(f"{task.name}.ratio", ratio, whole=True)
-    return int(ratio)
 
 
 class BatchSampler(Sampler[Address]):
@@ -138,14 +130,14 @@ class Feed:
 
     def __init__(self, run: Run, seed: int, process: Process) -> None:
         self.run, self.seed, self.process = run, seed, process
-        part = get_part(run.task.name)
+        part = part_of(run.task)
         self.labelled, self.unlabelled = part.labelled, part.unlabelled  # views: "weak" or "strong"
 
     def samplers(self, labelled: int, everything: int) -> tuple[BatchSampler, BatchSampler]:
         """Those of so many labelled images and, for a task that learns from unlabelled ones, of all images."""
         run, place = self.run, (self.seed, self.process.rank, self.process.world)
         self.updates_per_epoch = updates_per_epoch(labelled, run, self.process.world)
-        size = run.batch_size * (ratio_of(run.task) if self.unlabelled else 1)
+        size = run.batch_size * getattr(run.task, "ratio", 1)  # unlabelled images for each labelled one
         repeats, steps = run.data.repeats, run.epoch_steps
         own = BatchSampler(labelled, run.batch_size, *place, repeats=repeats, endless=steps)
         return own, BatchSampler(everything, size, *place, endless=steps or 1, stream="unlabelled")
@@ -235,7 +227,7 @@ class FolderFeed(Feed):
         super().__init__(run, seed, process)
         if "strong" in self.unlabelled:
             raise RunError(
-                f"{run.task.name} takes strong views, which are made of sets held in memory alone, and {run.data.name} "
+                f"{part_of(run.task).name} takes strong views, which are made of sets held in memory alone, and {run.data.name} "
                 f"is read from files: use another task"
             )
         whole, others, test, labels = files_of_run(
