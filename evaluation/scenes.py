@@ -1,4 +1,4 @@
-"""Scenes with a class for every pixel: `shapes` (no download), CamVid (npz) and Pascal Context (folders)."""
+"""Scenes with a class for every pixel: `shapes` (no download), CamVid and Pascal Context in their folders."""
 
 from dataclasses import dataclass
 from functools import lru_cache
@@ -11,13 +11,12 @@ from torch import Tensor
 
 from evaluation.images import class_masks
 from training.config import Data
-from training.data import load
-from training.embedded import SHAPES_SIZE
-from training.files import _blobs, _decode, _read_npz, data_root
-from training.folder import read_image
+from training.data.files import data_root, read_image
+from training.data.sets import SHAPES_SIZE, load
 
 IGNORE = 255  # the label of pixels that count nowhere
-CAMVID_CLASSES, CAMVID_UNLABELLED = 11, 11
+NAMES = "sky building pole road pavement tree sign_symbol fence car pedestrian bicyclist"
+CAMVID = tuple(NAMES.split())  # the classes 0 to 10; 11 is not labelled
 CONTEXT_CLASSES = 60  # 59 and background, which is class 0 and counted
 CONTEXT_FOLDERS = ("JPEGImages", "SegmentationClassContext", "ImageSets/SegmentationContext")
 
@@ -85,24 +84,24 @@ def load_scenes(name: str) -> tuple[Scenes, Scenes]:
         )
         return train, test
     if name == "camvid":
-        return _camvid((data_root() / "camvid" / "camvid_240x180.npz").resolve())
+        return _camvid((data_root() / "camvid").resolve())
     return _context("train"), _context("val")
 
 
 @lru_cache(maxsize=1)
-def _camvid(path: Path) -> tuple[ResidentScenes, ResidentScenes]:
-    """The 367 training and 233 test scenes of SegNet's split at 240x180; the 101 of its validation set are not used."""
+def _camvid(root: Path) -> tuple[ResidentScenes, ResidentScenes]:
+    """The 367 training and 233 test scenes of SegNet's split: <split>/<name>.jpg and <split>annot/<name>.png."""
     parts = []
     for split in ("train", "test"):
-        entry = _read_npz(path, [f"{split}_jpeg", f"{split}_sizes", f"{split}_masks", f"{split}_files", "names"])
-        masks = entry[f"{split}_masks"]
-        blobs = _blobs(entry[f"{split}_jpeg"], entry[f"{split}_sizes"], path)
-        names = entry[f"{split}_files"]
-        images = [_decode(blob, path, str(name), masks.shape[1:]) for blob, name in zip(blobs, names, strict=True)]
-        labels = np.where(masks == CAMVID_UNLABELLED, IGNORE, masks).astype(np.uint8)
-        stacked = torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2).contiguous()
-        classes = tuple(map(str, entry["names"][:CAMVID_CLASSES]))
-        parts.append(ResidentScenes(stacked, torch.from_numpy(labels), CAMVID_CLASSES, classes))
+        pictures = sorted((root / split).glob("*.*"))
+        if not pictures:
+            raise ValueError(f"{root / split} holds no images: put SegNet's CamVid into {root}, or set LUMIX_DATA")
+        files = tuple((picture, root / f"{split}annot" / f"{picture.stem}.png") for picture in pictures)
+        scenes = ScenesOfFiles(files, len(CAMVID) + 1)
+        images, masks = zip(*(scenes[index] for index in range(len(scenes))), strict=True)
+        labels = torch.stack(masks)
+        labels[labels == len(CAMVID)] = IGNORE  # what is not labelled
+        parts.append(ResidentScenes(torch.stack(images), labels, len(CAMVID), CAMVID))
     return parts[0], parts[1]
 
 

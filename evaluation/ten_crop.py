@@ -11,8 +11,8 @@ from evaluation.evaluation import Outcome
 from evaluation.images import Card, Device, batches, correct, percent, squeeze_transform
 from lumix.checks import check_positive
 from lumix.functional import at_least_float32
-from training.data import is_resident
-from training.folder import file_set
+from training.data.files import file_set
+from training.data.sets import is_resident
 
 
 @torch.no_grad()

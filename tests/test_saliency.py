@@ -8,7 +8,7 @@ from sklearn.datasets import load_sample_images
 
 from lumix.mixers.saliency import CHUNK_PIXELS, fine_grained_saliency, peaks, reference_float_saliency
 from lumix.mixers.saliencymix import IMAGENET_MEAN, IMAGENET_STD
-from training.embedded import digits, shapes
+from training.data.sets import digits, shapes
 
 DTYPES = [torch.float32, torch.float64, torch.float16, torch.bfloat16, torch.uint8]
 MEAN, STD = (torch.tensor(values).view(3, 1, 1) for values in (IMAGENET_MEAN, IMAGENET_STD))

@@ -9,7 +9,7 @@ from lumix.draws import draw_beta, draw_partners, draw_uniform
 from lumix.mixers.boxes import box_around, visible_share
 from lumix.mixers.saliency import fine_grained_saliency, peaks, reference_float_saliency
 from lumix.mixers.saliencymix import IMAGENET_MEAN, IMAGENET_STD, SaliencyMix
-from training.embedded import shapes
+from training.data.sets import shapes
 
 DTYPES = [torch.float32, torch.float64, torch.float16, torch.bfloat16, torch.uint8]
 MEAN, STD = (torch.tensor(values).view(3, 1, 1) for values in (IMAGENET_MEAN, IMAGENET_STD))

@@ -12,7 +12,7 @@ from lumix.mixers.base import Mixer, PlannedMixer
 from lumix.mixers.none import NoMix
 from lumix.registry import part_of
 from training.config import Loss, Mix, Run
-from training.task import Task
+from training.tasks.mixed import Task
 
 Values = tuple[float, ...]  # an entry a channel
 

@@ -2,22 +2,33 @@
 
 `build_model` neither reads nor moves the caller's random state, so runs of different methods with equal seeds start
 from equal weights, and it works on the meta device, where the models of the paper cost nothing. Published
-weights, where a run begins with such, are fetched for training alone.
+weights, where a run begins with such, are fetched for training alone; small networks trained here, always alike, stand
+where a run of larger ones would begin with weights of ImageNet.
 """
 
 import difflib
+import json
 import math
+from functools import lru_cache
 from typing import Any
 
 import timm
 import torch
+from timm.data.constants import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from timm.layers import BatchNormAct2d, GroupNormAct
 from timm.models import ResNet, ResNetV2
-from torch import nn
+from torch import Tensor, nn
 
-from training.config import Model
+from training.config import Data, Model
+from training.data.sets import ImageSet, is_resident, load, normalise
+from training.optim import Updater
+from training.rng import epoch_order
 from training.run_directory import RunError
 
+LEARNING_RATE, BATCH, EPOCHS = 5e-3, 50, 15  # of networks that are trained here
+SHAPES_EPOCHS = 8  # of 2000 scenes
+EMBEDDED = Model("frozen", "resnet18", {"cifar_stem": True, "channels": [8, 16, 16, 16], "layers": [1, 1, 1, 1]})
+Values = tuple[float, ...]  # an entry a channel
 POSITIONS = ("pos_embed", "relative_position_bias_table", "cls_token")
 
 
@@ -32,7 +43,7 @@ def build_model(
         num_classes, in_chans, image_size: of the data set. The size goes only to models that fix it.
         seed: decides the initial weights, which do not depend on the caller's random state and leave it as it is.
         fetch: begin with the published weights that `model.weights` asks for; off where others follow, or none are
-            needed. Those trained here are `pretraining.initial_network`'s.
+            needed. Those trained here are `initial_network`'s.
 
     Raises:
         ValueError: for a model that timm does not know (naming near ones) or for arguments it does not take.
@@ -107,7 +118,7 @@ def _cifar_stem(network: nn.Module, name: str) -> None:
 def _group_norm(network: nn.Module) -> None:
     """Replace batch normalisation by group normalisation with its initial weights, in groups of 4 channels."""
     for name, old in list(network.named_modules()):
-        if not isinstance(old, nn.modules.batchnorm._BatchNorm):
+        if not isinstance(old, nn.BatchNorm2d):
             continue
         channels, groups = old.num_features, max(1, old.num_features // 4)
         new: nn.Module
@@ -136,3 +147,108 @@ def _small_init(network: nn.Module) -> None:
             fan_out, fan_in = parameter.shape[0], math.prod(parameter.shape[1:])  # the kernel as one matrix
             bound = math.sqrt(6 / (fan_in + fan_out))
             nn.init.uniform_(parameter, -bound, bound)
+
+
+def train_plainly(model: Model, train: ImageSet, epochs: int) -> nn.Module:
+    """The network of `model` after so many epochs on a set, unmixed and unaugmented; everything is fixed."""
+    channels, size = train.images.shape[1:3]
+    network = build_model(model, train.num_classes, channels, size, seed=0).train()
+    updater = Updater(torch.optim.AdamW(network.parameters(), lr=LEARNING_RATE))
+
+    def loss_of(chosen: torch.Tensor) -> torch.Tensor:
+        logits = network(normalise(train.images[chosen], train.mean, train.std))
+        return nn.functional.cross_entropy(logits, train.labels[chosen])
+
+    with torch.enable_grad():
+        for epoch in range(epochs):
+            for chosen in epoch_order(len(train), 0, epoch).split(BATCH):
+                updater.update(loss_of, chosen)
+    return network
+
+
+def initial_network(model: Model, num_classes: int, in_chans: int, image_size: int, seed: int) -> nn.Module:
+    """The network that a training begins with: `build_model`'s, with the weights that `model.weights` asks for.
+
+    Weights "shapes" are of the same network trained on procedural scenes of ten shapes; the classifier is new.
+
+    Raises:
+        ValueError: for images without three channels, which the scenes have.
+        RunError: where published weights cannot be had.
+    """
+    network = build_model(model, num_classes, in_chans, image_size, seed, fetch=True)
+    if model.weights == "shapes":
+        if in_chans != 3:
+            raise ValueError(f"Model.weights 'shapes' are for images of 3 channels, not of {in_chans}")
+        text = json.dumps(model.replace(weights="").to_dict(), sort_keys=True)
+        head = network.get_classifier()  # type: ignore[operator]
+        kept = {id(parameter) for parameter in head.parameters()}
+        names = {name for name, parameter in network.named_parameters() if id(parameter) in kept}
+        trained = _trained_on_shapes(text, image_size)
+        own = network.state_dict()
+        network.load_state_dict({**trained, **{name: own[name] for name in names}})
+    return network
+
+
+@lru_cache(maxsize=4)
+def _trained_on_shapes(model: str, image_size: int) -> dict[str, torch.Tensor]:
+    """The state of a network, of a model as JSON; as good as constant, so never write into the tensors."""
+    scenes, _ = load(Data("shapes", image_size))
+    return train_plainly(Model.from_dict(json.loads(model)), scenes, SHAPES_EPOCHS).state_dict()
+
+
+# ------------------------------------------------------------------------------------------------- frozen networks
+
+
+class Features(nn.Module):
+    """The feature map [B, channels, rows, columns] after one stage of a timm network, from a run's own images.
+
+    Args:
+        network: with timm's `forward_intermediates`.
+        stage: index of the stage, as in `network.feature_info`.
+        given, wanted: (mean, std) by which the run normalises its images, and by which the network wants them.
+    """
+
+    def __init__(
+        self, network: nn.Module, stage: int, given: tuple[Tensor, Tensor], wanted: tuple[Tensor, Tensor]
+    ) -> None:
+        super().__init__()
+        self.network, self.stage = network, stage
+        self.register_buffer("scale", (given[1] / wanted[1]).view(1, -1, 1, 1))
+        self.register_buffer("shift", ((given[0] - wanted[0]) / wanted[1]).view(1, -1, 1, 1))
+
+    def forward(self, images: Tensor) -> Tensor:
+        images = images * self.get_buffer("scale") + self.get_buffer("shift")
+        found = self.network.forward_intermediates(images, indices=[self.stage], intermediates_only=True)  # type: ignore[operator]
+        return Tensor(found[0])
+
+
+def embedded(data: Data, mean: Values, std: Values, pretrained: bool) -> nn.Module:
+    """A tiny ResNet that was trained on the run's own training images, whose map stands for one trained on ImageNet.
+
+    Images are normalised by `mean` and `std`. Without `pretrained` its weights are random, which is enough to measure
+    time; likewise of `pretrained`.
+    """
+    if not is_resident(data.name):
+        raise ValueError(
+            f"the network 'embedded' is for sets held in memory, not for {data.name}: name a pretrained one"
+        )
+    given = torch.tensor(mean), torch.tensor(std)
+    plain = data.replace(flip=False, crop_padding=0)
+    return Features(_train(plain, EPOCHS if pretrained else 0), 2, given, given)
+
+
+def pretrained(model: str, mean: Values, std: Values, pretrained: bool) -> nn.Module:
+    """A network of timm, by its name with the tag of its weights; RunError where these cannot be had."""
+    network = with_published_weights(model) if pretrained else timm.create_model(model)
+    given = torch.tensor(mean), torch.tensor(std)
+    wanted = torch.tensor(IMAGENET_DEFAULT_MEAN), torch.tensor(IMAGENET_DEFAULT_STD)
+    return Features(network, len(network.feature_info) - 1, given, wanted)  # type: ignore[arg-type]
+
+
+@lru_cache(maxsize=2)
+def _train(data: Data, epochs: int) -> nn.Module:
+    """A tiny ResNet trained on the training images of a run, unmixed; it stands in for one pretrained on ImageNet.
+
+    As there, the images are those that the run itself trains on. Everything is fixed: all runs look through the same.
+    """
+    return train_plainly(EMBEDDED, load(data)[0], epochs)
