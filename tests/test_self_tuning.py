@@ -18,7 +18,7 @@ from torch.nn import functional as F
 
 import lumix
 from lumix import CrossEntropy, CutMix, Decoupled, ManifoldMix, Mixup, TransMixRule
-from lumix.mixers.none import NoMix
+from lumix.mixers.base import NoMix
 from lumix.semi.learner import SelfTuning as Learner
 from lumix.semi.self_tuning import ClassQueues, follow, group_contrast, last_of_place
 from lumix.semi.views import Views

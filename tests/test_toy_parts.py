@@ -53,8 +53,8 @@ TOY = {
         import torch
         from lumix.batch import Kind
         from lumix.mixers.base import Mixer, PlannedMixer
-        from lumix.mixers.none import NoMix
-        from lumix.mixers.plan import Draws
+        from lumix.mixers.base import NoMix
+        from lumix.mixers.paste import Draws
         from lumix.registry import register
         from lumix.rules.base import Rule
 

@@ -9,7 +9,7 @@ from batches import images_of, labels_of, random_logits, stream
 from torch import nn
 
 from lumix import AreaRule, CutMix, FMix, Kind, LUMixRule, MixedBatch, Mixup, Switch, TransMixRule, functional
-from lumix.mixers.none import NoMix
+from lumix.mixers.base import NoMix
 from lumix.registry import get_part
 from lumix.rules.attention import attended_weight
 from training.attention import class_attention

@@ -9,9 +9,8 @@ from torch import Tensor
 from lumix.automix.learner import AutoMix
 from lumix.batch import MixedBatch
 from lumix.draws import draw_beta
-from lumix.mixers.apply import apply_plan
-from lumix.mixers.base import PlannedMixer
-from lumix.mixers.eval_mode import evaluating
+from lumix.mixers.base import PlannedMixer, evaluating
+from lumix.mixers.paste import apply_plan
 from training.process import Process
 from training.rng import step_generator
 

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from lumix.automix import learner as automix
 from lumix.batch import MixedBatch
-from lumix.mixers.none import NoMix
+from lumix.mixers.base import NoMix
 from lumix.registry import name_of
 from lumix.semi.learner import SelfTuning
 from training.build import Setup, build_loss, build_mixer, frozen_network

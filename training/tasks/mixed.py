@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from lumix.batch import MixedBatch
 from lumix.loss import MixLoss
 from lumix.mixers.base import Mixer
-from lumix.mixers.hidden import hidden_mixing
+from lumix.mixers.manifold import hidden_mixing
 from training.attention import check_class_attention, recorded_attention
 from training.optim import parameter_groups
 

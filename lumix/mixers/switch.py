@@ -7,13 +7,11 @@ import torch
 from torch import Tensor
 
 from lumix.batch import Kind, MixedBatch
-from lumix.checks import check_part, check_probability
+from lumix.checks import Checked, Share, check_part
 from lumix.draws import draw_uniform
-from lumix.mixers.base import MIXER, Mixer, PlannedMixer
-from lumix.mixers.cutmix import CutMix
-from lumix.mixers.mixup import Mixup
-from lumix.mixers.none import NoMix
-from lumix.mixers.plan import Draws
+from lumix.mixers.base import MIXER, Mixer, NoMix, PlannedMixer
+from lumix.mixers.basic import CutMix, Mixup
+from lumix.mixers.paste import Draws
 
 
 @dataclass(frozen=True)
@@ -29,11 +27,10 @@ class Switch(PlannedMixer):
 
     mixup: PlannedMixer = field(default_factory=Mixup)
     cutmix: PlannedMixer = field(default_factory=CutMix)
-    switch_prob: float = 0.5
+    switch_prob: Share = 0.5
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_probability("switch_prob", self.switch_prob)
         for name in ("mixup", "cutmix"):
             self._check_part(name, getattr(self, name))
 
@@ -79,23 +76,22 @@ class EitherDraws:
 
 
 @dataclass(frozen=True)
-class Either(Mixer):
+class Either(Checked, Mixer):
     """One of two mixers for the whole batch: the switch for methods that look at the images, one by one.
 
     Attributes:
         first, second: any two mixers, as `Mixup(0.8, pairing="flip")` and one that looks at the images.
         switch_prob: probability of the second.
-        prob: probability that the batch is mixed at all.
+        prob: probability that one of them gets the batch; a `prob` of its own multiplies with it.
     """
 
     first: Mixer
     second: Mixer
-    switch_prob: float = 0.5
-    prob: float = 1.0
+    switch_prob: Share = 0.5
+    prob: Share = 1.0
 
     def __post_init__(self) -> None:
-        check_probability("switch_prob", self.switch_prob)
-        check_probability("prob", self.prob)
+        super().__post_init__()
         check_part("first", self.first, MIXER, "a mixer")
         check_part("second", self.second, MIXER, "a mixer")
 
@@ -103,7 +99,7 @@ class Either(Mixer):
         return (NoMix(), self.first, self.second)[chosen]
 
     def draw(self, shape: tuple[int, ...], generator: torch.Generator) -> EitherDraws:
-        """As `Mixer`. Two draws are looked at, which waits for the device of a generator that is not on the CPU."""
+        """As `Mixer.draw`. Two draws are looked at, which waits for a generator that is not on the CPU."""
         mixing, switching = draw_uniform(2, generator).tolist()
         chosen = (2 if switching < self.switch_prob else 1) if mixing < self.prob else 0
         return EitherDraws(chosen, self._part(chosen).draw(shape, generator))
