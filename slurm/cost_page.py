@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from experiments.cost import owned_items
-from experiments.records import read_runs
+from experiments.results import read_runs
 from experiments.registry import tables_of
 from experiments.runs import Item
 from experiments.scale import Scale

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from experiments.records import read_runs
+from experiments.results import read_runs
 from experiments.scale import Scale
 from training.config import Run
 

@@ -2,11 +2,11 @@
 
 import numpy as np
 import pytest
+from experiments.collect import collect
 from test_evaluation_tables import finished_table, measure, scale  # noqa: F401 - a fixture
 
 from evaluation.attention import localisation
 from experiments import evaluations
-from experiments.collect import collect
 from experiments.registry import get_table, owners
 from experiments.scale import Scale, get_scale
 from experiments.scales import mini

@@ -6,12 +6,12 @@ from typing import Any
 import pytest
 import robust
 import torch
+from experiments.collect import collect
 from figure_checks import check_names_its_data_and_is_stable, texts
 from torch import Tensor
 
 from evaluation.robustness import occlusion, shuffling
 from evaluation.robustness.grids import LOSSES
-from experiments.collect import collect
 from experiments.lumix_table07_shuffling import table as shuffling_table
 from experiments.lumix_table09_occlusion import table as occlusion_table
 from experiments.scale import get_scale

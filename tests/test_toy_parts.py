@@ -16,10 +16,10 @@ from typing import Any
 import pytest
 import torch
 from engine import small_run, stopped_after
+from experiments.collect import collect
 
 from evaluation import evaluation
 from experiments import registry, scale
-from experiments.collect import collect
 from experiments.evaluations import evaluation_items
 from experiments.runs import items_of_table
 from lumix import specs
