@@ -11,9 +11,9 @@ from torch import Tensor
 
 from evaluation import occlusion, shuffling
 from evaluation.arguments import LOSSES
-from experiments.collect import collect
 from experiments.lumix_table07_shuffling import table as shuffling_table
 from experiments.lumix_table09_occlusion import table as occlusion_table
+from experiments.results import collect
 from experiments.scale import get_scale
 from report.load import Results
 from training.data.sets import load

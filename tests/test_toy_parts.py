@@ -19,8 +19,8 @@ from engine import small_run, stopped_after
 
 from evaluation import evaluation
 from experiments import registry, scale
-from experiments.collect import collect
 from experiments.evaluations import evaluation_items
+from experiments.results import collect
 from experiments.runs import items_of_table
 from lumix.registry import PARTS
 from training import loop
