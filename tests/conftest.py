@@ -28,18 +28,6 @@ def real_data(monkeypatch: pytest.MonkeyPatch) -> Path:
     return REAL_DATA
 
 
-@pytest.fixture
-def closed_figures() -> Iterator[None]:
-    """Figures in the looks of the notebooks, without a screen, closed afterwards."""
-    import matplotlib.pyplot as plt
-    import style
-
-    plt.switch_backend("Agg")
-    style.use()
-    yield
-    plt.close("all")
-
-
 @pytest.fixture(scope="session")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[torch.nn.Module, dict[str, Any], Path]:
     """A small net that tells digits apart, its card, and its run directory."""
