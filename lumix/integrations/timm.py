@@ -22,16 +22,14 @@ from torch.utils.data import get_worker_info
 
 from lumix.batch import MixedBatch
 from lumix.checks import check_number, check_numbers, check_part, check_probability
-from lumix.composition import Switch
 from lumix.draws import for_worker
 from lumix.inputs import IGNORED, check_batch, logits_of
 from lumix.losses import CrossEntropy, MixLoss
-from lumix.mixers.apply import apply_plan
-from lumix.mixers.base import PlannedMixer
-from lumix.mixers.cutmix import CutMix
-from lumix.mixers.mixup import Mixup as PlainMixup
-from lumix.mixers.none import NoMix
-from lumix.mixers.plan import MixPlan
+from lumix.mixers.base import NoMix, PlannedMixer
+from lumix.mixers.basic import CutMix
+from lumix.mixers.basic import Mixup as Blend
+from lumix.mixers.paste import MixPlan, apply_plan
+from lumix.mixers.switch import Switch
 from lumix.rules import AreaRule
 
 ROWS = {Tensor.__getitem__, Tensor.index_select}
@@ -118,14 +116,14 @@ class Mixup:
         self.generator = torch.Generator().manual_seed(seed) if generator is None else generator
         minmax: Any = None if cutmix_minmax is None else tuple(cutmix_minmax)
         alpha = cutmix_alpha if cutmix_alpha > 0 and minmax is None else 1.0  # unused, but must be above 0
-        cutter = CutMix(alpha, minmax=minmax, box_rule=box_rule, correct_lam=correct_lam)
+        cutter = CutMix(alpha, minmax=minmax, box_rule=box_rule, correct_lam=correct_lam)  # type: ignore[arg-type]
         shared: dict[str, Any] = {"mode": mode, "pairing": "flip", "prob": prob}
         blends, cuts = mixup_alpha > 0, cutmix_alpha > 0 or minmax is not None
         if not (blends or cuts):
             raise ValueError("nothing to mix: set mixup_alpha or cutmix_alpha above 0, or give cutmix_minmax")
         self.mixer: PlannedMixer = replace(cutter, **shared)
         if blends:
-            blender = PlainMixup(mixup_alpha)
+            blender = Blend(mixup_alpha)
             self.mixer = Switch(blender, cutter, switch_prob, **shared) if cuts else replace(blender, **shared)
 
     def __call__(self, images: Tensor, target: Tensor) -> tuple[Tensor, MixTarget]:
