@@ -160,7 +160,7 @@ def evaluate(
         return found
     import numpy as np  # late: tables are listed without both
 
-    from training.checkpoint import load_model
+    from training.state import load_model
 
     model = load_model(directory, device)
     resolved = {name: {**evaluation.arguments[name], "directory": path} for name, path in others.items()}

@@ -11,9 +11,8 @@ from torch.utils.data import DataLoader, Dataset
 from torchvision.transforms import CenterCrop, Compose, Normalize, Resize, ToTensor
 
 from training.config import Data
-from training.data import is_resident, load, normalise
-from training.folder import file_set, ignore_signals
-from training.imageset import ImageSet
+from training.data.files import file_set, ignore_signals
+from training.data.sets import ImageSet, is_resident, load, normalise
 
 Card = Mapping[str, Any]  # of a trained model: its model.json
 Device = torch.device | str

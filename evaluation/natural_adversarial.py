@@ -23,10 +23,8 @@ from torch.utils.data import Subset
 from evaluation.evaluation import Outcome
 from evaluation.images import Card, Device, batches, normalised, robustness_transform, test_images
 from evaluation.models import second_model
-from training.embedded import SHAPES_SIZE, shapes
-from training.files import data_root, tiny_imagenet
-from training.folder import ClassFolders
-from training.imageset import ImageSet
+from training.data.files import ClassFolders, data_root
+from training.data.sets import SHAPES_SIZE, ImageSet, shapes, tiny_imagenet
 
 Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]

@@ -14,10 +14,8 @@ from torch.utils.data import TensorDataset
 
 from evaluation.images import class_masks
 from training.config import Data
-from training.data import load
-from training.embedded import SHAPES_SIZE
-from training.files import data_root
-from training.folder import read_image
+from training.data.files import data_root, read_image
+from training.data.sets import SHAPES_SIZE, load
 
 IGNORE = 255  # the label of pixels that count nowhere
 NAMES = "sky building pole road pavement tree sign_symbol fence car pedestrian bicyclist"

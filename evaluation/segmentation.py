@@ -27,8 +27,8 @@ from evaluation.arguments import Recipe
 from evaluation.evaluation import Outcome
 from evaluation.images import Card, Device, batches, normalised
 from evaluation.scenes import IGNORE, Scenes, load_scenes
+from training.optim import Updater
 from training.rng import epoch_order, stream_seed
-from training.update import Updater
 
 AUXILIARY_STAGE, AUXILIARY_WEIGHT = 4, 0.4  # of the encoder's feature maps: layer3, as in mmseg
 LARGEST_SHARE, TRIES = 0.75, 10  # a crop that one class fills further is drawn again

@@ -10,8 +10,8 @@ from torchvision.transforms.functional import ten_crop
 from evaluation.evaluation import Outcome
 from evaluation.images import Card, Device, batches, correct, percent, squeeze_transform
 from lumix.functional import at_least_float32
-from training.data import is_resident
-from training.folder import file_set
+from training.data.files import file_set
+from training.data.sets import is_resident
 
 
 @torch.no_grad()

@@ -22,11 +22,11 @@ from evaluation.evaluation import Outcome, trained_run
 from evaluation.images import Card, Device
 from training.build import build_task
 from training.config import Run
-from training.data import normalise
-from training.model import build_model
+from training.data.sets import normalise
+from training.models import build_model
 from training.optim import build_updater
 from training.rng import step_generator
-from training.task import Task
+from training.tasks.mixed import Task
 
 Step = Callable[[int], None]
 

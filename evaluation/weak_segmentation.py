@@ -20,8 +20,8 @@ from evaluation.evaluation import Outcome
 from evaluation.foreground import Masks, attention_grid, enlarged, foreground
 from evaluation.images import Card, Device, batches, class_masks, resident_batches, squeeze_transform, test_images
 from training.attention import check_class_attention
-from training.data import is_resident
-from training.files import data_root
+from training.data.files import data_root
+from training.data.sets import is_resident
 
 VOC_SIZE = 512
 BACKGROUND, VOID = 0, 255

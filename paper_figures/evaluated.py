@@ -16,8 +16,7 @@ from evaluation.foreground import enlarged, foreground
 from evaluation.weak_localisation import MASSES, best_fit, boxes_around
 from report import formatting
 from report.load import Results
-from training.data import load
-from training.imageset import ImageSet
+from training.data.sets import ImageSet, load
 
 NATURAL, LOCALISATION = "lumix_table08_natural", "lumix_table05_localisation"
 MODELS = {"deit_s": ("DeiT-S", style.CUTMIX, "-", "o"), "lumix": ("LUMix-DeiT-S", style.LUMIX, "--", "s")}

@@ -20,10 +20,8 @@ from torch import Tensor, nn
 
 import lumix
 from lumix.functional import predicted_weight
-from training.data import normalise
-from training.embedded import shapes
-from training.imageset import ImageSet
-from training.update import Updater
+from training.data.sets import ImageSet, normalise, shapes
+from training.optim import Updater
 
 TRAIN_IMAGES, TEST_IMAGES, EPOCHS, BATCH = 2000, 4000, 6, 50
 

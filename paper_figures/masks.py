@@ -14,9 +14,7 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 import lumix
-from training.data import normalise
-from training.embedded import shapes
-from training.imageset import ImageSet
+from training.data.sets import ImageSet, normalise, shapes
 
 TRAIN_IMAGES, TEST_IMAGES, EPOCHS, BATCH, SHOWN = 2000, 1000, 8, 50, 5
 HALF = 1e6  # alpha of a Beta that gives 1/2

@@ -20,8 +20,7 @@ from evaluation.occlusion import apply_drop, random_mask
 from evaluation.shuffling import shuffle_grid
 from report import formatting
 from report.load import Results
-from training.data import load
-from training.imageset import ImageSet
+from training.data.sets import ImageSet, load
 from training.rng import stream_seed
 
 OCCLUSION, SHUFFLING = "lumix_table09_occlusion", "lumix_table07_shuffling"

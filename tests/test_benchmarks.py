@@ -14,7 +14,7 @@ from benchmarks import loss, measure, mixing, table
 from benchmarks.__main__ import main
 from benchmarks.measure import Line, Setting, Skipped, number
 from lumix import Kind, LUMixRule, MixLoss
-from lumix.mixers import apply as plans
+from lumix.mixers import paste as plans
 
 ROOT = Path(__file__).resolve().parents[1]
 SHORT = Setting(rounds=4, seconds=0.0)

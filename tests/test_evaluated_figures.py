@@ -13,7 +13,7 @@ from evaluation.foreground import foreground
 from evaluation.weak_localisation import best_fit, boxes_around, declared_grid
 from experiments.scales import mini
 from report.load import Results
-from training.embedded import shapes
+from training.data.sets import shapes
 
 pytestmark = pytest.mark.usefixtures("closed_figures")
 CONFIG = mini.shapes_run("deit_s")

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from evaluation import natural_adversarial as natural
 from evaluation.natural_adversarial import class_indices, detection, response_accuracy, rms_calibration_error
-from training.embedded import SHAPES_MEAN, SHAPES_STD, shapes
+from training.data.sets import SHAPES_MEAN, SHAPES_STD, shapes
 from training.run_directory import write_json
 
 Array = NDArray[np.float64]

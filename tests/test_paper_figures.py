@@ -20,7 +20,7 @@ from experiments.registry import get_table
 from experiments.scale import get_scale
 from report import page
 from report.load import Results, read_results
-from training.embedded import shapes
+from training.data.sets import shapes
 
 pytestmark = pytest.mark.usefixtures("closed_figures")
 NOTHING = Results("mini", ("lumix_table01_models",), {})

@@ -16,7 +16,7 @@ from experiments.lumix_table07_shuffling import table as shuffling_table
 from experiments.lumix_table09_occlusion import table as occlusion_table
 from experiments.scale import get_scale
 from report.load import Results
-from training.data import load
+from training.data.sets import load
 
 pytestmark = pytest.mark.usefixtures("closed_figures")
 FIGURES = ("occlusion_curves", "robustness_sheet")

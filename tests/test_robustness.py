@@ -11,7 +11,7 @@ from torch import nn
 
 from evaluation import fgsm, images, models, occlusion, shuffling
 from evaluation.arguments import ATTENDED, GRIDS, LOSSES, VARIANTS, fitting_grids
-from training.imageset import ImageSet
+from training.data.sets import ImageSet
 from training.mixed_accuracy import mixed_hits
 from training.run_directory import read_result
 

@@ -28,7 +28,7 @@ from evaluation.segmentation import (
     training_crop,
 )
 from training.config import Model
-from training.model import build_model
+from training.models import build_model
 
 VIT = Model(
     "deit_s",

@@ -53,8 +53,8 @@ TOY = {
         import torch
         from lumix.batch import Kind
         from lumix.mixers.base import Mixer, PlannedMixer
-        from lumix.mixers.none import NoMix
-        from lumix.mixers.plan import Draws
+        from lumix.mixers.base import NoMix
+        from lumix.mixers.paste import Draws
         from lumix.registry import register
         from lumix.rules.base import Rule
 
@@ -174,10 +174,11 @@ TOY = {
         from timm.utils.model import unwrap_model
         from torch import nn
         from torch.nn import functional as F
+        from training.models import build_model
         from lumix.registry import register
-        from training.model import build_model
+        from training.models import build_model
         from training.optim import parameter_groups
-        from training.task import StepResult
+        from training.tasks.mixed import StepResult
 
         @dataclass(frozen=True)
         class Noisy:

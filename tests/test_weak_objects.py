@@ -17,7 +17,7 @@ from evaluation import images, weak_localisation, weak_segmentation
 from evaluation.foreground import foreground
 from evaluation.weak_localisation import START, best_fit, box_fits, boxes_around, declared_grid, mean_fits
 from evaluation.weak_segmentation import jaccard
-from training.embedded import SHAPES_MEAN, SHAPES_STD
+from training.data.sets import SHAPES_MEAN, SHAPES_STD
 
 SHAPES_CARD = {"data": "shapes", "image_size": 16, "mean": SHAPES_MEAN, "std": SHAPES_STD, "num_classes": 10}
 IMAGENET_CARD = {"data": "imagenet", "image_size": 32, "mean": (0.5,) * 3, "std": (0.25,) * 3}
