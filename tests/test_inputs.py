@@ -13,8 +13,8 @@ from lumix.batch import Kind
 from lumix.inputs import IGNORED
 from lumix.integrations.timm import Criterion
 from lumix.integrations.timm import Mixup as TimmMixup
-from lumix.mixers.apply import mix_by_selecting, mix_images
-from lumix.mixers.none import NoMix
+from lumix.mixers.base import NoMix
+from lumix.mixers.paste import mix_by_selecting, mix_images
 
 NETWORK = torch.nn.Conv2d(3, 4, 4, 4)
 ANY = {
@@ -412,9 +412,8 @@ def test_masks_of_videos_and_signals():
 # ------------------------------------------------------------------------------------------------- sizes of Puzzle-Mix
 
 
-@pytest.mark.parametrize("neighbours", [1, 2, 3, 4, 8])
-def test_every_side_that_blocks_can_tile_has_grids(neighbours):
-    mixer = lumix.PuzzleMix(neighbours=neighbours)
+def test_every_side_that_blocks_can_tile_has_grids():
+    mixer = lumix.PuzzleMix()
     for side in range(4, 400):
         if any(side % divisor == 0 for divisor in range(2, side // 2 + 1)):
             grids = mixer.suitable_grids(side)

@@ -15,8 +15,7 @@ from timm.loss import SoftTargetCrossEntropy
 from lumix import AreaRule, BetaLaw, BinaryCrossEntropy, Kind, LUMixRule, MixLoss
 from lumix.draws import draw_partners
 from lumix.integrations.timm import Criterion, MixTarget, Mixup
-from lumix.mixers.boxes import box_around, visible_share
-from lumix.mixers.plan import Draws, deal
+from lumix.mixers.paste import Draws, assign, box_around, visible_share
 
 CLASSES = 7
 HEIGHT, WIDTH = 13, 9
@@ -92,7 +91,7 @@ def replay(recorded, theirs, size, box_rule):
             final[i] = visible_share(box[i : i + 1], HEIGHT, WIDTH)[0]
     assert next(integers, None) is None
     kind = torch.where(cuts, int(Kind.BOX), int(Kind.BLEND)).to(torch.uint8)
-    return deal(Draws(final, kind, box), mixes, partner, group, frozenset({Kind.BLEND, Kind.BOX}))
+    return assign(Draws(final, kind, box), mixes, partner, group, frozenset({Kind.BLEND, Kind.BOX}))
 
 
 CASES = {

@@ -15,7 +15,6 @@ LEAVES = {"lumix.batch", "lumix.checks", "lumix.draws", "lumix.functional", "lum
 METHOD = {
     *LEAVES,
     "lumix.automix",
-    "lumix.composition",
     "lumix.loss",
     "lumix.mixers",
     "lumix.rules",
@@ -32,7 +31,6 @@ ALLOWED: dict[str, set[str]] = {
     "lumix.inputs": {"lumix.checks"},
     "lumix.registry": {"lumix.checks"},
     "lumix.mixers": {"lumix.registry", "lumix.batch", "lumix.checks", "lumix.draws", "lumix.inputs"},
-    "lumix.composition": {"lumix.batch", "lumix.checks", "lumix.draws", "lumix.mixers"},
     "lumix.rules": {"lumix.registry", "lumix.batch", "lumix.checks", "lumix.draws", "lumix.functional"},
     "lumix.terms": {"lumix.registry", "lumix.batch", "lumix.checks", "lumix.functional"},
     "lumix.loss": {"lumix.batch", "lumix.checks", "lumix.functional", "lumix.inputs", "lumix.rules", "lumix.terms"},
@@ -107,7 +105,7 @@ def test_imports_run_one_way(module: str) -> None:
 @pytest.mark.parametrize("module", [module for module in SOURCES if room_of(module) in {*METHOD, "lumix"}])
 def test_the_method_needs_torch_alone(module: str) -> None:
     packages = {name.split(".")[0] for name in IMPORTS[module]}
-    optional = {"scipy", "numpy", "gco", "cv2"} if room_of(module) == "lumix.mixers" else set()
+    optional = {"scipy"} if room_of(module) == "lumix.mixers" else set()
     assert packages - sys.stdlib_module_names - optional <= {"torch", "lumix"}
 
 

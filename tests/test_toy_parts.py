@@ -19,8 +19,8 @@ from engine import small_run, stopped_after
 
 from evaluation import evaluation
 from experiments import registry, scale
-from experiments.collect import collect
 from experiments.evaluations import evaluation_items
+from experiments.results import collect
 from experiments.runs import items_of_table
 from lumix.registry import PARTS
 from training import loop
@@ -53,8 +53,8 @@ TOY = {
         import torch
         from lumix.batch import Kind
         from lumix.mixers.base import Mixer, PlannedMixer
-        from lumix.mixers.none import NoMix
-        from lumix.mixers.plan import Draws
+        from lumix.mixers.base import NoMix
+        from lumix.mixers.paste import Draws
         from lumix.registry import register
         from lumix.rules.base import Rule
 
@@ -114,7 +114,7 @@ TOY = {
         import time
         import torch
         from evaluation.evaluation import Outcome
-        from evaluation.robustness.accuracy import normaliser, percent, pixel_batches
+        from evaluation.images import normaliser, percent, pixel_batches
 
         def drive(model, card, arguments, device):
             normalise, same, seen, start = normaliser(card, device), 0, 0, time.monotonic()
@@ -174,10 +174,11 @@ TOY = {
         from timm.utils.model import unwrap_model
         from torch import nn
         from torch.nn import functional as F
+        from training.models import build_model
         from lumix.registry import register
-        from training.model import build_model
+        from training.models import build_model
         from training.optim import parameter_groups
-        from training.task import StepResult
+        from training.tasks.mixed import StepResult
 
         @dataclass(frozen=True)
         class Noisy:

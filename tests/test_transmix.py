@@ -9,13 +9,13 @@ from batches import images_of, labels_of, random_logits, stream
 from torch import nn
 
 from lumix import AreaRule, CutMix, FMix, Kind, LUMixRule, MixedBatch, Mixup, Switch, TransMixRule, functional
-from lumix.mixers.none import NoMix
+from lumix.mixers.base import NoMix
 from lumix.registry import get_part
 from lumix.rules.attention import attended_weight
 from training.attention import class_attention
 from training.build import build_loss
 from training.config import Loss
-from training.mix_task import DrawnBatch, MixTask
+from training.tasks.mixed import DrawnBatch, MixTask
 
 PATCH = 4
 GRID = 6  # images of 12 x 8 pixels have 3 x 2 patches of 4

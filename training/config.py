@@ -39,7 +39,6 @@ class Data(Config):
     repeats: Count = 1  # repeated augmentation: views of one image per epoch pass
     test_size: CountOrNone = 0  # pixels of test images that are read from files; 0 is image_size
     test_crop: Annotated[float, Range(0.1, 1)] = 1.0  # share of the resized image that the centre crop keeps
-    pipeline: Literal["paper", "fast"] = "paper"  # timm's; "fast" decodes and crops on the CPU, the rest on the device
 
     def check(self) -> None:
         if self.labels and self.share < 1:

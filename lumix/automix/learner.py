@@ -27,8 +27,8 @@ from lumix.checks import check_part, check_positive, check_probability
 from lumix.draws import draw_beta, draw_partners, draw_uniform
 from lumix.inputs import check_batch, check_shape, logits_of
 from lumix.loss import MixLoss
-from lumix.mixers.apply import record
-from lumix.mixers.pixels import blend
+from lumix.mixers.paste import blend
+from lumix.mixers.paste import mixed_batch as record
 
 
 @dataclass(frozen=True, eq=False)

@@ -18,7 +18,7 @@ from lumix.batch import MixedBatch
 from lumix.integrations.streams import StepStream
 from lumix.loss import MixLoss
 from lumix.mixers.base import Mixer
-from lumix.mixers.hidden import hidden_mixing
+from lumix.mixers.manifold import hidden_mixing
 
 
 class Mixing:

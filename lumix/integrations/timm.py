@@ -21,14 +21,14 @@ from torch.nn import functional as F
 
 from lumix.batch import MixedBatch, Record, open_to_frameworks
 from lumix.checks import check_number, check_numbers, check_probability
-from lumix.composition import Switch
 from lumix.draws import to_hand_on
 from lumix.inputs import IGNORED, check_batch, logits_of
 from lumix.loss import MixLoss
-from lumix.mixers import cutmix, mixup, none
-from lumix.mixers.apply import apply_plan
-from lumix.mixers.base import PlannedMixer
-from lumix.mixers.plan import MixPlan
+from lumix.mixers.base import NoMix, PlannedMixer
+from lumix.mixers.basic import CutMix
+from lumix.mixers.basic import Mixup as Blend
+from lumix.mixers.paste import MixPlan, apply_plan
+from lumix.mixers.switch import Switch
 from lumix.rules.area import AreaRule
 from lumix.terms.cross_entropy import CrossEntropy
 
@@ -168,7 +168,7 @@ class Mixup:
         self.generator = torch.Generator().manual_seed(seed) if generator is None else generator
         minmax: Any = None if cutmix_minmax is None else tuple(cutmix_minmax)
         alpha = cutmix_alpha if cutmix_alpha > 0 and minmax is None else 1.0  # unused, but must be above 0
-        cutter = cutmix.CutMix(alpha, minmax=minmax, box_rule=box_rule, correct_lam=correct_lam)
+        cutter = CutMix(alpha, minmax=minmax, box_rule=box_rule, correct_lam=correct_lam)  # type: ignore[arg-type]
         cuts = cutmix_alpha > 0 or minmax is not None
         shared: dict[str, Any] = {"mode": mode, "pairing": "flip", "prob": prob}
         self.mixer = _one_of(mixup_alpha, cutter if cuts else None, switch_prob, shared)
@@ -180,7 +180,7 @@ class Mixup:
             ValueError: for an odd or empty batch, for a target that is not [B] int64 or (on the CPU) out of range.
         """
         target = check_batch(images, target)
-        mixer = self.mixer if self.mixup_enabled else none.NoMix()
+        mixer = self.mixer if self.mixup_enabled else NoMix()
         return self.apply(images, target, mixer.draw(images.shape, self.generator))
 
     def apply(self, images: Tensor, target: Tensor, plan: MixPlan) -> tuple[Tensor, MixTarget]:
@@ -204,14 +204,14 @@ class Mixup:
         return batch.images, MixTarget(record, weight, self.num_classes, self.label_smoothing, stream)
 
 
-def _one_of(alpha: float, cutter: cutmix.CutMix | None, switch_prob: float, shared: dict[str, Any]) -> PlannedMixer:
+def _one_of(alpha: float, cutter: CutMix | None, switch_prob: float, shared: dict[str, Any]) -> PlannedMixer:
     """Mixup where `alpha` is above 0, CutMix where it is given, or a switch of both."""
     if alpha > 0 and cutter is not None:
-        return Switch(mixup.Mixup(alpha), cutter, switch_prob, **shared)
+        return Switch(Blend(alpha), cutter, switch_prob, **shared)
     if cutter is not None:
         return replace(cutter, **shared)
     if alpha > 0:
-        return mixup.Mixup(alpha, **shared)
+        return Blend(alpha, **shared)
     raise ValueError("nothing to mix: set mixup_alpha or cutmix_alpha above 0, or give cutmix_minmax")
 
 

@@ -19,7 +19,7 @@ from lumix.inputs import logits_of
 from lumix.integrations.streams import StepStream
 from lumix.loss import MixLoss
 from lumix.mixers.base import Mixer
-from lumix.mixers.hidden import hidden_mixing
+from lumix.mixers.manifold import hidden_mixing
 
 
 def collate(items: Sequence[Any]) -> dict[str, Any]:
