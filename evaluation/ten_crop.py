@@ -8,8 +8,7 @@ from torch import Tensor, nn
 from torchvision.transforms.functional import ten_crop
 
 from evaluation.evaluation import Outcome
-from evaluation.images import Card, Device, batches, squeeze_transform
-from evaluation.robustness.accuracy import correct, percent
+from evaluation.images import Card, Device, batches, correct, percent, squeeze_transform
 from lumix.checks import check_positive
 from lumix.functional import at_least_float32
 from training.data import is_resident
@@ -23,9 +22,6 @@ def ten_crop_logits(model: Callable[[Tensor], Tensor], images: Tensor, size: int
     Args:
         model: from images [B, 3, size, size] to logits [B, C]; the crops come one after the other.
         images: [B, 3, H, W], both sides at least `size`.
-
-    Raises:
-        ValueError: for a crop larger than the images.
     """
     check_positive("size", size, whole=True)
     if images.ndim != 4 or size > min(images.shape[-2:]):

@@ -9,6 +9,8 @@ from typing import NoReturn, TextIO
 
 def run(main: Callable[[], int]) -> NoReturn:
     """Exit with the code of `main`; in silence and with 0 where `head`, or whatever reads the output, has gone."""
+    for stream in (sys.stdout, sys.stderr):
+        stream.reconfigure(errors="replace")  # type: ignore[union-attr]  # a terminal without λ shows a question mark
     try:
         try:
             code = main()

@@ -1,18 +1,11 @@
-"""Batches for the tests of Puzzle-Mix, and the plain reading of it in benchmarks/ as their oracle."""
+"""Batches for the tests of Puzzle-Mix, and the plain reading of it as their oracle."""
 
-import importlib.util
-from pathlib import Path
-
+import puzzle_reference as reference  # noqa: F401 - the tests take it from here
 import torch
 import torch.nn.functional as F
 from batches import stream
 
 from lumix.mixers.puzzle_cut import CutEnergy, cut_energy, saliency_share
-
-_PATH = Path(__file__).resolve().parents[1] / "benchmarks" / "puzzle_reference.py"
-_SPEC = importlib.util.spec_from_file_location("puzzle_reference", _PATH)
-reference = importlib.util.module_from_spec(_SPEC)
-_SPEC.loader.exec_module(reference)
 
 
 def smooth(generator, *shape, coarse=4):

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from test_evaluation_tables import finished_table, measure, scale  # noqa: F401 - a fixture
 
-from evaluation.attention import localisation
+from evaluation.weak_localisation import START
 from experiments import evaluations
 from experiments.collect import collect
 from experiments.registry import get_table, owners
@@ -43,7 +43,7 @@ def test_boxes_are_drawn_by_the_frozen_or_the_starting_setting(name: str) -> Non
     if name == "paper":
         assert boxes["reference"] == table.paper["deit_s", "localisation"]
     else:
-        assert boxes == {"setting": localisation.Setting().name}
+        assert boxes == {"setting": START}
     assert table.metric_of(("lumix", "localisation_mean_head")) == "iou_mean_head"
     assert ("weak_segmentation" in arguments) == (name != "lab")
     assert all(table.against(cell) in (None, ("deit_s", cell[1])) for cell in table.cells)

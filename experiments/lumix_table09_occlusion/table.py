@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from evaluation.robustness.grids import LOSSES
+from evaluation.arguments import LOSSES
 from experiments.claims import Claim, EachGreater, Greater, WithinPaper
 from experiments.methods import HEADLINE_ROLE, lumix, same
 from experiments.scale import Scale
