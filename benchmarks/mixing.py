@@ -20,8 +20,7 @@ from torchvision.transforms import v2
 
 from benchmarks.measure import Line, Setting, Work, compare, faster, times, within
 from lumix import CutMix, Kind, Mixup
-from lumix.mixers.apply import apply_plan
-from lumix.mixers.plan import MixPlan
+from lumix.mixers.paste import MixPlan, apply_plan
 
 CLASSES = 10
 ALPHA = {Kind.BOX: 1.0, Kind.BLEND: 0.8}

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from benchmarks.measure import Line, Setting, Skipped, compare, faster, times
-from lumix.mixers.puzzle import IMAGENET_STD, PuzzleDraws, PuzzleMix
+from lumix.mixers.puzzlemix import IMAGENET_STD, PuzzleDraws, PuzzleMix
 
 REFERENCE = Path(__file__).resolve().parents[1] / "tests" / "puzzle_reference.py"
 SIZE, LAM, LARGEST_CELL = 100, 0.4, 4
@@ -44,12 +44,12 @@ def puzzle(setting: Setting) -> Iterator[Line]:
 
 def one_case(side: int, grid: int, reference: dict[str, Any], setting: Setting) -> Iterator[Line]:
     images, labels, partner, saliency = batch(side)
-    neighbours, cell = min(4, side // grid), min(LARGEST_CELL, side // grid)
-    mixer = PuzzleMix(neighbours=neighbours, transport_size=LARGEST_CELL, std=IMAGENET_STD)
+    cell = min(LARGEST_CELL, side // grid)
+    mixer = PuzzleMix(transport_size=LARGEST_CELL, std=IMAGENET_STD)
     there = [x.to(setting.device) for x in (images, labels, partner, saliency)]
 
     def plainly() -> tuple[Tensor, Tensor, Tensor]:
-        mask = reference["batch_mask"](images, partner, LAM, grid, saliency, IMAGENET_STD, neighbours=neighbours)
+        mask = reference["batch_mask"](images, partner, LAM, grid, saliency, IMAGENET_STD)
         return mask, *reference["batch_transport"](images, partner, mask, saliency, transport_size=LARGEST_CELL)
 
     def ours() -> object:

@@ -13,7 +13,8 @@ import pandas as pd
 import torch
 
 from benchmarks.measure import Line, Setting, Skipped, settle_allocator
-from training.run_directory import commit, hardware, write_text
+from training.process import commit, hardware
+from training.run_directory import write_text
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS, PAGE = ROOT / "benchmarks" / "results", ROOT / "docs" / "performance.md"

@@ -131,8 +131,8 @@ def read_arrays(cache: Path, evaluation: Evaluation) -> dict[str, Any]:
         return {}
     import numpy as np  # late: tables are listed without it
 
-    with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
-        return {name: archive[name] for name in archive.files}
+    with np.load(path) as archive:
+        return dict(archive)
 
 
 def evaluate(
@@ -160,7 +160,7 @@ def evaluate(
         return found
     import numpy as np  # late: tables are listed without both
 
-    from training.checkpoint import load_model
+    from training.state import load_model
 
     model = load_model(directory, device)
     resolved = {name: {**evaluation.arguments[name], "directory": path} for name, path in others.items()}

@@ -23,10 +23,8 @@ from evaluation.foreground import Masks, attention_grid, foreground
 from evaluation.images import Card, Device, batches, resident_batches, squeeze_transform, test_images
 from evaluation.models import public_model
 from training.attention import check_class_attention
-from training.data import is_resident
-from training.files import data_root
-from training.folder import ClassFolders
-from training.imageset import boxes_of
+from training.data.files import ClassFolders, data_root
+from training.data.sets import boxes_of, is_resident
 
 # What the paper leaves open: the share of the attention that a mask holds; which head ("best" is the one that fits
 # best, image by image, "mean" averages attention, a number is one head); all its patches or their largest component.

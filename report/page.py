@@ -5,9 +5,10 @@ import re
 from pathlib import Path
 from typing import Any
 
+from experiments.scale import NAMES
 from report import formatting, headline
 from report.html import environment, fragment
-from report.load import SCALES, Results, all_results, cells
+from report.load import Results, all_results, cells
 
 # Each figure, in the order of the page, and the table that it stands under on the page's first scale; those without one
 # have a section of their own. A figure's title and caption are the first cell of its notebook.
@@ -150,6 +151,6 @@ def render(root: Path) -> str:
         figures=figure_files(root / "report" / "figures"),
         papers=PAPERS,
         register=read_register(root / "docs" / "deviations.md"),
-        scales_without_results=[scale for scale in SCALES if scale not in shown],
+        scales_without_results=[scale for scale in NAMES if scale not in shown],
         paper_gain=headline.PAPER_GAIN,
     )

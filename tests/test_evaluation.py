@@ -13,8 +13,8 @@ from evaluation import evaluation as ev
 from evaluation.evaluation import Evaluation
 from training import run_directory
 from training.attention import class_attention
-from training.checkpoint import export_model
-from training.model import build_model
+from training.models import build_model
+from training.state import export_model
 
 
 def finish(directory, seed: int = 0, checksum: str = "a" * 64):

@@ -6,8 +6,8 @@ from test_evaluation_tables import finished_table, measure, scale  # noqa: F401 
 
 from evaluation.weak_localisation import START
 from experiments import evaluations
-from experiments.collect import collect
 from experiments.registry import get_table, owners
+from experiments.results import collect
 from experiments.scale import Scale, get_scale
 from experiments.scales import mini
 from training import run_directory

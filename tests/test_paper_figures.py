@@ -28,7 +28,7 @@ from experiments.registry import TABLES, get_table
 from experiments.scale import get_scale
 from report import page
 from report.load import Results, read_results
-from training.embedded import shapes
+from training.data.sets import shapes
 
 ROOT = Path(__file__).parent.parent
 FOLDER = ROOT / "paper_figures"

@@ -19,8 +19,8 @@ from engine import small_run, stopped_after
 
 from evaluation import evaluation
 from experiments import registry, scale
-from experiments.collect import collect
 from experiments.evaluations import evaluation_items
+from experiments.results import collect
 from experiments.runs import items_of_table
 from lumix.registry import PARTS
 from training import loop
@@ -49,14 +49,14 @@ TOY = {
     ''',
     "parts.py": '''
         """Toy parts."""
-        from dataclasses import dataclass, field, replace
+        from dataclasses import dataclass, field
         import torch
         from lumix.batch import Kind
         from lumix.mixers.base import Mixer, PlannedMixer
-        from lumix.mixers.none import NoMix
-        from lumix.mixers.plan import Draws
+        from lumix.mixers.base import NoMix
+        from lumix.mixers.paste import Draws
         from lumix.registry import register
-        from lumix.rules.base import Rule
+        from lumix.rules import Rule
 
         @register("mixer", "halfmix", "Halfmix", pixels="blend")
         @dataclass(frozen=True)
@@ -86,7 +86,7 @@ TOY = {
 
             def apply(self, images, labels, draws, model=None):
                 batch = self.mixer.apply(images, labels, draws, model)
-                return replace(batch, images=self.light * batch.images)
+                return batch._replace(images=self.light * batch.images)
 
         @register("rule", "half", "half")
         @dataclass(frozen=True)
@@ -174,20 +174,22 @@ TOY = {
         from timm.utils.model import unwrap_model
         from torch import nn
         from torch.nn import functional as F
+        from training.models import build_model
         from lumix.registry import register
-        from training.model import build_model
+        from training.models import build_model
         from training.optim import parameter_groups
-        from training.task import StepResult
+        from training.tasks.mixed import StepResult
 
         @dataclass(frozen=True)
         class Noisy:
             images: torch.Tensor
             labels: torch.Tensor
 
-            def __len__(self):
+            @property
+            def size(self):
                 return len(self.labels)
 
-            def __getitem__(self, rows):
+            def rows(self, rows):
                 return Noisy(self.images[rows], self.labels[rows])
 
         class Pair(nn.Module):

@@ -17,7 +17,7 @@ from evaluation import images, weak_localisation, weak_segmentation
 from evaluation.foreground import foreground
 from evaluation.weak_localisation import START, best_fit, box_fits, boxes_around, declared_grid, mean_fits
 from evaluation.weak_segmentation import jaccard
-from training.embedded import SHAPES_MEAN, SHAPES_STD
+from training.data.sets import SHAPES_MEAN, SHAPES_STD
 
 SHAPES_CARD = {"data": "shapes", "image_size": 16, "mean": SHAPES_MEAN, "std": SHAPES_STD, "num_classes": 10}
 IMAGENET_CARD = {"data": "imagenet", "image_size": 32, "mean": (0.5,) * 3, "std": (0.25,) * 3}
@@ -62,8 +62,6 @@ def test_foreground_at_its_limits() -> None:
     assert not foreground(row, 0).any()
     assert foreground(row, 0.5).tolist() == foreground(row, 0.4).tolist() == [[False, True, False, False]]
     assert foreground(row, 0.6).tolist() == [[False, True, False, True]]
-    assert foreground([[1.0] * 8], 0.5).sum() in (4, 5)  # ties: any of them
-    assert foreground(np.random.default_rng(0).random((2, 3, 7)), 0.9).shape == (2, 3, 7)
 
 
 @pytest.mark.parametrize(
@@ -123,8 +121,9 @@ def test_boxes_are_tight_and_half_open(seed: int) -> None:
 
 
 def test_largest_component_is_by_edges_not_corners_and_the_first_of_equal_ones() -> None:
-    mask = np.array([[1, 0, 1, 1], [0, 1, 0, 0], [0, 1, 1, 0]], bool)
-    assert weak_localisation.largest_component(mask).astype(int).tolist() == [[0, 0, 0, 0], [0, 1, 0, 0], [0, 1, 1, 0]]
+    mask = np.array([[1, 0, 1, 1], [0, 1, 0, 0], [0, 1, 1, 0], [1, 0, 0, 0]], bool)
+    wanted = [[0, 0, 0, 0], [0, 1, 0, 0], [0, 1, 1, 0], [0, 0, 0, 0]]
+    assert weak_localisation.largest_component(mask).astype(int).tolist() == wanted
     tie = np.array([[1, 1, 0, 1, 1]], bool)
     assert weak_localisation.largest_component(tie).tolist() == [[True, True, False, False, False]]
 
