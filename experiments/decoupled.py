@@ -1,14 +1,15 @@
 """The methods and losses of Decoupled Mixup (DM) as functions from a plain base run to a run (its appendix B)."""
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
+from typing import Any
 
-from experiments.claims import Cell, EachGreater
 from experiments.methods import manifold, puzzle
 from experiments.scale import Scale
 from experiments.table import Column, Method, Row
-from lumix.catalogue import Spec, get_part
+from lumix import Decoupled, Mixer, RescaledBinaryCrossEntropy
+from lumix.registry import get_part
 from training.config import Mix, Run
 
 # Beta's alpha beside the mixed cross entropy, as the toolbox that the paper follows has it, by setting; beside DM's
@@ -35,9 +36,9 @@ TITLES = {name: get_part(name).title for name in (*METHODS, *LEARNING)} | {"puzz
 def mixed(run: Run, name: str, alpha: float) -> Run:
     """The run with every batch mixed by one mixer, partners by a random permutation; a learning task mixes itself."""
     if name in LEARNING:
-        return run.replace(task=run.task.replace(alpha=alpha))
-    special: dict[str, Callable[[Run, float], Spec]] = {"puzzlemix": puzzle, "manifoldmix": manifold}
-    mixer = special[name](run, alpha) if name in special else Spec(name, alpha=alpha)
+        return run.replace(task=replace(run.task, alpha=alpha))
+    special: dict[str, Callable[[Run, float], Mixer]] = {"puzzlemix": puzzle, "manifoldmix": manifold}
+    mixer = special[name](run, alpha) if name in special else get_part(name, "mixer").cls(alpha=alpha)
     return run.replace(mix=Mix(choices=((mixer, 1.0),), pairing="permutation"))
 
 
@@ -48,12 +49,12 @@ def limited(run: Run, share: float) -> Run:
 
 def decoupled(run: Run, eta: float) -> Run:
     """The run under DM(CE): its terms and eta times the decoupled term."""
-    return run.replace(loss=run.loss.replace(terms=(*run.loss.terms, Spec("decoupled", eta=eta))))
+    return run.replace(loss=run.loss.replace(terms=(*run.loss.terms, Decoupled(eta=eta))))
 
 
-def rescaled(run: Run, **changes: float) -> Run:
+def rescaled(run: Run, **changes: Any) -> Run:
     """The run under sigmoid cross entropy with the rescaled targets of DM(BCE)."""
-    return run.replace(loss=run.loss.replace(terms=(Spec("rescaled_binary_cross_entropy", **changes),)))
+    return run.replace(loss=run.loss.replace(terms=(RescaledBinaryCrossEntropy(**changes),)))
 
 
 ONE = {"cut_t": 1.0, "cut_xi": 1.0, "blend_t": 1.0, "blend_xi": 1.0}  # the mixed target itself
@@ -131,13 +132,3 @@ def row(
         base = limited(base, share)
     runs = {loss.id: method(name, setting, role, loss)(base) for loss in losses}
     return Row(id, labels, runs, ours)
-
-
-def cells(names: Iterable[str], loss: LossColumn, suffix: str = "") -> tuple[Cell, ...]:
-    """The cells of some methods under a loss."""
-    return tuple((f"{name}_{suffix}" if suffix else name, loss.id) for name in names)
-
-
-def each(above: Iterable[Cell], below: Iterable[Cell]) -> EachGreater:
-    """Each of the first cells above its own of the second."""
-    return EachGreater(tuple(zip(above, below, strict=True)))

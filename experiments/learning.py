@@ -3,15 +3,16 @@
 from functools import partial
 from typing import Any
 
-from lumix.catalogue import Spec
+from lumix.registry import get_part
 from training.config import Mix, Run
+from training.parts import MixMatch
 
 
 def learning(run: Run, name: str, min_lr: float | None = None, **arguments: Any) -> Run:
     """The run with the task of that name: no average of the weights, and another floor of the rate where given."""
     floor = {} if min_lr is None else {"min_lr": min_lr}
     optim = run.optim.replace(ema_decay=0.0, ema_reported=False, **floor)
-    return run.replace(mix=Mix(), optim=optim, task=Spec(name, **arguments))
+    return run.replace(mix=Mix(), optim=optim, task=get_part(name, "task").cls(**arguments))
 
 
 def on_cifar100(run: Run, name: str) -> Run:
@@ -32,5 +33,5 @@ def semi_supervised(run: Run, name: str, mixmatch_weight: float = 100.0) -> Run:
 
     None of these has strong views. The weight is that of MixMatch's unlabelled images.
     """
-    task = Spec(name, weight=mixmatch_weight) if name == "mixmatch" else Spec(name)
+    task = MixMatch(weight=mixmatch_weight) if name == "mixmatch" else get_part(name, "task").cls()
     return run.replace(task=task, data=run.data.replace(strong="", cutout=0.0))

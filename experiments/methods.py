@@ -1,17 +1,32 @@
 """The methods of the tables as functions from a base run to a run: equal methods, equal runs, whichever table asks."""
 
-from typing import TYPE_CHECKING, Any
+from dataclasses import replace
+from typing import Any
 
-from lumix.catalogue import Spec
+from lumix import (
+    AttentiveCutMix,
+    BinaryCrossEntropy,
+    ConstantLaw,
+    CrossEntropy,
+    CutMix,
+    LUMixRule,
+    ManifoldMix,
+    Mixer,
+    Mixup,
+    PuzzleMix,
+    RandomLambda,
+    RandomShuffle,
+    Regulariser,
+    Rule,
+    TransMixRule,
+)
 from training.config import Loss, Run
-
-if TYPE_CHECKING:
-    pass
+from training.parts import Embedded, Pretrained
 
 HEADLINE_ROLE = "deit_s"
-MIXUP, CUTMIX = Spec("mixup", alpha=0.8), Spec("cutmix", alpha=1.0)
+MIXUP, CUTMIX = Mixup(alpha=0.8), CutMix(alpha=1.0)
 SWITCH = ((MIXUP, 0.5), (CUTMIX, 0.5))  # the mixing of DeiT's recipe: one of the two for each batch
-PLAIN = Loss(terms=(Spec("cross_entropy"),))  # nothing smoothed, labels by area
+PLAIN = Loss(terms=(CrossEntropy(),))  # nothing smoothed, labels by area
 
 
 def same(run: Run) -> Run:
@@ -22,7 +37,7 @@ def same(run: Run) -> Run:
 # ------------------------------------------------------------------------------------------------- label rules, losses
 
 
-def with_rule(run: Run, rule: Spec) -> Run:
+def with_rule(run: Run, rule: Rule) -> Run:
     """The run with another label rule."""
     return run.replace(loss=run.loss.replace(rule=rule))
 
@@ -31,13 +46,13 @@ def with_regulariser(run: Run, eta: float, **changes: Any) -> Run:
     """The run with LUMix's regulariser R, on targets smoothed as those of its first term; without where eta is 0."""
     first, *others = run.loss.terms
     kept = (term for term in others if term.name != "regulariser")
-    added = (Spec("regulariser", eta=eta, smoothing=first["smoothing"], **changes),) if eta else ()
+    added = (Regulariser(eta=eta, smoothing=getattr(first, "smoothing", 0.0), **changes),) if eta else ()
     return run.replace(loss=run.loss.replace(terms=(first, *kept, *added)))
 
 
 def components(run: Run, r_r: float, r_s: float, eta: float = 0.0) -> Run:
     """Parts of LUMix: weights of the random and of the predicted ratio, R only where eta is above 0."""
-    return with_regulariser(with_rule(run, Spec("lumix", r_r=r_r, r_s=r_s)), eta)
+    return with_regulariser(with_rule(run, LUMixRule(r_r=r_r, r_s=r_s)), eta)
 
 
 def lumix(run: Run, eta: float = 1.0, reading: str = "or", **changes: Any) -> Run:
@@ -47,17 +62,17 @@ def lumix(run: Run, eta: float = 1.0, reading: str = "or", **changes: Any) -> Ru
         eta, reading: of R.
         changes: arguments of the rule that differ.
     """
-    return with_regulariser(with_rule(run, Spec("lumix", **changes)), eta, reading=reading)
+    return with_regulariser(with_rule(run, LUMixRule(**changes)), eta, reading=reading)
 
 
 def constant_control(run: Run) -> Run:
     """LUMix with the random ratio fixed at its mean 1/2: the same expected gradient, no noise (methods.md 2.3 b)."""
-    return lumix(run, law=Spec("constant"))
+    return lumix(run, law=ConstantLaw())
 
 
 def transmix(run: Run) -> Run:
     """TransMix: the label weight of cut images is the mean of area and attention."""
-    return with_rule(run, Spec("transmix"))
+    return with_rule(run, TransMixRule())
 
 
 def lumix_and_attention(run: Run) -> Run:
@@ -68,14 +83,14 @@ def lumix_and_attention(run: Run) -> Run:
 def binary(run: Run, **changes: Any) -> Run:
     """The run under binary cross entropy in place of softmax cross entropy, smoothed alike."""
     first, *others = run.loss.terms
-    base = Spec("binary_cross_entropy", smoothing=first["smoothing"], **changes)
+    base = BinaryCrossEntropy(smoothing=getattr(first, "smoothing", 0.0), **changes)
     return run.replace(loss=run.loss.replace(terms=(base, *others)))
 
 
 def sigmoid_scores(run: Run) -> Run:
     """The run with the predicted ratio and R read from sigmoids instead of the softmax (I-17)."""
-    terms = (term.replace(scores="sigmoid") if term.name == "regulariser" else term for term in run.loss.terms)
-    return run.replace(loss=run.loss.replace(rule=run.loss.rule.replace(scores="sigmoid"), terms=tuple(terms)))
+    terms = (replace(term, scores="sigmoid") if term.name == "regulariser" else term for term in run.loss.terms)
+    return run.replace(loss=run.loss.replace(rule=replace(run.loss.rule, scores="sigmoid"), terms=tuple(terms)))
 
 
 def fast_input(run: Run) -> Run:
@@ -88,12 +103,12 @@ def fast_input(run: Run) -> Run:
 
 def random_shuffle(run: Run, patch: int) -> Run:
     """Random Shuffling: patches of the mixed image are permuted (Table 12)."""
-    return run.replace(mix=run.mix.replace(then=(Spec("shuffle", patch=patch),)))
+    return run.replace(mix=run.mix.replace(then=(RandomShuffle(patch=patch),)))
 
 
 def random_lambda(run: Run, patch: int) -> Run:
     """Random lambda: one Beta(0.8, 0.8) ratio for each patch, in place of both Mixup and CutMix (Table 12, I-18)."""
-    return run.replace(mix=run.mix.replace(choices=((Spec("random_lambda", alpha=0.8, patch=patch), 1.0),)))
+    return run.replace(mix=run.mix.replace(choices=((RandomLambda(alpha=0.8, patch=patch), 1.0),)))
 
 
 def without_cutmix(run: Run) -> Run:
@@ -101,21 +116,22 @@ def without_cutmix(run: Run) -> Run:
     return run.replace(mix=run.mix.replace(choices=((MIXUP, 1.0),)))
 
 
-def in_place_of_cutmix(run: Run, rival: Spec) -> Run:
+def in_place_of_cutmix(run: Run, rival: Mixer) -> Run:
     """A rival of Table 6 in CutMix's place in the switch, Mixup kept."""
     return run.replace(mix=run.mix.replace(choices=((MIXUP, 0.5), (rival, 0.5))))
 
 
-def puzzle(run: Run, alpha: float = 1.0) -> Spec:
+def puzzle(run: Run, alpha: float = 1.0) -> PuzzleMix:
     """Puzzle-Mix; transport moves cells of 4 pixels on small images, as on CIFAR, and whole blocks on all others."""
     small = 32 <= run.data.image_size <= 64
-    return Spec("puzzlemix", alpha=alpha, transport_size=4 if small else -1)
+    return PuzzleMix(alpha=alpha, transport_size=4 if small else -1)
 
 
-def manifold(run: Run, alpha: float = 2.0) -> Spec:
+def manifold(run: Run, alpha: float = 2.0) -> ManifoldMix:
     """ManifoldMix after the input or one of the first two stages, which residual nets of version 2 name otherwise."""
-    second = run.model.name.startswith("resnetv2")
-    return Spec("manifoldmix", alpha=alpha, **({"layers": ("", "stages.0", "stages.1")} if second else {}))
+    if run.model.name.startswith("resnetv2"):
+        return ManifoldMix(("", "stages.0", "stages.1"), alpha)
+    return ManifoldMix(alpha=alpha)
 
 
 def puzzle_mix(run: Run) -> Run:
@@ -129,12 +145,12 @@ def attentive_cutmix(run: Run) -> Run:
     For embedded sets a tiny ResNet that was trained on them stands in for it: 2 of 4x4 cells on the digits.
     """
     if run.data.name in ("digits", "shapes"):
-        return in_place_of_cutmix(run, Spec("attentivecutmix", network=Spec("embedded"), size=None, cells=2))
-    network = Spec("pretrained", model="resnet50.tv_in1k")
-    return in_place_of_cutmix(run, Spec("attentivecutmix", network=network))
+        return in_place_of_cutmix(run, AttentiveCutMix(network=Embedded(), size=None, cells=2))
+    network = Pretrained(model="resnet50.tv_in1k")
+    return in_place_of_cutmix(run, AttentiveCutMix(network=network))
 
 
 def smoothed(run: Run, smoothing: float) -> Run:
     """The run under cross entropy with this label smoothing."""
     first, *others = run.loss.terms
-    return run.replace(loss=run.loss.replace(terms=(first.replace(smoothing=smoothing), *others)))
+    return run.replace(loss=run.loss.replace(terms=(replace(first, smoothing=smoothing), *others)))

@@ -8,8 +8,9 @@ does; the total batch of 1024 is our choice, at which each original scales its l
 from typing import Any
 
 from experiments.methods import PLAIN, SWITCH
-from lumix.catalogue import Spec
+from lumix import CrossEntropy
 from training.config import Data, Loss, Mix, Model, Optim, Run
+from training.parts import FixMatch, SelfTuning
 
 RAND_AUGMENT = "rand-m9-mstd0.5-inc1"
 
@@ -43,9 +44,7 @@ def _base(data: Data, model: Model, optim: Optim, epochs: int, channels_last: bo
 
 def deit(role: str, name: str, **arguments: Any) -> Run:
     """DeiT: 3 repeats of each image, clipping at 1 (table A1 of Decoupled Mixup), a tracked average of the weights."""
-    optim = Optim(
-        lr=1e-3, weight_decay=0.05, warmup_epochs=5, warmup_lr=1e-6, min_lr=1e-5, clip_grad=1.0, ema_decay=0.99996
-    )
+    optim = Optim(lr=1e-3, weight_decay=0.05, warmup_epochs=5, min_lr=1e-5, clip_grad=1.0, ema_decay=0.99996)
     arguments = {"drop_path_rate": 0.1, **arguments}
     return _base(imagenet(repeats=3), Model(role, name, arguments), optim, epochs=300)
 
@@ -59,14 +58,14 @@ def deit_recipe_resnet(role: str, name: str) -> Run:
 def plain_resnet(role: str, name: str) -> Run:
     """The classic recipe: 100 epochs of SGD at 0.1 with cosine decay, crop and flip, nothing mixed or smoothed."""
     data = Data(name="imagenet", image_size=224, flip=True, crop_scale=0.08, test_crop=0.875)
-    optim = Optim(lr=0.1, name="sgd", weight_decay=1e-4, momentum=0.9, min_lr=0.0)
+    optim = Optim(lr=0.1, name="sgd", weight_decay=1e-4, min_lr=0.0)
     run = _base(data, Model(role, name), optim, epochs=100, channels_last=True)
-    return run.replace(mix=Mix(), loss=Loss(terms=(Spec("cross_entropy"),)), batch_size=256)
+    return run.replace(mix=Mix(), loss=Loss(terms=(CrossEntropy(),)), batch_size=256)
 
 
 def swin(role: str, name: str, drop_path_rate: float) -> Run:
     """Swin: clipping at 5, the paper's warm-up start of 1e-6 (Swin's own: 5e-7)."""
-    optim = Optim(lr=1e-3, weight_decay=0.05, warmup_epochs=20, warmup_lr=1e-6, min_lr=1e-5, clip_grad=5.0)
+    optim = Optim(lr=1e-3, weight_decay=0.05, warmup_epochs=20, min_lr=1e-5, clip_grad=5.0)
     return _base(imagenet(), Model(role, name, {"drop_path_rate": drop_path_rate}), optim, epochs=300)
 
 
@@ -76,7 +75,6 @@ def convnext(role: str, name: str, drop_path_rate: float) -> Run:
         lr=1e-3,
         weight_decay=0.05,
         warmup_epochs=20,
-        warmup_lr=1e-6,
         min_lr=1e-6,
         ema_decay=0.9999,
         ema_reported=True,
@@ -87,7 +85,7 @@ def convnext(role: str, name: str, drop_path_rate: float) -> Run:
 
 def xcit(role: str, name: str, drop_path_rate: float, eta: float) -> Run:
     """XCiT: 400 epochs, 3 repeats, layer scale `eta`, a tracked average, tested without cropping."""
-    optim = Optim(lr=1e-3, weight_decay=0.05, warmup_epochs=20, warmup_lr=1e-6, min_lr=1e-5, ema_decay=0.99996)
+    optim = Optim(lr=1e-3, weight_decay=0.05, warmup_epochs=20, min_lr=1e-5, ema_decay=0.99996)
     arguments = {"drop_path_rate": drop_path_rate, "eta": eta}
     return _base(imagenet(test_crop=1.0, repeats=3), Model(role, name, arguments), optim, epochs=400)
 
@@ -112,7 +110,7 @@ def rsb_a3(role: str, name: str) -> Run:
         rand_augment="rand-m6-mstd0.5-inc1",
         test_crop=0.95,
     )
-    optim = Optim(lr=8e-3, name="lamb", weight_decay=0.02, warmup_epochs=5, warmup_lr=1e-6, min_lr=1e-6)
+    optim = Optim(lr=8e-3, name="lamb", weight_decay=0.02, warmup_epochs=5, min_lr=1e-6)
     run = _base(data, Model(role, name), optim, epochs=100, channels_last=True)
     return run.replace(mix=Mix(), loss=PLAIN, batch_size=2048)
 
@@ -156,7 +154,7 @@ def semi_supervised(data_set: str, role: str) -> Run:
             ema_decay=0.999,
             ema_reported=True,
         ),
-        task=Spec("fixmatch"),
+        task=FixMatch(),
         epochs=1024,
         epoch_steps=1024,
         batch_size=64,
@@ -187,7 +185,7 @@ def self_tuning(data_set: str, role: str, name: str, labels: int) -> Run:
     return run.replace(
         data=run.data.replace(labels=labels),
         optim=run.optim.replace(name="sgd"),
-        task=Spec("self_tuning"),
+        task=SelfTuning(),
         epochs=27,
         epoch_steps=1000,
         batch_size=24,

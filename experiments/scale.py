@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from evaluation.evaluation import Evaluation
 from experiments.learning import learning
 from experiments.suggest import choose
-from lumix.catalogue import get_part
+from lumix.registry import name_of
 from training.config import Execution, Run
 
 HOMES = {
@@ -127,8 +127,8 @@ class Scale:
 
 def semi_images(run: Run) -> float:
     """Images that a run with labels for some trains on, over all its updates; one without gradient counts a third."""
-    unlabelled = int(run.task["ratio"]) if "ratio" in get_part(run.task.name).arguments else 1
-    each = {"mix": 1.0, "mixmatch": 1 + 2 * 4 / 3, "self_tuning": 3.0}.get(run.task.name, 1 + unlabelled * 4 / 3)
+    unlabelled = getattr(run.task, "ratio", 1)
+    each = {"mix": 1.0, "mixmatch": 1 + 2 * 4 / 3, "self_tuning": 3.0}.get(name_of(run.task), 1 + unlabelled * 4 / 3)
     mixed = 1 + unlabelled if run.mix.choices else 0
     return run.epochs * run.epoch_steps * run.batch_size * (each + mixed)
 

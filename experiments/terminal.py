@@ -30,9 +30,9 @@ def recipe(run: Run) -> str:
         f"{data.name} {data.image_size} px{size}",
         model.name + (f" {model.arguments}" if model.arguments else ""),
         f"{run.epochs} epochs{steps}, batch {run.batch_size}, {run.precision}",
-        f"{optim.name} lr {optim.lr:g}, decay {optim.weight_decay:g}, warm-up {optim.warmup_epochs} from "
-        f"{optim.warmup_lr:g}, floor {optim.min_lr:g}",
-        f"{mix} ({mix.pairing} pairing, {mix.mode} mode)",
+        f"{optim.name} lr {optim.lr:g}, decay {optim.weight_decay:g}, warm-up {optim.warmup_epochs}, "
+        f"floor {optim.min_lr:g}",
+        f"{mix} ({mix.pairing} pairing)",
         str(loss),
     ]
     if optim.clip_grad:

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from experiments.formatting import DASH, MINUS, difference, interval, measured, number, signed
+from lumix.registry import describe, name_of
 from training.config import Run
 
 __all__ = ["DASH", "MINUS", "difference", "interval", "measured", "number", "signed"]  # for templates and figures
@@ -94,8 +95,8 @@ def summary(run: Run) -> str:
             run.model.role,
             f"{run.epochs} epochs of batch {run.batch_size}",
             f"{run.optim.name} lr {run.optim.lr:g}",
-            *([str(run.task)] if run.task.name != "mix" else []),
-            *([str(run.mix)] if run.task.name == "mix" or run.mix.choices else []),
+            *([describe(run.task)] if name_of(run.task) != "mix" else []),
+            *([str(run.mix)] if name_of(run.task) == "mix" or run.mix.choices else []),
             str(run.loss),
         ]
     )

@@ -6,7 +6,7 @@ from typing import Any
 from experiments.decoupled import STATIC_ETA, decoupled
 from experiments.intervals import Interval, paired_differences, t_interval
 from experiments.methods import HEADLINE_ROLE, PLAIN, constant_control, lumix
-from lumix.catalogue import get_part
+from lumix.registry import get_part
 from report.formatting import STATISTICS, signed
 from report.load import Results
 

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from experiments.cost import owned_items
-from experiments.results import read_runs
 from experiments.registry import tables_of
+from experiments.results import read_runs
 from experiments.runs import Item
 from experiments.scale import Scale
 from slurm.disk import checkpoint_bytes, readable, weight_bytes

@@ -9,13 +9,13 @@ import pytest
 import torch
 
 from experiments.methods import SWITCH
-from lumix.catalogue import Spec
+from lumix import CrossEntropy, LUMixRule, Regulariser
 from training import loop
 from training.config import Data, Execution, Loss, Mix, Model, Optim, Run
 
 VIT = {"patch_size": 2, "embed_dim": 16, "depth": 1, "num_heads": 2, "mlp_ratio": 2.0, "drop_path_rate": 0.2}
-SMOOTHED = Spec("cross_entropy", smoothing=0.1)
-LUMIX = Loss(rule=Spec("lumix"), terms=(SMOOTHED, Spec("regulariser", smoothing=0.1)))
+SMOOTHED = CrossEntropy(smoothing=0.1)
+LUMIX = Loss(rule=LUMixRule(), terms=(SMOOTHED, Regulariser(smoothing=0.1)))
 
 
 def small_run(**changes: Any) -> Run:

@@ -9,19 +9,20 @@ import torch
 from engine import check_resumed_equals_whole, small_run
 from test_distributed import two_processes
 
+from lumix import CrossEntropy, Decoupled, LUMixRule, Mixup
 from lumix.batch import Kind
-from lumix.catalogue import Spec
 from training.build import build_task
 from training.config import Execution, Loss, Mix, Model, Optim, Run
 from training.loop import fit
 from training.model import build_model
 from training.optim import build_optimizer, build_schedule
+from training.parts import AutoMix, SAMix
 
 RESNET = Model("resnet50", "resnet18", {"channels": [4, 8, 8, 8], "layers": [1, 1, 1, 1]})
-DM_CE = Loss(terms=(Spec("cross_entropy"), Spec("decoupled")))
+DM_CE = Loss(terms=(CrossEntropy(), Decoupled()))
 TASKS: dict[str, dict[str, Any]] = {
-    "automix": {"task": Spec("automix", share=0.8), "model": RESNET, "loss": DM_CE},
-    "samix": {"task": Spec("samix", stage=0, mask_decays=True), "loss": Loss(rule=Spec("lumix"))},
+    "automix": {"task": AutoMix(share=0.8), "model": RESNET, "loss": DM_CE},
+    "samix": {"task": SAMix(stage=0, mask_decays=True), "loss": Loss(rule=LUMixRule())},
 }
 
 
@@ -64,7 +65,7 @@ def a_task(run: Run) -> Any:
 
 
 def test_the_mask_generator_has_learning_rates_of_its_own() -> None:
-    spec = Spec("automix", block_lr=0.01, block_min_lr=0.002)
+    spec = AutoMix(block_lr=0.01, block_min_lr=0.002)
     run = a_run("automix", task=spec).replace(optim=Optim(lr=0.1, name="momentum", min_lr=0.0))
     task = a_task(run)
     optimizer = build_optimizer(run.optim, task.parameter_groups())
@@ -92,14 +93,14 @@ def test_initial_weights_depend_on_the_seed_alone() -> None:
 
 def test_what_would_be_ignored_is_refused() -> None:
     with pytest.raises(ValueError, match=r"takes the place of Run\.mix"):
-        a_task(small_run(task=Spec("automix"), model=RESNET))
+        a_task(small_run(task=AutoMix(), model=RESNET))
     with pytest.raises(ValueError, match=r"leave Optim\.ema_decay, which is 0.9, at 0"):
-        a_task(small_run(task=Spec("automix"), model=RESNET, mix=Mix()))
+        a_task(small_run(task=AutoMix(), model=RESNET, mix=Mix()))
 
 
 @pytest.mark.parametrize("changes", [{}, TASKS["automix"]])
 def test_mixed_test_images_are_counted_and_change_nothing(changes: dict[str, Any], tmp_path: Path) -> None:
-    run = small_run(epochs=2, mix=Mix(choices=((Spec("mixup"), 1.0),)) if not changes else Mix(), optim=Optim(lr=5e-3))
+    run = small_run(epochs=2, mix=Mix(choices=((Mixup(), 1.0),)) if not changes else Mix(), optim=Optim(lr=5e-3))
     run = run.replace(**changes)
     plain, counted = fit(run, 0, tmp_path / "plain"), fit(run.replace(count_mixed=True), 0, tmp_path / "counted")
     assert counted["checksum"] == plain["checksum"]

@@ -7,11 +7,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lumix.catalogue import Spec, create, get_part
+import lumix
+from lumix.registry import name_of, part_of, to_dict
 from training.config import DATA_SETS, Data, Loss, Mix, Model, Optim, Run
+from training.parts import Embedded, Pretrained
 
 share = st.floats(0, 1)
-positive = st.floats(0, 10)
+positive = st.floats(1e-6, 10)
 names = st.text(st.characters(codec="utf-8"), max_size=12)
 
 subsets = st.tuples(st.integers(0, 10**6), st.just(1.0)) | st.tuples(st.just(0), st.floats(0.01, 1))
@@ -38,35 +40,35 @@ models = st.builds(
 optims = st.builds(Optim, lr=positive, weight_decay=positive, clip_grad=positive, ema_decay=share)
 
 
-def specs(name, **arguments):
-    """Specs of one part."""
-    return st.builds(Spec, st.just(name), **arguments)
-
-
 def choices(*mixers):
     """No mixer, one alone, or a switch of two."""
     mixer = st.one_of(*mixers)
     two = st.tuples(mixer, mixer, st.floats(0.01, 0.99)).map(lambda t: ((t[0], t[2]), (t[1], 1 - t[2])))
-    return st.one_of(st.just(()), mixer.map(lambda spec: ((spec, 1.0),)), two)
+    return st.one_of(st.just(()), mixer.map(lambda one: ((one, 1.0),)), two)
 
 
-blends = specs("mixup", alpha=positive)
-boxes = specs("cutmix", alpha=positive, minmax=st.none() | st.tuples(share, share))
-frozen = specs("embedded") | specs("pretrained", model=names)
-through_networks = specs("attentivecutmix", network=frozen, size=st.none() | st.integers(1, 512))
-then = st.just(()) | st.tuples(specs("shuffle", patch=st.integers(1, 64)))
+MINMAX = st.tuples(share, share).filter(lambda sides: sides[0] < sides[1])
+blends = st.builds(lumix.Mixup, alpha=positive)
+boxes = st.builds(lumix.CutMix, alpha=positive, minmax=st.none() | MINMAX)
+frozen = st.builds(Embedded) | st.builds(Pretrained, model=names)
+through_networks = st.builds(lumix.AttentiveCutMix, network=frozen, size=st.none() | st.integers(1, 512))
+then = st.just(()) | st.tuples(st.builds(lumix.RandomShuffle, patch=st.integers(1, 64)))
 mixes = st.builds(
-    Mix, choices=choices(blends, boxes), prob=share, mode=st.sampled_from(["batch", "pair", "elem"]), then=then
-) | st.builds(Mix, choices=choices(blends, through_networks), prob=share, then=then)
+    Mix, choices=choices(blends, boxes), pairing=st.sampled_from(["flip", "permutation"]), then=then
+) | st.builds(Mix, choices=choices(blends, through_networks), then=then)
 
-laws = specs("beta", alpha=positive) | specs("normal", scale=positive) | specs("constant", value=share)
-rules = st.one_of(
-    specs("area"),
-    specs("transmix", share=share),
-    specs("lumix", r_r=st.floats(0, 0.5), r_s=st.floats(0, 0.5), law=laws, detach=st.booleans()),
+laws = (
+    st.builds(lumix.BetaLaw, alpha=positive)
+    | st.builds(lumix.NormalLaw, scale=positive)
+    | st.builds(lumix.ConstantLaw, value=share)
 )
-bases = specs("cross_entropy", smoothing=share) | specs("binary_cross_entropy", smoothing=share)
-terms = st.tuples(bases) | st.tuples(bases, specs("regulariser", eta=positive, smoothing=share))
+rules = st.one_of(
+    st.builds(lumix.AreaRule),
+    st.builds(lumix.TransMixRule, share=share),
+    st.builds(lumix.LUMixRule, r_r=st.floats(0, 0.5), r_s=st.floats(0, 0.5), law=laws, detach=st.booleans()),
+)
+bases = st.builds(lumix.CrossEntropy, smoothing=share) | st.builds(lumix.BinaryCrossEntropy, smoothing=share)
+terms = st.tuples(bases) | st.tuples(bases, st.builds(lumix.Regulariser, eta=positive, smoothing=share))
 losses = st.builds(Loss, rule=rules, terms=terms)
 runs = st.builds(
     Run,
@@ -111,22 +113,20 @@ def test_unknown_keys_are_refused_at_every_depth(run, name):
         with pytest.raises(ValueError, match="Loss has no field"):
             Run.from_dict(nested)
     rule = run.loss.rule
-    if name not in {"name", *get_part(rule.name).arguments}:
+    if name not in {"name", *part_of(rule).arguments}:
         nested = run.to_dict()
-        nested["loss"] = {"rule": {**rule.to_dict(), name: 1}}
-        with pytest.raises(ValueError, match=f"{rule.name} has no argument"):
+        nested["loss"] = {"rule": {**to_dict(rule), name: 1}}
+        with pytest.raises(ValueError, match=f"{name_of(rule)} has no argument"):
             Run.from_dict(nested)
 
 
 @given(st.floats(0, 2), st.floats(0, 2))
 def test_weights_above_one_are_refused(r_r, r_s):
-    spec = Spec("lumix", r_r=r_r, r_s=r_s)
     if r_r + r_s > 1 + 1e-9:
         with pytest.raises(ValueError, match="at most 1"):
-            create(spec)
+            lumix.LUMixRule(r_r, r_s)
     else:
-        rule = create(spec)
-        assert (rule.r_r, rule.r_s) == (r_r, r_s)
+        assert (lumix.LUMixRule(r_r, r_s).r_r, lumix.LUMixRule(r_r, r_s).r_s) == (r_r, r_s)
 
 
 @given(runs, st.sampled_from([float("nan"), "1", None, [1]]))

@@ -9,21 +9,23 @@ from engine import LUMIX, check_resumed_equals_whole, small_run
 from test_distributed import two_processes
 
 from experiments.methods import MIXUP
-from lumix.catalogue import Spec
+from lumix import LUMixRule, TransMixRule
+from lumix.registry import get_part
 from training.config import Execution, Loss, Mix, Model
 from training.loop import fit
+from training.parts import Embedded
 
 RESNET = Model("resnet50", "resnet18", {"channels": [4, 8, 8, 8], "layers": [1, 1, 1, 1]})
 VIT = small_run().model
-TRANSMIX = Loss(rule=Spec("transmix"))
+TRANSMIX = Loss(rule=TransMixRule())
 
 
 def beside_mixup(name: str, share: float = 0.5, **arguments: Any) -> Mix:
     """A rival in CutMix's place in the switch, on `share` of the batches."""
-    return Mix(choices=((MIXUP, 1 - share), (Spec(name, **arguments), share)))
+    return Mix(choices=((MIXUP, 1 - share), (get_part(name).cls(**arguments), share)))
 
 
-FROZEN: dict[str, Any] = {"network": Spec("embedded"), "size": None, "cells": 2}
+FROZEN: dict[str, Any] = {"network": Embedded(), "size": None, "cells": 2}
 RIVALS: dict[str, dict[str, Any]] = {
     "saliencymix": {"mix": beside_mixup("saliencymix"), "loss": LUMIX},
     "puzzlemix": {"mix": beside_mixup("puzzlemix"), "model": RESNET},
@@ -34,7 +36,7 @@ RIVALS: dict[str, dict[str, Any]] = {
     "transmix": {"loss": TRANSMIX},
     "attention on puzzlemix": {
         "mix": beside_mixup("puzzlemix"),
-        "loss": LUMIX.replace(rule=Spec("lumix", r_a=0.25)),
+        "loss": LUMIX.replace(rule=LUMixRule(r_a=0.25)),
     },
 }
 

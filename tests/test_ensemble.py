@@ -9,11 +9,12 @@ import torch
 
 from experiments import decoupled, methods
 from experiments.scale import get_scale
-from lumix.catalogue import Spec
+from lumix.registry import get_part
 from tests.engine import VIT, small_run
 from training import ensemble, loop, resident_feed
 from training.config import Execution, Mix, Run
 from training.ensemble import fit_many
+from training.parts import AutoMix
 from training.run_directory import RunError, Stopped
 
 STILL = {**VIT, "drop_path_rate": 0.0}
@@ -32,7 +33,7 @@ def of_table6(run: Run) -> list[Run]:
     return [
         methods.puzzle_mix(run),
         methods.attentive_cutmix(run),
-        *(methods.in_place_of_cutmix(run, Spec(name)) for name in ("saliencymix", "resizemix", "fmix")),
+        *(methods.in_place_of_cutmix(run, get_part(name).cls()) for name in ("saliencymix", "resizemix", "fmix")),
     ]
 
 
@@ -193,7 +194,7 @@ def test_where_all_diverge_it_says_so(tmp_path):
     [
         ({"epochs": 4}, "has epochs 4, not 3: train it in another ensemble"),
         ({"batch_size": 8}, "has batch_size 8, not 16"),
-        ({"task": Spec("automix")}, "automix trains several networks at once"),
+        ({"task": AutoMix()}, "automix trains several networks at once"),
         ({"precision": "float16"}, "float16 scales its loss"),
         ({"model": small_run().model}, "has model"),
     ],

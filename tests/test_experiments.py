@@ -19,6 +19,7 @@ from experiments.results import collect
 from experiments.runs import ABSENT, DAMAGED, FINISHED, OLDER, STARTED, Item, is_open, items_of_table, state
 from experiments.scale import NAMES, Scale, Setting, get_scale
 from experiments.scales.mini import semi_run, tuned_run
+from lumix.registry import name_of
 from training import run_directory
 from training.config import Data, Mix, Model, Optim, Run
 
@@ -219,12 +220,12 @@ def test_recipes_are_those_of_the_recipe_document():
         role: get_scale("paper").base("deit", role) for role in ("deit_s", "swin_b", "convnext_s", "xcit_m", "resnet50")
     }
     for run in runs.values():
-        assert (run.optim.lr, run.optim.warmup_lr, run.optim.weight_decay, run.batch_size) == (1e-3, 1e-6, 0.05, 1024)
+        assert (run.optim.lr, run.optim.weight_decay, run.batch_size) == (1e-3, 0.05, 1024)
         assert (run.data.image_size, run.data.crop_scale, run.data.erasing) == (224, 0.08, 0.25)
         assert run.data.rand_augment == recipes.RAND_AUGMENT == "rand-m9-mstd0.5-inc1"
-        mixing = [(spec.name, spec["alpha"], weight) for spec, weight in run.mix.choices]
+        mixing = [(name_of(mixer), mixer.alpha, weight) for mixer, weight in run.mix.choices]
         assert mixing == [("mixup", 0.8, 0.5), ("cutmix", 1.0, 0.5)]
-        assert [(term.name, term["smoothing"]) for term in run.loss.terms] == [("cross_entropy", 0.1)]
+        assert [(term.name, term.smoothing) for term in run.loss.terms] == [("cross_entropy", 0.1)]
     deit, swin, convnext, xcit, resnet = runs.values()
     assert [run.epochs for run in runs.values()] == [300, 300, 300, 400, 300]
     assert [run.optim.warmup_epochs for run in runs.values()] == [5, 20, 20, 20, 5]

@@ -11,10 +11,10 @@ from PIL import Image
 from torch import Tensor
 
 from evaluation.ten_crop import drive
-from lumix.catalogue import Spec
 from training.config import FINE_GRAINED, Data, Execution
 from training.feed import FolderFeed, build_feed
 from training.folder import file_set, image_folder, labels_of, train_transform
+from training.parts import SelfTuning
 from training.process import Process
 
 LABELS = {"train": [0, 0, 1, 1, 2, 2], "val": [0, 1, 2]}  # of every copy here; grey 40 x label tells the class
@@ -109,7 +109,7 @@ def test_it_trains_by_batches_of_whole_labels(name: str) -> None:
 
 def semi_feed(name: str, workers: int = 0, rank: int = 0, world: int = 1, seed: int = 0) -> FolderFeed:
     data = Data(name, 28, labels=3, flip=True, crop_scale=0.2, rand_augment="rand-m9-mstd0.5-inc1", test_crop=0.875)
-    run = small_run(data=data, batch_size=4, task=Spec("self_tuning"), epochs=2, epoch_steps=3)
+    run = small_run(data=data, batch_size=4, task=SelfTuning(), epochs=2, epoch_steps=3)
     feed = build_feed(run, seed, Process(rank, world, torch.device("cpu")), Execution(workers=workers))
     assert isinstance(feed, FolderFeed)
     return feed

@@ -14,7 +14,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from experiments.scale import get_scale
-from lumix.catalogue import Spec
+from lumix import CrossEntropy, CutMix, Decoupled, Mixup, TransMixRule
+from lumix.registry import get_part, name_of
 from lumix.semi.views import Views
 from training import run_directory
 from training.build import build_task
@@ -27,8 +28,8 @@ from training.rng import step_generator
 
 RESNET = Model("resnet18", "resnet18", {"channels": [4, 8, 8, 8], "layers": [1, 1, 1, 1], "cifar_stem": True})
 MIXING: dict[str, Any] = {
-    "mix": Mix(choices=((Spec("mixup"), 0.5), (Spec("cutmix"), 0.5)), pairing="permutation"),
-    "loss": Loss(terms=(Spec("cross_entropy"), Spec("decoupled", eta=0.5))),
+    "mix": Mix(choices=((Mixup(), 0.5), (CutMix(), 0.5)), pairing="permutation"),
+    "loss": Loss(terms=(CrossEntropy(), Decoupled(eta=0.5))),
 }
 WEAK = {"crop_padding": 1}
 STREAMS = partial(step_generator, 0, 0, 0)
@@ -48,7 +49,7 @@ def gradients(task: Any) -> dict[str, Tensor]:
 
 
 def semi(task: str, **arguments: Any) -> Run:
-    return a_run(Spec(task, **arguments), data=WEAK | (STRONG if task == "fixmatch" else {}), model=RESNET)
+    return a_run(get_part(task).cls(**arguments), data=WEAK | (STRONG if task == "fixmatch" else {}), model=RESNET)
 
 
 class WithoutNorm(nn.Module):
@@ -177,11 +178,13 @@ def test_the_loss_is_mixmatchs() -> None:
     assert result.parts["cross_entropy"].isnan().sum() == 16
 
 
-@pytest.mark.parametrize("run", [semi("mixmatch"), semi("fixmatch"), semi("pseudo_label")], ids=lambda r: r.task.name)
+@pytest.mark.parametrize(
+    "run", [semi("mixmatch"), semi("fixmatch"), semi("pseudo_label")], ids=lambda r: name_of(r.task)
+)
 def test_what_would_be_ignored_is_refused(run: Run) -> None:
     with pytest.raises(ValueError, match="has losses of its own here"):
         a_task(run.replace(loss=Loss()))
-    if run.task.name == "mixmatch":
+    if name_of(run.task) == "mixmatch":
         with pytest.raises(ValueError, match=r"leave out Run\.mix"):
             a_task(run.replace(**MIXING))
     else:
@@ -195,7 +198,7 @@ def test_what_would_be_ignored_is_refused(run: Run) -> None:
 
 
 def test_a_label_rule_that_reads_attention_is_refused() -> None:
-    run = semi("fixmatch").replace(mix=MIXING["mix"], loss=PLAIN.replace(rule=Spec("transmix")))
+    run = semi("fixmatch").replace(mix=MIXING["mix"], loss=PLAIN.replace(rule=TransMixRule()))
     vit = a_run().model
     with pytest.raises(ValueError, match="nothing records attention"):
         a_task(run.replace(model=vit))
@@ -230,13 +233,13 @@ def test_the_average_of_the_weights_is_what_is_evaluated() -> None:
         semi("pseudo_label", threshold=0.2, ramp=1.0),
         semi("mixmatch", ramp=1.0),
     ],
-    ids=lambda run: run.task.name,
+    ids=lambda run: name_of(run.task),
 )
 def test_a_resumed_run_equals_a_whole_one(run: Run, tmp_path: Path) -> None:
     result = check_resumed_equals_whole(run, tmp_path)
     lines = run_directory.read_metrics(tmp_path / "whole")
     assert len(lines) == 3
-    if run.task.name == "fixmatch":
+    if name_of(run.task) == "fixmatch":
         assert 0 < lines[-1]["trusted"] < 1
         assert 0 < result["lambda"]["lam_0"] < 1
         assert "mixed" in lines[-1]

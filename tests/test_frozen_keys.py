@@ -3,15 +3,15 @@
 Run as a script it writes the list anew: `python tests/test_frozen_keys.py`. Lines may be added, never changed.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
 
 from experiments.registry import tables_of
 from experiments.scale import NAMES, get_scale
-from lumix.catalogue import Argument, Part, Spec
-from lumix.specs import PARTS
+from lumix import AreaRule, CrossEntropy, CutMix
+from lumix.registry import PARTS
 from training.config import Data, Loss, Mix, Model, Optim, Run
 
 FROZEN = Path(__file__).parent / "frozen_keys.txt"
@@ -46,12 +46,16 @@ def test_a_new_field_with_a_default_renames_nothing() -> None:
 
 
 def test_a_new_argument_of_a_part_renames_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    run = RUN.replace(mix=Mix(choices=((Spec("cutmix", alpha=0.5), 1.0),)))
-    key, part = run.key, PARTS["cutmix"]
-    later = Part(part.kind, part.name, part.home, part.title, {**part.arguments, "later": Argument(int, 1)}, part.given)
-    monkeypatch.setitem(PARTS, "cutmix", later)
-    again = RUN.replace(mix=Mix(choices=((Spec("cutmix", alpha=0.5, later=1), 1.0),)))
-    assert (again.key, again) == (key, run)
+    @dataclass(frozen=True)
+    class CutMixWithMore(CutMix):
+        later: int = 1
+
+    key = RUN.replace(mix=Mix(choices=((CutMix(alpha=0.5), 1.0),))).key
+    monkeypatch.setitem(PARTS, "cutmix", replace(PARTS["cutmix"], cls=CutMixWithMore))
+    again = RUN.replace(mix=Mix(choices=((CutMixWithMore(alpha=0.5), 1.0),)))
+    assert again.key == key
+    assert Run.from_dict(again.to_dict()) == again
+    assert again.replace(mix=Mix(choices=((CutMixWithMore(alpha=0.5, later=2), 1.0),))).key != key
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -68,7 +72,7 @@ def test_what_equals_the_defaults_is_not_written() -> None:
         "model": {"role": "deit_s", "name": "deit_small_patch16_224"},
         "optim": {"lr": 1e-3},
     }
-    spelt_out = RUN.replace(loss=Loss(rule=Spec("area"), terms=(Spec("cross_entropy", smoothing=0.1),)), epochs=300)
+    spelt_out = RUN.replace(loss=Loss(rule=AreaRule(), terms=(CrossEntropy(smoothing=0.1),)), epochs=300)
     assert spelt_out.key == RUN.key
 
 

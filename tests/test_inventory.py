@@ -12,6 +12,7 @@ from scipy.sparse.csgraph import maximum_bipartite_matching
 
 from experiments.registry import TABLES, get_table
 from experiments.scale import get_scale
+from lumix.registry import name_of
 from training.config import Run
 
 INVENTORY = Path(__file__).resolve().parents[2] / "shared" / "design" / "run_inventory.csv"
@@ -78,19 +79,19 @@ def wanted(line: dict[str, str]) -> dict[str, Any]:
 
 def facts(run: Run) -> dict[str, Any]:
     """What a run is, in the words of the inventory."""
-    mixers = {mixer.name for mixer, _ in run.mix.choices}
-    terms = {term.name: term.arguments for term in run.loss.terms}
+    mixers = set(run.mix.names)
+    terms = {term.name: vars(term) for term in run.loss.terms}
     rescaled = terms.get("rescaled_binary_cross_entropy", {})
     kind, t, xi = ("blend", 0.5, 1.0) if mixers & BLENDS else ("cut", 1.0, 0.8)
-    rule = run.loss.rule.arguments
+    rule = vars(run.loss.rule)
     return {
         "data": run.data.name,
         "share": run.data.share,
         "model": run.model.name.partition(".")[0],
-        "mixers": mixers | {run.task.name} - {"mix"},  # a task that learns to mix is named as one
-        "transforms": {transform.name for transform in run.mix.then},
+        "mixers": mixers | {name_of(run.task)} - {"mix"},  # a task that learns to mix is named as one
+        "transforms": {name_of(step) for step in run.mix.then},
         "terms": set(terms),
-        "rule": run.loss.rule.name,
+        "rule": name_of(run.loss.rule),
         "ep": run.epochs,
         "batch": run.batch_size,
         "eta": terms.get("decoupled", {}).get("eta", 1.0),

@@ -14,6 +14,7 @@ from experiments.dm_with_lumix.table import SMOOTHING
 from experiments.methods import PLAIN, smoothed
 from experiments.registry import TABLES, get_table, owners
 from experiments.scale import get_scale
+from lumix.registry import name_of
 from training.build import build_loss, build_mixer, build_task
 from training.config import Run
 from training.mix_task import MixTask
@@ -89,7 +90,7 @@ def test_a_paper_run_builds_with_its_schedule(key: str) -> None:
     if warmup:
         assert lr_at(run, optimizer, 0, updates) == pytest.approx(1e-6)
         assert lr_at(run, optimizer, warmup // 2, updates) == pytest.approx((1e-6 + peak) / 2, rel=1e-3)
-    if run.task.name != "mix":
+    if name_of(run.task) != "mix":
         run = run.replace(optim=run.optim.replace(ema_decay=0.0, ema_reported=False))  # no average without memory
         task: Any = build_task(run, copy.deepcopy(model), (0.5,) * 3, (0.5,) * 3, torch.device("meta"), updates=1)
         assert task.criterion.smoothing == smoothing

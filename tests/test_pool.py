@@ -14,9 +14,9 @@ import pytest
 from experiments.pool import discard_older, run_pool
 from experiments.runs import Group, grouped, items_of
 from experiments.scale import get_scale
-from lumix.catalogue import Spec
 from training import run_directory
 from training.config import Execution, Mix
+from training.parts import AutoMix
 
 
 def test_failures_and_dead_workers_cost_one_run_each(tmp_path):
@@ -113,7 +113,7 @@ def test_which_seeds_train_together_does_not_depend_on_what_is_finished(monkeypa
     (rest,) = grouped(scale, whole[1:3], 6)
     assert (rest.items, rest.missing) == (first.items, tuple(whole[1:3]))
     assert grouped(scale, whole[4:5], 5) == [whole[4]]  # it has no other
-    alone = run.replace(task=Spec("automix"), mix=Mix())
+    alone = run.replace(task=AutoMix(), mix=Mix())
     monkeypatch.setattr("experiments.runs.seeds_of", lambda *_: range(2))
     assert grouped(scale, items_of(scale, [alone]), 2) == items_of(scale, [alone])
     assert scale.alone(alone) == "automix trains several networks at once"

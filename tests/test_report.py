@@ -258,7 +258,7 @@ def test_cards_of_decoupled_mixup_compare_runs_that_differ_in_the_loss_alone() -
                 run, base = (results.runs[key]["config"] for key in pair)
                 assert run.replace(loss=base.loss) == base
                 assert [term.name for term in run.loss.terms] == ["cross_entropy", "decoupled"]
-                assert run.mix.choices[0][0].arguments["alpha"] == 0.2
+                assert run.mix.choices[0][0].alpha == 0.2
                 assert card.gap.n == min(len(results.runs[key]["seeds"]) for key in pair)
 
 

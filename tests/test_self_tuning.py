@@ -17,23 +17,24 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 import lumix
-from lumix.catalogue import Spec
+from lumix import CrossEntropy, CutMix, Decoupled, ManifoldMix, Mixup, TransMixRule
 from lumix.mixers.none import NoMix
-from lumix.semi.learner import SelfTuning
+from lumix.semi.learner import SelfTuning as Learner
 from lumix.semi.self_tuning import ClassQueues, follow, group_contrast, last_of_place
 from lumix.semi.views import Views
 from training.build import build_task
 from training.config import Data, Loss, Mix, Model, Optim, Run
 from training.model import build_model
 from training.optim import build_optimizer, build_schedule
+from training.parts import SelfTuning
 from training.rng import step_generator
 from training.update import Updater
 
 CLASSES, PLACES, FEATURES = 4, 3, 5
 RESNET = {"channels": [4, 8, 8, 8], "layers": [1, 1, 1, 1]}
 MIXED: dict[str, Any] = {
-    "mix": Mix(choices=((Spec("mixup"), 0.5), (Spec("cutmix"), 0.5))),
-    "loss": Loss(terms=(Spec("cross_entropy"), Spec("decoupled"))),
+    "mix": Mix(choices=((Mixup(), 0.5), (CutMix(), 0.5))),
+    "loss": Loss(terms=(CrossEntropy(), Decoupled())),
 }
 
 
@@ -42,7 +43,7 @@ def a_run(**changes: Any) -> Run:
         data=Data("digits", 8, labels=40),
         model=Model("resnet18", "resnet18", RESNET),
         optim=Optim(lr=0.01, name="sgd", min_lr=0.0),
-        task=Spec("self_tuning", places=PLACES, features=6),
+        task=SelfTuning(places=PLACES, features=6),
         epochs=2,
         epoch_steps=6,
         batch_size=8,
@@ -228,7 +229,7 @@ def test_only_the_query_network_and_projector_have_gradients(changes: dict[str, 
 
 
 def test_the_slow_copy_follows_after_every_update() -> None:
-    loop = Loop(a_run(task=Spec("self_tuning", features=6, momentum=0.9)))
+    loop = Loop(a_run(task=SelfTuning(features=6, momentum=0.9)))
     learner = loop.task.learner
     pairs = (learner.slow_network, learner.network), (learner.slow_projector, learner.projector)
     wanted = [[p.clone() for p in slow.parameters()] for slow, _ in pairs]
@@ -281,7 +282,7 @@ def test_the_weight_of_mixed_unlabelled_images_rises_by_half_a_cosine() -> None:
 def test_labelled_images_are_mixed_with_the_unlabelled_ones_of_their_row(mode: str) -> None:
     """Images of constants, so that a mixed one tells its two sources and their shares."""
     pair_mixer = lumix.Mixup(1.0, mode=mode, pairing="flip", inplace=True)
-    learner = SelfTuning(build_model(a_run().model, 10, 1, 8, seed=0), NoMix(), pair_mixer, features=6)
+    learner = Learner(build_model(a_run().model, 10, 1, 8, seed=0), NoMix(), pair_mixer, features=6)
     labelled, unlabelled = (torch.arange(8.0) + shift for shift in (1, 101))
     first, second = (x.view(8, 1, 1, 1).expand(8, 1, 8, 8).clone() for x in (labelled, unlabelled))
     views, orders = Views((first, first), (second, second)), set()
@@ -393,9 +394,9 @@ def test_what_would_be_ignored_is_refused() -> None:
     with pytest.raises(ValueError, match=r"leave Optim\.ema_decay, which is 0.9, at 0"):
         a_task(a_run(optim=Optim(lr=0.01, ema_decay=0.9)))
     with pytest.raises(ValueError, match="records no attention for"):
-        a_task(a_run(loss=Loss(rule=Spec("transmix"))))
+        a_task(a_run(loss=Loss(rule=TransMixRule())))
     with pytest.raises(ValueError, match="head_lr_factor must be above 0, not 0"):
-        a_task(a_run(task=Spec("self_tuning", head_lr_factor=0.0)))
+        a_task(a_run(task=SelfTuning(head_lr_factor=0.0)))
     views, labels = views_of(0)
     fewer = Views(views.labelled, tuple(view[:6] for view in views.unlabelled))
     with pytest.raises(ValueError, match="take as many unlabelled images as labelled ones"):
@@ -404,7 +405,7 @@ def test_what_would_be_ignored_is_refused() -> None:
         a_task(a_run()).prepare(Views(views.labelled, fewer.unlabelled[:1]), labels, partial(step_generator, 0, 0, 0))
     with pytest.raises(ValueError, match=r"give Data\.labels, the number of labelled ones"):
         a_run(data=Data("digits", 8))
-    hidden = a_task(a_run(mix=Mix(choices=((Spec("manifoldmix", layers=("layer1",)), 1.0),))))
+    hidden = a_task(a_run(mix=Mix(choices=((ManifoldMix(layers=("layer1",)), 1.0),))))
     with pytest.raises(ValueError, match="a batch that is mixed inside the network cannot be split"):
         hidden.prepare(views, labels, partial(step_generator, 0, 0, 0))
 

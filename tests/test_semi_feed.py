@@ -9,11 +9,13 @@ from batches import stream
 from engine import small_run
 from torch import Tensor
 
-from lumix.catalogue import Spec
+from lumix import CrossEntropy
+from lumix.registry import get_part
 from lumix.semi.views import Views
 from training.config import Data, Execution, Loss, Mix, Optim, Run
 from training.data import labelled_rows, load, normalise
 from training.feed import build_feed
+from training.parts import FixMatch, Mixed
 from training.process import Process
 from training.resident_feed import ResidentFeed
 from training.rng import endless_batches
@@ -21,15 +23,15 @@ from training.run_directory import RunError
 from training.semi_feed import SemiFeed, cutout
 
 STRONG: dict[str, Any] = {"strong": "rand-m5-n2-mstd101-inc1", "cutout": 0.5}
-PLAIN = Loss(terms=(Spec("cross_entropy"),))
+PLAIN = Loss(terms=(CrossEntropy(),))
 
 
-def a_run(task: Spec | None = None, labels: int = 40, data: dict[str, Any] | None = None, **changes: Any) -> Run:
+def a_run(task: Any = None, labels: int = 40, data: dict[str, Any] | None = None, **changes: Any) -> Run:
     """FixMatch on digits, 3 epochs of 4 updates with 8 labelled and 16 unlabelled images."""
     data = {"crop_padding": 1, **STRONG} if data is None else data
     run = small_run(
         data=Data("digits", 8, labels=labels, **data),
-        task=task or Spec("fixmatch", ratio=2),
+        task=task or FixMatch(ratio=2),
         loss=PLAIN,
         mix=Mix(),
         epochs=3,
@@ -72,7 +74,7 @@ def test_labels_that_cannot_be_had_are_refused(labels: int, sentence: str) -> No
 
 def test_all_methods_get_the_same_labelled_images() -> None:
     fixmatch = a_feed(a_run())
-    alone = a_feed(a_run(Spec("mix"), data={"crop_padding": 1}))
+    alone = a_feed(a_run(Mixed(), data={"crop_padding": 1}))
     assert isinstance(alone, ResidentFeed)
     assert not isinstance(alone, SemiFeed)
     assert fixmatch.subset == alone.subset != a_feed(a_run(), seed=1).subset
@@ -104,7 +106,7 @@ def test_batches_without_end_are_passes_over_everything(n: int, size: int) -> No
 
 @pytest.mark.parametrize("task", ["fixmatch", "pseudo_label", "mixmatch"])
 def test_a_feed_goes_on_from_any_update(task: str) -> None:
-    run = a_run(Spec(task), data={"crop_padding": 1, **(STRONG if task == "fixmatch" else {})})
+    run = a_run(get_part(task).cls(), data={"crop_padding": 1, **(STRONG if task == "fixmatch" else {})})
     whole = [*a_feed(run).train(0, 0), *a_feed(run).train(1, 0)]
     assert len(whole) == 8
     later = list(a_feed(run).train(1, 2))
@@ -133,7 +135,7 @@ def test_views_are_of_the_same_images_and_as_many_as_the_task_asks_for() -> None
         ("pseudo_label", {}, (8, 8)),
         ("mixmatch", {}, (8, 8, 8)),
     ):
-        run = a_run(Spec(task, **({"ratio": 2} if task == "fixmatch" else {})), data=data)
+        run = a_run(get_part(task).cls(**({"ratio": 2} if task == "fixmatch" else {})), data=data)
         (views, _), *_ = a_feed(run).train(0, 0)
         assert tuple(map(len, (*views.labelled, *views.unlabelled))) == counts
         if task == "mixmatch":  # without crop and flip the weak views are the images
@@ -180,14 +182,14 @@ def test_what_would_be_ignored_is_refused() -> None:
     with pytest.raises(ValueError, match=r"Run\.epoch_steps, for which there is no pass over both"):
         a_run(epoch_steps=0)
     with pytest.raises(ValueError, match="make the strong views of unlabelled images, and mix takes no views"):
-        a_run(Spec("mix"))
+        a_run(Mixed())
     with pytest.raises(ValueError, match="fixmatch takes weak, strong views"):
         a_run(data={})
-    with pytest.raises(ValueError, match=r"fixmatch\.ratio must be"):
-        a_feed(a_run(Spec("fixmatch", ratio=0)))
+    with pytest.raises(ValueError, match=r"FixMatch\.ratio must be"):
+        a_feed(a_run(FixMatch(ratio=0)))
     files = Data("cub200", 224, crop_scale=0.5, labels=600, strong="rand-m5-n1-mstd101-inc1")
     with pytest.raises(RunError, match="fixmatch takes strong views, which are made of sets held in memory alone"):
-        a_feed(small_run(data=files, task=Spec("fixmatch"), epoch_steps=4, mix=Mix(), loss=PLAIN))
+        a_feed(small_run(data=files, task=FixMatch(), epoch_steps=4, mix=Mix(), loss=PLAIN))
     with pytest.raises(ValueError, match="has neither warm-up nor a floor"):
         Optim(lr=0.1, schedule="cosine_7_16")
 
@@ -195,6 +197,6 @@ def test_what_would_be_ignored_is_refused() -> None:
 def test_a_run_counted_in_steps_evaluates_and_stops_by_them(tmp_path: Path) -> None:
     from training.loop import fit
 
-    result = fit(a_run(Spec("mix"), data={}), 0, tmp_path)
+    result = fit(a_run(Mixed(), data={}), 0, tmp_path)
     assert (result["steps"], result["epochs"]) == (12, 3)
     assert result["subset"] == a_feed(a_run()).subset

@@ -22,28 +22,19 @@ from evaluation import evaluation
 from experiments import registry, scale
 from experiments.evaluations import evaluation_items
 from experiments.runs import items_of_table
-from lumix import specs
-from lumix.catalogue import Spec
+from lumix.registry import PARTS
 from training import loop
 from training.config import Execution, Run
 
 ROOT = Path(__file__).resolve().parents[1]
 TOY = {
     "__init__.py": '''
-        """Toys: importing this makes them known, in every process that imports it, and loads no torch."""
+        """Toys: importing this makes them known, in every process that imports it."""
         from experiments.registry import register_table
         from experiments.scale import register_scale
-        from lumix.catalogue import Argument, Part, register
         from evaluation import evaluation
+        from toy import parts, task
 
-        number = lambda default: Argument(float, default)
-        register(Part("mixer", "halfmix", "toy.parts:HalfMix", "Halfmix", {"weight": number(0.5)},
-                      ("mode", "pairing", "prob", "inplace"), "blend"))
-        register(Part("step", "dim", "toy.parts:Dim", "Dim", {"light": number(0.8)}, given=("mixer",)))
-        register(Part("rule", "half", "toy.parts:HalfRule", "half"))
-        register(Part("term", "confidence", "toy.parts:Confidence", "confidence", {"strength": number(0.01)}))
-        register(Part("task", "peers", "toy.task:build_peers", "two peers",
-                      given=("run", "network", "mean", "std", "device", "pretrained")))
         evaluation.register("agreement", "toy.protocol", measured=("pace",))
         register_scale("toy", "toy.small")
         register_table("toy_table", "toy.table")
@@ -58,13 +49,16 @@ TOY = {
     ''',
     "parts.py": '''
         """Toy parts."""
-        from dataclasses import dataclass, replace
+        from dataclasses import dataclass, field, replace
         import torch
         from lumix.batch import Kind
         from lumix.mixers.base import Mixer, PlannedMixer
+        from lumix.mixers.none import NoMix
         from lumix.mixers.plan import Draws
+        from lumix.registry import register
         from lumix.rules.base import Rule
 
+        @register("mixer", "halfmix", "Halfmix", pixels="blend")
         @dataclass(frozen=True)
         class HalfMix(PlannedMixer):
             """Blend with a fixed weight."""
@@ -80,10 +74,11 @@ TOY = {
                 kind = torch.full((count,), int(Kind.BLEND), dtype=torch.uint8, device=device)
                 return Draws(weight, kind, torch.zeros((count, 4), dtype=torch.int64, device=device))
 
+        @register("step", "dim", "Dim")
         @dataclass(frozen=True)
         class Dim(Mixer):
             """What `mixer` returns, with less light."""
-            mixer: Mixer
+            mixer: Mixer = field(default_factory=NoMix)
             light: float = 0.8
 
             def draw(self, shape, generator):
@@ -93,6 +88,7 @@ TOY = {
                 batch = self.mixer.apply(images, labels, draws, model)
                 return replace(batch, images=self.light * batch.images)
 
+        @register("rule", "half", "half")
         @dataclass(frozen=True)
         class HalfRule(Rule):
             """Both labels weigh the same."""
@@ -103,6 +99,7 @@ TOY = {
             def weigh(self, logits, batch, draws=None, attention=None):
                 return torch.full_like(batch.own_weight, 0.5)
 
+        @register("term", "confidence", "confidence")
         @dataclass(frozen=True)
         class Confidence:
             """Penalty on large logits."""
@@ -146,17 +143,18 @@ TOY = {
         from experiments.claims import Claim, Greater
         from experiments.methods import same
         from experiments.table import TOP1, Column, Table, make_row
-        from lumix.catalogue import Spec
+        from lumix import Mixup
         from evaluation.evaluation import Evaluation
+        from toy.parts import Confidence, Dim, HalfMix, HalfRule
 
         ALIKE = Evaluation("agreement", {"batch": 500})
         COLUMNS = (TOP1, Column("agreement", "Alike", ALIKE, "agreement"), Column("pace", "Pace", ALIKE, "pace"))
 
         def toy(run):
-            mix = run.mix.replace(choices=((Spec("mixup"), 0.5), (Spec("halfmix", weight=0.7), 0.5)),
-                                  then=(Spec("dim", light=0.9),))
-            terms = (*run.loss.terms, Spec("confidence"))
-            return run.replace(mix=mix, loss=run.loss.replace(rule=Spec("half"), terms=terms))
+            mix = run.mix.replace(choices=((Mixup(), 0.5), (HalfMix(weight=0.7), 0.5)),
+                                  then=(Dim(light=0.9),))
+            terms = (*run.loss.terms, Confidence())
+            return run.replace(mix=mix, loss=run.loss.replace(rule=HalfRule(), terms=terms))
 
         def row(scale, id, method):
             return make_row(scale, id, {"what": id}, {column.id: method for column in COLUMNS}, ours=True)
@@ -176,6 +174,7 @@ TOY = {
         from timm.utils.model import unwrap_model
         from torch import nn
         from torch.nn import functional as F
+        from lumix.registry import register
         from training.model import build_model
         from training.optim import parameter_groups
         from training.task import StepResult
@@ -235,10 +234,14 @@ TOY = {
 
         BUILT = []
 
-        def build_peers(run, network, mean, std, device, pretrained):
-            peer = build_model(run.model, 10, 1, run.data.image_size, seed=99).to(device)
-            BUILT.append(Peers(network, peer, device))
-            return BUILT[-1]
+        @register("task", "peers", "two peers")
+        @dataclass(frozen=True)
+        class PeersTask:
+            def build(self, setup):
+                run = setup.run
+                peer = build_model(run.model, 10, 1, run.data.image_size, seed=99).to(setup.device)
+                BUILT.append(Peers(setup.network, peer, setup.device))
+                return BUILT[-1]
     ''',
     "paper.csv": "row,column,value\n",
 }
@@ -253,7 +256,7 @@ def toys(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
         (package / name).write_text(textwrap.dedent(text).lstrip())
     monkeypatch.syspath_prepend(str(tmp_path))
     monkeypatch.chdir(tmp_path)
-    registers: list[dict[str, Any]] = [specs.PARTS, scale.HOMES, registry.TABLES, evaluation.PROTOCOLS]
+    registers: list[dict[str, Any]] = [PARTS, scale.HOMES, registry.TABLES, evaluation.PROTOCOLS]
     before = [dict(register) for register in registers]
     yield tmp_path
     for register, entries in zip(registers, before, strict=True):
@@ -311,9 +314,9 @@ def test_the_command_line_of_a_package_runs_its_toys_in_the_pool(toys: Path) -> 
 @pytest.mark.usefixtures("toys")
 def test_the_engine_trains_stops_and_resumes_a_task_that_it_does_not_know() -> None:
     importlib.import_module("toy")
-    tasks: Any = importlib.import_module("toy.task").BUILT
+    tasks: Any = importlib.import_module("toy.task")
     run = small_run()
-    run = run.replace(optim=run.optim.replace(ema_decay=0.0), task=Spec("peers"))
+    run = run.replace(optim=run.optim.replace(ema_decay=0.0), task=tasks.PeersTask())
     assert "-peers-" in run.key
     whole = loop.fit(run, 0, Path("whole"))
     often = Execution(checkpoint_seconds=0.0)
@@ -322,9 +325,10 @@ def test_the_engine_trains_stops_and_resumes_a_task_that_it_does_not_know() -> N
     resumed = loop.fit(run, 0, Path("parts"), often)
     assert (whole["checksum"], whole["steps"]) == (resumed["checksum"], 24)
     assert "resumed at update 12" in Path("parts/log.txt").read_text()
-    assert tasks[0].updates == tasks[-1].updates == 24
+    assert tasks.BUILT[0].updates == tasks.BUILT[-1].updates == 24
     lines = [json.loads(line) for line in Path("whole/metrics.jsonl").read_text().splitlines()]
     assert lines[-1]["loss"] < lines[0]["loss"]
     assert lines[-1]["loss"] == pytest.approx(lines[-1]["hard"] + lines[-1]["soft"], abs=1e-5)
-    first, second = (torch.cat([p.flatten() for p in net.parameters()]) for net in tasks[0].trainable_module.children())
+    nets = tasks.BUILT[0].trainable_module.children()
+    first, second = (torch.cat([p.flatten() for p in net.parameters()]) for net in nets)
     assert not torch.equal(first, second)

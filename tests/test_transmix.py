@@ -9,8 +9,8 @@ from batches import images_of, labels_of, random_logits, stream
 from torch import nn
 
 from lumix import AreaRule, CutMix, FMix, Kind, LUMixRule, MixedBatch, Mixup, Switch, TransMixRule, functional
-from lumix.catalogue import Spec
 from lumix.mixers.none import NoMix
+from lumix.registry import get_part
 from lumix.rules.attention import attended_weight
 from training.attention import class_attention
 from training.build import build_loss
@@ -137,7 +137,7 @@ def vit():
 
 
 def test_the_task_weighs_by_the_attention_of_its_own_forward_pass():
-    model, loss = vit().eval(), build_loss(Loss(rule=Spec("transmix")))
+    model, loss = vit().eval(), build_loss(Loss(rule=TransMixRule()))
     assert isinstance(loss.rule, TransMixRule)
     task = MixTask(model=model, mixer=NoMix(), loss=loss, device=torch.device("cpu"))
     batch = cut_batch()
@@ -154,11 +154,11 @@ def test_models_without_a_class_token_are_refused_by_name(name):
     with torch.device("meta"):
         model = timm.create_model(name)
     with pytest.raises(ValueError, match=f"{type(model).__name__} has no class token"):
-        MixTask(model=model, mixer=NoMix(), loss=build_loss(Loss(rule=Spec("transmix"))), device=torch.device("meta"))
+        MixTask(model=model, mixer=NoMix(), loss=build_loss(Loss(rule=TransMixRule())), device=torch.device("meta"))
 
 
 def test_area_and_plain_lumix_ask_for_no_attention():
     assert not any(rule.needs_attention for rule in (AreaRule(), LUMixRule()))
     for name in ("area", "lumix"):
-        loss = build_loss(Loss(rule=Spec(name)))
+        loss = build_loss(Loss(rule=get_part(name).cls()))
         assert isinstance(MixTask(model=nn.Identity(), mixer=NoMix(), loss=loss, device="cpu"), MixTask)

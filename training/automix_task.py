@@ -1,18 +1,20 @@
-"""AutoMix and SAMix as tasks of the engine; their options are those of `lumix.automix.learner`."""
+"""AutoMix and SAMix as a task of the engine."""
 
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 from timm.task import ClassificationTask
 from timm.utils.model import unwrap_model
 from torch import Tensor, nn
 
-from lumix.automix.learner import AutoMix, LearnersBatch, SAMix
+from lumix.automix import learner as learners
+from lumix.automix.learner import LearnersBatch
 from lumix.batch import MixedBatch
 from lumix.draws import draw_beta
 from lumix.mixers.eval_mode import evaluating
-from training.build import build_loss
-from training.config import Mix, Run
+from lumix.registry import name_of
+from training.build import Setup, build_loss
+from training.config import Mix
 from training.mix_task import record_of
 from training.mixed_accuracy import next_ones
 from training.optim import parameter_groups
@@ -21,58 +23,42 @@ from training.task import StepResult, Streams
 
 
 class AutoMixTask(ClassificationTask):
-    """A learner, its schedules over `updates`, and learning rates of the mask generator's own.
+    """A learner, its schedules over the run's updates, and learning rates of the mask generator's own.
 
-    Accuracy is that of the network itself with its own head, which learns from mixed images.
-
-    Args:
-        run: its network's mixed loss and weight decay; it mixes no images otherwise.
-        seed: decides the initial weights of the mask generator.
-        updates: for which the schedules last.
-        block_lr, block_min_lr: of the mask generator, at its peak and at the end; None is the run's.
-
-    Raises:
-        ValueError: for a run that mixes by other means, too.
+    Accuracy is that of the network itself with its own head, which learns from mixed images. The seed decides the
+    initial weights of the mask generator.
     """
 
-    LEARNER: ClassVar[type[AutoMix]] = AutoMix
-
-    def __init__(
-        self,
-        *,
-        run: Run,
-        network: nn.Module,
-        device: torch.device,
-        seed: int,
-        updates: int,
-        alpha: float = 2.0,
-        stage: int | None = None,
-        large: bool = False,
-        momentum: float = 0.999999,
-        mask_decays: bool = False,
-        share: float = 1.0,
-        block_lr: float | None = None,
-        block_min_lr: float | None = None,
-    ) -> None:
+    def __init__(self, options: Any, setup: Setup) -> None:
+        run, device = setup.run, setup.device
         if run.mix != Mix():
             raise ValueError(f"a task that learns to mix takes the place of Run.mix, which is {run.mix}: leave it out")
         if run.optim.ema_decay:
             raise ValueError(f"this task keeps no average: leave Optim.ema_decay, which is {run.optim.ema_decay}, at 0")
-        options = {"alpha": alpha, "stage": stage, "large": large, "mask_decays": mask_decays, "share": share}
+        kind = learners.SAMix if name_of(options) == "samix" else learners.AutoMix
         with torch.random.fork_rng(devices=[]):
-            torch.default_generator.manual_seed(stream_seed(seed, "block"))
-            learner = self.LEARNER(network, build_loss(run.loss), momentum=momentum, **options)  # type: ignore[arg-type]
+            torch.default_generator.manual_seed(stream_seed(setup.seed, "block"))
+            learner = kind(
+                setup.network,
+                build_loss(run.loss),
+                alpha=options.alpha,
+                stage=options.stage,
+                large=options.large,
+                momentum=options.momentum,
+                mask_decays=options.mask_decays,
+                share=options.share,
+            )
         self.memory_format = torch.channels_last if run.channels_last else torch.preserve_format
         learner = learner.to(device).to(memory_format=self.memory_format)
         super().__init__(model=learner, criterion=learner.loss, device=device, verbose=False)
-        self.updates = updates
-        own = {"lr": block_lr, "min_lr": block_min_lr}
+        self.updates = setup.updates
+        own = {"lr": options.block_lr, "min_lr": options.block_min_lr}
         self.block_rates = {name: rate for name, rate in own.items() if rate is not None}
 
     @property
-    def learner(self) -> AutoMix:
+    def learner(self) -> learners.AutoMix:
         learner = unwrap_model(self.trainable_module)
-        assert isinstance(learner, AutoMix)
+        assert isinstance(learner, learners.AutoMix)
         return learner
 
     def prepare(self, images: Tensor, labels: Tensor, streams: Streams) -> LearnersBatch:
@@ -112,9 +98,3 @@ class AutoMixTask(ClassificationTask):
 
     def restore(self, saved: dict[str, Any]) -> None:
         self.load_checkpoint_state(saved["state_dict"])
-
-
-class SAMixTask(AutoMixTask):
-    """The same with SAMix."""
-
-    LEARNER = SAMix

@@ -1,53 +1,42 @@
-"""From a run's specs to the objects that train: mixer, loss, task."""
+"""From a run to the objects that train: mixer, loss, task."""
 
-from functools import partial
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import torch
 from torch import nn
 
-from lumix.catalogue import create, get_part
 from lumix.composition import Either, Switch
 from lumix.loss import MixLoss
-from lumix.mixers.base import Mixer
+from lumix.mixers.base import Mixer, PlannedMixer
 from lumix.mixers.none import NoMix
+from lumix.registry import part_of
 from training.config import Loss, Mix, Run
-from training.mix_task import MixTask
 from training.task import Task
 
 Values = tuple[float, ...]  # an entry a channel
 
 
-def build_mixer(mix: Mix, mean: Values, std: Values, frozen: nn.Module | None = None) -> Mixer:
-    """The mixer of a run for images normalised by `mean` and `std`; `frozen` is the network of one that needs it.
+@dataclass(frozen=True)
+class Setup:
+    """What a task is built for.
 
-    The engine's batches are its own: mixers that can write into them do, which saves a copy.
+    Attributes:
+        run, network: the run, and its network on `device`.
+        mean, std: by which images are normalised.
+        pretrained: without it the network that a mixer looks through is random, which is enough to measure time.
+        seed: decides the initial weights of further networks.
+        updates: for which schedules of a task's own last.
     """
-    mixer: Mixer = _build_choices(mix, {"mean": mean, "std": std, "network": frozen})
-    for step in mix.then:
-        mixer = create(step, mixer=mixer)
-    return mixer
 
-
-def _build_choices(mix: Mix, given: dict[str, Any]) -> Mixer:
-    settings = {"mode": mix.mode, "pairing": mix.pairing, "prob": mix.prob, "inplace": True}
-    specs = [spec for spec, _ in mix.choices]
-    if not specs:
-        return NoMix()
-    if len(specs) == 1:
-        mixer: Mixer = create(specs[0], **given, **settings)
-        return mixer
-    if all("inplace" in get_part(spec.name).given for spec in specs):  # planned without looking: drawn per sample
-        usual = {"mode": "batch", "pairing": "permutation", "prob": 1.0, "inplace": False}  # the switch has its own
-        first, second = (create(spec, **given, **usual) for spec in specs)
-        return Switch(first, second, mix.weights[1], **settings)  # type: ignore[arg-type]
-    first, second = (create(spec, **given, **settings | {"prob": 1.0}) for spec in specs)
-    return Either(first, second, mix.weights[1], mix.prob)
-
-
-def build_loss(loss: Loss) -> MixLoss:
-    """The loss of a run: its label rule and the sum of its terms."""
-    return MixLoss(create(loss.rule), tuple(create(term) for term in loss.terms))
+    run: Run
+    network: nn.Module
+    mean: Values
+    std: Values
+    device: torch.device
+    pretrained: bool = True
+    seed: int = 0
+    updates: int = 1
 
 
 def build_task(
@@ -61,46 +50,57 @@ def build_task(
     seed: int = 0,
     updates: int = 1,
 ) -> Task:
-    """The task of a run for a network on `device` and images normalised by `mean` and `std`.
-
-    Without `pretrained` the network that a mixer looks through has random weights, which is enough to measure time.
-    The `seed` decides the initial weights of further networks; schedules of a task's own last for `updates`.
-
-    Raises:
-        RunError: where its weights cannot be had.
-    """
-    normalised: dict[str, Any] = {"mean": mean, "std": std, "device": device, "pretrained": pretrained}
-    mixing = partial(mixing_parts, run, network, **normalised)
-    task: Task = create(run.task, run=run, network=network, mixing=mixing, seed=seed, updates=updates, **normalised)
+    """The task of a run, see `Setup`; RunError where published weights cannot be had."""
+    task: Task = run.task.build(Setup(run, network, mean, std, device, pretrained, seed, updates))
     return task
 
 
-def frozen_network(run: Run, mean: Values, std: Values, device: torch.device, pretrained: bool) -> nn.Module | None:
+def build_mixer(mix: Mix, mean: Values, std: Values, frozen: nn.Module | None = None) -> Mixer:
+    """The mixer of a run for images normalised by `mean` and `std`; `frozen` is the network of one that needs it.
+
+    The engine's batches are its own: mixers that can write into them do, which saves a copy.
+    """
+    settings: Any = {"pairing": mix.pairing, "inplace": True}
+    network = {} if frozen is None else {"network": frozen}
+    chosen = [mixer for mixer, _ in mix.choices]
+    if len(chosen) == 2 and all(isinstance(m, PlannedMixer) and type(m).draw is PlannedMixer.draw for m in chosen):
+        mixer: Mixer = Switch(chosen[0], chosen[1], mix.weights[1], **settings)
+    else:
+        filled = [_filled(mixer, **settings, **network, mean=mean, std=std) for mixer in chosen]
+        mixer = Either(filled[0], filled[1], mix.weights[1]) if len(filled) == 2 else filled[0] if filled else NoMix()
+    for step in mix.then:
+        mixer = _filled(step, mixer=mixer)
+    return mixer
+
+
+def _filled(part: Any, **given: Any) -> Any:
+    """A mixer or step with what a run leaves to its builder, as far as it has such fields."""
+    return replace(part, **{field.name: given[field.name] for field in fields(part) if field.name in given})
+
+
+def build_loss(loss: Loss) -> MixLoss:
+    """The loss of a run: its label rule and the sum of its terms."""
+    return MixLoss(loss.rule, loss.terms)
+
+
+def frozen_network(setup: Setup) -> nn.Module | None:
     """The network that one of the run's mixers looks through, None where none does."""
-    for spec, _ in run.mix.choices:
-        if get_part(spec.name).needs == "a frozen network":
-            frozen: nn.Module = create(spec["network"], data=run.data, mean=mean, std=std, pretrained=pretrained)
-            return frozen.to(device).eval().requires_grad_(False)
+    for mixer, _ in setup.run.mix.choices:
+        if part_of(mixer).needs == "a frozen network":
+            frozen: nn.Module = mixer.network(setup.run.data, setup.mean, setup.std, setup.pretrained)
+            return frozen.to(setup.device).eval().requires_grad_(False)
     return None
 
 
-def mixing_parts(
-    run: Run, network: nn.Module, mean: Values, std: Values, device: torch.device, pretrained: bool
-) -> dict[str, Any]:
+def mixing_parts(setup: Setup) -> dict[str, Any]:
     """The arguments of `MixTask`."""
+    run = setup.run
     return {
-        "model": network,
-        "mixer": build_mixer(run.mix, mean, std, frozen_network(run, mean, std, device, pretrained)),
+        "model": setup.network,
+        "mixer": build_mixer(run.mix, setup.mean, setup.std, frozen_network(setup)),
         "loss": build_loss(run.loss),
-        "device": device,
+        "device": setup.device,
         "channels_last": run.channels_last,
         "ema_decay": run.optim.ema_decay,
         "ema_reported": run.optim.ema_reported,
     }
-
-
-def build_mix_task(
-    run: Run, network: nn.Module, mean: Values, std: Values, device: torch.device, pretrained: bool
-) -> MixTask:
-    """The ordinary task: one network that trains on mixed images."""
-    return MixTask(**mixing_parts(run, network, mean, std, device, pretrained))

@@ -7,7 +7,7 @@ from timm.data.constants import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Subset
 
-from lumix.catalogue import get_part
+from lumix.registry import part_of
 from lumix.semi.views import Views
 from training.config import Execution, Run
 from training.data import is_resident, labelled_rows
@@ -27,7 +27,7 @@ from training.process import Process
 from training.resident_feed import Batches, ResidentFeed, updates_per_epoch
 from training.rng import epoch_order, step_generator
 from training.run_directory import RunError
-from training.semi_feed import SemiFeed, ratio_of
+from training.semi_feed import SemiFeed
 
 
 class FolderFeed:
@@ -109,14 +109,17 @@ class SemiFolderFeed(FolderFeed):
     """
 
     def __init__(self, run: Run, seed: int, process: Process, execution: Execution) -> None:
-        part = get_part(run.task.name)
+        part = part_of(run.task)
         if "strong" in part.unlabelled:
             raise RunError(
-                f"{run.task.name} takes strong views, which are made of sets held in memory alone, and {run.data.name} "
+                f"{part.name} takes strong views, which are made of sets held in memory alone, and {run.data.name} "
                 f"is read from files: use another task"
             )
         super().__init__(run, seed, process, execution, views=len(part.labelled))
-        everything, size = image_folder(run.data, "train", len(part.unlabelled)), ratio_of(run.task) * run.batch_size
+        everything, size = (
+            image_folder(run.data, "train", len(part.unlabelled)),
+            getattr(run.task, "ratio", 1) * run.batch_size,
+        )
         place = seed, process.rank, process.world
         self.others = EndlessSampler(len(everything), size, self.updates_per_epoch, *place, "unlabelled")
         self.other_loader = train_loader(everything, self.others, execution.workers, "sample unlabelled")
@@ -133,7 +136,7 @@ Feed = ResidentFeed | FolderFeed
 
 def build_feed(run: Run, seed: int, process: Process, execution: Execution) -> Feed:
     """The feed of a run for this process."""
-    semi = bool(get_part(run.task.name).unlabelled)
+    semi = bool(part_of(run.task).unlabelled)
     if is_resident(run.data.name):
         return (SemiFeed if semi else ResidentFeed)(run, seed, process)
     return (SemiFolderFeed if semi else FolderFeed)(run, seed, process, execution)

@@ -1,19 +1,19 @@
 """FixMatch and Pseudo-Label as tasks of the engine, with the mixing and the mixed loss of the run (Decoupled Mixup)."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from timm.utils.model import unwrap_model
 from torch import Tensor
 from torch.nn import functional as F
 
-from lumix.checks import check_probability
 from lumix.functional import at_least_float32
 from lumix.semi.pseudo_labels import pseudo_labels
 from lumix.semi.views import Views
-from training.config import Run
+from training.build import Setup
 from training.mix_task import DrawnBatch, losses_of
-from training.semi_task import Mixing, SemiTask, check_plain
+from training.semi_task import SemiTask, check_plain
 from training.task import StepResult, Streams
 
 
@@ -63,36 +63,17 @@ class FixMatchTask(SemiTask):
 
     Parts of a batch hold images of different kinds, so batch normalisation wants the batch whole: no microbatches.
 
-    Args:
-        threshold: least probability of a pseudo-label that is trusted.
-
-        ratio: unlabelled images for each labelled one.
-
-    All other arguments are those of `SemiTask`.
-
-    Raises:
-        ValueError: also for flip pairing, as the number of images that are mixed may be odd; for a mixed loss without
-            mixing.
+    The number of images that are mixed may be odd, so they are not paired by flipping.
     """
 
-    def __init__(
-        self,
-        *,
-        run: Run,
-        mixing: Mixing,
-        updates: int,
-        threshold: float = 0.95,
-        ratio: int = 7,
-        weight: float = 1.0,
-        ramp: float = 0.0,
-    ) -> None:
-        check_probability("threshold", threshold)
-        if run.mix.choices and run.mix.pairing == "flip":
+    def __init__(self, options: Any, setup: Setup) -> None:
+        mix = setup.run.mix
+        if mix.choices and mix.pairing == "flip":
             raise ValueError("the trusted images of a batch may be odd in number: set Mix.pairing to 'permutation'")
-        if not run.mix.choices:
-            check_plain(run)
-        super().__init__(mixing=mixing, updates=updates, weight=weight, ramp=ramp)
-        self.threshold, self.ratio, self.mixes = threshold, ratio, bool(run.mix.choices)
+        if not mix.choices:
+            check_plain(setup.run)
+        super().__init__(options, setup)
+        self.threshold, self.ratio, self.mixes = options.threshold, options.ratio, bool(mix.choices)
 
     def prepare(self, images: Views, labels: Tensor, streams: Streams) -> TrustedBatch:  # type: ignore[override]
         """Pseudo-labels by the network in training, then the draws by the streams "mix" and "rule".
@@ -150,22 +131,3 @@ class FixMatchTask(SemiTask):
 def _longer(values: Tensor, count: int, value: float) -> Tensor:
     """Values [M], then so often another one, as float32."""
     return torch.cat([values.float(), values.new_full((count,), value, dtype=torch.float32)])
-
-
-class PseudoLabelTask(FixMatchTask):
-    """A weak view learns its own trusted pseudo-label, with a weight that rises (Lee 2013)."""
-
-    def __init__(
-        self,
-        *,
-        run: Run,
-        mixing: Mixing,
-        updates: int,
-        threshold: float = 0.95,
-        ratio: int = 1,
-        weight: float = 1.0,
-        ramp: float = 0.4,
-    ) -> None:
-        super().__init__(
-            run=run, mixing=mixing, updates=updates, threshold=threshold, ratio=ratio, weight=weight, ramp=ramp
-        )

@@ -60,12 +60,8 @@ def embedded(data: Data, mean: Values, std: Values, pretrained: bool) -> nn.Modu
     return Features(_train(plain, EPOCHS if pretrained else 0), 2, given, given)
 
 
-def pretrained(model: str, data: Data, mean: Values, std: Values, pretrained: bool) -> nn.Module:
-    """A network of timm, by its name with the tag of its weights; `data` plays no part.
-
-    Raises:
-        RunError: where the weights cannot be had.
-    """
+def pretrained(model: str, mean: Values, std: Values, pretrained: bool) -> nn.Module:
+    """A network of timm, by its name with the tag of its weights; RunError where these cannot be had."""
     network = with_published_weights(model) if pretrained else timm.create_model(model)
     given = torch.tensor(mean), torch.tensor(std)
     wanted = torch.tensor(IMAGENET_DEFAULT_MEAN), torch.tensor(IMAGENET_DEFAULT_STD)

@@ -1,6 +1,7 @@
 """MixMatch as a task of the engine."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from timm.utils.model import unwrap_model
@@ -9,8 +10,8 @@ from torch.nn import functional as F
 
 from lumix.semi.pseudo_labels import guess_labels, mix_targets, soft_cross_entropy, squared_error
 from lumix.semi.views import Views
-from training.config import Run
-from training.semi_task import Mixing, SemiTask, check_plain
+from training.build import Setup
+from training.semi_task import SemiTask, check_plain
 from training.task import StepResult, Streams
 
 
@@ -35,30 +36,13 @@ class MixMatchTask(SemiTask):
 
     Cross entropy for labelled images, squared error of the probabilities for all views of unlabelled ones.
 
-    Args:
-        temperature: of sharpening the guesses.
-        alpha: of the ratios' Beta law.
-
-    All other arguments are those of `SemiTask`.
-
-    Raises:
-        ValueError: also for a run that mixes by other means, or has another loss than cross entropy.
+    It neither mixes by other means nor has another loss than cross entropy.
     """
 
-    def __init__(
-        self,
-        *,
-        run: Run,
-        mixing: Mixing,
-        updates: int,
-        temperature: float = 0.5,
-        alpha: float = 0.5,
-        weight: float = 100.0,
-        ramp: float = 0.4,
-    ) -> None:
-        check_plain(run)
-        super().__init__(mixing=mixing, updates=updates, weight=weight, ramp=ramp)
-        self.temperature, self.alpha = temperature, alpha
+    def __init__(self, options: Any, setup: Setup) -> None:
+        check_plain(setup.run)
+        super().__init__(options, setup)
+        self.temperature, self.alpha = options.temperature, options.alpha
 
     def prepare(self, images: Views, labels: Tensor, streams: Streams) -> GuessedBatch:  # type: ignore[override]
         """Guesses by the network in training, then all draws by the stream "mix"."""

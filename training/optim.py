@@ -12,6 +12,8 @@ from training.config import Optim, Run
 from training.task import Task
 from training.update import Updater
 
+MOMENTUM, WARMUP_LR = 0.9, 1e-6  # the rate that the warm-up begins with
+
 
 def undecayed_names(model: nn.Module) -> set[str]:
     """Parameters that the model or one of its blocks asks to keep from weight decay, as patterns of full names.
@@ -44,7 +46,7 @@ def build_optimizer(optim: Optim, groups: list[dict[str, Any]]) -> Optimizer:
         # One kernel for all parameters where torch has it: most of a tiny model's step is launching.
         options = {"fused": groups[0]["params"][0].device.type in ("cpu", "cuda")}
     return create_optimizer_v2(
-        groups, opt=optim.name, lr=optim.lr, weight_decay=optim.weight_decay, momentum=optim.momentum, **options
+        groups, opt=optim.name, lr=optim.lr, weight_decay=optim.weight_decay, momentum=MOMENTUM, **options
     )
 
 
@@ -96,7 +98,7 @@ def build_schedule(optim: Optim, optimizer: Optimizer, epochs: int, updates_per_
         t_initial=max(total - warmup - 1, 2),
         lr_min=optim.min_lr,
         warmup_t=warmup,
-        warmup_lr_init=optim.warmup_lr,
+        warmup_lr_init=WARMUP_LR,
         warmup_prefix=True,
         t_in_epochs=False,
     )

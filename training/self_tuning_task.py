@@ -6,12 +6,12 @@ import torch
 from timm.utils.model import unwrap_model
 from torch import Tensor, nn
 
-from lumix.checks import check_positive
 from lumix.mixers.none import NoMix
-from lumix.semi.learner import ContrastBatch, SelfTuning
+from lumix.semi import learner as learners
+from lumix.semi.learner import ContrastBatch
 from lumix.semi.views import Views
-from training.build import build_loss, build_mixer, frozen_network
-from training.config import Mix, Run
+from training.build import Setup, build_loss, build_mixer, frozen_network
+from training.config import Mix
 from training.mix_task import MixTask, record_of
 from training.optim import parameter_groups
 from training.rng import stream_seed
@@ -21,63 +21,47 @@ from training.task import StepResult, Streams
 class SelfTuningTask(MixTask):
     """A learner whose batches are `Views` with the labels of the labelled ones.
 
-    Accuracy is that of the query network with its classifier.
-
-    Args:
-        run: its mixing and mixed loss; without mixing it is Self-Tuning itself.
-        seed: decides the initial weights of the projector.
-        updates: over which the weight of labelled images mixed with unlabelled ones rises.
-        head_lr_factor: learning rate of the classifier over the run's.
-
-    Raises:
-        ValueError: for a run that keeps a moving average.
+    Accuracy is that of the query network with its classifier. Without mixing it is Self-Tuning itself; with it the
+    weight of labelled images mixed with unlabelled ones rises over the run's updates. The seed decides the initial
+    weights of the projector.
     """
 
-    def __init__(
-        self,
-        *,
-        run: Run,
-        network: nn.Module,
-        mean: tuple[float, ...],
-        std: tuple[float, ...],
-        device: torch.device,
-        pretrained: bool = True,
-        seed: int,
-        updates: int,
-        places: int = 32,
-        features: int = 1024,
-        temperature: float = 0.07,
-        momentum: float = 0.999,
-        head_lr_factor: float = 10.0,
-    ) -> None:
+    def __init__(self, options: Any, setup: Setup) -> None:
+        run = setup.run
         if run.optim.ema_decay:
             raise ValueError(f"this task keeps no average: leave Optim.ema_decay, which is {run.optim.ema_decay}, at 0")
-        check_positive("head_lr_factor", head_lr_factor)
         mixers = {}
         if run.mix != Mix():
-            frozen = frozen_network(run, mean, std, device, pretrained)
+            frozen = frozen_network(setup)
             mixers = {
-                name: build_mixer(mix, mean, std, frozen)
+                name: build_mixer(mix, setup.mean, setup.std, frozen)
                 for name, mix in (("mixer", run.mix), ("pair_mixer", run.mix.replace(pairing="flip")))
             }
-        options = {"places": places, "features": features, "temperature": temperature, "momentum": momentum}
         with torch.random.fork_rng(devices=[]):
-            torch.default_generator.manual_seed(stream_seed(seed, "projector"))
-            learner = SelfTuning(network, loss=build_loss(run.loss), **mixers, **options)  # type: ignore[arg-type]
+            torch.default_generator.manual_seed(stream_seed(setup.seed, "projector"))
+            learner = learners.SelfTuning(
+                setup.network,
+                loss=build_loss(run.loss),
+                places=options.places,
+                features=options.features,
+                temperature=options.temperature,
+                momentum=options.momentum,
+                **mixers,
+            )
         super().__init__(
-            model=learner.to(device),
+            model=learner.to(setup.device),
             mixer=mixers.get("mixer", NoMix()),
             loss=learner.loss,
-            device=device,
+            device=setup.device,
             channels_last=run.channels_last,
         )
-        self.updates = updates
-        self.head_rates = {"lr": head_lr_factor * run.optim.lr, "min_lr": head_lr_factor * run.optim.min_lr}
+        self.updates, factor = setup.updates, options.head_lr_factor
+        self.head_rates = {"lr": factor * run.optim.lr, "min_lr": factor * run.optim.min_lr}
 
     @property
-    def learner(self) -> SelfTuning:
+    def learner(self) -> learners.SelfTuning:
         learner = unwrap_model(self.trainable_module)
-        assert isinstance(learner, SelfTuning)
+        assert isinstance(learner, learners.SelfTuning)
         return learner
 
     def prepare(self, images: Views, labels: Tensor, streams: Streams) -> ContrastBatch:  # type: ignore[override]

@@ -8,8 +8,7 @@ import torch
 from timm.data.auto_augment import rand_augment_transform
 from torch import Tensor
 
-from lumix.catalogue import Spec, get_part
-from lumix.checks import check_positive
+from lumix.registry import part_of
 from lumix.semi.views import Views
 from training.config import Run
 from training.data import augment, load, normalise
@@ -22,13 +21,6 @@ BICUBIC = 3  # Pillow's number, as timm's parameters have it
 TRANSLATION = 0.3  # of the image's side, at full strength, as FixMatch has it; timm's own is 0.45
 
 
-def ratio_of(task: Spec) -> int:
-    """Unlabelled images in a batch for each labelled one: the task's argument "ratio", or 1; ValueError below 1."""
-    ratio = task["ratio"] if "ratio" in get_part(task.name).arguments else 1
-    check_positive(f"{task.name}.ratio", ratio, whole=True)
-    return int(ratio)
-
-
 class SemiFeed(ResidentFeed):
     """`Data.labels` images with their labels, and all training images without.
 
@@ -38,9 +30,9 @@ class SemiFeed(ResidentFeed):
 
     def __init__(self, run: Run, seed: int, process: Process) -> None:
         super().__init__(run, seed, process)
-        part = get_part(run.task.name)
+        part = part_of(run.task)
         self.kinds = part.labelled, part.unlabelled
-        self.ratio = ratio_of(run.task)
+        self.ratio = getattr(run.task, "ratio", 1)  # unlabelled images in a batch for each labelled one
         self.unlabelled: Tensor = load(run.data)[0].images.to(process.device)
         self.grey = tuple(round(255 * mean) for mean in self.mean)
         self.rand_augment = _rand_augment(run.data.strong, self.grey) if run.data.strong else None

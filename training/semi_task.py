@@ -1,37 +1,28 @@
 """SemiTask: what tasks with labelled and unlabelled images share: a weight that may rise, and its place in a run."""
 
-from collections.abc import Callable
 from typing import Any
 
-from lumix.catalogue import Spec
-from lumix.checks import check_number, check_probability
+from lumix.registry import describe
+from lumix.terms.cross_entropy import CrossEntropy
+from training.build import Setup, mixing_parts
 from training.config import Loss, Mix, Run
 from training.mix_task import MixTask
 
-PLAIN = Loss(terms=(Spec("cross_entropy"),))
-Mixing = Callable[[], dict[str, Any]]
+PLAIN = Loss(terms=(CrossEntropy(),))
 
 
 class SemiTask(MixTask):
     """One network; its batches are `Views` with the labels of the labelled ones.
 
     Args:
-        mixing: gives the arguments of `MixTask`.
-        updates: of the whole run.
-        weight: of the unlabelled images' loss.
-        ramp: share of the run over which the weight rises from 0; 0 has it from the beginning.
-
-    Raises:
-        ValueError: for a label rule that reads attention.
+        options: with the weight of the unlabelled images' loss, and over which share of the run it rises.
     """
 
-    def __init__(self, *, mixing: Mixing, updates: int, weight: float, ramp: float) -> None:
-        check_number("weight", weight, 0)
-        check_probability("ramp", ramp)
-        super().__init__(**mixing())
+    def __init__(self, options: Any, setup: Setup) -> None:
+        super().__init__(**mixing_parts(setup))
         if self.criterion.rule.needs_attention:
             raise ValueError(f"nothing records attention for {self.criterion.rule} here: use another label rule")
-        self.updates, self.weight, self.ramp = updates, weight, ramp
+        self.updates, self.weight, self.ramp = setup.updates, options.weight, options.ramp
         self.done = 0  # updates
 
     def factors(self, labelled: int, unlabelled: int) -> tuple[float, float]:
@@ -60,6 +51,6 @@ def check_plain(run: Run) -> None:
     """Raise ValueError for mixing or a loss that the task of the run would pass over."""
     if run.mix != Mix() or run.loss != PLAIN:
         raise ValueError(
-            f"{run.task} has losses of its own here, and the run has {run.mix} and {run.loss}: leave out Run.mix, and "
-            f"set Run.loss to cross entropy without smoothing"
+            f"{describe(run.task)} has losses of its own here, and the run has {run.mix} and {run.loss}: leave out "
+            f"Run.mix, and set Run.loss to cross entropy without smoothing"
         )

@@ -5,8 +5,8 @@ from collections.abc import Callable
 from experiments.decoupled import DM_ALPHA, DM_CE, LossColumn, method
 from experiments.scale import Scale
 from experiments.table import Column, Row, Table
-from lumix.catalogue import Spec
 from training.config import Run
+from training.parts import Mixed
 
 SETS = {"cub200": "CUB-200", "cars": "Cars", "aircraft": "Aircraft"}
 ROLES = {"resnet18": "ResNet-18", "resnet50": "ResNet-50"}
@@ -54,7 +54,7 @@ def _rows(scale: Scale, sets: list[str], role: str) -> tuple[Row, ...]:
         return lambda run: method(name, "cifar100", role, loss)(run)
 
     return (
-        row("labelled", "Labelled images alone", "self_tuning", lambda run: run.replace(task=Spec("mix"))),
+        row("labelled", "Labelled images alone", "self_tuning", lambda run: run.replace(task=Mixed())),
         row("self_tuning", "Self-Tuning", "labelled", lambda run: run),
         *(
             row(f"{name}_{id}", f"Self-Tuning + {title}", against.format(name), mixed(name, loss), words)

@@ -5,14 +5,14 @@ from functools import partial
 from experiments.methods import components, constant_control, fast_input, lumix, same
 from experiments.scale import Scale
 from experiments.table import TOP1, Column, Method, Row, Table, top1_row
-from lumix.catalogue import Spec
+from lumix import BetaLaw
 
 # id, label, method, note
 ROWS: tuple[tuple[str, str, Method, str], ...] = (
     ("none", "baseline: Mixup and CutMix", same, ""),
     ("lumix", "LUMix: λr ~ Beta(2, 2), eta 1", lumix, ""),
     ("constant", "λr = 1/2", constant_control, "the expected gradient of LUMix without its noise"),
-    ("beta_0.8", "λr ~ Beta(0.8, 0.8)", partial(lumix, law=Spec("beta", alpha=0.8)), "I-9"),
+    ("beta_0.8", "λr ~ Beta(0.8, 0.8)", partial(lumix, law=BetaLaw(alpha=0.8)), "I-9"),
     ("lam_s_r", "λs alone, weight 0.5, with R", partial(components, r_r=0.0, r_s=0.5, eta=1.0), ""),
     ("lam_s", "λs alone, weight 0.5", partial(components, r_r=0.0, r_s=0.5), "Table 2"),
     ("both", "on Mixup batches too", partial(lumix, apply_to="both"), "I-13"),

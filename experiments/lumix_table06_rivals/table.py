@@ -8,7 +8,7 @@ from evaluation.evaluation import Evaluation
 from experiments import methods
 from experiments.scale import Scale
 from experiments.table import TOP1, Column, Row, Table
-from lumix.catalogue import Spec
+from lumix import FMix, ResizeMix, SaliencyMix
 from training.config import Run
 
 BACKBONES = (("deit_s", "DeiT-S"), ("resnet50", "ResNet-50"))
@@ -20,9 +20,9 @@ def _on(rival: Callable[[Run], Run]) -> Callable[[Run], Run]:
     return lambda run: methods.lumix(rival(run))
 
 
-RESIZEMIX = partial(methods.in_place_of_cutmix, rival=Spec("resizemix"))
-SALIENCYMIX = partial(methods.in_place_of_cutmix, rival=Spec("saliencymix"))
-FMIX = partial(methods.in_place_of_cutmix, rival=Spec("fmix"))
+RESIZEMIX = partial(methods.in_place_of_cutmix, rival=ResizeMix())
+SALIENCYMIX = partial(methods.in_place_of_cutmix, rival=SaliencyMix())
+FMIX = partial(methods.in_place_of_cutmix, rival=FMix())
 
 
 def _manifoldmix(run: Run) -> Run:

@@ -5,15 +5,15 @@ from functools import partial
 from experiments.methods import lumix, same
 from experiments.scale import Scale
 from experiments.table import TOP1, Column, Method, Table, top1_row
-from lumix.catalogue import Spec
+from lumix import BetaLaw, NormalLaw
 
 
 def _normal(deviation: float, reading: str = "raw") -> Method:
-    return partial(lumix, law=Spec("normal", scale=deviation, reading=reading))
+    return partial(lumix, law=NormalLaw(scale=deviation, reading=reading))
 
 
 def _beta(alpha: float) -> Method:
-    return partial(lumix, law=Spec("beta", alpha=alpha))
+    return partial(lumix, law=BetaLaw(alpha=alpha))
 
 
 CLAMPED = "final ratio clamped to [0, 1]"

@@ -16,6 +16,7 @@ from experiments.methods import PLAIN, SWITCH
 from experiments.protocols import PER_IMAGE, robustness
 from experiments.scale import Scale, Setting, semi_images
 from experiments.scales import fine_grained
+from lumix.registry import name_of
 from training.config import Data, Execution, Mix, Model, Optim, Run
 
 EPOCHS = 30
@@ -94,7 +95,7 @@ def run(role: str) -> Run:
     return Run(
         data=CIFAR100,
         model=Model(role, name, arguments),
-        optim=Optim(lr=1e-3, weight_decay=0.05, warmup_epochs=3, warmup_lr=1e-6, min_lr=1e-5, clip_grad=1.0),
+        optim=Optim(lr=1e-3, weight_decay=0.05, warmup_epochs=3, min_lr=1e-5, clip_grad=1.0),
         mix=Mix(choices=SWITCH),
         epochs=EPOCHS,
         batch_size=256,
@@ -172,7 +173,7 @@ def hours(run: Run) -> float:
     if run.data.labels:
         return (semi_images(run) / IMAGES_PER_SECOND[run.model.role] + 20) / 3600
     images = (400_000 if run.data.name == "tiny_imagenet" else 50_000) * run.data.share
-    seconds = LEARNED.get(run.task.name, 1) / IMAGES_PER_SECOND[run.model.role]
+    seconds = LEARNED.get(name_of(run.task), 1) / IMAGES_PER_SECOND[run.model.role]
     seconds += 0.35e-3 / 2 if "puzzlemix" in run.mix.names else 0
     return (run.epochs * images * seconds + 20) / 3600
 

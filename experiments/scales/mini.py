@@ -14,8 +14,9 @@ from experiments.methods import PLAIN, SWITCH
 from experiments.protocols import PER_IMAGE, robustness
 from experiments.scale import Scale, Setting
 from experiments.scales.mini_models import MODELS, SCENE_MODELS
-from lumix.catalogue import Spec, get_part
+from lumix.registry import name_of, part_of
 from training.config import Data, Mix, Optim, Run
+from training.parts import FixMatch, SelfTuning
 
 TRAIN_SIZE = 500  # of the digits, in the recipe of LUMix's tables
 PLAIN_SIZE = 300  # in those of Decoupled Mixup
@@ -31,7 +32,7 @@ def run(role: str) -> Run:
     return Run(
         data=Data("digits", image_size=16 if role.startswith("xcit") else 8, train_size=TRAIN_SIZE),
         model=MODELS[role],
-        optim=Optim(lr=rate, weight_decay=0.05, warmup_epochs=2, warmup_lr=1e-6, min_lr=1e-5),
+        optim=Optim(lr=rate, weight_decay=0.05, warmup_epochs=2, min_lr=1e-5),
         mix=Mix(choices=SWITCH),
         epochs=12,
         batch_size=BATCH_SIZE,
@@ -90,7 +91,7 @@ def semi_run(role: str) -> Run:
             ema_reported=True,
         ),
         loss=PLAIN,
-        task=Spec("fixmatch", ratio=2),
+        task=FixMatch(ratio=2),
         epochs=5,
         epoch_steps=40,
         batch_size=8,
@@ -106,7 +107,7 @@ def tuned_run(name: str, role: str) -> Run:
         data=run.data.replace(flip=True, crop_padding=1, labels=TUNED_LABELS),
         model=run.model.replace(weights="shapes"),
         optim=Optim(lr=5e-3, name="sgd", weight_decay=5e-4, min_lr=0.0),
-        task=Spec("self_tuning", places=8, features=32, momentum=0.99),
+        task=SelfTuning(places=8, features=32, momentum=0.99),
         epochs=4,
         epoch_steps=60,
         batch_size=10,
@@ -128,7 +129,7 @@ def shapes_run(role: str) -> Run:
     return run(role).replace(
         data=Data("shapes", image_size=16, train_size=2000),
         model=SCENE_MODELS[role],
-        optim=Optim(lr=5e-3 if transformer else 6e-3, weight_decay=0.05, warmup_epochs=2, warmup_lr=1e-6, min_lr=1e-5),
+        optim=Optim(lr=5e-3 if transformer else 6e-3, weight_decay=0.05, warmup_epochs=2, min_lr=1e-5),
         epochs=8,
         batch_size=BATCH_SIZE if transformer else 50,
         evaluate_every=8,
@@ -139,7 +140,7 @@ def why_alone(run: Run) -> str:
     """Why a run trains by itself here, "" for a member of an ensemble."""
     if run.model.role in ("resnet50", "wrn28_2") and not run.model.norm:
         return "it has batch normalisation"
-    if any(get_part(spec.name).needs == "the network" for spec, _ in run.mix.choices):
+    if any(part_of(mixer).needs == "the network" for mixer, _ in run.mix.choices):
         return "its mixing runs through each network by itself, which takes longer than to train it"
     return ""
 
@@ -152,10 +153,10 @@ MILLISECONDS = {"deit_b": 3.3, "swin_s": 4.5, "swin_b": 5.4, "convnext_t": 4.6, 
 def hours(run: Run) -> float:
     """Estimated CPU-hours of one seed."""
     if run.data.labels:
-        each = SEMI_MILLISECONDS.get(run.task.name, 12.0 if run.mix.choices else 8.0) * run.data.image_size / 8
+        each = SEMI_MILLISECONDS.get(name_of(run.task), 12.0 if run.mix.choices else 8.0) * run.data.image_size / 8
         return run.epochs * run.epoch_steps * each / 3.6e6
     images = run.data.train_size or round(run.data.share * DIGITS_TRAIN)
-    slower = 6 if run.task.name != "mix" else 3 if why_alone(run) else 1
+    slower = 6 if name_of(run.task) != "mix" else 3 if why_alone(run) else 1
     steps = run.epochs * images / run.batch_size * (run.data.image_size / 8) * slower
     return steps * MILLISECONDS.get(run.model.role, 2.4) / 3.6e6
 

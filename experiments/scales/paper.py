@@ -8,6 +8,7 @@ from experiments import learning, recipes
 from experiments.protocols import AS_PUBLISHED, robustness
 from experiments.scale import Scale, Setting, semi_images
 from experiments.scales import fine_grained
+from lumix.registry import name_of
 from training.config import Execution, Run
 
 RUNS: dict[str, Run] = {
@@ -168,7 +169,7 @@ SETTINGS = {
 
 def hours(run: Run) -> float:
     """A100-hours of one seed, by the dearest of its mixers."""
-    factor = max(METHOD_FACTOR.get(name, 1.0) for name in (run.task.name, *run.mix.names))
+    factor = max(METHOD_FACTOR.get(name, 1.0) for name in (name_of(run.task), *run.mix.names))
     if run.data.name in fine_grained.LABELS:
         return fine_grained.hours(run) * factor
     if run.data.labels:

@@ -15,6 +15,7 @@ from lumix.mixers.apply import record
 from lumix.mixers.base import BatchDraws, WholeBatchMixer
 from lumix.mixers.eval_mode import evaluating
 from lumix.mixers.pixels import mix_by_mask
+from lumix.registry import register
 
 SCORES = ("mean", "last_channel")
 
@@ -26,7 +27,8 @@ class AttentiveDraws(BatchDraws):
     ratio: float | None
 
 
-@dataclass(frozen=True, eq=False)
+@register("mixer", "attentivecutmix", "Attentive-CutMix", pixels="cut", dynamic=True, needs="a frozen network")
+@dataclass(frozen=True)
 class AttentiveCutMix(WholeBatchMixer):
     """Cut the `cells` strongest cells of the own image's feature map and paste them on the partner.
 
@@ -44,7 +46,7 @@ class AttentiveCutMix(WholeBatchMixer):
             per batch (OpenMixup's AttentiveMix+, with 2).
     """
 
-    network: Callable[[Tensor], Tensor]
+    network: Callable[..., Tensor]
     cells: int = 6
     scores: str = "mean"
     size: int | None = 224

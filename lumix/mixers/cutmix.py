@@ -12,8 +12,10 @@ from lumix.draws import draw_beta, draw_integers, draw_uniform
 from lumix.mixers.base import ANY, PlannedMixer
 from lumix.mixers.boxes import BOX_RULES, box_around, is_one, visible_share
 from lumix.mixers.plan import Draws
+from lumix.registry import register
 
 
+@register("mixer", "cutmix", "CutMix", pixels="cut")
 @dataclass(frozen=True)
 class CutMix(PlannedMixer):
     """Paste a box of the partner into each image; mode, pairing and prob as in `PlannedMixer`.

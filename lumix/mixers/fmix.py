@@ -12,6 +12,7 @@ from lumix.draws import draw_beta, draw_normal, draw_uniform
 from lumix.mixers.apply import record
 from lumix.mixers.base import BatchDraws, WholeBatchMixer
 from lumix.mixers.pixels import blend, mix_by_mask
+from lumix.registry import register
 
 SPECTRA = ("reference", "full")
 
@@ -55,6 +56,7 @@ class FMixDraws(BatchDraws):
     mask: Tensor
 
 
+@register("mixer", "fmix", "FMix", pixels="cut")
 @dataclass(frozen=True)
 class FMix(WholeBatchMixer):
     """Show the own image where low-frequency noise is brightest, on the share Beta(alpha, alpha) of all pixels.

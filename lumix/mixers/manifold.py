@@ -14,8 +14,10 @@ from lumix.checks import check_positive, shown
 from lumix.draws import device_of, draw_integers
 from lumix.mixers.base import PlannedMixer
 from lumix.mixers.plan import Draws, MixPlan, draw_blends
+from lumix.registry import register
 
 
+@register("mixer", "manifoldmix", "ManifoldMix", pixels="blend", needs="the network")
 @dataclass(frozen=True)
 class ManifoldMix(PlannedMixer):
     """Blend the images, or the output of one module, with one weight from Beta(alpha, alpha); drawn for each batch.

@@ -8,8 +8,10 @@ from lumix.batch import Kind
 from lumix.checks import check_positive
 from lumix.mixers.base import ANY, PlannedMixer
 from lumix.mixers.plan import Draws, draw_blends
+from lumix.registry import register
 
 
+@register("mixer", "mixup", "Mixup", pixels="blend")
 @dataclass(frozen=True)
 class Mixup(PlannedMixer):
     """Blend each image with its partner. `alpha` above 0 (timm and DeiT: 0.8); the rest as in `PlannedMixer`."""

@@ -1,5 +1,6 @@
 """NoMix: the mixer that leaves every sample as it is."""
 
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -12,6 +13,7 @@ from lumix.mixers.base import ANY, Mixer
 from lumix.mixers.plan import MixPlan, unmixed_plan
 
 
+@dataclass(frozen=True)
 class NoMix(Mixer):
     """Return a copy of the images, all of kind NONE. Nothing is drawn from the generator."""
 

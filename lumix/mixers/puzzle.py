@@ -23,6 +23,7 @@ from lumix.mixers.eval_mode import IMAGENET_STD, evaluating, unwrapped
 from lumix.mixers.pixels import blend
 from lumix.mixers.puzzle_cut import SOLVERS, cut_energy, saliency_share, solve
 from lumix.mixers.puzzle_transport import transport, transport_plan
+from lumix.registry import register
 
 
 def input_saliency(model: torch.nn.Module | None, images: Tensor, labels: Tensor) -> Tensor:
@@ -57,6 +58,7 @@ class PuzzleDraws(BatchDraws):
     grid: int
 
 
+@register("mixer", "puzzlemix", "Puzzle-Mix", pixels="cut", dynamic=True, needs="the network")
 @dataclass(frozen=True)
 class PuzzleMix(WholeBatchMixer):
     """Mix square images by blocks, with a mask and a label weight for each sample.

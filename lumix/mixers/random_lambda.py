@@ -13,6 +13,7 @@ from lumix.mixers.apply import record
 from lumix.mixers.base import Mixer
 from lumix.mixers.patches import patch_grid
 from lumix.mixers.pixels import blend
+from lumix.registry import register
 
 
 @dataclass(frozen=True)
@@ -23,6 +24,7 @@ class RandomLambdaDraws:
     own_weight: Tensor
 
 
+@register("mixer", "random_lambda", "Random lambda", pixels="blend")
 @dataclass(frozen=True)
 class RandomLambda(Mixer):
     """Blend with one Beta(alpha, alpha) draw per patch; the label weight is the mean over patches (I-18).

@@ -13,6 +13,7 @@ from lumix.draws import draw_integers, draw_uniform
 from lumix.mixers.apply import record
 from lumix.mixers.base import BatchDraws, WholeBatchMixer
 from lumix.mixers.boxes import visible_share
+from lumix.registry import register
 
 INTERPOLATIONS = ("nearest", "bilinear")
 
@@ -24,6 +25,7 @@ class ResizeMixDraws(BatchDraws):
     box: Tensor
 
 
+@register("mixer", "resizemix", "ResizeMix", pixels="cut")
 @dataclass(frozen=True)
 class ResizeMix(WholeBatchMixer):
     """Paste the partner, resized to a box of tau times the image's sides, into each image; one box per batch.

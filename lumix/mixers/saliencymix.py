@@ -15,6 +15,7 @@ from lumix.mixers.boxes import BOX_RULES, box_around, visible_share
 from lumix.mixers.eval_mode import IMAGENET_MEAN, IMAGENET_STD
 from lumix.mixers.plan import Draws, deal
 from lumix.mixers.saliency import fine_grained_saliency, in_chunks, peaks, reference_float_saliency
+from lumix.registry import register
 
 SCOPES = ("batch_first", "sample")
 INPUTS = ("uint8", "reference_float")
@@ -27,6 +28,7 @@ class SaliencyMixDraws(BatchDraws):
     own_weight: Tensor
 
 
+@register("mixer", "saliencymix", "SaliencyMix", pixels="cut", dynamic=True)
 @dataclass(frozen=True)
 class SaliencyMix(WholeBatchMixer):
     """Paste a box of the partner, centred on the partner's saliency peak, at the same place of the own image.

@@ -1,6 +1,6 @@
 """Random Shuffling (LUMix, Table 12): the mixed image cut into square patches, permuted anew for each sample."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -10,7 +10,9 @@ from lumix.batch import MixedBatch
 from lumix.checks import check_part, check_positive
 from lumix.draws import device_of
 from lumix.mixers.base import MIXER, Mixer
+from lumix.mixers.none import NoMix
 from lumix.mixers.patches import patch_grid, permute_patches
+from lumix.registry import register
 
 
 @dataclass(frozen=True)
@@ -21,6 +23,7 @@ class ShuffleDraws:
     order: Tensor
 
 
+@register("step", "shuffle", "Random shuffling")
 @dataclass(frozen=True)
 class RandomShuffle(Mixer):
     """Shuffle the patches of what `mixer` returns; labels and their weights stay as they are.
@@ -29,7 +32,7 @@ class RandomShuffle(Mixer):
     pixels is the reading for 224 pixels (I-18). The batch's box and mask are dropped: they no longer fit the image.
     """
 
-    mixer: Mixer
+    mixer: Mixer = field(default_factory=NoMix)
     patch: int = 16
 
     def __post_init__(self) -> None:

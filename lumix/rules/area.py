@@ -1,12 +1,17 @@
 """AreaRule: the ordinary label weight of a mixed image."""
 
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor
 
 from lumix.batch import MixedBatch
+from lumix.registry import register
 from lumix.rules.base import Rule
 
 
+@register("rule", "area", "area")
+@dataclass(frozen=True)
 class AreaRule(Rule):
     """The visible area, or the blend weight, of the own image: 1 - lambda_0."""
 

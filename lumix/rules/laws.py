@@ -8,6 +8,7 @@ from torch import Tensor
 
 from lumix.checks import check_choice, check_number, check_positive, check_probability
 from lumix.draws import device_of, draw_beta
+from lumix.registry import register
 
 
 class Law(Protocol):
@@ -16,6 +17,7 @@ class Law(Protocol):
     def draw(self, count: int, generator: torch.Generator) -> Tensor: ...
 
 
+@register("law", "beta", "Beta(alpha, alpha)")
 @dataclass(frozen=True)
 class BetaLaw:
     """Beta(alpha, alpha), alpha above 0; 2 is the best row of Table 10 (I-9)."""
@@ -29,6 +31,7 @@ class BetaLaw:
         return draw_beta(self.alpha, count, generator).to(torch.float32)
 
 
+@register("law", "normal", "N(0, scale)")
 @dataclass(frozen=True)
 class NormalLaw:
     """N(0, scale), which needs a reading as a label weight (I-14).
@@ -53,6 +56,7 @@ class NormalLaw:
         return torch.sigmoid(draw) if self.reading == "sigmoid" else draw
 
 
+@register("law", "constant", "a constant")
 @dataclass(frozen=True)
 class ConstantLaw:
     """No randomness: lambda_r at a fixed value, by default its mean. The control that the paper omits."""

@@ -8,11 +8,13 @@ from torch import Tensor
 from lumix import functional
 from lumix.batch import Kind, MixedBatch
 from lumix.checks import check_choice, check_flag, check_number, check_part, check_probability
+from lumix.registry import register
 from lumix.rules.attention import attended_weight
 from lumix.rules.base import Rule
 from lumix.rules.laws import BetaLaw, Law
 
 
+@register("rule", "lumix", "LUMix")
 @dataclass(frozen=True)
 class LUMixRule(Rule):
     """Equation 3: lambda = (1 - r_r - r_s) lambda_0 + r_r lambda_r + r_s lambda_s, per sample.

@@ -7,10 +7,12 @@ from torch import Tensor
 
 from lumix.batch import MixedBatch
 from lumix.checks import check_probability
+from lumix.registry import register
 from lumix.rules.attention import attended_weight
 from lumix.rules.base import Rule
 
 
+@register("rule", "transmix", "TransMix")
 @dataclass(frozen=True)
 class TransMixRule(Rule):
     """The weight by area and the weight by attention, averaged; blended and unmixed samples keep their weight.

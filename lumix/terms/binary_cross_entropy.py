@@ -9,8 +9,10 @@ from torch import Tensor
 from lumix import functional
 from lumix.batch import MixedBatch
 from lumix.checks import check_choice, check_probability
+from lumix.registry import register
 
 
+@register("term", "binary_cross_entropy", "binary cross entropy")
 @dataclass(frozen=True)
 class BinaryCrossEntropy:
     """Sigmoid cross entropy; samples that the rule perturbs always have soft targets, as a threshold would undo it.

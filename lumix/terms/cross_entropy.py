@@ -8,8 +8,10 @@ from torch import Tensor
 from lumix import functional
 from lumix.batch import MixedBatch
 from lumix.checks import check_probability
+from lumix.registry import register
 
 
+@register("term", "cross_entropy", "mixed cross entropy")
 @dataclass(frozen=True)
 class CrossEntropy:
     """Cross entropy against the mixed labels (1 - lambda) Y1 + lambda Y2, the first term of equation 6.

@@ -9,8 +9,10 @@ from torch import Tensor
 from lumix import functional
 from lumix.batch import MixedBatch
 from lumix.checks import check_choice, check_number
+from lumix.registry import register
 
 
+@register("term", "decoupled", "decoupled term of DM(CE)")
 @dataclass(frozen=True)
 class Decoupled:
     """eta L_DM with L_DM = -log phi[a|b] - log phi[b|a], beside `CrossEntropy`: together they are DM(CE).

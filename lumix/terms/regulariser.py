@@ -9,8 +9,10 @@ from torch import Tensor
 from lumix import functional
 from lumix.batch import MixedBatch
 from lumix.checks import check_choice, check_number, check_probability
+from lumix.registry import register
 
 
+@register("term", "regulariser", "regulariser R")
 @dataclass(frozen=True)
 class Regulariser:
     """eta R with R of equations 7 and 8, for the samples that the rule perturbs.

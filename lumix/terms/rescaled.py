@@ -9,8 +9,10 @@ from torch import Tensor
 from lumix import functional
 from lumix.batch import Kind, MixedBatch
 from lumix.checks import check_choice, check_number
+from lumix.registry import register
 
 
+@register("term", "rescaled_binary_cross_entropy", "DM(BCE)")
 @dataclass(frozen=True)
 class RescaledBinaryCrossEntropy:
     """Sigmoid cross entropy with target r(lambda) at each class, r(lambda; t, xi) = min(1, lambda / t) ^ xi.
