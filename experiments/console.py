@@ -9,6 +9,8 @@ from typing import NoReturn
 def run(main: Callable[[], int]) -> NoReturn:
     """Exit with the code of `main`; in silence where `head`, or whatever reads the output, has gone."""
     signal.signal(signal.SIGPIPE, signal.SIG_DFL)
+    for stream in (sys.stdout, sys.stderr):
+        stream.reconfigure(errors="replace")  # type: ignore[union-attr]  # a terminal without λ shows a question mark
     sys.exit(main())
 
 

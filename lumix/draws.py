@@ -19,10 +19,8 @@ def for_worker(generator: torch.Generator) -> torch.Generator:
 
     The workers of every epoch begin with equal copies of the main process's generator. The new seed is made of the
     copy's state and of the worker's seed, which torch draws anew for each worker and epoch from the loader's generator
-    or from torch.manual_seed: equal seeds of both give equal draws again. Every function that draws calls this first.
-
-    Raises:
-        ValueError: in a worker, for a generator that is not on the CPU.
+    or from torch.manual_seed: equal seeds of both give equal draws again. A call of a mixer, as in a collate_fn, begins
+    with this; its `draw` and all other functions take their generator as it is.
     """
     worker = get_worker_info()
     if worker is None:
@@ -57,22 +55,14 @@ def _restored(device: torch.device, state: bytes) -> torch.Generator:
 ForkingPickler.register(torch.Generator, lambda generator: (_restored, (generator.device, _state(generator))))
 
 
-def to_hand_on(generator: torch.Generator) -> torch.Generator:
-    """The generator for later draws in the main process; in a worker, which goes on with it, another seeded by it."""
-    if get_worker_info() is None:
-        return generator
-    seed = torch.randint(2**62, (), generator=for_worker(generator))
-    return torch.Generator().manual_seed(int(seed))
-
-
 RATIOS = (0.1, 1e30)  # alphas whose Gamma draws neither underflow nor overflow
 
 
 def device_of(generator: Any) -> torch.device:
-    """The device of a torch.Generator that is about to draw; ValueError for anything else."""
+    """The device of a torch.Generator; ValueError for anything else."""
     if not isinstance(generator, torch.Generator):
         raise ValueError(f"generator must be a torch.Generator, not {shown(generator)}: use torch.Generator()")
-    return for_worker(generator).device
+    return generator.device
 
 
 def draw_uniform(count: int, generator: torch.Generator) -> Tensor:
@@ -120,7 +110,7 @@ def draw_partners(size: int, mode: str, pairing: str, generator: torch.Generator
         partner = index.flip(0)
         pair = torch.minimum(index, partner) if mode == "pair" else index
     else:
-        order = torch.randperm(size, generator=for_worker(generator), device=device)
+        order = torch.randperm(size, generator=generator, device=device)
         partner, pair = order, index
         if mode == "pair":
             even = size - size % 2

@@ -138,7 +138,6 @@ def parts_of(part: Any) -> tuple[Any, ...]:
     ("make", "name"),
     [
         (lambda v: lumix.CutMix(minmax=v), "minmax"),
-        (lambda v: lumix.PuzzleMix(grids=v), "grids"),
         (lambda v: lumix.PuzzleMix(std=v), "std"),
         (lambda v: lumix.SaliencyMix(mean=v), "mean"),
         (lambda v: lumix.SaliencyMix(std=v), "std"),

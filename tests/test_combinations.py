@@ -29,7 +29,7 @@ class Network(nn.Module):
 MIXERS = {
     "Mixup": lumix.Mixup(),
     "CutMix": lumix.CutMix(),
-    "ResizeMix": lumix.ResizeMix(low=0.4, high=0.6),
+    "ResizeMix": lumix.ResizeMix(),
     "SaliencyMix": lumix.SaliencyMix(),
     "FMix": lumix.FMix(),
     "PuzzleMix": lumix.PuzzleMix(std=(0.2, 0.2, 0.2)),

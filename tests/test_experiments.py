@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from evaluation.arguments import Recipe
 from evaluation.evaluation import Evaluation
-from evaluation.segmentation.recipe import Recipe
 from experiments import recipes
 from experiments.cost import costs
 from experiments.learning import semi_supervised

@@ -9,7 +9,7 @@ import pytest
 import torch
 from engine import check_resumed_equals_whole
 from test_distributed import two_processes
-from test_semi_feed import PLAIN, STRONG, a_feed, a_run
+from test_feeds import PLAIN, STRONG, a_feed, a_run
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -21,7 +21,7 @@ from training import run_directory
 from training.build import build_task
 from training.config import Data, Execution, Loss, Mix, Model, Optim, Run
 from training.loop import Training, fit
-from training.model import build_model
+from training.models import build_model
 from training.optim import build_schedule
 from training.process import Process
 from training.rng import step_generator
@@ -113,7 +113,7 @@ def test_where_the_run_mixes_the_mixed_loss_of_all_known_images_is_added() -> No
     batch = task.prepare(views, labels, STREAMS)
     assert all(torch.equal(a, b) for a, b in zip(before, (*views.labelled, *views.unlabelled), strict=True))
     mixed = batch.mixed.batch
-    assert len(mixed) == len(batch.known) < len(batch) == 24
+    assert mixed.size == len(batch.known) < batch.size == 24
     assert torch.equal(mixed.labels, batch.labels)
     assert torch.equal(mixed.partner_labels, batch.labels[mixed.partner])
     result = task.step(batch)
@@ -138,9 +138,9 @@ def test_parts_of_a_batch_give_the_gradient_of_the_whole(task: str, changes: dic
     learner.step(batch).loss.backward()
     whole = gradients(learner)
     learner.zero_grad()
-    for start in range(0, len(batch), 5):
-        part = batch[start : start + 5]
-        (learner.step(part).loss * len(part) / len(batch)).backward()
+    for start in range(0, batch.size, 5):
+        part = batch.rows(slice(start, start + 5))
+        (learner.step(part).loss * part.size / batch.size).backward()
     for name, value in gradients(learner).items():
         torch.testing.assert_close(value, whole[name])
 
@@ -253,7 +253,7 @@ def test_a_microbatch_counts_labelled_images(microbatch: int, tmp_path: Path) ->
     sizes = []
     with pytest.MonkeyPatch.context() as patch:
         step = training.task.step
-        patch.setattr(training.task, "step", lambda part: sizes.append(len(part)) or step(part))
+        patch.setattr(training.task, "step", lambda part: sizes.append(part.size) or step(part))
         training.step(*first_batch(run))
     assert sizes == [24]
 

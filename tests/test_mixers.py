@@ -1,14 +1,17 @@
-"""Every mixer against slow per-sample arithmetic, over sizes, dtypes, layouts, modes and pairings; its errors."""
+"""Planned mixers against slow per-sample arithmetic, in new memory and in place; what every mixer keeps; errors."""
+
+from dataclasses import replace
 
 import pytest
 import torch
 from batches import ALL_MIXERS, MODES, PLANNED, images_of, labels_of, mix, stream
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from lumix import CutMix, Kind, Mixup, RandomLambda, RandomShuffle, Switch
 from lumix.batch import inside_box
-from lumix.mixers.apply import apply_plan, mix_by_selecting
-from lumix.mixers.cpu_mixing import mix_by_writing
-from lumix.mixers.pixels import blend
+from lumix.mixers import paste
+from lumix.mixers.paste import MixPlan, apply_plan, blend, mix_by_selecting
 
 LAYOUTS = {
     "contiguous": lambda x: x,
@@ -35,115 +38,114 @@ def slowly(images, plan):
     return torch.stack(mixed)
 
 
-# ------------------------------------------------------------------------------------------ all mixers, all inputs
+@pytest.fixture(params=["small", "small, no NumPy", "large", "large, no NumPy"])
+def path(request, monkeypatch):
+    """The ways for small and for large batches on the CPU, also without NumPy."""
+    if "large" in request.param:
+        for limit in ("LARGE", "REUSED", "PIECE"):
+            monkeypatch.setattr(paste, limit, 1)
+    if "no NumPy" in request.param:
+
+        def refuse(tensor):
+            raise RuntimeError("Numpy is not available")
+
+        monkeypatch.setattr(torch.Tensor, "numpy", refuse)
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("pairing", ["flip", "permutation"])
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("name", PLANNED)
-def test_images_are_what_the_plan_says_on_both_paths(name, mode, pairing, dtype, layout):
-    """The CPU path, the device path and per-sample arithmetic; the first two bit for bit. Memory format is kept."""
-    mixer = PLANNED[name](mode=mode, pairing=pairing, prob=0.8)
-    for size in (6, 2) if pairing == "flip" else (1, 7):
+@pytest.mark.usefixtures("path")
+def test_images_are_what_the_plan_says_in_new_memory_and_in_place(name, mode, dtype, layout):
+    """Per-sample arithmetic, and bit for bit the way for devices. Memory format is kept, the caller's images too."""
+    for pairing, size in [("flip", 6), ("permutation", 1), ("permutation", 7)]:
+        mixer = PLANNED[name](mode=mode, pairing=pairing, prob=0.8)
         images, labels = LAYOUTS[layout](images_of(size, dtype)), labels_of(size)
-        before = images.clone(), labels.clone()
-        plan = mixer.draw(images.shape, stream(size))
-        batch = apply_plan(images, labels, plan)
-        assert torch.equal(batch.images, mixer(images, labels, stream(size)).images)
-        assert torch.equal(mix_by_selecting(images, plan), mix_by_writing(images, plan))
+        before, plan = images.clone(), mixer.draw(images.shape, stream(size))
+        batch = mixer(images, labels, stream(size))
+        assert torch.equal(batch.images, mix_by_selecting(images, plan))
         # half an ulp of the sum, and for uint8 a tie rounded the other way
         tolerance = {torch.uint8: 1.0, torch.float16: 1e-3, torch.bfloat16: 8e-3}.get(dtype, 1e-6)
         torch.testing.assert_close(batch.images, slowly(images, plan), rtol=0, atol=tolerance)
         assert batch.images.dtype == dtype
-        assert torch.equal(images, before[0])
-        assert torch.equal(labels, before[1])
-        if layout == "channels_last":
-            for result in (batch.images, mix_by_selecting(images, plan)):
-                assert result.is_contiguous(memory_format=torch.channels_last)
-        if layout == "contiguous":
-            assert batch.images.is_contiguous()
+        assert torch.equal(images, before)
+        for result in (batch.images, mix_by_selecting(images, plan)):
+            if layout in ("contiguous", "channels_last"):
+                assert result.is_contiguous(
+                    memory_format=torch.channels_last if layout == "channels_last" else torch.contiguous_format
+                )
+        written = replace(mixer, inplace=True)(images, labels, stream(size))
+        assert written.images is images
+        assert torch.equal(images, batch.images)
+        for field in ("partner_labels", "own_weight", "kind"):
+            assert torch.equal(getattr(written, field), getattr(batch, field))
 
 
-@pytest.mark.parametrize("layout", ["contiguous", "channels_last", "strided"])
-@pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("size", [1, 5, 6])
-@pytest.mark.parametrize("name", ["shuffle", "random_lambda"])
-def test_patch_mixers_take_every_size_dtype_and_layout(name, size, dtype, layout):
-    mixer = RandomShuffle(CutMix(), patch=4) if name == "shuffle" else RandomLambda(patch=4)
-    images, labels = LAYOUTS[layout](images_of(size, dtype)), labels_of(size)
+@settings(max_examples=200, deadline=None, derandomize=True)
+@given(
+    partner=st.permutations(range(7)) | st.lists(st.integers(0, 6), min_size=7, max_size=7),
+    kinds=st.lists(st.sampled_from(list(Kind)[:3]), min_size=7, max_size=7),
+    large=st.booleans(),
+    seed=st.integers(0, 2**31),
+)
+def test_any_partners_and_any_kinds(partner, kinds, large, seed):
+    """Cycles of every length, with blended, pasted and unmixed samples in any order, and several readers of one."""
+    images, kind = images_of(7, seed=seed), torch.tensor(kinds, dtype=torch.uint8)
+    top, left = torch.randint(6, (2, 7), generator=stream(seed))
+    boxes = torch.stack([top, top + 4, left, left + 2], dim=1)
+    box = torch.where((kind == Kind.BOX)[:, None], boxes, 0)
+    weight = torch.where(kind == Kind.NONE, 1.0, torch.rand(7, generator=stream(seed), dtype=torch.float64))
+    plan = MixPlan(weight, torch.tensor(partner), kind, box, frozenset({*kinds, Kind.NONE}))
+    expected = mix_by_selecting(images, plan)
+    with pytest.MonkeyPatch.context() as patch:
+        if large:
+            patch.setattr(paste, "LARGE", 0)
+            patch.setattr(paste, "REUSED", 0)
+        assert torch.equal(apply_plan(images, labels_of(7), plan).images, expected)
+        assert torch.equal(apply_plan(images, labels_of(7), plan, inplace=True).images, expected)
+    assert torch.equal(images, expected)
+
+
+@pytest.mark.parametrize("mixer", [CutMix(inplace=True), Mixup(inplace=True), CutMix(mode="elem", inplace=True)])
+def test_an_unmixed_batch_in_place_is_the_batch(mixer):
+    images = images_of(6)
     before = images.clone()
-    batch = mixer(images, labels, stream())
-    assert (batch.images.dtype, batch.images.shape) == (images.dtype, images.shape)
+    assert replace(mixer, prob=0.0)(images, labels_of(6), stream()).images is images
     assert torch.equal(images, before)
-    if layout == "channels_last":
-        assert batch.images.is_contiguous(memory_format=torch.channels_last)
-    for other in (images.float(), images.double()):
-        close = mixer(other, labels, stream()).images
-        torch.testing.assert_close(
-            batch.images.double(), close.double(), rtol=0, atol=0.6 if size and dtype == torch.uint8 else 8e-3
-        )
 
 
-@pytest.mark.parametrize("make", ALL_MIXERS)
-def test_a_record_is_complete_and_consistent(make):
-    images, labels, batch = mix(make())
-    assert len(batch) == 6
-    assert torch.equal(batch.labels, labels)
-    assert torch.equal(batch.partner_labels, labels[batch.partner])
-    assert (batch.own_weight.dtype, batch.own_weight.shape) == (torch.float32, (6,))
-    assert ((batch.own_weight >= 0) & (batch.own_weight <= 1)).all()
-    assert (batch.kind.dtype, batch.partner.dtype) == (torch.uint8, torch.int64)
-    assert batch.images.untyped_storage().data_ptr() != images.untyped_storage().data_ptr()
+def test_images_that_share_memory_are_refused():
+    images = images_of(1).expand(6, -1, -1, -1)
+    with pytest.raises(
+        ValueError, match=r"share memory \(expand\) cannot be mixed in place: use images.contiguous\(\)"
+    ):
+        Switch(mode="elem", inplace=True)(images, labels_of(6), stream())
+    assert Switch(mode="elem")(images, labels_of(6), stream()).images.shape == images.shape
 
 
-@pytest.mark.parametrize("make", ALL_MIXERS)
-def test_the_generator_decides_everything_and_nothing_else_is_touched(make):
-    before = torch.get_rng_state()
-    first, second, other = (
-        mix(make(), seed=0)[2],
-        mix(make(), seed=0)[2],
-        make()(images_of(6), labels_of(6), stream(1)),
-    )
-    assert torch.equal(first.images, second.images)
-    assert torch.equal(first.own_weight, second.own_weight)
-    assert not torch.equal(first.images, other.images)
-    assert torch.equal(torch.get_rng_state(), before)
-
-
-@pytest.mark.gpu
 @pytest.mark.parametrize("mode", MODES)
+@pytest.mark.usefixtures("path")
+def test_autograd_notices_what_was_written(mode):
+    """NumPy writes past autograd, which must still refuse gradients of the pixels that were there before."""
+    images = images_of(6)
+    weight = torch.ones(1, requires_grad=True)
+    product = (weight * images).sum()
+    CutMix(mode=mode, inplace=True)(images, labels_of(6), stream())
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        product.backward()
+
+
 @pytest.mark.parametrize("name", PLANNED)
-def test_a_plan_gives_the_same_images_on_the_gpu(name, mode):
-    images, labels, batch = mix(PLANNED[name](mode=mode))
-    on_gpu = PLANNED[name](mode=mode)(images.to("cuda"), labels.to("cuda"), stream())
-    torch.testing.assert_close(on_gpu.images.cpu(), batch.images, rtol=0, atol=1e-6)
-    assert torch.equal(on_gpu.own_weight.cpu(), batch.own_weight)
-
-
-# ------------------------------------------------------------------------------------------------- records
-
-
-def test_slices_and_moves_of_a_batch():
-    batch = mix(Switch(mode="elem"))[2]
-    part = batch[torch.tensor([4, 1])]
-    assert torch.equal(part.images, batch.images[[4, 1]])
-    assert torch.equal(part.own_weight, batch.own_weight[[4, 1]])
-    assert len(batch[2:5]) == 3
-    assert batch.to("meta").partner_labels.device.type == "meta"
-    with pytest.raises(TypeError, match=r"not 3: use \[3:4\]"):
-        batch[3]
-
-
-def test_inside_box_counts_the_pixels_of_the_box():
-    box = torch.tensor([[1, 4, 2, 7], [0, 0, 0, 0], [0, 12, 0, 8]])
-    assert inside_box(box, 12, 8).sum((1, 2, 3)).tolist() == [15, 0, 96]
-
-
-def test_blended_samples_have_no_mask_of_one_object_per_pixel():
-    with pytest.raises(ValueError, match="cut masks of cut batches only"):
-        mix(Mixup())[2].cut_masks(torch.zeros(6, 12, 8))
+def test_gradients_reach_the_images_and_their_partners(name):
+    """Writing would cut them off without a word; the sum of each image's gradient is what of it shows."""
+    images = torch.rand(6, 3, 12, 8, generator=stream(), requires_grad=True)
+    mixer = PLANNED[name](mode="elem")
+    batch = mixer(images, labels_of(6), stream())
+    assert torch.equal(batch.images, mixer(images.detach(), labels_of(6), stream()).images)
+    (gradient,) = torch.autograd.grad(batch.images.mean((1, 2, 3)).sum(), images)
+    shown = batch.own_weight.index_add(0, batch.partner, 1 - batch.own_weight)
+    torch.testing.assert_close(gradient.sum((1, 2, 3)), shown)
 
 
 def test_device_path_compiles_as_one_graph():
@@ -157,6 +159,71 @@ def test_blend_rounds_integers_to_the_nearest():
     assert blend(own, other, torch.tensor([0.24], dtype=torch.float64)).item() == 18
 
 
+# ------------------------------------------------------------------------------------------------- all mixers
+
+
+@pytest.mark.parametrize("layout", ["contiguous", "channels_last", "strided"])
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("name", ["shuffle", "random_lambda"])
+def test_patch_mixers_take_every_size_dtype_and_layout(name, dtype, layout):
+    mixer = RandomShuffle(CutMix(), patch=4) if name == "shuffle" else RandomLambda(patch=4)
+    for size in (1, 5, 6):
+        images, labels = LAYOUTS[layout](images_of(size, dtype)), labels_of(size)
+        before = images.clone()
+        batch = mixer(images, labels, stream())
+        assert (batch.images.dtype, batch.images.shape) == (images.dtype, images.shape)
+        assert torch.equal(images, before)
+        if layout == "channels_last":
+            assert batch.images.is_contiguous(memory_format=torch.channels_last)
+        close = mixer(images.double(), labels, stream()).images
+        torch.testing.assert_close(batch.images.double(), close, rtol=0, atol=0.6 if dtype == torch.uint8 else 8e-3)
+
+
+@pytest.mark.parametrize("make", ALL_MIXERS)
+def test_a_batch_is_complete_and_the_generator_decides_everything(make):
+    before = torch.get_rng_state()
+    images, labels, batch = mix(make())
+    assert batch.size == 6
+    assert torch.equal(batch.labels, labels)
+    assert torch.equal(batch.partner_labels, labels[batch.partner])
+    assert (batch.own_weight.dtype, batch.own_weight.shape) == (torch.float32, (6,))
+    assert ((batch.own_weight >= 0) & (batch.own_weight <= 1)).all()
+    assert (batch.kind.dtype, batch.partner.dtype) == (torch.uint8, torch.int64)
+    assert batch.images.untyped_storage().data_ptr() != images.untyped_storage().data_ptr()
+    assert torch.equal(batch.images, mix(make())[2].images)
+    assert not torch.equal(batch.images, make()(images_of(6), labels_of(6), stream(1)).images)
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("name", PLANNED)
+def test_a_plan_gives_the_same_images_on_the_gpu(name, mode):
+    images, labels, batch = mix(PLANNED[name](mode=mode))
+    on_gpu = PLANNED[name](mode=mode)(images.to("cuda"), labels.to("cuda"), stream())
+    torch.testing.assert_close(on_gpu.images.cpu(), batch.images, rtol=0, atol=1e-6)
+    assert torch.equal(on_gpu.own_weight.cpu(), batch.own_weight)
+
+
+def test_slices_and_moves_of_a_batch():
+    batch = mix(Switch(mode="elem"))[2]
+    part = batch.rows(torch.tensor([4, 1]))
+    assert torch.equal(part.images, batch.images[[4, 1]])
+    assert torch.equal(part.own_weight, batch.own_weight[[4, 1]])
+    assert batch.rows(slice(2, 5)).size == 3
+    assert batch.to("meta").partner_labels.device.type == "meta"
+
+
+def test_inside_box_counts_the_pixels_of_the_box():
+    box = torch.tensor([[1, 4, 2, 7], [0, 0, 0, 0], [0, 12, 0, 8]])
+    assert inside_box(box, 12, 8).sum((1, 2, 3)).tolist() == [15, 0, 96]
+
+
+def test_blended_samples_have_no_mask_of_one_object_per_pixel():
+    with pytest.raises(ValueError, match="cut masks of cut batches only"):
+        mix(Mixup())[2].cut_masks(torch.zeros(6, 12, 8))
+
+
 # ------------------------------------------------------------------------------------------------- errors
 
 
@@ -164,10 +231,7 @@ def test_blend_rounds_integers_to_the_nearest():
 @pytest.mark.parametrize(
     ("spoil", "message"),
     [
-        (
-            lambda x, y: (x, y.float()),
-            r"class indices \[B\] of an integer dtype, not torch\.float32 of shape \[6\]: whole",
-        ),
+        (lambda x, y: (x, y.float()), r"class indices \[B\] of an integer dtype, not torch\.float32 of shape \[6\]"),
         (lambda x, y: (x, y.bool()), r"not torch\.bool: use labels\.to\(torch\.int64\)"),
         (lambda x, y: (x, y[:3]), r"labels must be \[B\] with B = 6 images, not of shape \[3\]"),
         (lambda x, y: (x[0, 0], y), r"mixes .*images \[B, C, H, W\].*, not a batch of shape \[12, 8\]"),

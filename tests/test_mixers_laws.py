@@ -10,10 +10,8 @@ from torchvision.transforms import v2
 
 from lumix import CutMix, Kind, Mixup, RandomLambda, RandomShuffle, Switch
 from lumix.draws import draw_beta, draw_integers, draw_partners
-from lumix.mixers.apply import apply_plan
-from lumix.mixers.boxes import box_around, visible_share
-from lumix.mixers.patches import permute_patches
-from lumix.mixers.plan import MixPlan, unmixed_plan
+from lumix.mixers.paste import MixPlan, apply_plan, box_around, unmixed_plan, visible_share
+from lumix.mixers.patches import permute_grid
 
 # ------------------------------------------------------------------------------------------------- laws of methods.md 7
 
@@ -184,8 +182,8 @@ def test_shuffling_can_be_undone_and_keeps_every_pixel():
     """Mixer law: RS is invertible, keeps the multiset of pixels, and draws one permutation per sample."""
     images = images_of(5)
     order = torch.rand(5, 6, generator=stream()).argsort(1)
-    shuffled = permute_patches(images, order, 4)
-    assert torch.equal(permute_patches(shuffled, order.argsort(1), 4), images)
+    shuffled = permute_grid(images, order, 3, 2)
+    assert torch.equal(permute_grid(shuffled, order.argsort(1), 3, 2), images)
     batch = RandomShuffle(CutMix(prob=0.0), patch=4)(images[:1].expand(5, -1, -1, -1), labels_of(5), stream())
     for mixed in batch.images:
         assert torch.equal(mixed.flatten(1).sort().values, images[0].flatten(1).sort().values)

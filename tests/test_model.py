@@ -9,13 +9,13 @@ import torch
 from engine import small_run
 from torch import nn
 
-from training.checkpoint import load_model
 from training.config import Data, Loss, Mix, Model, Optim
-from training.data import load, normalise
+from training.data.sets import load, normalise
 from training.loop import fit
-from training.model import build_model
+from training.models import build_model
 from training.rng import epoch_order
 from training.run_directory import RunError
+from training.state import load_model
 
 TINY = {"patch_size": 2, "embed_dim": 32, "depth": 2, "num_heads": 2, "mlp_ratio": 2}
 DEIT = Model("deit_s", "deit_small_patch16_224", TINY, init="small")
@@ -148,7 +148,7 @@ def test_weights_are_fetched_where_training_begins_alone(published: tuple[Model,
     name = "layer1.0.conv1.weight"
     scratch = build_model(model, 10, 3, 32, seed=1)
     assert not torch.equal(scratch.get_parameter(name), source.get_parameter(name))
-    still = Optim(lr=0.0, name="momentum", warmup_lr=0.0, min_lr=0.0)
+    still = Optim(lr=0.0, name="momentum", min_lr=0.0)
     run = small_run(data=Data("shapes", 16, train_size=16), model=model, optim=still, mix=Mix(), loss=Loss())
     fit(run.replace(epochs=1, median_last=1), 0, tmp_path / "run")
     (tmp_path / "weights.pth").unlink()

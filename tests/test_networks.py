@@ -11,8 +11,8 @@ from torch import nn
 from torch.optim.swa_utils import AveragedModel
 
 import lumix
-from lumix.mixers.eval_mode import hooks_run, unwrapped
-from lumix.mixers.puzzle import input_saliency
+from lumix.mixers.base import hooks_run, unwrapped
+from lumix.mixers.puzzlemix import input_saliency
 from training.attention import check_class_attention, recorded_attention
 
 CLASSES, SIZE = 5, 6

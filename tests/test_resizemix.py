@@ -9,63 +9,40 @@ from lumix.batch import Kind
 from lumix.draws import draw_integers, draw_partners, draw_uniform
 from lumix.mixers.resizemix import ResizeMix
 
-DTYPES = [torch.float32, torch.float64, torch.float16, torch.bfloat16, torch.uint8]
 
-
-def slowly(images, batch, interpolation):
-    """The mixed images of a record, one sample after the other, in float64."""
-    mixed = images.double().clone()
-    top, bottom, left, right = batch.box[0].tolist()
-    options = {} if interpolation == "nearest" else {"align_corners": False}
-    for i, j in enumerate(batch.partner.tolist()):
-        other = images[j : j + 1].double()
-        mixed[i, :, top:bottom, left:right] = F.interpolate(
-            other, (bottom - top, right - left), mode=interpolation, **options
-        )[0]
-    return mixed
-
-
-@pytest.mark.parametrize("interpolation", ["nearest", "bilinear"])
-@pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("channels_last", [False, True])
-def test_every_partner_is_resized_whole_into_the_box(interpolation, dtype, channels_last):
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.float16, torch.bfloat16, torch.uint8])
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+def test_every_partner_is_resized_whole_into_the_box(dtype, layout):
     for size, seed in ((1, 0), (5, 1), (6, 2), (6, 3)):
-        images, labels = images_of(size, dtype, height=13, width=9), labels_of(size)
-        images = images.contiguous(memory_format=torch.channels_last) if channels_last else images
-        before = images.clone(), labels.clone()
-        batch = ResizeMix(interpolation=interpolation)(images, labels, stream(seed))
+        images, labels = images_of(size, dtype, height=13, width=9).contiguous(memory_format=layout), labels_of(size)
+        before = images.clone()
+        batch = ResizeMix()(images, labels, stream(seed))
+        top, bottom, left, right = batch.box[0].tolist()
+        expected = images.double().clone()
+        for i, j in enumerate(batch.partner.tolist()):
+            other = images[j : j + 1].double()
+            expected[i, :, top:bottom, left:right] = F.interpolate(other, (bottom - top, right - left), mode="nearest")[
+                0
+            ]
+        assert torch.equal(batch.images.double(), expected)
         assert batch.images.dtype == dtype
-        assert batch.images.is_contiguous(
-            memory_format=torch.channels_last if channels_last else torch.contiguous_format
-        )
-        exact = 0.501 if dtype == torch.uint8 else {torch.float16: 1e-3, torch.bfloat16: 8e-3}.get(dtype, 1e-6)
-        tolerance = 0 if interpolation == "nearest" else exact
-        torch.testing.assert_close(batch.images.double(), slowly(images, batch, interpolation), rtol=0, atol=tolerance)
-        assert torch.equal(images, before[0])
-        assert torch.equal(labels, before[1])
+        assert batch.images.is_contiguous(memory_format=layout)
+        assert torch.equal(images, before)
 
 
-@pytest.mark.parametrize(("height", "width"), [(1, 1), (1, 9), (2, 2), (5, 3), (8, 8), (32, 20)])
-@pytest.mark.parametrize(("low", "high"), [(0.0, 0.0), (0.1, 0.8), (1.0, 1.0)])
-def test_a_box_is_never_empty_nor_outside(height, width, low, high):
-    mixer = ResizeMix(low, high)
-    for seed in range(100):
-        top, bottom, left, right = mixer.draw_box(height, width, stream(seed)).tolist()
-        assert 0 <= top < bottom <= height
-        assert 0 <= left < right <= width
-        assert bottom - top <= max(2, height * high)
-        assert right - left <= max(2, width * high)
-
-
-def test_the_box_is_tau_times_each_side_around_its_centre():
+@pytest.mark.parametrize(("height", "width"), [(1, 1), (1, 9), (2, 2), (5, 3), (8, 8), (40, 64)])
+def test_the_box_is_tau_times_each_side_around_its_centre_and_never_empty(height, width):
     """With the draws repeated by hand: tau, then row and column of the centre; odd sides lose a pixel (legacy)."""
-    for seed in range(30):
+    for seed in range(50):
         generator = stream(seed)
         tau = 0.1 + 0.7 * float(draw_uniform(1, generator))
-        row, column = draw_integers(torch.tensor([40, 64]), generator).tolist()
-        high, wide = max(2, int(40 * tau)) // 2, max(2, int(64 * tau)) // 2
-        expected = [max(0, row - high), min(40, row + high), max(0, column - wide), min(64, column + wide)]
-        assert ResizeMix().draw_box(40, 64, stream(seed)).tolist() == expected
+        row, column = draw_integers(torch.tensor([height, width]), generator).tolist()
+        high, wide = max(2, int(height * tau)) // 2, max(2, int(width * tau)) // 2
+        top, bottom, left, right = ResizeMix().draw_box(height, width, stream(seed)).tolist()
+        assert [top, bottom] == [max(0, row - high), min(height, row + high)]
+        assert [left, right] == [max(0, column - wide), min(width, column + wide)]
+        assert top < bottom
+        assert left < right
 
 
 def test_weights_are_what_can_be_seen():
@@ -79,34 +56,13 @@ def test_weights_are_what_can_be_seen():
         torch.testing.assert_close(batch.own_mask().mean((1, 2, 3)), batch.own_weight)
 
 
-def test_the_record_is_a_cut_with_one_box_whose_pixels_moved():
-    images, labels, batch = mix(ResizeMix())
+def test_the_batch_is_cut_with_one_box_whose_pixels_moved():
+    _, labels, batch = mix(ResizeMix())
     partner, _, _ = draw_partners(6, "batch", "permutation", stream())
     assert torch.equal(batch.partner, partner)
     assert torch.equal(batch.partner_labels, labels[partner])
     assert batch.is_kind(Kind.BOX).all()
     assert (batch.box == batch.box[0]).all()
     assert (batch.own_weight.dtype, batch.kind.dtype, batch.box.dtype) == (torch.float32, torch.uint8, torch.int64)
-    assert batch.moved
     with pytest.raises(ValueError, match="masks do not follow"):
         batch.cut_masks(torch.zeros(6, 12, 8))
-    again = mix(ResizeMix())[2]
-    assert torch.equal(batch.images, again.images)
-    assert not torch.equal(batch.images, ResizeMix()(images, labels, stream(1)).images)
-
-
-@pytest.mark.parametrize(
-    ("build", "message"),
-    [
-        (lambda: ResizeMix(0.8, 0.1), r"shares of a side, 0 <= low <= high <= 1, not 0\.8, 0\.1"),
-        (lambda: ResizeMix(high=1.5), "high must lie between 0 and 1, not 1.5"),
-        (lambda: ResizeMix(interpolation="cubic"), "interpolation must be one of nearest, bilinear, not 'cubic'"),
-        (lambda: ResizeMix(pairing="roll"), "pairing must be one of flip, permutation"),
-        (lambda: ResizeMix(prob=2), "prob must lie between 0 and 1, not 2"),
-        (lambda: mix(ResizeMix(pairing="flip"), 5), "flip pairing needs an even batch, not 5 images"),
-        (lambda: ResizeMix()(images_of(4)[0], labels_of(4), stream()), r"ResizeMix mixes images \[B, C, H, W\], not"),
-    ],
-)
-def test_bad_settings_are_refused_in_one_sentence(build, message):
-    with pytest.raises(ValueError, match=message):
-        build()

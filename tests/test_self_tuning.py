@@ -18,17 +18,16 @@ from torch.nn import functional as F
 
 import lumix
 from lumix import CrossEntropy, CutMix, Decoupled, ManifoldMix, Mixup, TransMixRule
-from lumix.mixers.none import NoMix
+from lumix.mixers.base import NoMix
 from lumix.semi.learner import SelfTuning as Learner
 from lumix.semi.self_tuning import ClassQueues, follow, group_contrast, last_of_place
 from lumix.semi.views import Views
 from training.build import build_task
 from training.config import Data, Loss, Mix, Model, Optim, Run
-from training.model import build_model
-from training.optim import build_optimizer, build_schedule
+from training.models import build_model
+from training.optim import Updater, build_optimizer, build_schedule
 from training.parts import SelfTuning
 from training.rng import step_generator
-from training.update import Updater
 
 CLASSES, PLACES, FEATURES = 4, 3, 5
 RESNET = {"channels": [4, 8, 8, 8], "layers": [1, 1, 1, 1]}
@@ -74,8 +73,8 @@ class Loop:
         self.task.train()
         self.schedule.step_update(step)
         batch = self.task.prepare(*views_of(step), partial(step_generator, 0, 0, step))
-        size = len(batch) // parts
-        slices = [batch[start : start + size] for start in range(0, len(batch), size)]
+        size = batch.size // parts
+        slices = [batch.rows(slice(start, start + size)) for start in range(0, batch.size, size)]
         results = []
 
         def loss_of(part: Any) -> Tensor:

@@ -10,13 +10,12 @@ from torch import Tensor, nn
 
 from training.build import build_task
 from training.config import Optim
-from training.mix_task import MixTask
-from training.model import build_model
-from training.optim import build_optimizer, build_updater
+from training.models import build_model
+from training.optim import Updater, build_optimizer, build_updater
 from training.process import Process
 from training.rng import step_generator
-from training.statistics import Statistics
-from training.update import Updater
+from training.state import Statistics
+from training.tasks.mixed import MixTask
 
 CPU = torch.device("cpu")
 IMAGES = torch.randn(20, 1, 8, 8, generator=torch.Generator().manual_seed(0))
@@ -100,7 +99,7 @@ def test_losses_are_computed_in_the_precision_asked_for() -> None:
 def test_the_number_of_microbatches_never_changes_the_label_weights(size: int) -> None:
     task = task_of().eval()  # without stochastic depth, which draws anew for each part
     batch = task.prepare(IMAGES.clone(), LABELS, partial(step_generator, 0, 0, 3))
-    whole, parts = task.step(batch), [task.step(batch[i : i + size]) for i in range(0, 20, size)]
+    whole, parts = task.step(batch), [task.step(batch.rows(slice(i, i + size))) for i in range(0, 20, size)]
     for name in ("lam", "loss"):
         together = torch.cat([part.record[name] for part in parts])
         torch.testing.assert_close(together, whole.record[name])
@@ -181,9 +180,9 @@ def stepped(optimizer: torch.optim.Optimizer, network: nn.Module, steps: int) ->
 @pytest.mark.parametrize(("name", "nesterov"), [("momentum", False), ("sgd", True)])
 def test_momentum_is_plain_and_sgd_is_nesterovs(name: str, nesterov: bool) -> None:
     network, other = layer(), layer()
-    optim = Optim(lr=0.01, name=name, weight_decay=1e-2, momentum=0.8)
+    optim = Optim(lr=0.01, name=name, weight_decay=1e-2)
     ours = build_optimizer(optim, [{"params": list(network.parameters())}])
-    torchs = torch.optim.SGD(other.parameters(), lr=0.01, weight_decay=1e-2, momentum=0.8, nesterov=nesterov)
+    torchs = torch.optim.SGD(other.parameters(), lr=0.01, weight_decay=1e-2, momentum=0.9, nesterov=nesterov)
     stepped(ours, network, 3)
     stepped(torchs, other, 3)
     torch.testing.assert_close(network.state_dict(), other.state_dict())

@@ -15,7 +15,7 @@ from lumix.mixers.attentive import AttentiveCutMix
 from lumix.mixers.fmix import FMix
 from lumix.mixers.resizemix import ResizeMix
 from lumix.mixers.saliencymix import SaliencyMix
-from training.embedded import shapes
+from training.data.sets import shapes
 
 ATTENTIVE = partial(AttentiveCutMix, brightness, size=None)
 Build = Callable[..., Any]
@@ -28,7 +28,7 @@ Build = Callable[..., Any]
         (FMix, lambda: images_of(6)),
         (ResizeMix, lambda: images_of(6)),
         (ATTENTIVE, lambda: images_of(6, height=12, width=9)),
-        (partial(SaliencyMix, scope="sample"), lambda: normalised(shapes(6, 0).images)),
+        (SaliencyMix, lambda: normalised(shapes(6, 0).images)),
     ],
     ids=["fmix", "resizemix", "attentive", "saliencymix"],
 )

@@ -8,7 +8,7 @@ import torch
 from timm.layers import Attention
 from torch import Tensor, nn
 
-from lumix.mixers.eval_mode import hooks_run, unwrapped
+from lumix.mixers.base import hooks_run, unwrapped
 
 
 def class_attention(model: nn.Module, images: Tensor) -> Tensor:

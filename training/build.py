@@ -6,13 +6,12 @@ from typing import Any
 import torch
 from torch import nn
 
-from lumix.composition import Either, Switch
-from lumix.loss import MixLoss
-from lumix.mixers.base import Mixer, PlannedMixer
-from lumix.mixers.none import NoMix
+from lumix.losses import MixLoss
+from lumix.mixers.base import Mixer, NoMix, PlannedMixer
+from lumix.mixers.switch import Either, Switch
 from lumix.registry import part_of
 from training.config import Loss, Mix, Run
-from training.task import Task
+from training.tasks.mixed import Task
 
 Values = tuple[float, ...]  # an entry a channel
 

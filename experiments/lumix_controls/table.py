@@ -2,7 +2,7 @@
 
 from functools import partial
 
-from experiments.methods import components, constant_control, fast_input, lumix, same
+from experiments.methods import components, constant_control, lumix, same
 from experiments.scale import Scale
 from experiments.table import TOP1, Column, Method, Row, Table, top1_row
 from lumix import BetaLaw
@@ -23,8 +23,9 @@ ROWS: tuple[tuple[str, str, Method, str], ...] = (
     ("double_softmax", "λs from a double softmax", partial(lumix, scores="double_softmax"), "I-4"),
     ("attached", "gradient through λs", partial(lumix, detach=False), "I-12"),
     ("and", "equation 8 read as AND", partial(lumix, reading="and"), "I-5"),
-    ("fast_input", "LUMix on the fast input path", lambda run: fast_input(lumix(run)), "docs/performance.md"),
+    ("fast_input", "LUMix on a fast input path", lumix, ""),
 )
+NO_PATH = "there is no input path of our own beside timm's: not run"
 NONE, LUMIX, CONSTANT = ((row, "top1") for row in ("none", "lumix", "constant"))
 
 
@@ -41,7 +42,7 @@ def build(scale: Scale) -> Table:
 
 
 def _row(scale: Scale, id: str, change: str, method: Method, note: str) -> Row:
-    reason = scale.setting("deit").unavailable.get(id, "")
+    reason = scale.setting("deit").unavailable.get(id, NO_PATH if id == "fast_input" else "")
     if reason:
         return Row(id, {"change": change}, {}, ours=True, unavailable=reason)
     return top1_row(scale, id, {"change": change}, method, ours=True, note=note)

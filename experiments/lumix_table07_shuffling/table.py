@@ -1,6 +1,6 @@
 """LUMix Table 7: top-1 accuracy of DeiT-S on images cut into a grid of patches and shuffled."""
 
-from evaluation.robustness.grids import AVERAGED, GRIDS
+from evaluation.arguments import AVERAGED, GRIDS
 from experiments.methods import HEADLINE_ROLE, lumix, same
 from experiments.scale import Scale
 from experiments.table import Column, Row, Table

@@ -1,6 +1,6 @@
 """LUMix Table 9: top-1 accuracy of DeiT-S on images whose least, most attended or random patches are dropped."""
 
-from evaluation.robustness.grids import LOSSES
+from evaluation.arguments import LOSSES
 from experiments.methods import HEADLINE_ROLE, lumix, same
 from experiments.scale import Scale
 from experiments.table import Column, Row, Table

@@ -2,8 +2,8 @@
 
 from functools import partial
 
+from evaluation.arguments import Recipe
 from evaluation.evaluation import Evaluation
-from evaluation.segmentation.recipe import Recipe
 from experiments import learning, recipes
 from experiments.protocols import AS_PUBLISHED, robustness
 from experiments.scale import Scale, Setting, semi_images

@@ -1,21 +1,24 @@
-"""What a mixer is, and the two bases: mixers whose plan does not depend on the images, and mixers of whole batches."""
+"""What a mixer is: the protocol, its two bases, NoMix, and help with the networks that some mixers look through."""
 
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar, Literal, Protocol
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from lumix.batch import Kind, MixedBatch
-from lumix.checks import check_choice, check_flag, check_probability
-from lumix.draws import MODES, PAIRINGS, draw_partners, draw_uniform
+from lumix.checks import Checked, Share
+from lumix.draws import device_of, draw_partners, draw_uniform, for_worker
 from lumix.inputs import LAYOUTS, check_batch, check_shape, sides
-from lumix.mixers.apply import apply_plan
-from lumix.mixers.plan import Draws, MixPlan, deal, unmixed_plan
+from lumix.mixers.paste import Draws, MixPlan, apply_plan, assign, unmixed_plan
 
 ANY = tuple(LAYOUTS)  # signals, images and videos
 MIXER = ("draw", "apply")  # what an object needs to be a mixer
-Given = Tensor | None  # what a caller may hand in, to be computed where it is None
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
 
 
 class Mixer(Protocol):
@@ -45,20 +48,30 @@ class Mixer(Protocol):
 
         The caller's tensors stay as they are. `model` is for methods that look at the images through a network. Labels
         are class indices of any integer dtype, also as [B, 1]; -100 says that a sample has none.
-
-        Raises:
-            ValueError: for an empty batch, images and labels that `check_batch` refuses, draws for another number of
-                images, or what the method cannot work with.
         """
 
     def __call__(self, images: Tensor, labels: Tensor, generator: torch.Generator, model: Any = None) -> MixedBatch:
-        """`apply` of `draw`. Also raises ValueError for flip pairing of an odd batch."""
+        """`apply` of `draw`."""
         indices = self.check_batch(images, labels)
-        return self.apply(images, indices, self.draw(images.shape, generator), model)
+        return self.apply(images, indices, self.draw(images.shape, for_worker(generator)), model)
 
 
 @dataclass(frozen=True)
-class PlannedMixer(Mixer):
+class NoMix(Mixer):
+    """Return a copy of the images, all of kind NONE. Nothing is drawn from the generator."""
+
+    ndims = ANY
+
+    def draw(self, shape: tuple[int, ...], generator: torch.Generator) -> MixPlan:
+        self.check_shape(shape)
+        return unmixed_plan(shape[0], device_of(generator))
+
+    def apply(self, images: Tensor, labels: Tensor, draws: MixPlan, model: Any = None) -> MixedBatch:
+        return apply_plan(images, self.check_batch(images, labels, len(draws.partner)), draws)
+
+
+@dataclass(frozen=True)
+class PlannedMixer(Checked, Mixer):
     """Base of the mixers whose draws are a `MixPlan`, for images of any dtype and layout.
 
     Attributes:
@@ -69,17 +82,11 @@ class PlannedMixer(Mixer):
         kinds: the kinds of mix that the mixer makes.
     """
 
-    mode: str = field(default="batch", kw_only=True)
-    pairing: str = field(default="permutation", kw_only=True)
-    prob: float = field(default=1.0, kw_only=True)
+    mode: Literal["batch", "pair", "elem"] = field(default="batch", kw_only=True)
+    pairing: Literal["flip", "permutation"] = field(default="permutation", kw_only=True)
+    prob: Share = field(default=1.0, kw_only=True)
     inplace: bool = field(default=False, kw_only=True)
     kinds: ClassVar[frozenset[Kind]]
-
-    def __post_init__(self) -> None:
-        check_choice("mode", self.mode, MODES)
-        check_choice("pairing", self.pairing, PAIRINGS)
-        check_probability("prob", self.prob)
-        check_flag("inplace", self.inplace)
 
     def draw_each(self, count: int, height: int, width: int, generator: torch.Generator) -> Draws:
         """`count` independent draws for images of height x width, on the generator's device."""
@@ -90,7 +97,7 @@ class PlannedMixer(Mixer):
         partner, group, count = draw_partners(shape[0], self.mode, self.pairing, generator)
         draws = self.draw_each(count, *sides(shape), generator)
         mixes = draw_uniform(count, generator) < self.prob
-        return deal(draws, mixes, partner, group, self.kinds)
+        return assign(draws, mixes, partner, group, self.kinds)
 
     def apply(self, images: Tensor, labels: Tensor, draws: MixPlan, model: Any = None) -> MixedBatch:
         labels = self.check_batch(images, labels, len(draws.partner))
@@ -99,11 +106,11 @@ class PlannedMixer(Mixer):
 
 @dataclass(frozen=True)
 class BatchDraws:
-    """What is drawn for a whole batch; without `mixes` it is all, and else a method adds its own fields.
+    """What is drawn for a whole batch; a method adds its own fields.
 
     Attributes:
         partner: [B] int64.
-        mixes: whether the batch is mixed at all.
+        mixes: whether the batch is mixed at all; where it is not, there is nothing but this class.
     """
 
     partner: Tensor
@@ -111,7 +118,7 @@ class BatchDraws:
 
 
 @dataclass(frozen=True)
-class WholeBatchMixer(Mixer):
+class WholeBatchMixer(Checked, Mixer):
     """Base of the mixers that mix all of a batch in one way, or none of it.
 
     Attributes:
@@ -119,19 +126,15 @@ class WholeBatchMixer(Mixer):
         prob: probability that a batch is mixed at all.
     """
 
-    pairing: str = field(default="permutation", kw_only=True)
-    prob: float = field(default=1.0, kw_only=True)
-
-    def __post_init__(self) -> None:
-        check_choice("pairing", self.pairing, PAIRINGS)
-        check_probability("prob", self.prob)
+    pairing: Literal["flip", "permutation"] = field(default="permutation", kw_only=True)
+    prob: Share = field(default=1.0, kw_only=True)
 
     def draw_mixed(self, partner: Tensor, shape: tuple[int, ...], generator: torch.Generator) -> BatchDraws:
         """The draws for a batch that is mixed with these partners."""
         raise NotImplementedError
 
     def mix(self, images: Tensor, labels: Tensor, *args: Any, **given: Any) -> MixedBatch:
-        """The batch mixed by draws whose partners are on the images' device; further arguments as of `apply`."""
+        """The batch mixed by draws whose partners are on the images' device; arguments as of `apply`."""
         raise NotImplementedError
 
     def draw(self, shape: tuple[int, ...], generator: torch.Generator) -> BatchDraws:
@@ -141,10 +144,63 @@ class WholeBatchMixer(Mixer):
             return BatchDraws(partner, mixes=False)
         return self.draw_mixed(partner, shape, generator)
 
-    def apply(self, images: Tensor, labels: Tensor, draws: BatchDraws, model: Any = None, **given: Given) -> MixedBatch:
-        """As `Mixer`. `given` is what the method would otherwise compute from the images, see the method."""
+    def apply(
+        self, images: Tensor, labels: Tensor, draws: BatchDraws, model: Any = None, **given: Tensor | None
+    ) -> MixedBatch:
+        """As `Mixer`; `given` is what `mix` would otherwise compute from the images."""
         labels = self.check_batch(images, labels, len(draws.partner))
         if not draws.mixes:
             return apply_plan(images, labels, unmixed_plan(len(images), images.device))
-        draws = replace(draws, partner=draws.partner.to(images.device))
-        return self.mix(images, labels, draws, model, **given)
+        return self.mix(images, labels, replace(draws, partner=draws.partner.to(images.device)), model, **given)
+
+
+# ------------------------------------------------------------------------------------------------- networks
+
+# Under these names torch.compile, DistributedDataParallel, DataParallel, FSDP, Lightning Fabric and the moving averages
+# of torch and timm hold the network that they wrap.
+WRAPPED = ("_orig_mod", "module", "_fsdp_wrapped_module", "_forward_module", "_original_module")
+
+
+@contextmanager
+def evaluating(module: nn.Module | None) -> Iterator[None]:
+    """All of a module in evaluation mode, and afterwards each part in its own again; nothing for None."""
+    training = [] if module is None else [part for part in module.modules() if part.training]
+    for part in training:
+        part.training = False
+    try:
+        yield
+    finally:
+        for part in training:
+            part.training = True
+
+
+def unwrapped(model: nn.Module) -> nn.Module:
+    """The network inside wrappers, one in the other: modules that hold nothing else."""
+    return list(_layers(model))[-1]
+
+
+def _layers(model: nn.Module | None) -> Iterator[nn.Module]:
+    """The wrappers from the outside in, and the network."""
+    while model is not None:
+        yield model
+        held = model._modules if set(model._modules) <= set(WRAPPED) else {}
+        model = next((held[name] for name in WRAPPED if name in held), None)
+
+
+@contextmanager
+def hooks_run(model: nn.Module) -> Iterator[nn.Module]:
+    """The network inside `model`; meanwhile its hooks run in every forward pass.
+
+    Code that torch.compile has made does not see hooks that came later: meanwhile the network runs uncompiled.
+    ValueError for DataParallel on several devices, which gives each of them a part of the batch.
+    """
+    layers = list(_layers(model))
+    for layer in layers:
+        if isinstance(layer, nn.DataParallel) and len(layer.device_ids) > 1:
+            raise ValueError(
+                f"DataParallel on {len(layer.device_ids)} devices splits a batch that the network has to see whole: "
+                "use DistributedDataParallel"
+            )
+    compiles = "torch._dynamo" in sys.modules and not torch.compiler.is_compiling()
+    with torch.compiler.set_stance("force_eager") if compiles else nullcontext():
+        yield layers[-1]

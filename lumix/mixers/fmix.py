@@ -7,43 +7,30 @@ import torch
 from torch import Tensor
 
 from lumix.batch import Kind, MixedBatch
-from lumix.checks import check_choice, check_number, check_positive, check_probability
+from lumix.checks import Positive, Share
 from lumix.draws import draw_beta, draw_normal, draw_uniform
-from lumix.mixers.apply import record
 from lumix.mixers.base import BatchDraws, WholeBatchMixer
-from lumix.mixers.pixels import blend, mix_by_mask
+from lumix.mixers.paste import blend, mix_by_mask, mixed_batch
 from lumix.registry import register
 
-SPECTRA = ("reference", "full")
+DECAY = 3.0  # power of frequency by which the noise falls
 
 
-def frequency_scale(rows: int, columns: int, height: int, width: int, decay: float, device: torch.device) -> Tensor:
-    """[rows, columns] float64, 1 / frequency**decay of the first rows and columns of a spectrum of height x width.
+def low_frequency_image(height: int, width: int, generator: torch.Generator) -> Tensor:
+    """A grey image [H, W] float64 from 0 to 1, noise whose spectrum falls with frequency**DECAY.
 
-    Frequencies are cycles a pixel, and at least 1 / max(height, width).
+    As the authors' code has it: frequency rows 0 and 1 are taken for the real and imaginary part and their columns for
+    the vertical frequencies, so that the image has the horizontal frequencies 0 and 1 only, and the vertical ones 0 to
+    W // 2 (W // 2 + 1 for odd widths, whose spectra they draw one column too wide). Frequencies are cycles a pixel,
+    and count as at least 1 / max(H, W).
     """
-    vertical = torch.fft.fftfreq(height, dtype=torch.float64, device=device)[:rows]
-    horizontal = torch.fft.fftfreq(width, dtype=torch.float64, device=device)[:columns]
+    device = generator.device
+    vertical = torch.fft.fftfreq(height, dtype=torch.float64, device=device)[:2]
+    horizontal = torch.fft.fftfreq(width, dtype=torch.float64, device=device)[: width // 2 + 1 + width % 2]
     frequency = torch.hypot(vertical.unsqueeze(1), horizontal.unsqueeze(0))
-    return frequency.clamp(min=1 / max(height, width)) ** -decay
-
-
-def low_frequency_image(height: int, width: int, decay: float, spectrum: str, generator: torch.Generator) -> Tensor:
-    """A grey image [H, W] float64 from 0 to 1, noise whose spectrum falls with frequency**decay.
-
-    "full" draws the whole complex spectrum. "reference" is what the authors' code does: it takes the frequency rows 0
-    and 1 for the real and imaginary part and their columns for the vertical frequencies, so that the image has the
-    horizontal frequencies 0 and 1 only, and the vertical ones 0 to W // 2 (W // 2 + 1 for odd widths, whose spectra
-    they draw one column too wide).
-    """
-    if spectrum == "full":
-        scale = frequency_scale(height, width // 2 + 1, height, width, decay, generator.device)
-        complex_spectrum = torch.view_as_complex(draw_normal((*scale.shape, 2), generator) * scale.unsqueeze(-1))
-    else:
-        scale = frequency_scale(2, width // 2 + 1 + width % 2, height, width, decay, generator.device)
-        real, imaginary = draw_normal((*scale.shape, 2), generator) * scale.unsqueeze(-1)
-        complex_spectrum = torch.complex(real, imaginary)
-    image = torch.fft.irfft2(complex_spectrum, s=(height, width))  # cuts or fills the spectrum to this size
+    scale = frequency.clamp(min=1 / max(height, width)) ** -DECAY
+    real, imaginary = draw_normal((*scale.shape, 2), generator) * scale.unsqueeze(-1)
+    image = torch.fft.irfft2(torch.complex(real, imaginary), s=(height, width))  # cuts or fills to this size
     image = image - image.min()
     return image / image.max().clamp(min=torch.finfo(image.dtype).tiny)  # a flat image stays 0
 
@@ -65,31 +52,18 @@ class FMix(WholeBatchMixer):
     share of H * W pixels rounded up or down by the toss of a coin.
 
     Attributes:
-        alpha: above 0; the authors' is 1.
-        decay: power of frequency by which the noise falls, 0 to 50.
-        spectrum: "reference" as the authors' code has it, or "full" as they meant it, see `low_frequency_image`.
+        alpha: the authors' is 1.
         max_soft: share of pixels on either side of the mask's edge over which it falls from 1 to 0; 0 for a binary
             mask. Never more than the smaller of the two images' shares.
     """
 
-    alpha: float = 1.0
-    decay: float = 3.0
-    spectrum: str = "reference"
-    max_soft: float = 0.0
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_positive("alpha", self.alpha)
-        check_number("decay", self.decay, 0, 50)  # beyond it powers of the lowest frequency overflow
-        check_choice("spectrum", self.spectrum, SPECTRA)
-        check_probability("max_soft", self.max_soft)
+    alpha: Positive = 1.0
+    max_soft: Share = 0.0
 
     def check_shape(self, shape: tuple[int, ...]) -> None:
         super().check_shape(shape)
-        if self.spectrum == "reference" and shape[-2] < 2:
-            raise ValueError(
-                f"the reference spectrum needs images of 2 rows or more, not {shape[-2]}: use spectrum='full'"
-            )
+        if shape[-2] < 2:
+            raise ValueError(f"FMix needs images of 2 rows or more, not {shape[-2]}")
 
     def draw_mixed(self, partner: Tensor, shape: tuple[int, ...], generator: torch.Generator) -> FMixDraws:
         own_weight = draw_beta(self.alpha, 1, generator)
@@ -100,21 +74,18 @@ class FMix(WholeBatchMixer):
         hard = self.max_soft == 0
         mixed = mix_by_mask(images, partner, own > 0) if hard else blend(images, images[partner], own)
         weight, mask = draws.own_weight.expand(size), own.expand(size, -1, -1, -1)
-        return record(mixed, labels, partner, weight, Kind.MASK, mask=mask)
+        return mixed_batch(mixed, labels, partner, weight, Kind.MASK, mask=mask)
 
     def draw_mask(self, height: int, width: int, own_weight: Tensor, generator: torch.Generator) -> Tensor:
         """One mask [H, W] float32 in [0, 1] with the share `own_weight` [1] float64 of ones, up to rounding."""
-        image = low_frequency_image(height, width, self.decay, self.spectrum, generator).flatten()
+        image = low_frequency_image(height, width, generator).flatten()
         share, pixels = float(own_weight), height * width
         count = own_weight * pixels
         ones = int(torch.where(draw_uniform(1, generator) < 0.5, count.ceil(), count.floor()))
         soft = int(pixels * min(self.max_soft, share, 1 - share))
         first, last = max(0, ones - soft), min(pixels, ones + soft)
+        brightest = image.topk(last).indices
         mask = torch.zeros(pixels, device=image.device)
-        if soft == 0:
-            mask[image.topk(ones, sorted=False).indices] = 1
-        else:
-            brightest = image.topk(last).indices
-            mask[brightest[:first]] = 1
-            mask[brightest[first:]] = torch.linspace(1, 0, last - first, device=image.device)
+        mask[brightest[:first]] = 1
+        mask[brightest[first:]] = torch.linspace(1, 0, last - first, device=image.device)
         return mask.view(height, width)

@@ -5,41 +5,42 @@ with hidden_mixing(model, batch):
     logits = model(batch.images)
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
+from torch import Tensor, nn
 
-from lumix.batch import Kind
-from lumix.checks import check_positive, shown
+from lumix.batch import Kind, MixedBatch
+from lumix.checks import Positive
 from lumix.draws import device_of, draw_integers
-from lumix.mixers.base import PlannedMixer
-from lumix.mixers.plan import Draws, MixPlan, draw_blends
+from lumix.mixers.base import PlannedMixer, hooks_run
+from lumix.mixers.paste import Draws, MixPlan, draw_blends
 from lumix.registry import register
 
 
 @register("mixer", "manifoldmix", "ManifoldMix", pixels="blend", needs="the network")
 @dataclass(frozen=True)
 class ManifoldMix(PlannedMixer):
-    """Blend the images, or the output of one module, with one weight from Beta(alpha, alpha); drawn for each batch.
+    """Blend the images, or the output of one module, with weights from Beta(alpha, alpha).
 
     A batch that is to be mixed inside the network holds the caller's images as they are, and the module's name in
-    `hidden`. Give it to the network whole, within `hidden_mixing`. Mode, pairing and prob as in `PlannedMixer`.
+    `hidden`. Give it to the network whole, within `hidden_mixing`.
 
     Attributes:
         layers: names of modules, each as likely; "" is the input. By default the input and the first two stages of a
             ResNet of timm, as published (k = 0, 1, 2); any model's modules will do, as ("", "stages.0", "stages.1").
-        alpha: above 0; 2 as published for CIFAR.
+        alpha: 2 as published for CIFAR.
     """
 
     layers: tuple[str, ...] = ("", "layer1", "layer2")
-    alpha: float = 2.0
+    alpha: Positive = 2.0
     kinds = frozenset({Kind.BLEND})
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_positive("alpha", self.alpha)
-        if not isinstance(self.layers, tuple | list) or not all(isinstance(layer, str) for layer in self.layers):
-            raise ValueError(f"layers must be a tuple of names of modules, not {shown(self.layers)}")
         if not self.layers:
             raise ValueError('layers is empty: name at least one module, or "" for the input')
 
@@ -50,3 +51,54 @@ class ManifoldMix(PlannedMixer):
         choices = torch.full((1,), len(self.layers), device=device_of(generator))
         layer = self.layers[int(draw_integers(choices, generator))]
         return replace(super().draw(shape, generator), hidden=layer or None)
+
+
+@contextmanager
+def hidden_mixing(model: nn.Module, batch: MixedBatch) -> Iterator[None]:
+    """Within it, a forward pass of `model` mixes the output of the module that `batch.hidden` names, if any.
+
+    The gradient flows through both parts. The model itself stays as it is. It may be wrapped (torch.compile, DDP,
+    moving averages) and runs uncompiled meanwhile. The loss refuses a batch that did not pass through here.
+    """
+    hidden = batch.hidden
+    if hidden is None:
+        yield
+        return
+    passes: list[bool] = []
+
+    def mix(_module: nn.Module, _arguments: tuple[Any, ...], output: Any) -> Tensor:
+        passes.append(True)
+        hidden.done = True
+        if not isinstance(output, Tensor) or output.shape[:1] != batch.labels.shape:
+            what = list(output.shape) if isinstance(output, Tensor) else type(output).__name__
+            raise ValueError(f"the output of {hidden.name!r} must be a tensor of {batch.size} samples, not {what}")
+        return mixed_output(output, batch.own_weight, batch.partner)
+
+    with hooks_run(model) as network:
+        handle = _named(hidden.name, model, network).register_forward_hook(mix)
+        try:
+            yield
+        finally:
+            handle.remove()
+    if not passes:
+        raise RuntimeError(
+            f"nothing was mixed: no forward pass went through {hidden.name!r}; call the model itself within "
+            "hidden_mixing, not a scripted or exported copy of it, and without checkpointing of activations"
+        )
+
+
+def mixed_output(output: Tensor, own_weight: Tensor, partner: Tensor) -> Tensor:
+    """The output [B, ...] of a module, each sample's mixed with its partner's, by own weights [B] and indices [B]."""
+    weight = own_weight.view(-1, *(1,) * (output.ndim - 1))
+    return (output * weight + output[partner] * (1 - weight)).to(output.dtype)
+
+
+def _named(name: str, model: nn.Module, network: nn.Module) -> nn.Module:
+    """The module of this name in `model`, or in the `network` that it wraps."""
+    for root in (model, network):
+        try:
+            return root.get_submodule(name)
+        except AttributeError:
+            continue
+    names = ", ".join(child for child, _ in network.named_children())
+    raise ValueError(f"{type(network).__name__} has no module {name!r} to mix behind; it has {names}")

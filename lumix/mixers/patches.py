@@ -1,27 +1,31 @@
-"""Square patches of images: their grid, and images with their patches permuted."""
+"""LUMix's Table 12: Random Shuffling of a mixed image's patches, and Random lambda, a weight for each patch."""
+
+from dataclasses import dataclass, field
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
+from lumix.batch import Kind, MixedBatch
+from lumix.checks import Checked, Count, Positive, check_part
+from lumix.draws import device_of, draw_beta, draw_partners
+from lumix.mixers.base import MIXER, Mixer, NoMix
+from lumix.mixers.paste import blend, mixed_batch
+from lumix.registry import register
+
 
 def patch_grid(height: int, width: int, patch: int) -> tuple[int, int]:
-    """Rows and columns of a grid of square patches.
-
-    Raises:
-        ValueError: where patches of this side do not tile the image.
-    """
+    """Rows and columns of a grid of square patches; ValueError where patches of this side do not tile the image."""
     if patch < 1 or height % patch or width % patch:
         raise ValueError(f"patches of side {patch} do not tile an image of {height} x {width}: use a common divisor")
     return height // patch, width // patch
 
 
-def permute_patches(images: Tensor, order: Tensor, patch: int) -> Tensor:
-    """Patch i (row-major) of sample b becomes the old patch order[b, i]; images [B, C, H, W], order [B, patches]."""
-    return permute_grid(images, order, *patch_grid(images.shape[-2], images.shape[-1], patch))
-
-
 def permute_grid(images: Tensor, order: Tensor, rows: int, columns: int) -> Tensor:
-    """The same for the patches of a grid, which must divide the image and need not be square."""
+    """Cell i (row by row) of sample b becomes its old cell order[b, i].
+
+    Images [B, C, H, W] and order [B, rows * columns]; the grid must divide the image, cells need not be square.
+    """
     size, channels, height, width = images.shape
     high, wide = height // rows, width // columns
     patches = images.reshape(size, channels, rows, high, columns, wide).permute(0, 2, 4, 1, 3, 5)
@@ -33,3 +37,79 @@ def permute_grid(images: Tensor, order: Tensor, rows: int, columns: int) -> Tens
     if images.is_contiguous(memory_format=torch.channels_last) and not images.is_contiguous():
         return result.contiguous(memory_format=torch.channels_last)
     return result
+
+
+@dataclass(frozen=True)
+class ShuffleDraws:
+    """What the mixer drew, and the order of the patches, [B, patches] int64."""
+
+    mixing: Any
+    order: Tensor
+
+
+@register("step", "shuffle", "Random shuffling")
+@dataclass(frozen=True)
+class RandomShuffle(Checked, Mixer):
+    """Random Shuffling: permute the patches of what `mixer` returns, anew for each sample; labels stay as they are.
+
+    With the network's own patch size this permutes its tokens before the position embedding. A permutation of 16 x 16
+    pixels is the reading for 224 pixels (I-18). The batch's box and mask are dropped: they no longer fit the image.
+    """
+
+    mixer: Mixer = field(default_factory=NoMix)
+    patch: Count = 16
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_part("mixer", self.mixer, MIXER, "a mixer")
+
+    def draw(self, shape: tuple[int, ...], generator: torch.Generator) -> ShuffleDraws:
+        self.check_shape(shape)
+        rows, columns = patch_grid(shape[-2], shape[-1], self.patch)
+        mixing = self.mixer.draw(shape, generator)
+        keys = torch.rand(shape[0], rows * columns, generator=generator, device=device_of(generator))
+        return ShuffleDraws(mixing, keys.argsort(dim=1))
+
+    def apply(self, images: Tensor, labels: Tensor, draws: ShuffleDraws, model: Any = None) -> MixedBatch:
+        labels = self.check_batch(images, labels, len(draws.order))
+        batch = self.mixer.apply(images, labels, draws.mixing, model)
+        grid = patch_grid(images.shape[-2], images.shape[-1], self.patch)
+        shuffled = permute_grid(batch.images, draws.order.to(images.device), *grid)
+        return batch._replace(images=shuffled, box=None, mask=None)
+
+
+@dataclass(frozen=True)
+class RandomLambdaDraws:
+    """Partners [B] int64, and the own weight [B, 1, rows, columns] float64 of each patch."""
+
+    partner: Tensor
+    own_weight: Tensor
+
+
+@register("mixer", "random_lambda", "Random lambda", pixels="blend")
+@dataclass(frozen=True)
+class RandomLambda(Checked, Mixer):
+    """Random lambda: blend with one Beta(alpha, alpha) draw per patch; the label weight is their mean (I-18).
+
+    Attributes:
+        alpha: the Mixup alpha of the recipe.
+        patch: side of a patch in pixels.
+    """
+
+    alpha: Positive = 0.8
+    patch: Count = 16
+    pairing: Literal["flip", "permutation"] = "permutation"
+
+    def draw(self, shape: tuple[int, ...], generator: torch.Generator) -> RandomLambdaDraws:
+        self.check_shape(shape)
+        rows, columns = patch_grid(shape[-2], shape[-1], self.patch)
+        partner, _, _ = draw_partners(shape[0], "elem", self.pairing, generator)
+        weight = draw_beta(self.alpha, shape[0] * rows * columns, generator)
+        return RandomLambdaDraws(partner, weight.view(shape[0], 1, rows, columns))
+
+    def apply(self, images: Tensor, labels: Tensor, draws: RandomLambdaDraws, model: Any = None) -> MixedBatch:
+        labels = self.check_batch(images, labels, len(draws.partner))
+        partner, grid = draws.partner.to(images.device), draws.own_weight.to(images.device)
+        weights = grid.repeat_interleave(self.patch, dim=2).repeat_interleave(self.patch, dim=3)
+        mixed = blend(images, images.index_select(0, partner), weights)
+        return mixed_batch(mixed, labels, partner, grid.mean(dim=(1, 2, 3)), Kind.BLEND)

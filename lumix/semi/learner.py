@@ -15,18 +15,18 @@ With a mixer it is the variant of Decoupled Mixup. What is left of it, `learner.
 import copy
 import math
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from lumix.batch import MixedBatch, Record
+from lumix.batch import MixedBatch, rows_of
 from lumix.checks import check_part, check_positive, check_probability
 from lumix.functional import at_least_float32
 from lumix.inputs import check_batch, check_shape
-from lumix.loss import MixLoss
+from lumix.losses import MixLoss
 from lumix.mixers.base import Mixer
 from lumix.semi.self_tuning import TEMPERATURE, ClassQueues, follow, group_contrast
 from lumix.semi.views import Views
@@ -34,17 +34,18 @@ from lumix.semi.views import Views
 Pair = tuple[Tensor, Tensor]
 
 
-@dataclass(frozen=True, eq=False)
-class Mixture(Record):
+class Mixture(NamedTuple):
     """A mixed batch of B with the label rule's draws for it: [B], or None for a rule that draws nothing."""
 
     batch: MixedBatch
     draws: Tensor | None
 
+    def rows(self, index: slice) -> "Mixture":
+        return rows_of(self, index)
 
-@dataclass(frozen=True, eq=False)
-class ContrastBatch(Record):
-    """A batch of B after all draws, whose slices are parts.
+
+class ContrastBatch(NamedTuple):
+    """A batch of B after all draws, whose parts are `rows`.
 
     Attributes:
         images, unlabelled: [B, C, H, W] queries.
@@ -63,8 +64,12 @@ class ContrastBatch(Record):
     mixed: Mixture | None = None
     mixed_unlabelled: Mixture | None = None
 
-    def __len__(self) -> int:
+    @property
+    def size(self) -> int:
         return len(self.labels)
+
+    def rows(self, index: slice) -> "ContrastBatch":
+        return rows_of(self, index)
 
 
 @dataclass(frozen=True)
@@ -179,7 +184,7 @@ class SelfTuning(nn.Module):
         first = torch.arange(size, device=both.device)
         second = 2 * size - 1 - first
         labelled_first = batch.own_weight[first] >= 1 - batch.own_weight[second]
-        return batch[torch.where(labelled_first, first, second)]
+        return batch.rows(torch.where(labelled_first, first, second))
 
     def _keys(self, images: Tensor) -> Tensor:
         pooled, _ = _pooled_and_logits(self.slow_network, images)

@@ -1,0 +1,337 @@
+"""Two images into one: what to do with a batch (partners, weights, boxes) and the pixels that it makes, on any device.
+
+Shape legend: B samples; D draws, where mode "batch" makes one draw for the batch, "pair" one for each two partners,
+"elem" one for each sample. Weights belong to the own label; they are float64 until applied.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from lumix.batch import Hidden, Kind, MixedBatch, box_area, inside_box, is_kind
+from lumix.draws import draw_beta
+
+
+@dataclass(frozen=True)
+class MixPlan:
+    """What to do with a batch of B images.
+
+    Attributes:
+        own_weight: [B] float64, weight of the own label.
+        partner: [B] int64.
+        kind: [B] uint8, a `Kind` per sample.
+        box: [B, 4] int64, pasted rectangles (top, bottom, left, right); zeros for none.
+        kinds: the kinds that may occur, known without looking at tensors.
+        one_draw: whether all samples share one weight and box.
+        hidden: name of the module whose output is mixed instead of the images, or None.
+    """
+
+    own_weight: Tensor
+    partner: Tensor
+    kind: Tensor
+    box: Tensor
+    kinds: frozenset[Kind]
+    one_draw: bool = False
+    hidden: str | None = None
+
+    def to(self, device: torch.device) -> "MixPlan":
+        names = ("own_weight", "partner", "kind", "box")
+        return replace(self, **{name: getattr(self, name).to(device, non_blocking=True) for name in names})
+
+
+class Draws(NamedTuple):
+    """D draws before samples take them: own_weight [D] float64, kind [D] uint8, box [D, 4] int64."""
+
+    own_weight: Tensor
+    kind: Tensor
+    box: Tensor
+
+
+def unmixed_plan(size: int, device: torch.device) -> MixPlan:
+    """The plan that leaves `size` images as they are."""
+    kind = torch.zeros(size, dtype=torch.uint8, device=device)
+    box = torch.zeros((size, 4), dtype=torch.int64, device=device)
+    weight = torch.ones(size, dtype=torch.float64, device=device)
+    return MixPlan(weight, torch.arange(size, device=device), kind, box, frozenset({Kind.NONE}))
+
+
+def draw_blends(alpha: float, count: int, generator: torch.Generator) -> Draws:
+    """D = `count` blends with weights from Beta(alpha, alpha)."""
+    weight = draw_beta(alpha, count, generator)
+    kind = torch.full((count,), int(Kind.BLEND), dtype=torch.uint8, device=generator.device)
+    return Draws(weight, kind, torch.zeros((count, 4), dtype=torch.int64, device=generator.device))
+
+
+def boxes_drawn(own_weight: Tensor, box: Tensor) -> Draws:
+    """D pasted boxes [D, 4] with own weights [D]."""
+    return Draws(own_weight, torch.full((len(box),), int(Kind.BOX), dtype=torch.uint8, device=box.device), box)
+
+
+def assign(draws: Draws, mixes: Tensor, partner: Tensor, group: Tensor, kinds: frozenset[Kind]) -> MixPlan:
+    """The plan in which sample i takes draw group[i]; unmixed where `mixes` [D] is false or nothing changes."""
+    mixes = mixes & ((draws.own_weight != 1) | (box_area(draws.box) > 0))
+    weight = torch.where(mixes, draws.own_weight, 1.0)
+    kind = torch.where(mixes, draws.kind, int(Kind.NONE)).to(torch.uint8)
+    box = torch.where(mixes.unsqueeze(1), draws.box, 0)
+    one_draw = len(mixes) == 1
+    # What was drawn once can be looked at on the CPU, and then only its own kind has to be made.
+    if one_draw and kind.device.type == "cpu":
+        kinds = frozenset({Kind(int(kind))})
+    weight, kind, box = (values.index_select(0, group) for values in (weight, kind, box))
+    return MixPlan(weight, partner, kind, box, kinds | {Kind.NONE}, one_draw)
+
+
+# ------------------------------------------------------------------------------------------------- boxes
+
+
+def box_around(own_weight: Tensor, centre: Tensor, height: int, width: int, rule: str = "legacy") -> Tensor:
+    """Boxes [D, 4] (top, bottom, left, right) of area share 1 - own_weight [D] around `centre` [D, 2], clipped.
+
+    `centre` holds int64 rows and columns. Of a signal, which is one pixel high or wide, a part of that length is cut.
+    Two rules for boxes of odd side are in use: "legacy", in papers before mid-2026, runs from centre - side // 2 to
+    centre + side // 2 and so loses a pixel; "full" (timm from 1.0.31) keeps it.
+    """
+    signal = min(height, width) == 1 < max(height, width)
+    share = 1 - own_weight if signal else torch.sqrt(1 - own_weight)
+    edges, odd = [], int(rule == "full")
+    for middle, length in zip(centre.unbind(1), (height, width), strict=True):
+        if signal and length == 1:
+            edges += [torch.zeros_like(middle), torch.ones_like(middle)]
+            continue
+        side = (length * share).long()
+        for edge in (middle - (side >> 1), middle + ((side + odd) >> 1)):
+            edges.append(edge.clamp(0, length))
+    return torch.stack(edges, dim=1)
+
+
+def visible_share(box: Tensor, height: int, width: int) -> Tensor:
+    """Share [D] float64 of the own image that boxes [D, 4] leave visible."""
+    return 1 - box_area(box).double() / (height * width)
+
+
+# ------------------------------------------------------------------------------------------------- pixels
+
+
+def shares(own_weight: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    """Weights of own and other, as [B, 1, 1, 1] or given, in the dtype in which images of `dtype` are blended.
+
+    It holds all values of the images, those of int64 to 2**53.
+    """
+    work = torch.float64 if dtype in (torch.float64, torch.int32, torch.int64) else torch.float32
+    weight = own_weight.view(-1, 1, 1, 1) if own_weight.ndim == 1 else own_weight
+    weight = weight.to(torch.promote_types(weight.dtype, work))  # the difference from 1 is exact in the wider
+    return weight.to(work), (1 - weight).to(work)
+
+
+def blend(own: Tensor, other: Tensor, own_weight: Tensor) -> Tensor:
+    """own_weight * own + (1 - own_weight) * other for `own_weight` float64 [B] or broadcastable to [B, C, H, W].
+
+    Returned in the dtype of `own`, rounded for integers. Two products and a sum, in this order, are what timm computes.
+    """
+    own_share, other_share = shares(own_weight, own.dtype)
+    mixed = own.to(own_share.dtype) * own_share
+    mixed.add_(other.to(own_share.dtype) * other_share)
+    return (mixed if own.is_floating_point() else mixed.round_()).to(own.dtype)
+
+
+def mix_by_mask(images: Tensor, partner: Tensor, own: Tensor) -> Tensor:
+    """Images [B, C, H, W] where `own`, bool [B or 1, 1, H, W], is true, and their partner's pixels elsewhere."""
+    other = images[partner]
+    # In place of the copy: touching fresh memory costs the CPU as much as the selection.
+    return torch.where(own, images, other) if images.requires_grad else torch.where(own, images, other, out=other)
+
+
+def mix_images(images: Tensor, plan: MixPlan, inplace: bool = False) -> Tensor:
+    """The mixed images of a plan on the same device, in new memory of the same dtype and layout, or `inplace`.
+
+    Videos are mixed as images that have the channels of all frames, signals as images of one row.
+    """
+    if images.ndim == 5:
+        frames = images.flatten(1, 2)  # a view of contiguous videos
+        mixed = mix_images(frames, plan, inplace).unflatten(1, images.shape[1:3])
+        if inplace:
+            return images if frames._is_view() else images.copy_(mixed)
+        last = images.is_contiguous(memory_format=torch.channels_last_3d) and not images.is_contiguous()
+        return mixed.contiguous(memory_format=torch.channels_last_3d) if last else mixed
+    if images.ndim == 3:
+        mixed = mix_images(images.unsqueeze(2), plan, inplace)
+        return images if inplace else mixed.squeeze(2)
+    if plan.kinds <= {Kind.NONE}:
+        return images if inplace else images.clone()
+    if images.device.type == "cpu" and not (images.requires_grad and torch.is_grad_enabled()):
+        return mix_by_writing(images, plan, inplace)
+    mixed = mix_by_selecting(images, plan)
+    return images.copy_(mixed) if inplace else mixed
+
+
+def mix_by_selecting(images: Tensor, plan: MixPlan) -> Tensor:
+    """For devices: whole tensors, no question about their values, hence no synchronisation. Gradients pass."""
+    other = images[plan.partner]  # unlike index_select it keeps channels_last
+    mixed = images
+    if Kind.BLEND in plan.kinds:
+        mixed = blend(images, other, torch.where(is_kind(plan.kind, Kind.BLEND), plan.own_weight, 1.0))
+    if Kind.BOX in plan.kinds:
+        mixed = torch.where(inside_box(plan.box, *images.shape[-2:]), other, mixed)
+    return mixed.clone() if mixed is images else mixed
+
+
+def mixed_batch(
+    images: Tensor, labels: Tensor, partner: Tensor, own_weight: Tensor, kind: Tensor | Kind, **others: Any
+) -> MixedBatch:
+    """The MixedBatch of mixed images, all of one `kind` or of kinds [B] uint8; `others` are further fields of it.
+
+    `labels` [B] int64 and `partner` [B] int64 are on the images' device, `own_weight` [B] of any float dtype.
+    """
+    if isinstance(kind, Kind):
+        kind = torch.full((len(images),), int(kind), dtype=torch.uint8, device=images.device)
+    weight = own_weight.to(images.device, torch.float32)
+    return MixedBatch(images, labels, labels.index_select(0, partner), weight, partner, kind, **others)
+
+
+def apply_plan(images: Tensor, labels: Tensor, plan: MixPlan, inplace: bool = False) -> MixedBatch:
+    """The MixedBatch of B images and labels under a plan of B samples; the caller's stay as they are, unless `inplace`.
+
+    Images and labels are as `lumix.inputs.check_batch` wants and returns them. In place the images are those of the
+    caller, mixed. Where a hidden output is to be mixed they are the caller's, as they were.
+    """
+    plan = plan.to(images.device)
+    mixed = mix_images(images, plan, inplace) if plan.hidden is None else images
+    box = plan.box if Kind.BOX in plan.kinds else None
+    hidden = None if plan.hidden is None else Hidden(plan.hidden)
+    return mixed_batch(mixed, labels, plan.partner, plan.own_weight, plan.kind, box=box, hidden=hidden)
+
+
+# ------------------------------------------------------------------------------------------------- on the CPU
+# Memory traffic, not arithmetic, is the cost, so only what changes is written. Boxes are pasted through NumPy views
+# where NumPy is installed (an assignment takes 1 microsecond there and 5 in torch), blends made in pieces that stay in
+# the cache. glibc gives blocks above 32 MB back to the kernel, so that copying a large batch takes several times as
+# long as mixing it: in place its samples are written one after the other, each before the one that reads from it.
+
+PIECE = 2**20  # bytes of images that are blended at a time, about a core's second-level cache
+LARGE = 2**16  # bytes of an image from which on a pasted box costs more than its Python statement
+REUSED = 2**25  # bytes up to which glibc reuses memory
+INTEGERS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
+
+
+def mix_by_writing(images: Tensor, plan: MixPlan, inplace: bool = False) -> Tensor:
+    """The mixed images [B, C, H, W] of a plan, both on the CPU: in new memory, or `inplace`. No gradient passes."""
+    if inplace and any(not stride and size > 1 for stride, size in zip(images.stride(), images.shape, strict=True)):
+        raise ValueError("images that share memory (expand) cannot be mixed in place: use images.contiguous()")
+    blends, large = Kind.BLEND in plan.kinds, images.nbytes >= LARGE * len(images)
+    if plan.one_draw and not blends and not large:
+        mixed = images if inplace else images.clone()
+        top, bottom, left, right = plan.box[0].tolist()
+        box = mixed[..., top:bottom, left:right]
+        box.copy_(box[plan.partner])
+        return mixed
+    if inplace and (images.nbytes > REUSED or (large and not blends)):
+        partner = plan.partner.tolist()
+        if len(set(partner)) == len(partner):  # else there are no cycles: two samples read from one
+            return write_in_cycles(images, plan, partner)
+    blended = is_kind(plan.kind, Kind.BLEND)
+    if blends and bool(blended.all()):
+        return blend_all(images, plan, images if inplace else torch.empty_like(images))
+    source, mixed = (images.clone(), images) if inplace else (images, images.clone())
+    if blends:
+        rows = blended.nonzero().squeeze(1)
+        mixed[rows] = blend(source[rows], source[plan.partner[rows]], plan.own_weight[rows])
+    if Kind.BOX in plan.kinds:
+        read, target = pixels(source), pixels(mixed)
+        torch.autograd.graph.increment_version(mixed)  # NumPy writes behind autograd's back
+        for i, (j, (top, bottom, left, right)) in enumerate(zip(plan.partner.tolist(), plan.box.tolist(), strict=True)):
+            target[i, top:bottom, left:right] = read[j, top:bottom, left:right]
+    return mixed
+
+
+def blend_all(images: Tensor, plan: MixPlan, mixed: Tensor) -> Tensor:
+    """Blend every sample into `mixed`, which may be the images themselves; a flipped batch from both ends at a time."""
+    own, target, size, step = images, mixed, len(images), max(1, PIECE // images[0].nbytes)
+    if mixed.is_contiguous(memory_format=torch.channels_last):  # which index_select would give up
+        own, target = images.permute(0, 2, 3, 1), mixed.permute(0, 2, 3, 1)
+    own_share, other_share = shares(plan.own_weight, images.dtype)
+    flipped = mixed is images and size % 2 == 0 and torch.equal(plan.partner, torch.arange(size - 1, -1, -1))
+    others = own.index_select(0, plan.partner) if mixed is images and not flipped else None
+
+    def theirs(rows: slice) -> Tensor:
+        if flipped:
+            found = own[size - rows.stop : size - rows.start].flip(0)
+        else:
+            found = own.index_select(0, plan.partner[rows]) if others is None else others[rows]
+        return found.to(own_share.dtype).mul_(other_share[rows])
+
+    stop = size // 2 if flipped else size
+    for start in range(0, stop, step):
+        pieces = [slice(start, min(start + step, stop))]
+        if flipped:
+            pieces.append(slice(size - pieces[0].stop, size - start))
+        for rows, other in [(rows, theirs(rows)) for rows in pieces]:
+            blend_into(target[rows], own[rows], own_share[rows], other)
+    return mixed
+
+
+def blend_into(target: Tensor, own: Tensor, own_share: Tensor, theirs: Tensor) -> None:
+    """`blend` written into `target`; `theirs` is other_share * other, in the dtype of the `shares`."""
+    work = target if target.dtype == theirs.dtype else torch.empty_like(own, dtype=theirs.dtype)
+    torch.mul(own, own_share, out=work).add_(theirs)
+    if work is not target:
+        target.copy_(work if own.is_floating_point() else work.round_())
+
+
+def pixels(images: Tensor) -> Any:
+    """A view [B, H, W, C] of the images' bits to read and write by slices: a NumPy array, or a tensor without NumPy."""
+    bits = images.detach().view(INTEGERS[images.element_size()]).permute(0, 2, 3, 1)
+    try:
+        return bits.numpy()
+    except RuntimeError:  # what torch says where NumPy is not installed
+        return bits
+
+
+def cycles(partner: list[int]) -> Iterator[list[int]]:
+    """The cycles of a permutation of 0 .. B - 1: each sample is followed by its partner, the last by the first."""
+    waiting = [True] * len(partner)
+    for first in range(len(partner)):
+        if waiting[first]:
+            cycle, i = [], first
+            while waiting[i]:
+                waiting[i] = False
+                cycle.append(i)
+                i = partner[i]
+            yield cycle
+
+
+def write_in_cycles(images: Tensor, plan: MixPlan, partner: list[int]) -> Tensor:
+    """Blend or paste in place, round each cycle: only what its last sample needs of its first is kept."""
+    own = images
+    if images.is_contiguous(memory_format=torch.channels_last):
+        own = images.permute(0, 2, 3, 1)
+    blended, boxes = is_kind(plan.kind, Kind.BLEND).tolist(), plan.box.tolist()
+    own_share, other_share = shares(plan.own_weight, images.dtype)
+    view, each = pixels(images), own.unbind(0) if Kind.BLEND in plan.kinds else ()
+    torch.autograd.graph.increment_version(images)
+
+    def theirs(i: int) -> Any:
+        """What sample i takes of its partner: a share in new memory, or a view of a box."""
+        if blended[i]:
+            return each[partner[i]].to(own_share.dtype) * other_share[i]
+        top, bottom, left, right = boxes[i]
+        return view[partner[i], top:bottom, left:right]
+
+    areas = box_area(plan.box).tolist()
+    for cycle in cycles(partner):
+        if len(cycle) == 2 and areas[cycle[0]] < areas[cycle[1]]:
+            cycle.reverse()  # keeps the smaller of the two boxes
+        last = cycle[-1]
+        kept = theirs(last)
+        if not blended[last]:
+            kept = kept.clone() if isinstance(kept, Tensor) else kept.copy("K")
+        for i in cycle:
+            other = kept if i == last else theirs(i)
+            if blended[i]:
+                blend_into(each[i], each[i], own_share[i], other)
+            else:
+                top, bottom, left, right = boxes[i]
+                view[i, top:bottom, left:right] = other
+    return images
