@@ -1,6 +1,6 @@
 """`python -m benchmarks`: how fast lumix is beside its peers and the floor of the machine. See docs/performance.md.
 
-python -m benchmarks                         all rows on the CPU; results to benchmarks/results/<device>.json and .md
+python -m benchmarks                         all rows on the CPU; results to benchmarks/results/<device>.csv
 python -m benchmarks --row loss --row puzzle   these alone, printed, written only where --out says
 python -m benchmarks --quick                 for CI: less time, half of each target, exit status 3 where one is missed
 python -m benchmarks --device cuda           the rows of a GPU
@@ -8,6 +8,7 @@ python -m benchmarks page                    docs/performance.md anew from the c
 """
 
 import argparse
+import sys
 from pathlib import Path
 
 from experiments.console import run
@@ -26,7 +27,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
     parser.add_argument("--threads", type=int, default=1, help="of torch on the CPU (default: 1)")
     parser.add_argument("--quick", action="store_true", help="shorter, with half of each target as the limit")
-    parser.add_argument("--out", type=Path, metavar="FILE", help="JSON of the results; Markdown goes beside it")
+    parser.add_argument("--out", type=Path, metavar="FILE", help="CSV of the results")
     return parser
 
 
@@ -34,49 +35,43 @@ def main(arguments: list[str] | None = None) -> int:
     """Exit status: 0; 1 where a row does not compute what its peers do; 2 for wrong usage; 3 for a quick miss."""
     parser = build_parser()
     options = parser.parse_args(arguments)
+    from benchmarks import table
+
     if options.command == "page":
-        from benchmarks.page import write_page
-
-        print(f"wrote {write_page()}")
+        print(f"wrote {table.write_page()}")
         return 0
-    if options.threads < 1:
-        parser.error(f"--threads must be at least 1, not {options.threads}")
-    return run_rows(parser, options)
-
-
-def run_rows(parser: argparse.ArgumentParser, options: argparse.Namespace) -> int:
     import torch
 
-    from benchmarks import recording
     from benchmarks.measure import Setting
-    from training.run_directory import write_json, write_text
 
-    unknown = [name for name in options.row or () if name not in recording.ROWS]
+    if options.threads < 1:
+        parser.error(f"--threads must be at least 1, not {options.threads}")
+    unknown = [name for name in options.row or () if name not in table.ROWS]
     if unknown:
-        parser.error(f"no row is called {unknown[0]!r}: choose from {', '.join(recording.ROWS)}")
+        parser.error(f"no row is called {unknown[0]!r}: choose from {', '.join(table.ROWS)}")
     if options.device == "cuda" and not torch.cuda.is_available():
         parser.error("--device cuda: no GPU is visible to torch here")
-    short: dict[str, float] = {"rounds": 5, "seconds": 0.01, "budget": 5.0} if options.quick else {}
-    setting = Setting(options.device, options.threads, quick=options.quick, **short)  # type: ignore[arg-type]
-    names = options.row or (recording.QUICK_ROWS if options.quick else tuple(recording.ROWS))
-    result = recording.run(list(names), setting)
+    setting = Setting(options.device, options.threads, quick=options.quick)
+    names = options.row or (table.QUICK_ROWS if options.quick else tuple(table.ROWS))
+    machine, lines = table.run(names, setting)
     out = options.out
     if out is None and not options.row and not options.quick:
-        out = recording.RESULTS / f"{recording.slug(result)}.json"
+        out = table.RESULTS / f"{table.slug(machine)}.csv"
     if out is not None:
-        write_json(out, result)
-        write_text(out.with_suffix(".md"), recording.markdown(result))
-        print(f"wrote {out} and {out.with_suffix('.md').name}")
+        table.write(out, machine, lines)
+        print(f"wrote {out}")
     if options.device == "cpu":
         print("Rows on a GPU: not run here (--device cuda" + ("" if torch.cuda.is_available() else "; no GPU") + ")")
-    failures = recording.summary(result)
-    for failure in failures:
-        recording.complain(failure)
-    unequal = any(row["status"] == "not equal" for row in result["rows"])
-    missed = any(row["status"] == "below target" for row in result["rows"])
-    if unequal:
+    limit = "limit" if options.quick else "target"
+    missed, void = lines[table.missed(lines, limit)], lines[lines["median"].isna()]
+    for line in void.itertuples():
+        print(f"benchmarks: {line.row}: {line.case}: {line.why}", file=sys.stderr)
+    for line in missed.itertuples():
+        wanted = table.wanted(line, getattr(line, limit))
+        print(f"benchmarks: {line.row}, {line.case}: {line.number} {table.shown(line)}, not {wanted}", file=sys.stderr)
+    if (void["case"] == table.UNEQUAL).any():
         return 1
-    return 3 if options.quick and missed else 0
+    return 3 if options.quick and len(missed) else 0
 
 
 if __name__ == "__main__":

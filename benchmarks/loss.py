@@ -1,4 +1,4 @@
-"""Row 3: the LUMix loss, forward and backward, against Algorithm 1 as printed and against the ordinary losses.
+"""Rows of the LUMix loss and DM(CE): forward and backward pass, and memory, beside Algorithm 1 and ordinary losses.
 
 A step is what follows the network: the draw of lambda_r, the label weights, the loss and its gradient to the logits.
 The ordinary losses draw nothing; timm's mixed target is made in the step, as timm makes it.
@@ -14,13 +14,10 @@ from timm.loss import SoftTargetCrossEntropy
 from torch import Tensor
 from torch.nn import functional as F
 
-from benchmarks.measure import Setting, Work, compare
-from benchmarks.rows import Case, faster, timed_case, within
+from benchmarks.measure import Line, Setting, Work, compare, faster, number, times, within
+from evaluation.throughput import peak_memory
 from lumix import CrossEntropy, CutMix, Decoupled, LUMixRule, MixedBatch, MixLoss
 
-NAME = "loss"
-TITLE = "LUMix loss, forward and backward"
-PEERS = "Algorithm 1 as printed, timm's mixup_target with SoftTargetCrossEntropy, cross entropy with label smoothing"
 SIZE, SMOOTHING, ETA, R_R, R_S = 1024, 0.1, 1.0, 0.4, 0.1
 MIXED, PUBLIC = "lumix mixed cross entropy", "the public code's arithmetic"
 PRINTED, SOFT, PLAIN = "Algorithm 1 as printed", "timm soft target", "smoothed cross entropy"
@@ -144,40 +141,49 @@ def by_targets(logits: Tensor, batch: MixedBatch) -> Tensor:
     return (mixed + ETA * (first + second)).mean()
 
 
-def decoupled(setting: Setting) -> Case:
+def decoupled(setting: Setting) -> Iterator[Line]:
     """DM(CE) against the mixed cross entropy by index, at most 1.6 times it, and the public arithmetic."""
     task = Task.make(1000, setting.device)
     shown = task.batch.own_weight.clamp(0.01, 0.99)  # the public code takes every sample as mixed
     task = Task(task.logits, task.batch._replace(own_weight=shown))
-    loss, mixed = MixLoss(terms=(CrossEntropy(), Decoupled(ETA))), MixLoss()
+    ours, mixed = MixLoss(terms=(CrossEntropy(), Decoupled(ETA))), MixLoss()
     options = {"rtol": 2e-6, "atol": 1e-8}
-    same_result(loss(task.logits, task.batch), by_targets(task.logits, task.batch), task.logits, options)
+    same_result(ours(task.logits, task.batch), by_targets(task.logits, task.batch), task.logits, options)
 
     def step(of: Callable[[Tensor, MixedBatch], Tensor]) -> Work:
         return lambda: torch.autograd.grad(of(task.logits, task.batch), task.logits)
 
-    works = {"lumix DM(CE)": step(loss), MIXED: step(mixed), PUBLIC: step(by_targets)}
-    timings = compare(works, setting)
-    goals = [
-        within(timings, MIXED, 1.6, "lumix DM(CE)", why=TWO_CLASSES),
-        faster(timings, PUBLIC, None, "lumix DM(CE)"),
-    ]
-    return timed_case(f"DM(CE), logits {SIZE} x 1000, float32", timings, goals)
+    timings = compare({"lumix DM(CE)": step(ours), MIXED: step(mixed), PUBLIC: step(by_targets)}, setting)
+    case = f"DM(CE), logits {SIZE} x 1000, float32"
+    yield from times(case, timings)
+    yield within(case, timings, MIXED, 1.6, "lumix DM(CE)", why=TWO_CLASSES)
+    yield faster(case, timings, PUBLIC, who="lumix DM(CE)")
 
 
-def cases(setting: Setting) -> Iterator[Case]:
-    yield decoupled(setting)
-    for classes in (1000, 100):
+def loss(setting: Setting) -> Iterator[Line]:
+    yield from decoupled(setting)
+    for classes, why, ordinary in ((1000, MANY_CLASSES, MANY_CLASSES), (100, FEW_CLASSES, ORDINARY)):
         check_equal(classes, setting.device, lumix_loss())
         timings = compare(steps(Task.make(classes, setting.device), setting.device), setting)
-        few = classes == 100
-        why = FEW_CLASSES if few else MANY_CLASSES
-        as_printed = 5 if setting.device == "cuda" else 3 if few else 8
-        goals = [
-            faster(timings, PRINTED, as_printed, why=why),
-            faster(timings, SOFT, 1.0 if few else 1.5, why=why, quick=0.25 if few else None),
-            faster(timings, SOFT, 1.0 if few else 1.5, "lumix without LUMix", why=ORDINARY if few else why),
-            within(timings, PLAIN, 1.2, why=why, quick=5 if few else None),
-            within(timings, PLAIN, None, "lumix without LUMix"),
-        ]
-        yield timed_case(f"logits {SIZE} x {classes}, float32", timings, goals)
+        few, case = classes == 100, f"logits {SIZE} x {classes}, float32"
+        yield from times(case, timings)
+        yield faster(case, timings, PRINTED, 5 if setting.device == "cuda" else 3 if few else 8, why=why)
+        yield faster(case, timings, SOFT, 1.0 if few else 1.5, why=why, quick=0.25 if few else None)
+        yield faster(case, timings, SOFT, 1.0 if few else 1.5, "lumix without LUMix", why=ordinary)
+        yield within(case, timings, PLAIN, 1.2, why=why, quick=5 if few else None)
+        yield within(case, timings, PLAIN, who="lumix without LUMix")
+
+
+def memory(setting: Setting) -> Iterator[Line]:
+    """Peak above the logits in the forward and backward pass; every allocation is counted: nothing to repeat."""
+    for classes, target in ((1000, 1.1), (100, 1.3)):  # one array; draws and weights [B] come on top
+        check_equal(classes, setting.device, lumix_loss())
+        task, case = Task.make(classes, setting.device), f"logits {SIZE} x {classes}, float32"
+        peaks = {}
+        for name, work in steps(task, setting.device).items():
+            work()
+            task.logits.grad = None  # or it would be released in the middle of the next run
+            peaks[name] = peak_memory(work, torch.device(setting.device)) / (4 * SIZE * classes)
+            yield number(case, name, [peaks[name]], unit="arrays", rival=True)
+        yield number(case, f"arrays of {SIZE} x {classes} above the logits", [peaks["lumix"]], target, True, unit="")
+        yield number(case, f"times as many in {PRINTED}", [peaks[PRINTED] / peaks["lumix"]])

@@ -1,12 +1,14 @@
-"""What the rows of CutMix and Mixup share: batches, timm's and torchvision's mixers, and the check of equality.
+"""Rows of CutMix and Mixup: a draw of its own for each sample and, unless in a hurry, one for the batch.
 
 Work is equal. All mix the same batch with flip pairing (torchvision: rolled by one) and return what the loss needs
 to know about labels; with 10 classes the dense targets of the peers cost them next to nothing. timm mixes in place, and
-so does lumix unless said otherwise.
+so does lumix unless said otherwise. Mixup is of float32 images only: timm's cuts uint8 images off where lumix rounds,
+and casts the label weights to 0 or 1.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 from unittest import mock
 
@@ -16,8 +18,7 @@ import torch
 from torch import Tensor
 from torchvision.transforms import v2
 
-from benchmarks.measure import Setting, Timings, Work, compare
-from benchmarks.rows import Case, Goal, faster, timed_case, within
+from benchmarks.measure import Line, Setting, Work, compare, faster, times, within
 from lumix import CutMix, Kind, Mixup
 from lumix.mixers.paste import MixPlan, apply_plan
 
@@ -25,6 +26,20 @@ CLASSES = 10
 ALPHA = {Kind.BOX: 1.0, Kind.BLEND: 0.8}
 FLOOR = "copy"  # the batch read once and written once, into memory that is there
 SIDES = (0.5, 0.55)  # of the box in mode "batch", where one draw would decide how much work there is
+
+CUT_LARGE = "lumix takes what a copy of the batch takes, and timm's whole time is 8 copies (uint8: 5) on this machine"
+CUT_SMALL = (
+    "each of 1 024 samples takes 1 to 2 microseconds to be addressed from Python and the draws 0.4 ms, whatever the "
+    "bytes, while copying the batch takes 0.5 ms (uint8: 0.07)"
+)
+CUT_ONE = "of bytes timm's whole batch takes 0.15 to 0.2 ms, a fifth of which the draws and the record take in lumix"
+PASSES = (
+    "two products and a sum, rounded as timm rounds them, are four passes over pixels in torch, as a fused operation "
+    "(lerp, addcmul) would round once less; "
+)
+BLEND_LARGE = PASSES + "in place that is 2 times a copy, and timm's whole time on this machine is 8 to 12 copies"
+BLEND_SMALL = PASSES + "in the cache they take as long as a copy of the batch, whose pixels are also read and written"
+BLEND_ONE = "timm makes the same passes, outside the cache, with fewer operations on the draws and the record"
 
 
 @dataclass(frozen=True)
@@ -34,43 +49,75 @@ class Cell:
     size: int
     side: int
     dtype: torch.dtype
-    channels_last: bool
 
     @property
     def title(self) -> str:
-        layout = "channels_last" if self.channels_last else "NCHW"
-        return f"{self.size}x3x{self.side}x{self.side} {str(self.dtype).removeprefix('torch.')} {layout}"
+        return f"{self.size}x3x{self.side}x{self.side} {str(self.dtype).removeprefix('torch.')}"
 
     def make(self, device: str) -> tuple[Tensor, Tensor]:
         """Images and labels, random from a fixed seed."""
         stream = torch.Generator().manual_seed(0)
         images = torch.rand(self.size, 3, self.side, self.side, generator=stream)
         images = (255 * images).to(self.dtype) if self.dtype == torch.uint8 else images.to(self.dtype)
-        labels = torch.randint(CLASSES, (self.size,), generator=stream)
-        if self.channels_last:
-            images = images.contiguous(memory_format=torch.channels_last)
-        return images.to(device), labels.to(device)
+        return images.to(device), torch.randint(CLASSES, (self.size,), generator=stream).to(device)
 
 
-def cells(dtypes: tuple[torch.dtype, ...]) -> Iterator[Cell]:
-    for size, side in ((128, 224), (1024, 32)):
-        for dtype in dtypes:
-            for channels_last in (False, True):
-                yield Cell(size, side, dtype, channels_last)
+def cutmix(setting: Setting) -> Iterator[Line]:
+    for dtype, over_timm, quick in ((torch.float32, 8, 12), (torch.uint8, 4, 100)):
+        yield from measured(Kind.BOX, Cell(128, 224, dtype), setting, over_timm, 1.5, {"why": CUT_LARGE}, "")
+        small = {"why": CUT_SMALL, "quick": quick}
+        yield from measured(Kind.BOX, Cell(1024, 32, dtype), setting, 10, 5, small, CUT_ONE)
 
 
-# ------------------------------------------------------------------------------------------------- the mixers
+def mixup(setting: Setting) -> Iterator[Line]:
+    for size, side, why, one in ((128, 224, BLEND_LARGE, ""), (1024, 32, BLEND_SMALL, BLEND_ONE)):
+        cell = Cell(size, side, torch.float32)
+        yield from measured(Kind.BLEND, cell, setting, 8, 2.5, {"why": why, "quick": 10}, one)
 
 
-def timm_mixer(kind: Kind, mode: str, **options: Any) -> timm.data.mixup.Mixup:
+def measured(
+    kind: Kind, cell: Cell, setting: Setting, over_timm: float, over_copy: float, floor: dict[str, Any], one: str
+) -> Iterator[Line]:
+    """The lines of a batch.
+
+    Args:
+        over_timm, over_copy: targets of the draw per sample, on the CPU.
+        floor: options of the line about the copy; its "why" holds for timm too.
+        one: why a target of one draw for all is missed.
+    """
+    check_equal(kind, cell, setting.device, ("elem", "pair", "batch"))
+    what, gpu = "box" if kind == Kind.BOX else "weight", setting.device == "cuda"
+    case, timings = f"a {what} per sample, {cell.title}", run(kind, "elem", cell, setting)
+    yield from times(case, timings)
+    yield faster(case, timings, "timm elem", 50 if gpu else over_timm, why=floor["why"])
+    yield within(case, timings, FLOOR, 1.3 if gpu else over_copy, **floor)
+    yield faster(case, timings, "timm pair")
+    yield faster(case, timings, "timm elem", who="lumix, copying")
+    if not setting.quick:
+        case, timings = f"one {what}, {cell.title}", run(kind, "batch", cell, setting)
+        yield from times(case, timings)
+        yield faster(case, timings, "timm batch", 1, why=one)
+        yield faster(case, timings, "torchvision", 1, why=one)
+        yield within(case, timings, FLOOR)
+
+
+def run(kind: Kind, mode: str, cell: Cell, setting: Setting) -> Any:
+    np.random.seed(0)
+    return compare(rivals(kind, mode, cell, setting.device), setting)
+
+
+# ------------------------------------------------------------------------------------------------- rivals
+
+
+def timm_mixer(kind: Kind, mode: str, minmax: Any = None) -> timm.data.mixup.Mixup:
     alphas = {"mixup_alpha": ALPHA[kind]} if kind == Kind.BLEND else {"mixup_alpha": 0.0, "cutmix_alpha": ALPHA[kind]}
-    return timm.data.mixup.Mixup(**alphas, mode=mode, num_classes=CLASSES, **options)
+    return timm.data.mixup.Mixup(**alphas, cutmix_minmax=minmax, mode=mode, num_classes=CLASSES)
 
 
-def our_mixer(kind: Kind, mode: str, inplace: bool, **options: Any) -> CutMix | Mixup:
+def our_mixer(kind: Kind, mode: str, inplace: bool, minmax: Any = None) -> CutMix | Mixup:
     if kind == Kind.BLEND:
-        return Mixup(ALPHA[kind], mode=mode, pairing="flip", inplace=inplace, **options)
-    return CutMix(ALPHA[kind], box_rule="full", mode=mode, pairing="flip", inplace=inplace, **options)
+        return Mixup(ALPHA[kind], mode=mode, pairing="flip", inplace=inplace)
+    return CutMix(ALPHA[kind], box_rule="full", minmax=minmax, mode=mode, pairing="flip", inplace=inplace)
 
 
 def torchvision_mixer(kind: Kind, side: int) -> Any:
@@ -82,6 +129,20 @@ def torchvision_mixer(kind: Kind, side: int) -> Any:
     box = (start, start, start + edge, start + edge)
     mixer.make_params = lambda inputs: {"box": box, "lam_adjusted": 1 - (edge / side) ** 2}
     return mixer
+
+
+def rivals(kind: Kind, mode: str, cell: Cell, device: str) -> dict[str, Work]:
+    """The floor, the peers, and lumix in place and copying; all mix the same batch, over and over."""
+    stream, (images, labels) = torch.Generator(device).manual_seed(0), cell.make(device)
+    target = torch.empty_like(images)
+    work: dict[str, Work] = {FLOOR: lambda: target.copy_(images)}
+    minmax = SIDES if mode == "batch" and kind == Kind.BOX else None
+    for name in ("batch",) if mode == "batch" else ("elem", "pair"):
+        work[f"timm {name}"] = partial(timm_mixer(kind, name, minmax), images, labels)
+    work["torchvision"] = partial(torchvision_mixer(kind, cell.side), images, labels)
+    for name, inplace in (("lumix", True), ("lumix, copying", False)):
+        work[name] = partial(our_mixer(kind, mode, inplace, minmax), images, labels, stream)
+    return work
 
 
 # ------------------------------------------------------------------------------------------------- equality
@@ -114,8 +175,7 @@ def timm_and_its_plan(kind: Kind, mode: str, images: Tensor, labels: Tensor) -> 
     ):
         theirs, _ = mixer(images.clone(), labels)
     size = len(images)
-    group = {"batch": [0] * size, "elem": list(range(size))}
-    group["pair"] = [min(i, size - 1 - i) for i in range(size)]
+    group = {"batch": [0] * size, "elem": list(range(size)), "pair": [min(i, size - 1 - i) for i in range(size)]}
     index = torch.tensor(group[mode])
     box = torch.tensor(boxes)[index] if boxes else torch.zeros(size, 4, dtype=torch.int64)
     kinds = torch.full((size,), int(kind), dtype=torch.uint8)
@@ -135,77 +195,3 @@ def check_equal(kind: Kind, cell: Cell, device: str, modes: tuple[str, ...]) -> 
         for inplace in (False, True):
             ours = apply_plan(images.clone(), labels, plan, inplace).images
             torch.testing.assert_close(ours, theirs, rtol=0, atol=0 if kind == Kind.BOX else 3e-7)
-
-
-# ------------------------------------------------------------------------------------------------- rivals
-
-
-def rivals(kind: Kind, mode: str, cell: Cell, device: str) -> dict[str, Work]:
-    """The floor, the peers, and lumix in place and copying; all mix the same batch, over and over."""
-    stream, (images, labels) = torch.Generator(device).manual_seed(0), cell.make(device)
-    target = torch.empty_like(images)
-    work: dict[str, Work] = {FLOOR: lambda: target.copy_(images)}
-    options: dict[str, Any] = {}
-    if mode == "batch" and kind == Kind.BOX:
-        options = {"minmax": SIDES}
-    mixers: dict[str, Any] = {}
-    for timm_mode in ("batch",) if mode == "batch" else ("elem", "pair"):
-        theirs = {"cutmix_minmax": SIDES} if options else {}
-        mixers[f"timm {timm_mode}"] = timm_mixer(kind, timm_mode, **theirs)
-    if cell.dtype != torch.uint8 or kind == Kind.BOX:
-        mixers["torchvision"] = torchvision_mixer(kind, cell.side)
-    for name, mixer in mixers.items():
-        work[name] = bound(mixer, images, labels)
-    for name, inplace in (("lumix", True), ("lumix, copying", False)):
-        ours = our_mixer(kind, mode, inplace, **options)
-        work[name] = bound(ours, images, labels, stream)
-    return work
-
-
-def bound(mixer: Any, *arguments: Any) -> Work:
-    return lambda: mixer(*arguments)
-
-
-def measured(kind: Kind, mode: str, cell: Cell, setting: Setting) -> Timings:
-    np.random.seed(0)
-    return compare(rivals(kind, mode, cell, setting.device), setting)
-
-
-@dataclass(frozen=True)
-class MixingRow:
-    """A row of one kind of mix, with a draw of its own for each sample and, unless in a hurry, with one for the batch.
-
-    Attributes:
-        what: is drawn: "box" or "weight".
-        goals: of the draw per sample on the CPU.
-        why: what limits one draw for all at 32 pixels.
-    """
-
-    kind: Kind
-    what: str
-    dtypes: tuple[torch.dtype, ...]
-    goals: Callable[[Cell, Timings], list[Goal]]
-    why: str
-
-    def cases(self, setting: Setting) -> Iterator[Case]:
-        for cell in cells(self.dtypes):
-            check_equal(self.kind, cell, setting.device, ("elem", "pair", "batch"))
-            yield self.one_per_sample(cell, setting)
-            if not setting.quick:
-                yield self.one_for_all(cell, setting)
-
-    def one_per_sample(self, cell: Cell, setting: Setting) -> Case:
-        timings = measured(self.kind, "elem", cell, setting)
-        if setting.device == "cuda":
-            goals = [faster(timings, "timm elem", 50), within(timings, FLOOR, 1.3)]
-        else:
-            goals = self.goals(cell, timings)
-        goals += [faster(timings, "timm pair", None), faster(timings, "timm elem", None, "lumix, copying")]
-        return timed_case(f"a {self.what} per sample, {cell.title}", timings, goals)
-
-    def one_for_all(self, cell: Cell, setting: Setting) -> Case:
-        timings = measured(self.kind, "batch", cell, setting)
-        why = self.why if cell.side == 32 else ""
-        goals = [faster(timings, name, 1, why=why) for name in ("timm batch", "torchvision")]
-        goals.append(within(timings, FLOOR, None))
-        return timed_case(f"one {self.what}, {cell.title}", timings, goals)

@@ -1,5 +1,5 @@
-"""What a trained model is worth: protocols in rooms, each a pure metric and a thin driver.
+"""What a trained model is worth: one protocol a file, each with pure metrics and a thin `drive`.
 
-`evaluation` is the registry and the cache; `images` and `models` serve the rooms: `attention`, `robustness`, which
-reads attention, `natural`, `segmentation`, whose decoders are all that trains here, and `throughput`.
+`evaluation` is their registry and the cache of results; `arguments` holds what tables write down without loading torch;
+`images`, `models`, `foreground` (attention of the class token) and `scenes` (segmentation) serve several files.
 """

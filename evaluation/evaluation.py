@@ -12,43 +12,34 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, NamedTuple
 
 from training import run_directory
 from training.records import Config
 
-if TYPE_CHECKING:
-    import numpy as np
-    import torch
 
+class Protocol(NamedTuple):
+    """A module with drive(model, card, arguments, device) -> Outcome, and which values are measured on a machine.
 
-@dataclass(frozen=True)
-class Protocol:
-    """Where a protocol is carried out, and which of its values are measured on a machine.
-
-    Attributes:
-        module: has drive(model, card, arguments, device) -> Outcome; card is the model's model.json, with the run that
-            trained it as "run".
-        measured: names of the values that differ between machines. All others follow from code and seeds.
+    All others follow from code and seeds. card is the model's model.json, with the run that trained it as "run".
     """
 
     module: str
     measured: frozenset[str] = frozenset()
 
 
-SPEEDS = {"speed", "speed_low", "speed_high", "images_per_second", "baseline_images_per_second"}
-MEMORY = {"memory", "peak_bytes", "baseline_peak_bytes"}
-PROTOCOLS: dict[str, Protocol] = {
-    "fgsm": Protocol("evaluation.robustness.fgsm"),
-    "mixed_accuracy": Protocol("evaluation.robustness.mixed_accuracy"),
-    "natural_adversarial": Protocol("evaluation.natural.adversarial"),
-    "occlusion": Protocol("evaluation.robustness.occlusion"),
-    "segmentation": Protocol("evaluation.segmentation.scoring"),
-    "shuffling": Protocol("evaluation.robustness.shuffling"),
+SPEEDS = ("speed", "speed_low", "speed_high", "images_per_second", "baseline_images_per_second")
+MEMORY = ("memory", "peak_bytes", "baseline_peak_bytes")
+PROTOCOLS = {
+    "fgsm": Protocol("evaluation.fgsm"),
+    "natural_adversarial": Protocol("evaluation.natural_adversarial"),
+    "occlusion": Protocol("evaluation.occlusion"),
+    "segmentation": Protocol("evaluation.segmentation"),
+    "shuffling": Protocol("evaluation.shuffling"),
     "ten_crop": Protocol("evaluation.ten_crop"),
-    "throughput": Protocol("evaluation.throughput", frozenset(SPEEDS | MEMORY)),
-    "weak_localisation": Protocol("evaluation.attention.weak_localisation"),
-    "weak_segmentation": Protocol("evaluation.attention.weak_segmentation"),
+    "throughput": Protocol("evaluation.throughput", frozenset(SPEEDS + MEMORY)),
+    "weak_localisation": Protocol("evaluation.weak_localisation"),
+    "weak_segmentation": Protocol("evaluation.weak_segmentation"),
 }
 
 
@@ -100,11 +91,11 @@ class Evaluation(Config):
 
 @dataclass
 class Outcome:
-    """What a driver found: numbers by metric, how many samples they stand on, arrays worth keeping, and texts."""
+    """What a driver found: numbers by metric, how many samples they stand on, NumPy arrays worth keeping, and texts."""
 
     values: dict[str, float]
     n_samples: int
-    arrays: "dict[str, np.ndarray]" = field(default_factory=dict)
+    arrays: dict[str, Any] = field(default_factory=dict)
     facts: dict[str, str] = field(default_factory=dict)
 
 
@@ -122,7 +113,7 @@ def read_evaluation(
 ) -> dict[str, Any] | None:
     """The cached evaluation of the weights that the run directory holds now, or None; RunError for a damaged file.
 
-    Arguments as of `evaluate`. One in an older format, without "measured", counts as missing.
+    Arguments as of `evaluate`.
     """
     path = (cache or directory / "eval") / f"{evaluation.key}.json"
     if not path.exists():
@@ -130,39 +121,36 @@ def read_evaluation(
     found = run_directory.read_json(path)
     if not isinstance(found, dict) or "key" not in found:
         raise run_directory.RunError(f"{path} is no evaluation: delete it and run the same command again")
-    current = "measured" in found and found | _checksums(directory, others or {}) == found
-    return found if current else None
+    return found if found | _checksums(directory, others or {}) == found else None
 
 
-def read_arrays(cache: Path, evaluation: Evaluation) -> "dict[str, np.ndarray]":
+def read_arrays(cache: Path, evaluation: Evaluation) -> dict[str, Any]:
     """The arrays that a cached evaluation kept in the folder `cache`; empty where it kept none."""
     path = cache / f"{evaluation.key}.npz"
     if not path.exists():
         return {}
     import numpy as np  # late: tables are listed without it
 
-    with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
-        return {name: archive[name] for name in archive.files}
+    with np.load(path) as archive:
+        return dict(archive)
 
 
 def evaluate(
     directory: Path,
     evaluation: Evaluation,
-    device: "torch.device | str" = "cpu",
+    device: Any = "cpu",
     others: Mapping[str, Path] | None = None,
     cache: Path | None = None,
     fresh_code: bool = False,
 ) -> dict[str, Any]:
     """Evaluate the model of a finished run directory, or return what is cached for these very weights.
 
+    RunError where there is no trained model, or a file is damaged; ValueError for what does not suit model or data.
+
     Args:
         others: run directory of each second model that `evaluation.sources` names.
         cache: the folder that keeps <key>.json and, for arrays, <key>.npz; by default `directory`/eval.
         fresh_code: do not accept a cached result that other code of `evaluation` wrote.
-
-    Raises:
-        RunError: where there is no trained model, or a file is damaged.
-        ValueError: for arguments that do not suit the model or the data, or missing files, naming the remedy.
     """
     others = dict(others or {})
     if set(others) != set(evaluation.sources):
@@ -170,16 +158,37 @@ def evaluate(
     found = read_evaluation(directory, evaluation, others, cache)
     if found is not None and not (fresh_code and found["fingerprint"] != fingerprint()):
         return found
-    from training.checkpoint import load_model
+    import numpy as np  # late: tables are listed without both
+
+    from training.state import load_model
 
     model = load_model(directory, device)
     resolved = {name: {**evaluation.arguments[name], "directory": path} for name, path in others.items()}
     card = run_directory.read_json(directory / "model.json") | {"run": trained_run(directory)}
     module = importlib.import_module(PROTOCOLS[evaluation.protocol].module)
     start = time.monotonic()
-    outcome = module.drive(model, card, evaluation.arguments | resolved, device)
+    outcome: Outcome = module.drive(model, card, evaluation.arguments | resolved, device)
     seconds = time.monotonic() - start
-    return _write(cache or directory / "eval", evaluation, outcome, _checksums(directory, others), seconds)
+    path = (cache or directory / "eval") / f"{evaluation.key}.json"
+    for name, value in outcome.values.items():
+        if not math.isfinite(value):
+            raise ValueError(f"{path} would hold {value} for {name}: are the weights finite?")
+    if outcome.arrays:  # before the numbers, whose presence says that the evaluation is done
+        arrays = outcome.arrays
+        run_directory.write_atomically(path.with_suffix(".npz"), lambda file: np.savez_compressed(file, **arrays))
+    result = {
+        "key": evaluation.key,
+        "protocol": evaluation.protocol,
+        "arguments": evaluation.arguments,
+        **_checksums(directory, others),
+        "fingerprint": fingerprint(),
+        "n_samples": outcome.n_samples,
+        "values": {name: float(value) for name, value in outcome.values.items()},
+        "facts": outcome.facts,
+        "measured": {"seconds": seconds, "images_per_second": outcome.n_samples / max(seconds, 1e-9)},
+    }
+    run_directory.write_json(path, result)
+    return result
 
 
 def trained_run(directory: Path) -> dict[str, Any]:
@@ -189,35 +198,6 @@ def trained_run(directory: Path) -> dict[str, Any]:
     if "run" not in found:
         raise run_directory.RunError(f"{path} does not say which run was trained: run its table again")
     return dict(found["run"])
-
-
-def _write(
-    folder: Path, evaluation: Evaluation, outcome: Outcome, checksums: dict[str, Any], seconds: float
-) -> dict[str, Any]:
-    """Arrays first, then the numbers, whose presence says that the evaluation is done."""
-    values = {name: float(value) for name, value in outcome.values.items()}
-    wrong = [name for name, value in values.items() if not math.isfinite(value)]
-    if wrong:
-        raise ValueError(f"{folder} / {evaluation.key} gave {values[wrong[0]]} for {wrong[0]}: are the weights finite?")
-    if outcome.arrays:
-        import numpy as np
-
-        arrays: dict[str, Any] = dict(outcome.arrays)
-        path = folder / f"{evaluation.key}.npz"
-        run_directory.write_atomically(path, lambda file: np.savez_compressed(file, **arrays))
-    result = {
-        "key": evaluation.key,
-        "protocol": evaluation.protocol,
-        "arguments": evaluation.arguments,
-        **checksums,
-        "fingerprint": fingerprint(),
-        "n_samples": outcome.n_samples,
-        "values": values,
-        "facts": outcome.facts,
-        "measured": {"seconds": seconds, "images_per_second": outcome.n_samples / max(seconds, 1e-9)},
-    }
-    run_directory.write_json(folder / f"{evaluation.key}.json", result)
-    return result
 
 
 def _checksums(directory: Path, others: Mapping[str, Path]) -> dict[str, Any]:

@@ -1,33 +1,34 @@
-"""Test images by batch, from memory or from files that workers read; nothing here is random."""
+"""Test images by batch, from memory or from files that workers read, and counts of correct answers; no draws."""
 
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 from torchvision.transforms import CenterCrop, Compose, Normalize, Resize, ToTensor
 
 from training.config import Data
-from training.data import load, normalise
-from training.folder import ignore_signals
-from training.imageset import ImageSet
+from training.data.files import file_set, ignore_signals
+from training.data.sets import ImageSet, is_resident, load, normalise
 
 Card = Mapping[str, Any]  # of a trained model: its model.json
 Device = torch.device | str
 Statistics = Sequence[float]
+# (place of the batch, images, labels) -> (name, corrupted images), any number of each name
+Corruptions = Callable[[int, Tensor, Tensor], Iterable[tuple[str, Tensor]]]
 
 
-def robustness_transform(image_size: int, mean: Statistics, std: Statistics) -> Compose:
+def robustness_transform(size: int, mean: Statistics, std: Statistics) -> Compose:
     """P-rob of evaluation.md 0: shorter side to 8/7 of the size, bilinear; centre crop; normalisation."""
-    resized = [Resize(image_size * 256 // 224), CenterCrop(image_size)]
-    return Compose([*resized, ToTensor(), Normalize(tuple(mean), tuple(std))])
+    return Compose([Resize(size * 256 // 224), CenterCrop(size), ToTensor(), Normalize(tuple(mean), tuple(std))])
 
 
-def squeeze_transform(image_size: int, mean: Statistics, std: Statistics) -> Compose:
-    """The whole picture at `image_size` x `image_size`, bilinear, its aspect given up; normalisation."""
-    return Compose([Resize((image_size, image_size)), ToTensor(), Normalize(tuple(mean), tuple(std))])
+def squeeze_transform(size: int, mean: Statistics, std: Statistics) -> Compose:
+    """The whole picture at `size` x `size`, bilinear, its aspect given up; normalisation."""
+    return Compose([Resize((size, size)), ToTensor(), Normalize(tuple(mean), tuple(std))])
 
 
 def batches(
@@ -68,3 +69,61 @@ def class_masks(images: ImageSet) -> Tensor:
     """Which class each pixel shows, uint8 [N, H, W] of a set with masks: 0 the ground, 1 + label the object."""
     assert images.masks is not None
     return images.masks * (images.labels + 1).to(torch.uint8).view(-1, 1, 1)
+
+
+def pixel_batches(card: Card, device: Device, batch_size: int) -> Iterator[tuple[int, Tensor, Tensor]]:
+    """The test set in order: place of the batch, images [B, C, S, S] in [0, 1], labels [B] int64.
+
+    Corruptions act on these pixels, before normalisation. Sets in memory come as they are, those read from files
+    through P-rob (Naseer et al.).
+    """
+    loaded: Iterable[tuple[Tensor, Tensor]]
+    if is_resident(card["data"]):
+        images = test_images(card)
+        parts = (images[start : start + batch_size].to(device) for start in range(0, len(images), batch_size))
+        loaded = ((part.images.float() / 255, part.labels) for part in parts)
+    else:
+        unnormalised = robustness_transform(card["image_size"], (0.0,) * 3, (1.0,) * 3)
+        loaded = batches(file_set(card["data"], "val", unnormalised), batch_size)
+    for place, (pixels, labels) in enumerate(loaded):
+        yield place, pixels.to(device), labels.to(device)
+
+
+def normaliser(card: Card, device: Device) -> Callable[[Tensor], Tensor]:
+    """Images [B, C, H, W] in [0, 1] -> as the model was trained on; differentiable."""
+    mean, std = (torch.tensor(card[name], device=device).view(1, -1, 1, 1) for name in ("mean", "std"))
+    return lambda images: (images - mean) / std
+
+
+def correct(logits: Tensor, labels: Tensor) -> Tensor:
+    """[B] bool, whether the largest of logits [B, C], of equal ones the first, is that of the label [B]."""
+    if not bool(logits.isfinite().all()):
+        raise ValueError("the model's scores are not all finite numbers: its weights are damaged")
+    return logits.argmax(dim=1) == labels
+
+
+def percent(count: Tensor | int, samples: int) -> float:
+    return 100 * int(count) / samples
+
+
+def accuracies(
+    model: nn.Module, card: Card, device: Device, batch_size: int, corrupt: Corruptions
+) -> tuple[dict[str, float], int]:
+    """Top-1 in percent by name of corruption, over all that `corrupt` makes of `pixel_batches`; the number of images.
+
+    What it yields unchanged, the very batch, is judged once.
+    """
+    hits, seen, normalise = Counter[str](), Counter[str](), normaliser(card, device)
+
+    @torch.inference_mode()
+    def right(images: Tensor, labels: Tensor) -> int:
+        return int(correct(model(normalise(images)), labels).sum())
+
+    for place, images, labels in pixel_batches(card, device, batch_size):
+        clean = right(images, labels)
+        for name, corrupted in (("", images), *corrupt(place, images, labels)):
+            hits[name] += clean if corrupted is images else right(corrupted, labels)
+            seen[name] += len(labels)
+    if not seen:
+        raise ValueError(f"the test set of {card['data']} holds no images: put them under the data root")
+    return {name: percent(hits[name], seen[name]) for name in seen if name}, seen[""]

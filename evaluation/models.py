@@ -7,9 +7,9 @@ import timm
 from torch import nn
 
 from evaluation.images import Card, Device
-from training.checkpoint import load_model
-from training.files import data_root
+from training.data.files import data_root
 from training.run_directory import read_json
+from training.state import load_model
 
 
 def second_model(source: Mapping[str, Any], card: Card, device: Device) -> nn.Module:

@@ -8,28 +8,18 @@ from torch import Tensor, nn
 from torchvision.transforms.functional import ten_crop
 
 from evaluation.evaluation import Outcome
-from evaluation.images import Card, Device, batches, squeeze_transform
-from evaluation.robustness.accuracy import correct, percent
-from lumix.checks import check_positive
+from evaluation.images import Card, Device, batches, correct, percent, squeeze_transform
 from lumix.functional import at_least_float32
-from training.data import is_resident
-from training.folder import file_set
+from training.data.files import file_set
+from training.data.sets import is_resident
 
 
 @torch.no_grad()
 def ten_crop_logits(model: Callable[[Tensor], Tensor], images: Tensor, size: int) -> Tensor:
     """The sum [B, C] of a classifier's logits over torchvision's ten crops of `size` x `size`, float32 or wider.
 
-    Args:
-        model: from images [B, 3, size, size] to logits [B, C]; the crops come one after the other.
-        images: [B, 3, H, W], both sides at least `size`.
-
-    Raises:
-        ValueError: for a crop larger than the images.
+    The model sees one crop [B, 3, size, size] after the other of images [B, 3, H, W], both sides at least `size`.
     """
-    check_positive("size", size, whole=True)
-    if images.ndim != 4 or size > min(images.shape[-2:]):
-        raise ValueError(f"images must be [B, C, H, W] of at least {size} pixels a side, not {list(images.shape)}")
     logits = (model(crop) for crop in ten_crop(images, [size, size]))
     return torch.stack([at_least_float32(each) for each in logits]).sum(dim=0)
 

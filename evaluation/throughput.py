@@ -1,8 +1,8 @@
 """Training throughput (LUMix, Table 6): images per second of whole training steps, beside those of a baseline.
 
-A step is mixing with all that it needs (saliency, mask, transport, another network), forward, label weights, loss,
-backward and update, on synthetic uint8 images that lie on the device: no loading, no moving average, no logging. The
-two contenders take turns in one process, so that what disturbs one disturbs the other.
+A step is all from mixing (saliency, mask, transport, another network) to the update, on synthetic uint8 images that lie
+on the device: no loading, no moving average, no logging. Both take turns in one process: what disturbs one disturbs the
+other.
 """
 
 import os
@@ -22,20 +22,17 @@ from evaluation.evaluation import Outcome, trained_run
 from evaluation.images import Card, Device
 from training.build import build_task
 from training.config import Run
-from training.data import normalise
-from training.model import build_model
+from training.data.sets import normalise
+from training.models import build_model
 from training.optim import build_updater
 from training.rng import step_generator
-from training.task import Task
+from training.tasks.mixed import Task
 
 Step = Callable[[int], None]
 
 
 def training_step(run: Run, card: Card, batch: int, precision: str, device: torch.device) -> tuple[Step, Task]:
-    """A function of the step's number that takes one training step of `run`, and the task behind it.
-
-    `batch` images of the shape that `card` says; `precision` float32, bfloat16 or float16, in place of the run's.
-    """
+    """A function of a step's number that takes a training step of `run` with `batch` images, and the task behind it."""
     network = build_model(run.model, card["num_classes"], card["in_chans"], card["image_size"], seed=0).to(device)
     mean, std = tuple(card["mean"]), tuple(card["std"])
     run = run.replace(precision=precision, optim=run.optim.replace(ema_decay=0.0, ema_reported=False))
@@ -64,13 +61,14 @@ def take_turns(steps: Mapping[str, Step], rounds: int, per_round: int, device: t
     """Seconds of `per_round` steps of each contender in each round; who begins changes from round to round."""
     names = list(steps)
     seconds: dict[str, list[float]] = {name: [] for name in names}
+    wait = partial(torch.cuda.synchronize, device) if device.type == "cuda" else lambda: None
     for turn in range(rounds):
         for name in names[turn % len(names) :] + names[: turn % len(names)]:
-            _wait(device)
+            wait()
             start = time.perf_counter()
             for number in range(turn * per_round, (turn + 1) * per_round):
                 steps[name](number)
-            _wait(device)
+            wait()
             seconds[name].append(time.perf_counter() - start)
     return seconds
 
@@ -78,7 +76,7 @@ def take_turns(steps: Mapping[str, Step], rounds: int, per_round: int, device: t
 def peak_memory(step: Callable[[], Any], device: torch.device) -> int:
     """Largest number of bytes that torch holds during `step` above what it held before."""
     if device.type == "cuda":
-        _wait(device)
+        torch.cuda.synchronize(device)
         torch.cuda.reset_peak_memory_stats(device)
         before = torch.cuda.memory_allocated(device)
         step()
@@ -91,11 +89,6 @@ def peak_memory(step: Callable[[], Any], device: torch.device) -> int:
     events = [event for event in recorded.profiler.kineto_results.events() if event.name() == "[memory]"]
     held = accumulate(event.nbytes() for event in sorted(events, key=lambda event: event.start_ns()))
     return max(held, default=0)
-
-
-def _wait(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
 
 
 @contextmanager
@@ -114,28 +107,26 @@ def undisturbed(device: torch.device) -> Iterator[None]:
 def drive(model: nn.Module, card: Card, arguments: Mapping[str, Any], device: Device) -> Outcome:
     """Speed and memory of a run as a share of a baseline's; its trained weights play no part, only their shapes.
 
-    Arguments: "baseline", the run beside it; "every_batch", whether methods act on every batch; "batch"; "precision";
-    "warmup" steps of each; "rounds" in turn of "steps" each.
-
-    Values: "speed" and "memory" in percent of the baseline's (speed: the median over rounds; "speed_low", "speed_high":
-    its quartiles), what they are made of, and "parameters" in thousands.
+    Arguments: "baseline", the run beside it; "every_batch", whether methods act on every batch; "batch"; "precision" in
+    place of the runs'; "warmup" steps of each; "rounds" in turn of "steps" each. Values: "speed", "memory" in percent
+    of the baseline's (the median over rounds; "speed_low", "speed_high": its quartiles), what they are made of, and
+    "parameters" in thousands.
     """
-    device = torch.device(device)
-    batch, precision = arguments["batch"], arguments["precision"]
-    runs = {"run": card["run"], "baseline": trained_run(arguments["baseline"]["directory"])}
-    runs = {name: Run.from_dict(configuration) for name, configuration in runs.items()}
-    if arguments["every_batch"]:
-        runs = {name: on_every_batch(run) for name, run in runs.items()}
+    device, batch = torch.device(device), arguments["batch"]
+    steps: dict[str, Step] = {}
     with undisturbed(device):
-        steps = {name: training_step(run, card, batch, precision, device)[0] for name, run in runs.items()}
+        for name, found in (("run", card["run"]), ("baseline", trained_run(arguments["baseline"]["directory"]))):
+            run = Run.from_dict(found)
+            run = on_every_batch(run) if arguments["every_batch"] else run
+            steps[name] = training_step(run, card, batch, arguments["precision"], device)[0]
         take_turns(steps, 1, arguments["warmup"], device)
         # The numbers of warm-up steps count from 0 again: equal draws for both contenders is all that matters.
         seconds = take_turns(steps, arguments["rounds"], arguments["steps"], device)
         # Over some steps, as a method may not do the same at each.
-        rounds = {
-            name: partial(take_turns, {name: step}, 1, arguments["steps"], device) for name, step in steps.items()
-        }
-        peaks = {name: peak_memory(some, device) for name, some in rounds.items()}
+        run_peak, base_peak = (
+            peak_memory(partial(take_turns, {name: step}, 1, arguments["steps"], device), device)
+            for name, step in steps.items()
+        )
     shares = [100 * base / own for own, base in zip(seconds["run"], seconds["baseline"], strict=True)]
     low, middle, high = statistics.quantiles(shares, n=4)
     images = batch * arguments["steps"]
@@ -143,11 +134,11 @@ def drive(model: nn.Module, card: Card, arguments: Mapping[str, Any], device: De
         "speed": middle,
         "speed_low": low,
         "speed_high": high,
-        "memory": 100 * peaks["run"] / peaks["baseline"],
+        "memory": 100 * run_peak / base_peak,
         "images_per_second": images / statistics.median(seconds["run"]),
         "baseline_images_per_second": images / statistics.median(seconds["baseline"]),
-        "peak_bytes": peaks["run"],
-        "baseline_peak_bytes": peaks["baseline"],
+        "peak_bytes": run_peak,
+        "baseline_peak_bytes": base_peak,
         "parameters": sum(parameter.numel() for parameter in model.parameters()) / 1000,
     }
     return Outcome(values, n_samples=2 * images * arguments["rounds"])

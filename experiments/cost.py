@@ -2,8 +2,8 @@
 
 from dataclasses import dataclass
 
-from experiments.records import flat
 from experiments.registry import get_table, owners, tables_of
+from experiments.results import flat
 from experiments.runs import Item, items_of, read_item
 from experiments.scale import Scale
 from training import run_directory

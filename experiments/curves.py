@@ -4,7 +4,6 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
 from experiments import decoupled
-from experiments.claims import EachGreater
 from experiments.decoupled import LossColumn
 from experiments.scale import Scale
 from experiments.table import Column, Row
@@ -35,11 +34,6 @@ class Curve:
     @property
     def columns(self) -> tuple[Column, ...]:
         return tuple(Column(self.column(value), f"{self.symbol} = {value:g}", compared=False) for value in self.values)
-
-    def peak(self, row: str, best: float) -> EachGreater:
-        """A row is best at one value."""
-        others = (self.column(value) for value in self.values if value != best)
-        return EachGreater(tuple(((row, self.column(best)), (row, other)) for other in others))
 
 
 def _rescaled(parameter: str) -> Callable[[Run, str, float], Run]:

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from evaluation.evaluation import Evaluation, fingerprint, read_evaluation
-from experiments.registry import directory_of, evaluation_directory, seeds_of, tables_of
+from experiments.registry import directory_of, seeds_of, tables_of
 from experiments.runs import ABSENT, DAMAGED, FINISHED, OLDER, Item
 from experiments.scale import Scale
 from experiments.table import Table
@@ -16,16 +16,20 @@ from training.config import Run
 
 @dataclass(frozen=True)
 class EvaluationItem:
-    """One evaluation of one training: where it is kept, and the run directory of each second model it needs."""
+    """One evaluation of one training, kept in its run directory, and that of each second model it needs."""
 
     item: Item
     evaluation: Evaluation
-    cache: Path
     others: dict[str, Path]
 
     @property
     def name(self) -> str:
         return f"{self.evaluation.key} of {self.item.name}"
+
+    @property
+    def place(self) -> Path:
+        """Its file, less the ending."""
+        return self.item.directory / "eval" / self.evaluation.key
 
     @property
     def needs(self) -> frozenset[Path]:
@@ -44,8 +48,7 @@ def evaluation_item(scale: Scale, table: Table, run: Run, evaluation: Evaluation
         if key not in table.runs:
             raise ValueError(f"{evaluation.key} needs the run {key} as its {name}: add it to sources of {table.id}")
         others[name] = directory_of(scale, table.runs[key], seed if fixed is None else fixed)
-    item = Item(run, seed, directory_of(scale, run, seed))
-    return EvaluationItem(item, evaluation, evaluation_directory(scale, run, evaluation, seed), others)
+    return EvaluationItem(Item(run, seed, directory_of(scale, run, seed)), evaluation, others)
 
 
 def evaluation_items(
@@ -75,7 +78,7 @@ def ready_with(scale: Scale, run: Run, seed: int) -> list[EvaluationItem]:
     """The evaluations of all tables that need this training, are not made, and whose other trainings are finished."""
     directory = directory_of(scale, run, seed)
     items = {
-        (item.cache, item.evaluation.key): item
+        item.place: item
         for table in tables_of(scale)
         for item in evaluation_items(scale, table, seeds=seed + 1)
         if directory in item.needs
@@ -90,7 +93,7 @@ def read(item: EvaluationItem) -> dict[str, Any] | None:
     Raises:
         RunError: for a damaged file, naming it and the remedy.
     """
-    return read_evaluation(item.item.directory, item.evaluation, item.others, item.cache)
+    return read_evaluation(item.item.directory, item.evaluation, item.others)
 
 
 def is_older(outcome: dict[str, Any]) -> bool:

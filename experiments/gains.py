@@ -1,45 +1,19 @@
-"""The form that Tables A2, A3 and A6 of Decoupled Mixup share: methods by place, and a claim on each place's gain."""
+"""The form that Tables A2, A3 and A6 of Decoupled Mixup share: four methods on every network of every data set."""
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 
 from experiments import decoupled
-from experiments.claims import Cell, Claim, Greater
-from experiments.decoupled import DM_CE, MCE, LossColumn, cells, each
+from experiments.decoupled import LossColumn
 from experiments.scale import Scale
 from experiments.table import Column, Row
 
 METHODS = ("saliencymix", "puzzlemix", *decoupled.LEARNING)
-
-
-@dataclass(frozen=True)
-class Place:
-    """A network on a data set: where a table compares MCE and DM(CE).
-
-    Attributes:
-        suffix: of its rows' ids.
-        setting, role: of its base run.
-        data, model: their titles; a table of one data set shows no `data`.
-        gain: the paper's average over four methods.
-        register: entries on this gain.
-    """
-
-    suffix: str
-    setting: str
-    role: str
-    data: str
-    model: str
-    gain: str
-    register: tuple[str, ...] = ()
-
-    @property
-    def title(self) -> str:
-        return f"{self.data} with {self.model}" if self.data else self.model
+Place = tuple[str, str, str, str]  # setting and role of the base run, titles of data and model; of one data set "" data
 
 
 def label_columns(places: Sequence[Place]) -> tuple[Column, ...]:
     """Data, where they differ, model and method."""
-    data = (Column("data", "Data"),) if places[0].data else ()
+    data = (Column("data", "Data"),) if places[0][2] else ()
     return (*data, Column("model", "Model"), Column("method", "Method"))
 
 
@@ -49,40 +23,12 @@ def rows(scale: Scale, places: Iterable[Place], losses: Sequence[LossColumn]) ->
         decoupled.row(
             scale,
             name,
-            place.setting,
-            place.role,
+            setting,
+            role,
             losses,
-            suffix=place.suffix,
-            labels={"data": place.data, "model": place.model} if place.data else {"model": place.model},
+            suffix=f"{setting}_{role}" if data else role,
+            labels={"data": data, "model": model} if data else {"model": model},
         )
-        for place in places
+        for setting, role, data, model in places
         for name in METHODS
-    )
-
-
-def every(places: Iterable[Place], loss: LossColumn, methods: Sequence[str] = METHODS) -> tuple[Cell, ...]:
-    """The cells of the methods at all places under a loss."""
-    return tuple(cell for place in places for cell in cells(methods, loss, place.suffix))
-
-
-def claims(prefix: str, table: str, places: Sequence[Place]) -> tuple[Claim, ...]:
-    """DM(CE) improves each method at each place, and on average at each of them."""
-    return (
-        Claim(
-            f"{prefix}-each",
-            "DM(CE) improves every method on every network",
-            table,
-            (),
-            each(every(places, DM_CE), every(places, MCE)),
-        ),
-        *(
-            Claim(
-                f"{prefix}-{place.suffix}".replace("_", "-"),
-                f"On {place.title} DM(CE) gains on average (the paper: {place.gain})",
-                table,
-                place.register,
-                Greater(every((place,), DM_CE), every((place,), MCE)),
-            )
-            for place in places
-        ),
     )

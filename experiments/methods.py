@@ -93,11 +93,6 @@ def sigmoid_scores(run: Run) -> Run:
     return run.replace(loss=run.loss.replace(rule=replace(run.loss.rule, scores="sigmoid"), terms=tuple(terms)))
 
 
-def fast_input(run: Run) -> Run:
-    """The run whose images are only decoded and cropped on the CPU, with OpenCV; the device does the rest."""
-    return run.replace(data=run.data.replace(pipeline="fast"))
-
-
 # ------------------------------------------------------------------------------------------------- mixing
 
 

@@ -1,8 +1,8 @@
-"""A pool of processes that train and evaluate runs side by side, one torch thread and one start of Python per worker.
+"""A pool of processes that train and evaluate runs side by side, one torch thread and one start of Python for each.
 
-An evaluation waits until the runs that it needs are trained. Each worker has a pipe of its own, so a worker that dies
-(out of memory, a crash in native code) costs the one job it was at, and is replaced. Workers end when the call ends,
-however it ends: also when this process is killed outright.
+An evaluation waits until the runs that it needs are trained. Each place has an executor of one process, so a process
+that dies (out of memory, a crash in native code) breaks its own job alone: the executor is replaced and the job tried
+once more, from its checkpoint. Processes end when the call ends, also when this process is killed outright.
 """
 
 import multiprocessing
@@ -10,9 +10,11 @@ import os
 import signal
 import threading
 from collections.abc import Callable, Generator, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import dataclass
-from multiprocessing.connection import Connection, wait
+from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +23,7 @@ from experiments.runs import Group, Item
 from training import run_directory
 from training.config import Execution
 
-STOP_SECONDS = 5.0  # grace of a worker before it is killed
+TRIES = 2  # of a job whose process dies
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 CONTEXT = multiprocessing.get_context("spawn")  # fork would copy locks and threads of whatever the parent has loaded
 
@@ -51,7 +53,7 @@ def usable_cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def work(item: Job, execution: Execution, fresh_code: bool) -> dict[str, Any]:
+def work(job: Job, execution: Execution, fresh_code: bool) -> dict[str, Any]:
     """Train or evaluate in this process; with `fresh_code` what other code left there is thrown away first.
 
     Gives what is recorded; of a group {"answers": a (result, error) for each missing member}.
@@ -59,27 +61,25 @@ def work(item: Job, execution: Execution, fresh_code: bool) -> dict[str, Any]:
     import torch
 
     torch.set_num_threads(1)
-    if isinstance(item, EvaluationItem):
+    if isinstance(job, EvaluationItem):
         from evaluation.evaluation import evaluate
         from training.process import Process
 
         device = Process.current(execution.device).device  # says so where there is no such device
-        return evaluate(item.item.directory, item.evaluation, device, item.others, item.cache, fresh_code)
-    for each in item.items if isinstance(item, Group) else (item,):
+        return evaluate(job.item.directory, job.evaluation, device, job.others, fresh_code=fresh_code)
+    for item in job.items if isinstance(job, Group) else (job,):
         if fresh_code:
-            discard_older(each.directory)
-    if isinstance(item, Group):
-        from training.ensemble import fit_many
+            discard_older(item.directory)
+    if isinstance(job, Item):
+        from training.loop import fit
 
-        members = item.items
-        found = fit_many(
-            [one.run for one in members], [one.seed for one in members], [one.directory for one in members], execution
-        )
-        wanted = [result for each, result in zip(item.items, found, strict=True) if each in item.missing]
-        return {"answers": [(r, "") if isinstance(r, dict) else (None, _one_line(r)) for r in wanted]}
-    from training.loop import fit
+        return fit(job.run, job.seed, job.directory, execution)
+    from training.ensemble import fit_many
 
-    return fit(item.run, item.seed, item.directory, execution)
+    runs, seeds, directories = zip(*((item.run, item.seed, item.directory) for item in job.items), strict=True)
+    found = zip(job.items, fit_many(runs, seeds, directories, execution), strict=True)
+    wanted = [result for item, result in found if item in job.missing]
+    return {"answers": [(r, "") if isinstance(r, dict) else (None, _one_line(r)) for r in wanted]}
 
 
 def discard_older(directory: Path) -> None:
@@ -99,43 +99,101 @@ def discard_older(directory: Path) -> None:
                 path.unlink()
 
 
-@dataclass
-class _Worker:
-    process: Any
-    pipe: Connection
-    item: Job | None = None  # None: idle
+class _Place:
+    """A place for one process at a time, which ends when `end` is closed: by `close`, or by the end of this process."""
+
+    def __init__(self) -> None:
+        theirs, self.end = CONTEXT.Pipe(duplex=False)
+        self.executor = ProcessPoolExecutor(1, CONTEXT, _begin, (theirs,))
+
+    def submit(self, *arguments: Any) -> "Future[tuple[dict[str, Any] | None, str]]":
+        try:
+            return self.executor.submit(_answer, *arguments)
+        except BrokenProcessPool:  # it died while it had nothing to do
+            self.renew()
+            return self.executor.submit(_answer, *arguments)
+
+    def renew(self) -> None:
+        self.close()
+        self.__init__()  # type: ignore[misc]
+
+    def close(self) -> None:
+        self.end.close()
+        self.executor.shutdown(cancel_futures=True)
 
 
-class _Queue:
-    """Jobs in order; an evaluation stays until the trainings among them that it needs have ended."""
+def _begin(end: Connection) -> None:
+    """Prepare a process of the pool: Ctrl-C reaches the whole group, and the parent decides."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_end_with, args=(end,), daemon=True).start()
 
-    def __init__(self, items: Sequence[Job]) -> None:
-        self.waiting = list(items)
-        self.unfinished = {one.directory for item in items for one in trainings(item)}
-        self.failed: set[Path] = set()
 
-    def take(self) -> Job | None:
-        """The first job that can start now."""
-        for place, item in enumerate(self.waiting):
-            if not item.needs & self.unfinished:
-                return self.waiting.pop(place)
-        return None
+def _end_with(end: Connection) -> None:
+    end.poll(None)  # returns when the other end is closed
+    os._exit(1)
 
-    def end(self, item: Item | EvaluationItem, failed: bool) -> list[Answer]:
-        """Take note of a job that ended; answers for those that cannot be done without it."""
-        if not isinstance(item, Item):
-            return []
-        self.unfinished.discard(item.directory)
-        if not failed:
-            return []
-        lost = [one for one in self.waiting if item.directory in one.needs and isinstance(one, EvaluationItem)]
-        self.waiting = [other for other in self.waiting if item.directory not in other.needs]
-        return [Answer(other, None, f"it needs {item.name}, whose training failed") for other in lost]
+
+def _answer(work: Work, job: Job, execution: Execution, fresh_code: bool) -> tuple[dict[str, Any] | None, str]:
+    try:
+        return work(job, execution, fresh_code), ""
+    except Exception as error:  # one run's failure must not end the others
+        return None, _one_line(error)
+
+
+def _one_line(error: Exception) -> str:
+    text = " ".join(str(error).split()) or "no message"
+    return text if isinstance(error, (run_directory.RunError, ValueError)) else f"{type(error).__name__}: {text}"
 
 
 def trainings(job: Job) -> tuple[Item, ...]:
     """The trainings that a job answers for."""
     return job.missing if isinstance(job, Group) else (job,) if isinstance(job, Item) else ()
+
+
+def run_pool(
+    jobs: Sequence[Job],
+    execution: Execution,
+    processes: int,
+    fresh_code: bool = False,
+    work: Work = work,
+) -> Generator[Answer]:
+    """Do all jobs, the first ones first; yields an answer as each one ends.
+
+    Raises:
+        Interrupted: at Ctrl-C or SIGTERM, after the processes were stopped.
+    """
+    waiting = [(job, 1) for job in jobs]  # with the number of the try
+    unfinished = {item.directory for job in jobs for item in trainings(job)}
+    places = [_Place() for _ in range(min(max(1, processes), len(jobs)))]
+    idle = list(places)
+    busy: dict[Future[tuple[dict[str, Any] | None, str]], tuple[_Place, Job, int]] = {}
+    with _settings():
+        try:
+            while waiting or busy:
+                while idle and (found := next((one for one in waiting if not one[0].needs & unfinished), None)):
+                    waiting.remove(found)
+                    place = idle.pop()
+                    busy[place.submit(work, found[0], execution, fresh_code)] = (place, *found)
+                for future in wait(busy, return_when=FIRST_COMPLETED).done:
+                    place, job, tries = busy.pop(future)
+                    idle.append(place)
+                    try:
+                        result, error = future.result()
+                    except BrokenProcessPool:
+                        place.renew()
+                        if tries < TRIES:
+                            waiting.insert(0, (job, tries + 1))
+                            continue
+                        result, error = None, f"its process died {TRIES} times, of which the usual cause is no memory"
+                    for answer in _answers(job, result, error):
+                        yield answer
+                        if isinstance(answer.item, Item):
+                            unfinished.discard(answer.item.directory)
+                            if answer.result is None:
+                                yield from _lost(answer.item, waiting)
+        finally:
+            for place in places:
+                place.close()
 
 
 def _answers(job: Job, result: dict[str, Any] | None, error: str) -> list[Answer]:
@@ -146,131 +204,32 @@ def _answers(job: Job, result: dict[str, Any] | None, error: str) -> list[Answer
     return [Answer(job, result, error)]
 
 
-def run_pool(
-    items: Sequence[Job],
-    execution: Execution,
-    processes: int,
-    fresh_code: bool = False,
-    work: Work = work,
-) -> Generator[Answer]:
-    """Do all jobs, the first ones first; yields an answer as each one ends.
-
-    Raises:
-        Interrupted: at Ctrl-C or SIGTERM, after the workers were stopped.
-    """
-    queue = _Queue(items)
-    workers: list[_Worker] = []
-    with _signals():
-        try:
-            while queue.waiting or workers:
-                _employ(workers, queue, processes, lambda: _start(work, execution, fresh_code))
-                busy = [worker for worker in workers if worker.item is not None]
-                ready = wait([worker.pipe for worker in busy]) if busy else []  # waiting for nothing would never end
-                for worker in [worker for worker in busy if worker.pipe in ready]:
-                    item, answer = worker.item, _receive(worker)
-                    worker.item = None
-                    if answer is None:
-                        workers.remove(worker)
-                        answer = (None, f"its process died ({_cause(worker)})")
-                    assert item is not None
-                    for one in _answers(item, *answer):
-                        lost = queue.end(one.item, failed=one.result is None)
-                        yield one
-                        yield from lost
-        finally:
-            _stop(workers)
-
-
-def _employ(workers: list[_Worker], queue: _Queue, processes: int, start: Callable[[], _Worker]) -> None:
-    """Give every idle worker a job, start workers while there are jobs, and dismiss those that none waits for."""
-    idle = [worker for worker in workers if worker.item is None]
-    while (item := queue.take() if idle or len(workers) < max(1, processes) else None) is not None:
-        worker = idle.pop() if idle else start()
-        if worker not in workers:
-            workers.append(worker)
-        worker.item = item
-        worker.pipe.send(item)
-    if not queue.waiting:
-        for worker in idle:
-            workers.remove(worker)
-            worker.pipe.send(None)
-            worker.process.join()
+def _lost(failed: Item, waiting: list[tuple[Job, int]]) -> list[Answer]:
+    """Answers for the evaluations that cannot be made without a training; they wait no more."""
+    lost = [job for job, _ in waiting if isinstance(job, EvaluationItem) and failed.directory in job.needs]
+    waiting[:] = [one for one in waiting if one[0] not in lost]
+    return [Answer(job, None, f"it needs {failed.name}, whose training failed") for job in lost]
 
 
 @contextmanager
-def _signals() -> Iterator[None]:
-    """Turn SIGINT and SIGTERM into `Interrupted` while the pool works."""
+def _settings() -> Iterator[None]:
+    """While the pool works: one thread for its processes, `Interrupted` for SIGINT and SIGTERM, no end by a pipe."""
 
     def interrupt(number: int, frame: object) -> None:
         for each in (signal.SIGINT, signal.SIGTERM):  # once is enough: a second one must not cut the stopping short
             signal.signal(each, signal.SIG_IGN)
         raise Interrupted(number)
 
+    variables = {name: os.environ.get(name) for name in THREAD_VARIABLES}
+    os.environ.update(dict.fromkeys(THREAD_VARIABLES, "1"))  # read when a library loads, hence before the start
+    handlers: dict[int, Any] = {signal.SIGINT: interrupt, signal.SIGTERM: interrupt, signal.SIGPIPE: signal.SIG_IGN}
     if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = {number: signal.signal(number, interrupt) for number in (signal.SIGINT, signal.SIGTERM)}
+        handlers = {}
+    before = {number: signal.signal(number, handler) for number, handler in handlers.items()}
     try:
         yield
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-
-
-def _start(work: Work, execution: Execution, fresh_code: bool) -> _Worker:
-    ours, theirs = CONTEXT.Pipe()
-    process = CONTEXT.Process(target=_work, args=(theirs, work, execution, fresh_code))
-    process.start()
-    theirs.close()
-    return _Worker(process, ours)
-
-
-def _receive(worker: _Worker) -> tuple[dict[str, Any] | None, str] | None:
-    try:
-        answer: tuple[dict[str, Any] | None, str] = worker.pipe.recv()
-    except (EOFError, OSError):
-        return None
-    return answer
-
-
-def _cause(worker: _Worker) -> str:
-    worker.process.join()
-    code = worker.process.exitcode
-    if code is not None and code < 0:
-        return f"{signal.Signals(-code).name}, the usual cause of SIGKILL is too little memory"
-    return f"exit code {code}"
-
-
-def _stop(workers: list[_Worker]) -> None:
-    for worker in workers:
-        worker.process.terminate()
-    for worker in workers:
-        worker.process.join(STOP_SECONDS)
-        if worker.process.is_alive():
-            worker.process.kill()
-            worker.process.join()
-
-
-def _work(pipe: Connection, work: Work, execution: Execution, fresh_code: bool) -> None:
-    """A worker's life: take a job, do it, answer, until None comes."""
-    for variable in THREAD_VARIABLES:  # read when the libraries load, hence before torch is imported
-        os.environ[variable] = "1"
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent decides
-    threading.Thread(target=_die_with_parent, daemon=True).start()
-    while (item := pipe.recv()) is not None:
-        try:
-            pipe.send((work(item, execution, fresh_code), ""))
-        except Exception as error:  # one run's failure must not end the others
-            pipe.send((None, _one_line(error)))
-
-
-def _die_with_parent() -> None:
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        parent.join()
-        os._exit(1)
-
-
-def _one_line(error: Exception) -> str:
-    text = " ".join(str(error).split()) or "no message"
-    return text if isinstance(error, (run_directory.RunError, ValueError)) else f"{type(error).__name__}: {text}"
+        for name, value in variables.items():
+            os.environ.pop(name) if value is None else os.environ.update({name: value})

@@ -2,9 +2,8 @@
 
 from typing import Any
 
+from evaluation.arguments import Recipe, fitting_grids
 from evaluation.evaluation import Evaluation
-from evaluation.robustness.grids import fitting_grids
-from evaluation.segmentation.recipe import Recipe
 from training.config import Run
 
 # A batch of 256 shares its random patches as published; small test sets draw for each image, for less noise.

@@ -1,47 +1,46 @@
 """All tables in order, and who owns which run: the first table that declares it."""
 
 import importlib
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 
-from evaluation.evaluation import Evaluation
 from experiments.scale import Scale
 from experiments.suggest import choose
 from experiments.table import Table
 from training.config import Run
 
-TABLES = {  # id -> module with build(scale), in the order of the report
-    id: f"experiments.{id}.table"
-    for id in (
-        "lumix_table01_models",
-        "lumix_table02_components",
-        "lumix_table03_ratios",
-        "lumix_table04_segmentation",
-        "lumix_table05_localisation",
-        "lumix_table06_rivals",
-        "lumix_table07_shuffling",
-        "lumix_table08_natural",
-        "lumix_table09_occlusion",
-        "lumix_table10_laws",
-        "lumix_table11_losses",
-        "lumix_table12_randomness",
-        "lumix_controls",
-        "dm_figure01_mixed",
-        "dm_table02_small_sets",
-        "dm_table03_imagenet",
-        "dm_table04_losses",
-        "dm_table05_transformers",
-        "dm_table06_fine_grained",
-        "dm_table07_adversarial",
-        "dm_table08_limited_labels",
-        "dm_figure02_eta",
-        "dm_figure02_rescaling",
-        "dm_figure03_eta",
-        "dm_semi_supervised",
-        "dm_self_tuning",
-        "dm_with_lumix",
-    )
-}
+# In the order of the report. Each is a folder here with table.py, paper.csv, claims.csv and README.md.
+IDS = (
+    "lumix_table01_models",
+    "lumix_table02_components",
+    "lumix_table03_ratios",
+    "lumix_table04_segmentation",
+    "lumix_table05_localisation",
+    "lumix_table06_rivals",
+    "lumix_table07_shuffling",
+    "lumix_table08_natural",
+    "lumix_table09_occlusion",
+    "lumix_table10_laws",
+    "lumix_table11_losses",
+    "lumix_table12_randomness",
+    "lumix_controls",
+    "dm_figure01_mixed",
+    "dm_table02_small_sets",
+    "dm_table03_imagenet",
+    "dm_table04_losses",
+    "dm_table05_transformers",
+    "dm_table06_fine_grained",
+    "dm_table07_adversarial",
+    "dm_table08_limited_labels",
+    "dm_figure02_eta",
+    "dm_figure02_rescaling",
+    "dm_figure03_eta",
+    "dm_semi_supervised",
+    "dm_self_tuning",
+    "dm_with_lumix",
+)
+TABLES = {id: f"experiments.{id}.table" for id in IDS}  # id -> module with build(scale)
 
 
 def register_table(id: str, module: str) -> None:
@@ -54,7 +53,7 @@ def register_table(id: str, module: str) -> None:
 
 def clear_caches() -> None:
     """Forget who owns what, because the tables have changed."""
-    for cached in (get_table, owners, evaluation_owners, _wanted):
+    for cached in (get_table, owners, _wanted):
         cached.cache_clear()
 
 
@@ -68,9 +67,9 @@ def get_table(name: str, scale: Scale) -> Table:
     choose("table", name, TABLES)
     if scale.tables and name not in scale.tables:
         raise ValueError(f"scale {scale.name} has no table {name}: it has {', '.join(scale.tables)}")
-    table = importlib.import_module(TABLES[name]).build(scale)
-    assert isinstance(table, Table)
-    return table
+    module = importlib.import_module(TABLES[name])
+    table: Table = module.build(scale)
+    return replace(table, id=name, folder=Path(str(module.__file__)).parent)
 
 
 def tables_of(scale: Scale) -> list[Table]:
@@ -80,21 +79,11 @@ def tables_of(scale: Scale) -> list[Table]:
 
 @cache
 def owners(scale: Scale) -> dict[str, str]:
-    """Run key -> id of the table that owns it. Its run directories are one output of that table's DVC stage."""
+    """Run key -> id of the table that owns it."""
     owner: dict[str, str] = {}
     for table in tables_of(scale):
         for key in table.runs:
             owner.setdefault(key, table.id)
-    return owner
-
-
-@cache
-def evaluation_owners(scale: Scale) -> dict[tuple[str, str], str]:
-    """(run key, evaluation key) -> id of the table that owns it: the first that shows a number of it."""
-    owner: dict[tuple[str, str], str] = {}
-    for table in tables_of(scale):
-        for pair in table.evaluations:
-            owner.setdefault(pair, table.id)
     return owner
 
 
@@ -120,12 +109,3 @@ def seeds_of(scale: Scale, run: Run, seeds: int | None = None) -> range:
 def directory_of(scale: Scale, run: Run, seed: int) -> Path:
     """runs/<scale>/<owner>/<run key>/seed<k>, relative to the project's root."""
     return Path("runs", scale.name, owners(scale)[run.key], run.key, f"seed{seed}")
-
-
-def evaluation_directory(scale: Scale, run: Run, evaluation: Evaluation, seed: int) -> Path:
-    """runs/<scale>/<owner of the evaluation>/<run key>/seed<k>/eval, relative to the project's root.
-
-    Not always in the run directory: that may belong to another table, whose output of DVC's stage must stay as it is.
-    """
-    owner = evaluation_owners(scale)[run.key, evaluation.key]
-    return Path("runs", scale.name, owner, run.key, f"seed{seed}", "eval")

@@ -4,12 +4,6 @@ import difflib
 from collections.abc import Iterable
 
 
-def _likeness(name: str, known: str) -> float:
-    """Of a misspelt or cut name to a known one, 0 to 1; the start of a long name counts as much as the whole."""
-    matcher = difflib.SequenceMatcher
-    return max(matcher(None, name, known).ratio(), matcher(None, name, known[: len(name)]).ratio())
-
-
 def choose(kind: str, name: str, known: Iterable[str]) -> str:
     """`name` itself if it is known.
 
@@ -19,7 +13,6 @@ def choose(kind: str, name: str, known: Iterable[str]) -> str:
     names = list(known)
     if name in names:
         return name
-    near = [n for n in sorted(names, key=lambda n: -_likeness(name, n)) if _likeness(name, n) >= 0.6][:3]
-    if near:
+    if near := difflib.get_close_matches(name, names, 3, 0.5):
         raise ValueError(f"unknown {kind} {name!r}: did you mean {' or '.join(near)}?")
     raise ValueError(f"unknown {kind} {name!r}: choose from {', '.join(names)}")

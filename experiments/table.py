@@ -7,7 +7,7 @@ from functools import cached_property
 from pathlib import Path
 
 from evaluation.evaluation import Evaluation, measured_names
-from experiments.claims import Claim
+from experiments.claims import Claim, read_claims
 from experiments.scale import DEFAULT_SETTING, Scale
 from experiments.suggest import choose
 from training.config import Run
@@ -35,6 +35,11 @@ class Column:
     lower_is_better: bool = False
     compared: bool = True
 
+    @property
+    def full_title(self) -> str:
+        """The title, and whether less is better."""
+        return f"{self.title} (lower is better)" if self.lower_is_better else self.title
+
 
 @dataclass(frozen=True)
 class Row:
@@ -56,16 +61,15 @@ class Row:
 
 @dataclass(frozen=True)
 class Table:
-    """Rows, columns and claims. `folder` is the package that holds paper.csv and the card."""
+    """Rows and columns. `registry` adds the `folder` with paper.csv and claims.csv, and its name as `id`."""
 
-    id: str
     title: str
     paper_table: str | None
-    folder: Path
     label_columns: tuple[Column, ...]
     value_columns: tuple[Column, ...]
     rows: tuple[Row, ...]
-    claims: tuple[Claim, ...] = ()
+    id: str = ""
+    folder: Path = Path()
     baseline: Reference | None = None  # what every other cell is compared with; None: the row's first value column
     metric: str = field(default="top-1 accuracy, %")
     statistic: str = "last"  # which of `STATISTICS` a cell without evaluation shows
@@ -84,7 +88,13 @@ class Table:
         with open(self.folder / "paper.csv", newline="", encoding="utf-8") as file:
             return {(line["row"], line["column"]): float(line["value"]) for line in csv.DictReader(file)}
 
-    @property
+    @cached_property
+    def claims(self) -> tuple[Claim, ...]:
+        """The claims on cells that this scale has, from claims.csv."""
+        columns = self.value_columns
+        return read_claims(self.folder / "claims.csv", self.cells, columns[0].id if len(columns) == 1 else "")
+
+    @cached_property
     def cells(self) -> dict[Reference, Run]:
         """Every cell that has a run at this scale."""
         return {(row.id, column): run for row in self.rows for column, run in row.runs.items()}

@@ -5,22 +5,19 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
-from experiments import evaluations
+from experiments import evaluations, formatting
 from experiments.cost import Cost
 from experiments.runs import FINISHED, Item, items_of, state
 from experiments.scale import Scale
-from experiments.table import Column, Reference, Row, Table
+from experiments.table import Column, Row, Table
 from training.config import Run
 
 
 def grid(header: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
     """Left-aligned columns, two spaces apart."""
-    widths = [max(len(line[i]) for line in (header, *lines)) for i in range(len(header))]
-    padded = [
-        "  ".join(text.ljust(width) for text, width in zip(line, widths, strict=True)) for line in (header, *lines)
-    ]
-    rule = "  ".join("-" * width for width in widths)
-    return "\n".join(line.rstrip() for line in (padded[0], rule, *padded[1:]))
+    widths = [max(map(len, column)) for column in zip(header, *lines, strict=True)]
+    rows = [header, ["-" * width for width in widths], *lines]
+    return "\n".join("  ".join(map(str.ljust, row, widths)).rstrip() for row in rows)
 
 
 def recipe(run: Run) -> str:
@@ -47,68 +44,45 @@ def recipe(run: Run) -> str:
 
 def progress_of(items: Sequence[Item]) -> str:
     """The states of some trainings, counted: "8 finished" or "3 finished, 5 not started"."""
-    counts = Counter(state(item) for item in items)
-    return ", ".join(f"{number} {name}" for name, number in counts.items())
+    return ", ".join(f"{number} {name}" for name, number in Counter(map(state, items)).items())
 
 
 def listing(scale: Scale, tables: Sequence[Table]) -> str:
     """All tables with their sizes."""
-    lines = [
-        (table.id, table.paper_table or "ours", table.title, str(len(table.rows)), str(len(table.runs)))
-        for table in tables
-    ]
+    lines = [(t.id, t.paper_table or "ours", t.title, str(len(t.rows)), str(len(t.runs))) for t in tables]
     return f"scale {scale.name}: {scale.text}\n\n" + grid(("table", "paper", "title", "rows", "runs"), lines)
 
 
 def showing(scale: Scale, table: Table, seeds: int | None) -> str:
-    """One table: rows, the paper's cells, run keys, evaluations and their states."""
+    """One table: rows, the paper's cells, run keys, evaluations and their states, recipes, and claims."""
     labels = [column.title for column in table.label_columns]
     header = ["row", *labels, "column", "paper", "run", "measure", "seeds", "note"]
     lines = [_shown(scale, table, row, column, seeds) for row in table.rows for column in table.value_columns]
-    protocols = {evaluation.key: evaluation for evaluation in table.evaluations.values()}
-    recipes = dict.fromkeys(f"{run.model.role}: {recipe(run)}" for run in _base_runs(table))
-    return "\n".join(
-        [
-            f"{table.id}: {table.paper_table or 'ours'}, {table.title}",
-            f"scale {scale.name}: {table.setting or scale.text}",
-            "",
-            grid(header, lines),
-            "",
-            "base recipe of each role:",
-            *(f"  {text}" for text in recipes),
-            *(["", "evaluations:"] if protocols else []),
-            *(f"  {key}: {json.dumps(evaluation.arguments)}" for key, evaluation in protocols.items()),
-        ]
-    )
+    first = {(run.model.role, run.data.name): run for run in reversed(table.runs.values())}
+    recipes = dict.fromkeys(f"  {run.model.role}: {recipe(run)}" for run in reversed(first.values()))
+    made = {one.key: f"  {one.key}: {json.dumps(one.arguments)}" for one in table.evaluations.values()}
+    head = [
+        f"{table.id}: {table.paper_table or 'ours'}, {table.title}",
+        f"scale {scale.name}: {table.setting or scale.text}",
+    ]
+    evaluated = ["", "evaluations:", *made.values()] if made else []
+    return "\n".join([*head, "", grid(header, lines), "", "base recipe of each role:", *recipes, *evaluated])
 
 
 def _shown(scale: Scale, table: Table, row: Row, column: Column, seeds: int | None) -> list[str]:
     run, cell = row.runs.get(column.id), (row.id, column.id)
     paper = table.paper.get(cell)
+    evaluation = table.evaluation(cell) if run else None  # the accuracy of training goes without saying
     return [
         row.id,
         *(row.labels[label.id] for label in table.label_columns),
         column.title,
         "" if paper is None else f"{paper:.1f}",
         run.key if run else "",
-        _measure(table, cell),
+        "" if evaluation is None else f"{evaluation.key} {table.metric_of(cell)}",
         progress_of(items_of(scale, [run], seeds)) if run else f"not at this scale: {row.unavailable}",
         row.note,
     ]
-
-
-def _measure(table: Table, cell: Reference) -> str:
-    """The evaluation and metric of a cell; the accuracy of training goes without saying."""
-    evaluation = table.evaluation(cell) if cell in table.cells else None
-    return "" if evaluation is None else f"{evaluation.key} {table.metric_of(cell)}"
-
-
-def _base_runs(table: Table) -> list[Run]:
-    """For each role and data set of the table the first run on it."""
-    found: dict[tuple[str, str], Run] = {}
-    for run in table.runs.values():
-        found.setdefault((run.model.role, run.data.name), run)
-    return list(found.values())
 
 
 def statuses(scale: Scale, tables: Sequence[Table], seeds: int | None) -> str:
@@ -117,76 +91,56 @@ def statuses(scale: Scale, tables: Sequence[Table], seeds: int | None) -> str:
     for table in tables:
         items = items_of(scale, table.runs.values(), seeds)
         done = sum(state(item) == FINISHED for item in items)
-        measured = evaluations.evaluation_items(scale, table, seeds=seeds)
-        made = sum(evaluations.state(item) == FINISHED for item in measured)
-        evaluated = f"{made} of {len(measured)}" if measured else ""
+        asked = evaluations.evaluation_items(scale, table, seeds=seeds)
+        made = sum(evaluations.state(item) == FINISHED for item in asked)
+        evaluated = f"{made} of {len(asked)}" if asked else ""
         lines.append((table.id, f"{done} of {len(items)}", evaluated, progress_of(items)))
     return f"scale {scale.name}\n\n" + grid(("table", "finished", "evaluated", "seeds"), lines)
 
 
 def cost_table(scale: Scale, costs: Sequence[Cost]) -> str:
     """Unique runs, hours and price of every table; a run counts for the first table that shows it."""
-    unit = "GPU-hours" if scale.gpus else "CPU-hours"
-    lines = [_cost_line(scale, cost) for cost in costs]
-    total = Cost(
-        "all",
-        *(sum(getattr(cost, name) for cost in costs) for name in ("runs", "trainings", "hours", "finished", "seconds")),
-    )
-    header = ["table", "runs", "trainings", f"{unit} (estimate)", "dollars", "finished", "seconds (measured)"]
-    text = grid(header, [*lines, _cost_line(scale, total)])
-    if not scale.gpus:
-        return f"scale {scale.name}: {scale.text}\n\n{text}\n\nno GPU is needed, hence no price"
-    price = (
-        f"{scale.dollars_per_gpu_hour:.2f} dollars per GPU-hour, a round figure: see experiments/scales/{scale.name}.py"
-    )
-    return f"scale {scale.name}: {scale.text}\n\n{text}\n\n{price}"
-
-
-def _cost_line(scale: Scale, cost: Cost) -> list[str]:
-    dollars = f"{cost.hours * scale.dollars_per_gpu_hour:.0f}" if scale.gpus else "-"
-    hours = f"{cost.hours:.1f}" if cost.hours >= 10 else f"{cost.hours:.2f}"
-    return [
-        cost.table,
-        str(cost.runs),
-        str(cost.trainings),
-        hours,
-        dollars,
-        f"{cost.finished} of {cost.trainings}",
-        f"{cost.seconds:.0f}",
+    names = ("runs", "trainings", "hours", "finished", "seconds")
+    total = Cost("all", *(sum(getattr(cost, name) for cost in costs) for name in names))
+    lines = [
+        [
+            cost.table,
+            str(cost.runs),
+            str(cost.trainings),
+            f"{cost.hours:.1f}" if cost.hours >= 10 else f"{cost.hours:.2f}",
+            f"{cost.hours * scale.dollars_per_gpu_hour:.0f}" if scale.gpus else "-",
+            f"{cost.finished} of {cost.trainings}",
+            f"{cost.seconds:.0f}",
+        ]
+        for cost in (*costs, total)
     ]
+    unit = "GPU-hours" if scale.gpus else "CPU-hours"
+    header = ["table", "runs", "trainings", f"{unit} (estimate)", "dollars", "finished", "seconds (measured)"]
+    price = "no GPU is needed, hence no price"
+    if scale.gpus:
+        source = f"experiments/scales/{scale.name}.py"
+        price = f"{scale.dollars_per_gpu_hour:.2f} dollars per GPU-hour, a round figure: see {source}"
+    return f"scale {scale.name}: {scale.text}\n\n{grid(header, lines)}\n\n{price}"
 
 
-def results_table(values: dict[str, Any]) -> str:
-    """A collected table: the paper's cells beside ours, differences and verdicts."""
-    titles = {column["id"]: column["title"] for column in values["value_columns"]}
-    lines = []
-    for row in values["rows"]:
-        labels = [row["labels"][column["id"]] for column in values["label_columns"]]
-        for column, cell in row["cells"].items():
-            lines.append([*labels, titles[column], _number(cell["paper"]), _ours(cell), _difference(cell), row["note"]])
-    header = [column["title"] for column in values["label_columns"]]
+def results_table(record: dict[str, Any]) -> str:
+    """The record of a table: the paper's cells beside ours, differences and verdicts."""
+    titles = {column["id"]: column["title"] for column in record["value_columns"]}
+    lines = [
+        [
+            *(row["labels"][column["id"]] for column in record["label_columns"]),
+            titles[column],
+            "" if cell["paper"] is None else formatting.number(cell["paper"]),
+            formatting.measured(cell, digits=2) + (" older code" if cell["older_code"] else ""),
+            formatting.difference(cell),
+            row["note"],
+        ]
+        for row in record["rows"]
+        for column, cell in row["cells"].items()
+    ]
+    header = [column["title"] for column in record["label_columns"]]
     text = grid([*header, "column", "paper", "ours: mean ± std (n)", "difference [95 %]", "note"], lines)
-    verdicts = [f"  {claim['verdict']}: {claim['text']} ({claim['explanation']})" for claim in values["claims"]]
-    name = values["paper_table"] or "Ours"
-    head = f"{name}: {values['title']}, {values['metric']}\nscale {values['scale']}: {values['setting']}"
+    verdicts = [f"  {claim['verdict']}: {claim['text']} ({claim['explanation']})" for claim in record["claims"]]
+    name = record["paper_table"] or "Ours"
+    head = f"{name}: {record['title']}, {record['metric']}\nscale {record['scale']}: {record['setting']}"
     return "\n".join([head, "", text, "", "claims, each by itself:", *verdicts])
-
-
-def _number(value: float | None) -> str:
-    return "" if value is None else f"{value:.1f}"
-
-
-def _ours(cell: dict[str, Any]) -> str:
-    if cell["status"] != "done":
-        return str(cell["status"])
-    spread = "" if cell["std"] is None else f" ± {cell['std']:.2f}"
-    return f"{cell['mean']:.2f}{spread} ({cell['n']}){' older code' if cell['older_code'] else ''}"
-
-
-def _difference(cell: dict[str, Any]) -> str:
-    difference = cell["difference"]
-    if not difference:
-        return ""
-    if difference["low"] is None:
-        return f"{difference['mean']:+.2f}"
-    return f"{difference['mean']:+.2f} [{difference['low']:+.2f}, {difference['high']:+.2f}]"

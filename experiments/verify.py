@@ -1,28 +1,41 @@
 """Compares results/<scale> of this working tree with a committed one: equal, equal within a tolerance, or what differs.
 
 On one kind of machine equal code and seeds give equal bits. Another CPU rounds otherwise, and training amplifies that
-until it is like another draw of the seed. There a cell counts as equal if its mean is within the 95 % interval of the
-difference between two means of so many seeds with the cell's standard deviation, or within `LEAST` points. Most are
-far closer: with generic kernels for AVX-512's (torch, oneDNN, MKL told so), 34 trainings of the digits changed their
-checksums, kept every accuracy, and moved recorded losses by at most 1e-4.
+until it is like another draw of the seed. There numbers may differ, of all seeds of a cell together and of each:
+
+    mean        within the 95 % interval of the difference between two means of so many seeds with their deviation
+    each seed   within `REACH` deviations over seeds; of weights with the checksum they had, a hundredth of the least
+
+but by `POINTS` of accuracy, or `SHARE` of a loss or the like, in any case. Most are far closer: with generic kernels
+for AVX-512's (torch, oneDNN, MKL told so), 34 trainings of the digits changed their checksums, kept every accuracy,
+and moved recorded losses by at most 1e-4. All else must be the same, and every cell must show what its runs hold.
 """
 
 import math
+import re
 import shutil
+import statistics
 import subprocess
 import tempfile
+from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any
 
-from experiments.records import read
-from experiments.scale import Scale
+from scipy import stats
 
-LEAST = 1.0  # points: a few images of a small test set, for cells whose seeds happen to agree
-# What may change with the rounding beside floats; every other text, count and name must be the same.
-FREE = {"checksum", "verdict", "explanation", "test", "low", "high", "p", "detectable", "best_epoch", "n_samples"}
-FREE |= {"arrays"}
+from experiments.registry import tables_of
+from experiments.results import Cells, Runs, cells_of, read, read_runs, results_path
+from experiments.scale import Scale, get_scale
+from experiments.table import Table
+
+POINTS, SHARE, REACH = 1.0, 0.1, 6.0
+SHOWN = 50  # differences
+ACCURACY = re.compile(r"^cells/|/top\d|/values/")
+FREE = re.compile(r".*(/checksum|/best_epoch|/arrays/.*)")  # what may change with the rounding beside numbers
+SEED = re.compile(r"(?<=^seeds/)\d+|(?<=/values/)\d+$")
 
 
 @dataclass
@@ -48,18 +61,19 @@ def verify(scale: Scale, against: Path | None = None) -> tuple[str, bool]:
         same = _machines(root, scale.name) == _machines(Path(), scale.name)
     if not found.files:
         raise ValueError(f"{what} and {name} have no file in common: name a folder with such results with --against")
-    if found.equal:
+    if found.equal and not found.wrong:
         return f"equal: the {found.files} files of {what} are those of {name}", True
     sizes = "largest differences: " + (", ".join(f"{k} {v:.3g}" for k, v in sorted(found.largest.items())) or "none")
     if same or found.wrong:
         reason = "though the recorded machine is the same" if same else "by more than another CPU explains"
-        return "\n  ".join([f"differs: {what} from {name}, {reason}; {sizes}", *found.wrong]), False
-    bound = f"each cell within the 95 % interval of its seeds or {LEAST:g} point of that in {name}"
+        more = [f"and {len(found.wrong) - SHOWN} more"] if len(found.wrong) > SHOWN else []
+        return "\n  ".join([f"differs: {what} from {name}, {reason}; {sizes}", *found.wrong[:SHOWN], *more]), False
+    bound = f"every seed, and the mean of every cell, as near to {name} as another draw of the seeds"
     return f"equal within tolerance (another CPU or other packages): {what}, {bound}; {sizes}", True
 
 
 def compare(root: Path, other: Path, scale: str) -> Comparison:
-    """Every file of results/<scale> below `root` with its twin below `other`."""
+    """Every file of results/<scale> below `root` with its twin below `other`, whose cells and runs must agree."""
     found, place = Comparison(), Path("results", scale)
     for name in sorted({path.relative_to(top) for top in (root, other) for path in (top / place).rglob("*.json")}):
         both = (root / name).exists() and (other / name).exists()
@@ -70,43 +84,66 @@ def compare(root: Path, other: Path, scale: str) -> Comparison:
         elif (was := read(root / name)) != (now := read(other / name)):
             found.equal = False
             _compare(found, name, was, now)
+    runs = read_runs(other, scale, measured=False)
+    for table in tables_of(get_scale(scale)):
+        name = results_path(scale, table.id)
+        if (other / name).exists():
+            found.wrong += _contradictions(name, read(other / name)["cells"], table, runs)
     return found
 
 
 def _compare(found: Comparison, name: Path, was: dict[str, Any], now: dict[str, Any]) -> None:
     before, after = dict(_leaves(was)), dict(_leaves(now))
-    for leaf in before | after:
-        old, new = before.get(leaf), after.get(leaf)
-        if old == new or not FREE.isdisjoint(leaf):
-            continue
+    of_seeds: dict[str, dict[str, tuple[float, float]]] = defaultdict(dict)  # a place, whichever the seed -> its places
+    for place in before | after:
+        old, new = before.get(place), after.get(place)
         if isinstance(old, float) and isinstance(new, float):
-            kind = "value" if "values" in leaf else leaf[-1]
-            found.largest[kind] = max(found.largest.get(kind, 0.0), abs(old - new))
-        else:
-            found.wrong.append(f"{name}: {'/'.join(leaf)} was {old!r}, is {new!r}")
-    for row, again in zip(was.get("rows", ()), now.get("rows", ()), strict=False):
-        for column in row["cells"].keys() & again["cells"].keys():
-            cell, mean = row["cells"][column], again["cells"][column]["mean"]
-            if None not in (cell["mean"], mean) and abs(mean - cell["mean"]) > (limit := tolerance(cell)):
-                found.wrong.append(f"{name}: {row['id']}/{column} was {cell['mean']}, is {mean}, tolerance {limit:.2f}")
+            of_seeds[SEED.sub("*", place)][place] = old, new
+        elif old != new and (None in (old, new) or not FREE.fullmatch(place)):
+            found.wrong.append(f"{name}: {place} was {old!r}, is {new!r}")
+    for place, numbers in of_seeds.items():
+        olds, news = zip(*numbers.values(), strict=True)
+        if olds == news:
+            continue
+        kind = "value" if "values" in place else place.rpartition("/")[2]
+        found.largest[kind] = max(found.largest.get(kind, 0.0), *(abs(old - new) for old, new in numbers.values()))
+        if FREE.fullmatch(place):
+            continue
+        least = POINTS if ACCURACY.search(place) else SHARE * max(abs(old) for old in olds)
+        spread, n = (statistics.stdev(olds), len(olds)) if len(olds) > 1 else (0.0, 1)
+        limits = {f"mean of {place}": max(least, _quantile(n) * spread * math.sqrt(2 / n))}
+        numbers[f"mean of {place}"] = statistics.fmean(olds), statistics.fmean(news)
+        for one, (old, new) in numbers.items():
+            checksum = "/".join((*one.split("/")[:2], "checksum"))
+            same_weights = checksum in before and before[checksum] == after.get(checksum)
+            limit = limits.get(one, least / 100 if same_weights else max(least, REACH * spread))
+            if abs(old - new) > limit:
+                found.wrong.append(f"{name}: {one} was {old:.6g}, is {new:.6g}, tolerance {limit:.2g}")
 
 
-def tolerance(cell: dict[str, Any]) -> float:
-    """Points by which the mean of a cell may differ on another CPU."""
-    if cell["n"] < 2:
-        return LEAST
-    from scipy import stats  # late: --help must not wait for it
-
-    return max(LEAST, float(stats.t.ppf(0.975, cell["n"] - 1)) * cell["std"] * math.sqrt(2 / cell["n"]))
+@cache
+def _quantile(n: int) -> float:
+    return float(stats.t.ppf(0.975, n - 1)) if n > 1 else 0.0
 
 
-def _leaves(value: Any, place: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Any]]:
+def _leaves(value: Any, place: str = "") -> Iterator[tuple[str, Any]]:
     """Every value that holds no other, and the names and places that lead to it."""
     if isinstance(value, dict | list) and value:
         for name, entry in value.items() if isinstance(value, dict) else enumerate(value):
-            yield from _leaves(entry, (*place, str(name)))
+            yield from _leaves(entry, f"{place}/{name}" if place else str(name))
     else:
         yield place, value
+
+
+def _contradictions(name: Path, cells: Cells, table: Table, runs: Runs) -> Iterator[str]:
+    """Cells that do not show what their runs hold."""
+    shown = {(row, column): cell for row, found in cells.items() for column, cell in found.items()}
+    seeds = 1 + max((int(seed) for cell in shown.values() for seed in cell["values"]), default=0)
+    held = cells_of(get_scale(name.parent.name), table, runs, seeds, measured=False)
+    for (row, column), cell in shown.items():
+        other = held.get(row, {}).get(column, {"run": cell["run"], "values": {}})
+        if other["run"] == cell["run"] and not cell["values"].items() <= other["values"].items():
+            yield f"{name}: {row}/{column} does not show what {cell['run']} has"
 
 
 def _committed(folder: Path) -> Path:
@@ -122,5 +159,5 @@ def _committed(folder: Path) -> Path:
 def _machines(root: Path, scale: str) -> set[str]:
     """The processors and packages that runs were made with."""
     measured = (read(path) for path in sorted((root / "measured" / scale).glob("*.json")))
-    seeds = (seed for table in measured for run in table.get("runs", {}).values() for seed in run["seeds"].values())
+    seeds = (seed for table in measured for run in table["runs"].values() for seed in run["seeds"].values())
     return {str({**seed["hardware"], "cores": 0}) for seed in seeds if "hardware" in seed}

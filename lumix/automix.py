@@ -24,12 +24,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lumix.batch import Kind, MixedBatch, rows_of
-from lumix.checks import Checked, Positive, Share, check_part, check_probability
-from lumix.draws import draw_beta, draw_partners, draw_uniform
 from lumix.functional import follow
-from lumix.inputs import check_batch, check_shape, logits_of
+from lumix.inputs import Checked, Positive, Share, check_batch, check_part, check_shape, checked, logits_of
 from lumix.losses import MixLoss
 from lumix.mixers.paste import blend, mixed_batch
+from lumix.random import draw_beta, draw_partners, draw_uniform
 
 # ------------------------------------------------------------------------------------------------- equations
 
@@ -347,7 +346,7 @@ class AutoMix(nn.Module):
 
     def after_update(self, progress: float) -> None:
         """Let the slow copy follow the network; `progress` is the share of the training that is done, 0 to 1."""
-        check_probability("progress", progress)
+        checked("progress", progress, Share)
         self.progress.fill_(progress)
         follow(self.slow, self.network, momentum_at(progress, self.MOMENTUM, self.options.momentum))
 

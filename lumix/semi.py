@@ -28,12 +28,11 @@ from torch.nn import functional as F
 
 from lumix.automix import Losses
 from lumix.batch import MixedBatch, rows_of
-from lumix.checks import Checked, Count, Share, check_part, check_positive, check_probability
-from lumix.draws import draw_beta
 from lumix.functional import at_least_float32, follow, log_softmax
-from lumix.inputs import check_batch, check_shape
+from lumix.inputs import Checked, Count, Positive, Share, check_batch, check_part, check_shape, checked
 from lumix.losses import MixLoss
 from lumix.mixers.base import Mixer
+from lumix.random import draw_beta
 
 TEMPERATURE = 0.07  # of Self-Tuning's contrast
 Pair = tuple[Tensor, Tensor]
@@ -84,7 +83,7 @@ def guess_labels(views: Sequence[Tensor], temperature: float) -> Tensor:
 
 def sharpen(probabilities: Tensor, temperature: float) -> Tensor:
     """MixMatch, equation 7: probabilities [B, C] to the power 1 / temperature, scaled to sum to 1."""
-    check_positive("temperature", temperature)
+    checked("temperature", temperature, Positive)
     return (probabilities.log() / temperature).softmax(dim=-1)
 
 
@@ -128,7 +127,7 @@ def group_contrast(
         queue: [C, D, F] of length 1, a constant here.
         filled: [C, D] bool, which places of the queue hold a key.
     """
-    check_positive("temperature", temperature)
+    checked("temperature", temperature, Positive)
     with torch.autocast(queries.device.type, enabled=False):
         queries, own_keys, queue = (at_least_float32(x) for x in (queries, own_keys.detach(), queue.detach()))
         own = (queries * own_keys).sum(dim=1) / temperature
@@ -350,7 +349,7 @@ class SelfTuning(nn.Module):
         Under torch.distributed those of all processes, so that all have the same queues. `progress` is the share of
         the training that is done, 0 to 1.
         """
-        check_probability("progress", progress)
+        checked("progress", progress, Share)
         self.progress.fill_(progress)
         follow(self.slow_network, self.network, self.options.momentum)
         follow(self.slow_projector, self.projector, self.options.momentum)

@@ -1,13 +1,13 @@
-"""Numbers and configurations as people read them. A missing number is a dash, never a zero."""
+"""Configurations, claims and tables in words; numbers are those of experiments.formatting."""
 
 from collections.abc import Mapping
 from typing import Any
 
+from experiments.formatting import DASH, MINUS, difference, interval, measured, number, signed
 from lumix.registry import describe, name_of
 from training.config import Run
 
-MINUS = "\N{MINUS SIGN}"
-DASH = "\N{EN DASH}"
+__all__ = ["DASH", "MINUS", "difference", "interval", "measured", "number", "signed"]  # for templates and figures
 VERDICTS = {"supported": "✓", "contradicted": "✗", "inconclusive": "?", "not run": DASH}
 DATA_NAMES = {
     "digits": "digits 8×8",
@@ -32,42 +32,10 @@ STATISTICS = {"last": "last epoch", "best": "best epoch", "median_last": "median
 FAMILIES = {"deit": "DeiT", "swin": "Swin", "xcit": "XCiT", "convnext": "ConvNeXt", "resnet": "ResNet"}
 
 
-def number(value: float | None, digits: int = 1) -> str:
-    """80.6; a dash for nothing."""
-    return DASH if value is None else f"{value:.{digits}f}".replace("-", MINUS)
-
-
-def signed(value: float | None, digits: int = 2) -> str:
-    """+0.80 or −0.35; a dash for nothing."""
-    return DASH if value is None else f"{value:+.{digits}f}".replace("-", MINUS)
-
-
-def interval(low: float | None, high: float | None) -> str:
-    """[−0.70, +0.01]; nothing where there is no interval (fewer than two seeds)."""
-    return "" if low is None or high is None else f"[{signed(low)}, {signed(high)}]"
-
-
-def measured(cell: Mapping[str, Any]) -> str:
-    """92.1 ± 0.8 (n = 8), or why there is no number."""
-    if cell["status"] != "done" or cell["mean"] is None:
-        return str(cell["status"])
-    spread = "" if cell["std"] is None else f" ± {number(cell['std'])}"
-    return f"{number(cell['mean'])}{spread} (n = {cell['n']})"
-
-
-def difference(cell: Mapping[str, Any]) -> str:
-    """+0.42 [−0.10, +0.94] to the table's baseline, paired by seed; empty where the cell has none."""
-    found = cell.get("difference")
-    if not found or found.get("mean") is None:
-        return ""
-    why = "n = 1, no interval" if found["n"] == 1 else "equal in every seed"
-    return f"{signed(found['mean'])} {interval(found['low'], found['high']) or f'({why})'}"
-
-
 def paper_difference(cell: Mapping[str, Any]) -> str:
     """The difference between the paper's own two cells; empty where the cell has none."""
-    found = cell.get("difference")
-    return signed(found["paper"], 1) if found and found.get("paper") is not None else ""
+    found = cell["difference"]
+    return signed(found["paper"], 1) if found and found["paper"] is not None else ""
 
 
 def joined(names: list[str]) -> str:

@@ -1,121 +1,36 @@
 """report/index.html: one static page from the results, the register of contradictions and the figures."""
 
+import json
 import re
 from pathlib import Path
 from typing import Any
 
+from experiments.scale import NAMES
 from report import formatting, headline
 from report.html import environment, fragment
-from report.load import SCALES, Results, all_results, cells
+from report.load import Results, all_results, cells
 
+# Each figure, in the order of the page, and the table that it stands under on the page's first scale; those without one
+# have a section of their own. A figure's title and caption are the first cell of its notebook.
 FIGURES = {
-    "figure1_label_error": (
-        "Figure 1 of the paper, made quantitative",
-        "CutMix images of the shapes set, which has exact masks: the pasted share of the area (λ0), what a small "
-        "network predicts (λs), the label weight of LUMix (λ), and the true visible share of the pasted object; below, "
-        "how far each is from the truth over thousands of pairs. One network, trained inside the notebook; the "
-        "intervals are over images.",
-    ),
-    "gain_per_model": (
-        "Gain of LUMix per model (Table 1)",
-        "Our gain of LUMix over CutMix with its 95 % interval at this scale, and the paper’s gain on ImageNet as a "
-        "hollow mark. Both axes are points of top-1, but on different data.",
-    ),
-    "gain_against_cost": (
-        "Gain against cost (Table 6)",
-        "Points of top-1 over the baseline of the backbone against the training time of a step as a multiple of the "
-        "baseline’s, with 95 % intervals of the gain and the standard deviation of the cost over seeds; hollow marks "
-        "are the paper’s, on ImageNet and a V100. Speeds are of this scale’s own nets and device.",
-    ),
-    "lambda_laws": (
-        "The laws of λr and what they do (Table 10)",
-        "Left: the laws that λr is drawn from. Right: the difference of each to CutMix with its 95 % interval, and the "
-        "paper’s difference on ImageNet as a hollow mark.",
-    ),
-    "training_curves": (
-        "Training curves of the headline runs",
-        "Top-1 on clean test images per epoch and mean perturbation |λ − λ0| of the labels for CutMix, LUMix and the "
-        "constant control: mean and standard deviation over seeds.",
-    ),
-    "attention_maps": (
-        "Masks and boxes from attention (Table 5)",
-        "The first test images with the patches that hold 90 % of the class token’s attention in the last block lit, "
-        "the box around them, and the true box dashed; of each model’s heads the one whose box fits best. Seed 0.",
-    ),
-    "segmentations": (
-        "Segmentations beside their truth (Table 4)",
-        "The first test scenes, their true classes, and the classes that each model of seed 0 finds at one scale.",
-    ),
-    "localisation_grid": (
-        "Boxes from attention under every declared setting (Table 5)",
-        "Mean IoU of the box around the attended patches with the true box, for every share of attention, choice of "
-        "head and region that was declared beforehand; mean and standard deviation over seeds. The best head is chosen "
-        "with the truth in sight.",
-    ),
-    "calibration": (
-        "Confidence on natural adversarial images (Table 8)",
-        "Left: accuracy against confidence, the images of all seeds together; the area of a mark is its share of "
-        "images. Right: accuracy of the most confident share of images, mean and standard deviation over seeds; AURRA "
-        "is the area below.",
-    ),
-    "occlusion_curves": (
-        "Accuracy when patches are dropped or shuffled (Tables 9 and 7)",
-        "Top-1 against the information lost when patches are set to zero, in every mode that we measure, and against "
-        "the number of patches shuffled: mean and standard deviation over seeds. Grey: the paper’s numbers, which are "
-        "of ImageNet and which it has for the least attended patches by mass and for shuffling only.",
-    ),
-    "decoupled_path": (
-        "Decoupled Mixup: another path, the same end (Propositions 1 and 2)",
-        "Gradient descent on free logits of ten classes for an image mixed with λ = 0.7. Left: the decoupled term "
-        "gathers the mass of both classes in fewer updates. Right: with mixed cross entropy in the sum every η ends "
-        "at λ; the decoupled term alone keeps both classes equal. Computed, not trained: no data, no seeds.",
-    ),
-    "learned_masks": (
-        "What learned masks show",
-        "Masks that AutoMix and SAMix learned on scenes of shapes, whose objects are known, beside CutMix’s and "
-        "Puzzle-Mix’s for the same pairs; below, how much of both objects is to be seen in 1000 mixtures of label "
-        "weight ½. One training of each, of 320 updates, inside the notebook: masks stay nearly flat. The intervals "
-        "are over pairs.",
-    ),
-    "decoupled_mixed": (
-        "Accuracy on mixed images while a network trains (Figure A1)",
-        "After every epoch each test image is mixed with another by the method itself. Top-1 counts one of the two "
-        "classes, top-2 both. Mean and standard deviation over seeds; the paper prints no numbers.",
-    ),
-    "decoupled_parameters": (
-        "η of DM(CE), ξ and t of DM(BCE) (Figure A2)",
-        "Top-1 over the parameters of Decoupled Mixup’s losses with 95 % intervals of the mean over seeds. The paper "
-        "prints no numbers: triangles mark where it finds each method best.",
-    ),
-    "decoupled_eta": (
-        "η of DM(CE) on three data sets (Figure A3)",
-        "Top-1 over η with 95 % intervals of the mean over seeds; triangles mark the η that the paper’s appendix B.3 "
-        "sets for each method. The names are of the paper’s data, for which this scale has its own.",
-    ),
-    "robustness_sheet": (
-        "Dropped and shuffled test images (Tables 9 and 7)",
-        "The first test images, as they are, with random patches set to zero (crossed out), and shuffled on each grid "
-        "of this scale; the draws are those of the evaluation. Lines: the borders of the patches.",
-    ),
-}
-# The table that a figure stands under, on the page's first scale; the others have a section of their own.
-UNDER = {
+    "figure1_label_error": None,
     "gain_per_model": "lumix_table01_models",
-    "segmentations": "lumix_table04_segmentation",
-    "attention_maps": "lumix_table05_localisation",
-    "localisation_grid": "lumix_table05_localisation",
     "gain_against_cost": "lumix_table06_rivals",
-    "robustness_sheet": "lumix_table07_shuffling",
-    "calibration": "lumix_table08_natural",
-    "occlusion_curves": "lumix_table09_occlusion",
     "lambda_laws": "lumix_table10_laws",
     "training_curves": "lumix_controls",
+    "attention_maps": "lumix_table05_localisation",
+    "segmentations": "lumix_table04_segmentation",
+    "localisation_grid": "lumix_table05_localisation",
+    "calibration": "lumix_table08_natural",
+    "occlusion_curves": "lumix_table09_occlusion",
     "decoupled_path": "dm_table04_losses",
-    "decoupled_mixed": "dm_figure01_mixed",
     "learned_masks": "dm_figure01_mixed",
+    "decoupled_mixed": "dm_figure01_mixed",
     "decoupled_parameters": "dm_figure02_eta",
     "decoupled_eta": "dm_figure03_eta",
+    "robustness_sheet": "lumix_table07_shuffling",
 }
+NOTEBOOKS = Path(__file__).parent.parent / "paper_figures"
 PAPERS = {"I": "LUMix (Sun et al. 2022)", "D": "Decoupled Mixup (Liu et al. 2022)"}  # by the letter of their numbers
 REGISTER_LINE = re.compile(r"^\| ([ID]-\d+[a-z]?) \|(.*)\|\s*$")
 
@@ -183,17 +98,16 @@ def verdicts(results: Results) -> dict[str, int]:
 
 
 def figure_files(folder: Path) -> list[dict[str, Any]]:
-    """Every figure of the page, and whether its PNG is there."""
-    return [
-        {
-            "name": name,
-            "title": title,
-            "caption": caption,
-            "under": UNDER.get(name),
-            "exists": (folder / f"{name}.png").exists(),
-        }
-        for name, (title, caption) in FIGURES.items()
-    ]
+    """Every figure of the page with its title and caption, and whether its PNG is there."""
+    found = []
+    for name, table in FIGURES.items():
+        cells = json.loads((NOTEBOOKS / f"{name}.ipynb").read_text(encoding="utf-8"))["cells"]
+        title, caption, *_ = "".join(cells[0]["source"]).removeprefix("# ").split("\n\n")
+        exists = (folder / f"{name}.png").exists()
+        found.append(
+            {"name": name, "title": title, "caption": caption.replace("\n", " "), "under": table, "exists": exists}
+        )
+    return found
 
 
 def scale_view(results: Results) -> dict[str, Any]:
@@ -237,6 +151,6 @@ def render(root: Path) -> str:
         figures=figure_files(root / "report" / "figures"),
         papers=PAPERS,
         register=read_register(root / "docs" / "deviations.md"),
-        scales_without_results=[scale for scale in SCALES if scale not in shown],
+        scales_without_results=[scale for scale in NAMES if scale not in shown],
         paper_gain=headline.PAPER_GAIN,
     )

@@ -1,7 +1,4 @@
-"""`python -m slurm submit | status | cancel | logs | cost-page`: the tables of the papers on a SLURM cluster.
-
-Nothing here imports torch, except the debug executor, which trains in this process.
-"""
+"""`python -m slurm submit | status | cancel`: the tables of the papers on a SLURM cluster."""
 
 import argparse
 import sys
@@ -33,9 +30,7 @@ def parser() -> argparse.ArgumentParser:
     def command(name: str, text: str) -> argparse.ArgumentParser:
         return commands.add_parser(name, help=text, description=text[0].upper() + text[1:] + ".", parents=[common])
 
-    submit = command(
-        "submit", "submit the missing runs of tables as job arrays; runs with a job already are left alone"
-    )
+    submit = command("submit", "submit the missing runs of tables as job arrays; what has a job already is left alone")
     submit.add_argument("tables", metavar="TABLE", nargs="+", help="a table, or `all`")
     submit.add_argument("--only", metavar="ROW", action="append", help="this row only; may be repeated")
     submit.add_argument("--cluster", metavar="NAME", help="a file of slurm/clusters, or the path of your own .toml")
@@ -45,9 +40,6 @@ def parser() -> argparse.ArgumentParser:
     status.add_argument("table", metavar="TABLE", nargs="?", help="a table; without one, every run that has a job")
     cancel = command("cancel", "cancel the jobs of a table or a run; what they have trained stays")
     cancel.add_argument("name", metavar="TABLE|RUN", help="a table, a run's key, or KEY/seed0")
-    logs = command("logs", "print the ends of a run's logs")
-    logs.add_argument("name", metavar="RUN", help="a run's key, or KEY/seed0")
-    command("cost-page", "print docs/cost.md: runs, GPU-hours, price, disk and wall time of every table")
     return top
 
 
@@ -56,87 +48,54 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser().parse_args(arguments)
     from experiments.params import check_seeds, read_params
     from experiments.scale import get_scale
-    from slurm.scheduler import SchedulerError
     from training.run_directory import RunError
 
     try:
         params = read_params()
-        name = options.scale or ("paper" if options.command == "cost-page" else params.scale)
-        scale = get_scale(name)
+        scale = get_scale(options.scale or params.scale)
         seeds = params.seeds if options.seeds is None else check_seeds(options.seeds)
-        return _dispatch(options, params, scale, seeds)
+        _dispatch(options, params, scale, seeds)
     except ValueError as error:
         return fail(error, USAGE)
-    except (RunError, SchedulerError, OSError) as error:
+    except (RunError, OSError) as error:
         return fail(error, FAILURE)
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return 130
+    return 0
 
 
-def _dispatch(options: argparse.Namespace, params: "Params", scale: "Scale", seeds: int | None) -> int:
+def _dispatch(options: argparse.Namespace, params: "Params", scale: "Scale", seeds: int | None) -> None:
     if options.command == "submit":
         from slurm.cluster import load_cluster
         from slurm.submit import submit
 
         cluster = load_cluster(options.cluster)
-        items = _items(scale, options.tables, params.tables, options.only, seeds)
-        submit(scale, items, cluster, options.dry_run, options.resume)
+        names = params.tables if options.tables == ["all"] else options.tables
+        submit(scale, _items(scale, names, options.only, seeds), cluster, options.dry_run, options.resume)
     elif options.command == "status":
-        _status(scale, options.table, params.tables, seeds)
-    elif options.command == "cancel":
-        from slurm.control import cancel, items_named
+        from slurm.status import print_status
 
-        jobs = cancel(scale, items_named(scale, options.name, seeds))
-        print(f"cancelled: job {', '.join(jobs)}" if jobs else f"{options.name} has no job that is queued or running")
-    elif options.command == "logs":
-        from slurm.control import items_named, logs
-
-        print(logs(scale, items_named(scale, options.name, seeds)) or f"{options.name} has no logs yet")
+        names = [options.table] if options.table else params.tables
+        print_status(scale, _items(scale, names, None, seeds), options.table)
     else:
-        from slurm.cost_page import cost_page
+        from slurm.status import cancel, items_named
 
-        print(cost_page(scale, options.seeds), end="")
-    return 0
+        jobs = cancel(items_named(scale, options.name, seeds))
+        print(f"cancelled: job {', '.join(jobs)}" if jobs else f"{options.name} has no job that is queued or running")
 
 
-def _items(
-    scale: "Scale", names: Sequence[str], every: Sequence[str], only: list[str] | None, seeds: int | None
-) -> "list[Item]":
-    """The trainings of some tables.
-
-    Raises:
-        ValueError: for an unknown table or row, with near matches.
-    """
+def _items(scale: "Scale", names: Sequence[str], only: list[str] | None, seeds: int | None) -> "list[Item]":
+    """The trainings of some tables, or of some of their rows."""
     from experiments.registry import get_table
     from experiments.runs import items_of_table
     from experiments.suggest import choose
 
-    tables = [get_table(name, scale) for name in (every if list(names) == ["all"] else names)]
+    tables = [get_table(name, scale) for name in names]
     rows = {row.id for table in tables for row in table.rows}
     kind = f"row of {tables[0].id}" if len(tables) == 1 else "row"
     chosen = None if only is None else [choose(kind, row, rows) for row in only]
     return [item for table in tables for item in items_of_table(scale, table, chosen, seeds)]
-
-
-def _status(scale: "Scale", name: str | None, every: Sequence[str], seeds: int | None) -> None:
-    from slurm import ledger
-    from slurm.status import ABSENT, ENDED, print_table, statuses, summary
-
-    items = _items(scale, [name] if name else every, every, None, seeds)
-    unique = list({item.directory: item for item in items}.values())
-    found, warning = statuses(scale, unique, ledger.ROOT)
-    # A table shows all it has; of everything only what has been touched.
-    shown = found if name else [status for status in found if status.state != ABSENT]
-    if warning:
-        print(warning, file=sys.stderr)
-    if shown:
-        print_table(shown)
-        print()
-    print(f"{name or 'all tables'} at scale {scale.name}: {summary(found)}")
-    ended = sum(status.state in ENDED for status in found)
-    if ended:
-        print(f"once the cause is mended, submit {ended} again: python -m slurm submit {name or 'all'} --resume")
 
 
 if __name__ == "__main__":

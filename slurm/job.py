@@ -1,124 +1,96 @@
 """What SLURM runs: one run with one seed, on all tasks of a job. It trains, or goes on from the last checkpoint.
 
 A signal only sets a flag: the engine saves a checkpoint at the next update and stops on every task. What follows, an
-end or a requeue, is decided afterwards by the job's batch script (slurm/after.py), also for jobs that died.
+end or a requeue, is decided afterwards by the job's batch script (requeue.sh), also for tasks that were killed.
 """
 
-import json
 import os
 import signal
 import socket
-import threading
 import time
 from collections.abc import Iterator
-from contextlib import chdir, contextmanager
-from dataclasses import dataclass, field
+from contextlib import chdir, contextmanager, suppress
+from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
-from experiments.runs import LIVELY_SECONDS
-from slurm import ledger
-from slurm.layout import microbatch
+from submitit.helpers import Checkpointable, TorchDistributedEnvironment
+
+from slurm.cluster import microbatch
 from training import run_directory
 from training.config import Execution, Run
 
-SIGNALS = (signal.SIGUSR2, signal.SIGTERM)
-QUIET_SECONDS = LIVELY_SECONDS  # every 20 updates, and around an evaluation, a living run touches its lock
-ENDED = {ledger.STOPPED: "stopped", ledger.FAILED: "failed", ledger.KILLED: "was killed", ledger.LEFT: "was ended"}
-WHY = {
-    "SIGUSR2": "SIGUSR2: the time limit is near, or a job of higher priority needs the nodes",
-    "SIGTERM": "SIGTERM: cancelled, requeued by an administrator, or preempted",
-}
-
-
-@dataclass
-class Caught:
-    """The signal that came, if one did."""
-
-    name: str = ""
-
-    def __bool__(self) -> bool:
-        return bool(self.name)
-
 
 @dataclass(frozen=True)
-class Job:
-    """A picklable call: everything in it is text and numbers, and paths are absolute."""
+class RunJob(Checkpointable):
+    """A picklable call: everything in it is text and numbers, and paths are absolute.
 
-    entry: str
+    Before this job has its own handlers, submitit's are there: at a signal they requeue the same call (Checkpointable).
+    """
+
+    folder: str  # of the submission
+    index: int  # in its job array
+    root: str  # the project's folder, where runs/ is
+    scale: str
     directory: str
     run: dict[str, Any]
     seed: int
     execution: dict[str, Any]
     images_per_gpu: int = 0
     fresh_code: bool = False  # what other code left in the directory is thrown away first
-    scale: str = ""  # with it, the evaluations that tables ask of the run are part of the job
-    root: str = ""  # the project's folder, where runs/ is
-    quiet_seconds: float = field(default=QUIET_SECONDS)
 
     def __call__(self) -> dict[str, Any]:
-        """Train the run; called by submitit on every task.
-
-        Raises:
-            SystemExit: with code 0 after a signal, once the checkpoint is saved.
-        """
+        """Train the run and make its evaluations, on every task. Exits with 0 after a signal, once all is saved."""
+        rank = int(os.environ.get("SLURM_PROCID", 0))
         with _signals() as caught:
             try:
-                if _rank() == 0:
-                    self._announce()
-                result = self._train(caught)
+                if rank == 0:
+                    Path(self.directory).mkdir(parents=True, exist_ok=True)
+                    job = os.environ.get("SLURM_JOB_ID", "debug")
+                    place = f"{socket.gethostname()}, process {os.getpid()}"
+                    self._log(f"start {_restart() + 1} of job {job} on {place}{self._why()}")
+                result = self._train(caught, int(os.environ.get("SLURM_NTASKS", 1)))
+                if rank == 0:
+                    self._evaluate()
             except run_directory.Stopped:
-                if _rank() == 0:
-                    self._end(ledger.STOPPED, WHY[caught.name] if caught else "another task was asked to stop")
+                if rank == 0:
+                    self._log(f"stopped by {caught[0] if caught else 'a signal to another task'}")
                 raise SystemExit(0) from None
             except Exception as error:
-                self._end(ledger.FAILED, ("" if _rank() == 0 else f"task {_rank()}: ") + _one_line(error))
+                self._failed((f"task {rank}: " if rank else "") + _one_line(error))
                 raise
-            if _rank() == 0:
-                self._evaluate()
-                ledger.end_attempt(Path(self.entry), ledger.FINISHED, "")
-            return result
+        return result
 
-    def checkpoint(self) -> Any:
-        """The same call again: submitit asks for it where a signal comes before this job has its own handlers."""
-        from submitit.helpers import DelayedSubmission
+    def _why(self) -> str:
+        """Why the start before this one ended, where that was a failure."""
+        path = self._ended(_restart() - 1)
+        return f", after it {path.read_text().strip()}" if path.exists() else ""
 
-        return DelayedSubmission(self)
+    def _log(self, text: str) -> None:
+        run_directory.append_line(Path(self.directory, "log.txt"), f"{text}, {time.strftime('%Y-%m-%d %H:%M:%S')}")
 
-    def _announce(self) -> None:
-        """Enter this attempt in the job book and in the run's log."""
-        directory = Path(self.directory)
-        restart = int(os.environ.get("SLURM_RESTART_COUNT", 0))
-        job = job_id()
-        attempt = ledger.begin_attempt(Path(self.entry), job, restart, socket.gethostname(), os.getpid())
-        entry = ledger.read_entry(Path(self.entry))
-        before = entry.attempts[-2] if entry is not None and len(entry.attempts) > 1 else None
-        why = f" after attempt {before.number} {ENDED.get(before.outcome, 'ended')} ({before.reason})" if before else ""
-        try:
-            directory.mkdir(parents=True, exist_ok=True)
-            with (directory / "log.txt").open("a") as file:
-                file.write(f"attempt {attempt.number} of job {job} on {attempt.host}{why}\n")
-        except OSError as error:
-            raise run_directory.RunError(
-                f"{directory} cannot be written ({error.strerror}): mend that, then python -m slurm submit --resume"
-            ) from error
-        if entry is not None:
-            release_lock(directory, entry, job, self.quiet_seconds)
+    def _failed(self, reason: str) -> None:
+        """Write the reason down, unless another task was first; where that fails requeue.sh writes one of its own."""
+        with suppress(OSError), self._ended(_restart()).open("x") as file:
+            file.write(f"{reason}\n")
+            with Path(self.directory, "log.txt").open("a") as log:
+                log.write(f"failed: {reason}\n")
 
-    def _train(self, caught: Caught) -> dict[str, Any]:
+    def _ended(self, restart: int) -> Path:
+        return Path(self.folder, "ended", f"{self.index}.{restart}.failed")
+
+    def _train(self, caught: list[str], tasks: int) -> dict[str, Any]:
         run, directory = Run.from_dict(self.run), Path(self.directory)
-        tasks = _tasks()
         execution = Execution(**self.execution).replace(microbatch=microbatch(run, tasks, self.images_per_gpu))
-        if self.fresh_code and _rank() == 0:
-            from experiments.pool import discard_older
-
-            discard_older(directory)
-        with _distributed(execution.device, tasks):
+        with _distributed(execution.device, tasks) as rank:
             import torch
 
+            from experiments.pool import discard_older
             from training.loop import fit
 
+            if self.fresh_code and rank == 0:
+                discard_older(directory)
             if execution.device == "cpu":
                 torch.set_num_threads(1)  # as the local launcher does: another number sums in another order
             return fit(run, self.seed, directory, execution, stop=lambda: bool(caught))
@@ -128,8 +100,6 @@ class Job:
 
         One that fails is noted in the run's log and left to `python -m experiments run`: the training stands.
         """
-        if not self.scale:
-            return
         from experiments.evaluations import ready_with
         from experiments.pool import work
         from experiments.scale import get_scale
@@ -139,93 +109,32 @@ class Job:
                 try:
                     work(item, Execution(**self.execution), self.fresh_code)
                 except (run_directory.RunError, ValueError, OSError) as error:
-                    with (Path(self.directory) / "log.txt").open("a") as file:
-                        file.write(f"{item.evaluation.key} failed: {_one_line(error)}\n")
-
-    def _end(self, outcome: str, reason: str) -> None:
-        """Write down the outcome; where even that fails, slurm/after.py draws its conclusion from the exit code."""
-        try:
-            ledger.end_attempt(Path(self.entry), outcome, reason)
-            if outcome == ledger.FAILED:
-                with (Path(self.directory) / "log.txt").open("a") as file:
-                    file.write(f"failed: {reason}\n")
-        except (OSError, run_directory.RunError) as error:
-            print(f"the job book cannot be written: {error}", flush=True)
+                    self._log(f"{item.evaluation.key} failed: {_one_line(error)}")
 
 
-def job_id() -> str:
-    """The id of this job as squeue shows it; "debug" outside SLURM."""
-    array, task = os.environ.get("SLURM_ARRAY_JOB_ID"), os.environ.get("SLURM_ARRAY_TASK_ID")
-    return f"{array}_{task}" if array else os.environ.get("SLURM_JOB_ID", "debug")
-
-
-def release_lock(directory: Path, entry: ledger.Entry, job: str, quiet: float = QUIET_SECONDS) -> None:
-    """Remove the lock that an earlier attempt of this same job left on another host, once it is surely dead.
-
-    SLURM starts a job again only after its last attempt has ended, but a node that it gave up for lost may live on: so
-    the lock must not have been touched for `quiet` seconds. On the same host the engine sees for itself.
-    """
-    path = directory / "lock"
-    while (found := _lock(path)) is not None:
-        host, pid, age, text = found
-        mine = any(
-            (attempt.host, attempt.pid, attempt.job) == (host, pid, job) and attempt.outcome
-            for attempt in entry.attempts[:-1]
-        )
-        if not mine or host == socket.gethostname():
-            return
-        if age >= quiet:
-            run_directory.discard_stale_lock(path, text)
-            return
-        time.sleep(min(5.0, quiet - age))
-
-
-def _lock(path: Path) -> tuple[str, int, float, str] | None:
-    """Host and pid of the owner, age in seconds and text of a lock; None where there is none that can be read."""
-    try:
-        text, age = path.read_text(), time.time() - path.stat().st_mtime
-        owner = json.loads(text)
-        return str(owner["host"]), int(owner["pid"]), age, text
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
-
-
-def _rank() -> int:
-    return int(os.environ.get("SLURM_PROCID", 0))
-
-
-def _tasks() -> int:
-    """Tasks of the step this process belongs to; 1 outside one, as under the debug executor."""
-    return int(os.environ.get("SLURM_NTASKS", 1)) if "SLURM_PROCID" in os.environ else 1
+def _restart() -> int:
+    return int(os.environ.get("SLURM_RESTART_COUNT", 0))
 
 
 @contextmanager
-def _signals() -> Iterator[Caught]:
-    """Note SIGUSR2 and SIGTERM instead of dying of them."""
-    caught = Caught()
-
-    def note(number: int, _frame: object) -> None:
-        caught.name = caught.name or signal.Signals(number).name
-
-    if threading.current_thread() is not threading.main_thread():
-        yield caught
-        return
-    before = {number: signal.signal(number, note) for number in SIGNALS}
+def _signals() -> Iterator[list[str]]:
+    """Note the names of SIGUSR2 and SIGTERM instead of dying of them; processes that load data inherit that."""
+    caught: list[str] = []
+    numbers = (signal.SIGUSR2, signal.SIGTERM)
+    before = [signal.signal(number, lambda n, _: caught.append(signal.Signals(n).name)) for number in numbers]
     try:
         yield caught
     finally:
-        for number, handler in before.items():
+        for number, handler in zip(numbers, before, strict=True):
             signal.signal(number, handler)
 
 
 @contextmanager
-def _distributed(device: str, tasks: int) -> Iterator[None]:
-    """torch.distributed over the tasks of the job, each with a GPU of its own."""
+def _distributed(device: str, tasks: int) -> Iterator[int]:
+    """torch.distributed over the tasks of the job, each with a GPU of its own; yields the rank."""
     if tasks == 1:
-        yield
+        yield 0
         return
-    from submitit.helpers import TorchDistributedEnvironment
-
     place = TorchDistributedEnvironment().export(set_cuda_visible_devices=False, overwrite=True)
     if device == "cuda":  # before torch looks: each process sees its own GPU as cuda:0
         visible = os.environ.get("CUDA_VISIBLE_DEVICES", "")
@@ -234,17 +143,12 @@ def _distributed(device: str, tasks: int) -> Iterator[None]:
     import torch.distributed as dist
 
     dist.init_process_group("nccl" if device == "cuda" else "gloo", timeout=timedelta(minutes=30))
-    stopped = True
     try:
-        yield
+        yield place.rank
     except run_directory.Stopped:
+        dist.destroy_process_group()
         raise
-    except BaseException:
-        stopped = False  # the others may be gone: leave them alone and end
-        raise
-    finally:
-        if stopped:
-            dist.destroy_process_group()
+    dist.destroy_process_group()  # not after an error: the others may be gone, and nobody should wait for them
 
 
 def _one_line(error: Exception) -> str:

@@ -1,5 +1,6 @@
-"""For all tests: one thread per test process, where the real image sets lie, and no GPU test without a GPU."""
+"""For all tests: one thread per test process, where real image sets lie, and no GPU test without a GPU."""
 
+import os
 import random
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-SHARED_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
+REAL_DATA = Path(os.environ.get("LUMIX_DATA") or Path(__file__).resolve().parents[1] / "data")
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -19,23 +20,12 @@ def _one_thread() -> None:
 
 
 @pytest.fixture
-def shared_data() -> Path:
-    """The real image sets beside the project; the test is skipped where they are absent."""
-    if not SHARED_DATA.is_dir():
-        pytest.skip("the real image sets of ../shared/data are not here")
-    return SHARED_DATA
-
-
-@pytest.fixture
-def closed_figures() -> Iterator[None]:
-    """Figures in the looks of the notebooks, without a screen, closed afterwards."""
-    import matplotlib.pyplot as plt
-    import style
-
-    plt.switch_backend("Agg")
-    style.use()
-    yield
-    plt.close("all")
+def real_data(monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The folder of real image sets, as LUMIX_DATA; the test is skipped where they are absent."""
+    if not (REAL_DATA / "cifar-100-python").is_dir():
+        pytest.skip("no real image sets in LUMIX_DATA or data/")
+    monkeypatch.setenv("LUMIX_DATA", str(REAL_DATA))
+    return REAL_DATA
 
 
 @pytest.fixture(scope="session")
@@ -43,10 +33,10 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[torch.nn.Module, 
     """A small net that tells digits apart, its card, and its run directory."""
     from engine import small_run
 
-    from training.checkpoint import load_model
     from training.config import Data, Loss, Mix, Optim
     from training.loop import fit
     from training.run_directory import read_json
+    from training.state import load_model
 
     directory = tmp_path_factory.mktemp("run")
     plain = {"data": Data("digits", 8, train_size=300), "mix": Mix(), "loss": Loss()}

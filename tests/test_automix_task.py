@@ -14,7 +14,7 @@ from lumix.batch import Kind
 from training.build import build_task
 from training.config import Execution, Loss, Mix, Model, Optim, Run
 from training.loop import fit
-from training.model import build_model
+from training.models import build_model
 from training.optim import build_optimizer, build_schedule
 from training.parts import AutoMix, SAMix
 

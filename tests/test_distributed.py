@@ -10,9 +10,9 @@ import pytest
 from engine import small_run, stopped_after
 
 from training import run_directory
-from training.checkpoint import load_checkpoint
 from training.config import Execution
 from training.loop import fit
+from training.state import read_checkpoint
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -37,9 +37,9 @@ dist.init_process_group(
 try:
     run, directory = Run.from_dict(job["run"]), Path(job["directory"])
     if job["evaluate"]:
-        both = loop.Training(run, 0, directory, Execution(), Process.current("cpu"))
+        both = loop.Loop([loop.Training(run, 0, directory, Execution(), Process.current("cpu"))])
         both.resume()
-        print(json.dumps(both.evaluate()))
+        print(json.dumps(both.evaluate()[0]))
     elif job["stop_at"]:
         with stopped_after(job["stop_at"]):
             fit(run, 0, directory, Execution(checkpoint_seconds=0))
@@ -100,9 +100,9 @@ def test_two_processes_evaluate_as_one_does(tmp_path: Path) -> None:
 
     with stopped_after(6):  # in the second epoch, after the checkpoint of the first
         fit(small_run(), 0, tmp_path / "r", Execution(checkpoint_seconds=0))
-    state = load_checkpoint(tmp_path / "r", small_run().key, 0)
-    assert state is not None
-    one = state["metrics"][-1]
+    saved = read_checkpoint(tmp_path / "r" / "checkpoint.pt")
+    assert saved is not None
+    one = saved["states"][0]["metrics"][-1]
     for both in two_processes(tmp_path, tmp_path / "r", evaluate=True):
         assert (both["top1"], both["top5"], both["test_samples"]) == (one["top1"], one["top5"], 797)
         assert both["eval_loss"] == pytest.approx(one["eval_loss"], rel=1e-6)

@@ -1,18 +1,17 @@
 """Ensembles: every member equals its run alone, whatever its method; interrupted ones go on; diverged ones drop out."""
 
 import json
-from pathlib import Path
 
 import pytest
-import safetensors.torch
 import torch
 
 from experiments import decoupled, methods
 from experiments.scale import get_scale
 from lumix.registry import get_part
-from tests.engine import VIT, small_run
-from training import ensemble, loop, resident_feed
+from tests.engine import OFTEN, VIT, StopHere, small_run, stopped_after, weights
+from training import ensemble, loop
 from training.config import Execution, Mix, Run
+from training.data import feeds
 from training.ensemble import fit_many
 from training.parts import AutoMix
 from training.run_directory import RunError, Stopped
@@ -67,13 +66,9 @@ def convolutional() -> list[Run]:
 @pytest.fixture
 def double(monkeypatch):
     """Networks and images in float64, where rounding is far below what is asked."""
-    build, normalise = loop.initial_network, resident_feed.normalise
+    build, normalise = loop.initial_network, feeds.normalise
     monkeypatch.setattr(loop, "initial_network", lambda *a, **k: build(*a, **k).double())
-    monkeypatch.setattr(resident_feed, "normalise", lambda *a: normalise(*a).double())
-
-
-def weights(directory: Path) -> dict[str, torch.Tensor]:
-    return safetensors.torch.load_file(directory / "model.safetensors")
+    monkeypatch.setattr(feeds, "normalise", lambda *a: normalise(*a).double())
 
 
 @pytest.mark.parametrize("runs", [different(BASE), convolutional()], ids=["vit", "resnet"])
@@ -96,31 +91,17 @@ def test_members_equal_runs_alone_after_50_updates(runs, double, tmp_path):
 PAIR = [methods.lumix(BASE.replace(epochs=3)), BASE.replace(epochs=3)]  # 18 updates
 
 
-class StopHere(Exception):  # noqa: N818
-    """Stands for whatever ends a process in the middle of its work."""
-
-
 def checksums(found: list) -> list[str]:
     return [result["checksum"] for result in found]
 
 
 @pytest.mark.parametrize("at", [1, 5, 9, 17])
-def test_killed_at_any_update_it_goes_on_bit_for_bit(at, tmp_path, monkeypatch):
+def test_killed_at_any_update_it_goes_on_bit_for_bit(at, tmp_path):
     whole = fit_many(PAIR, [0, 1], [tmp_path / "a", tmp_path / "b"])
-    monkeypatch.setattr(ensemble, "CHECK_EVERY", 2)
-    step = ensemble.Ensemble.step
-
-    def stopping(self, batches):
-        step(self, batches)
-        if self.update == at:
-            raise StopHere
-
-    often, directories = Execution(checkpoint_seconds=0), [tmp_path / "c", tmp_path / "d"]
-    with monkeypatch.context() as patch:
-        patch.setattr(ensemble.Ensemble, "step", stopping)
-        with pytest.raises(StopHere):
-            fit_many(PAIR, [0, 1], directories, often)
-    resumed = fit_many(PAIR, [0, 1], directories, often)
+    directories = [tmp_path / "c", tmp_path / "d"]
+    with stopped_after(at, check_every=2, kind=ensemble.Ensemble):
+        fit_many(PAIR, [0, 1], directories, OFTEN)
+    resumed = fit_many(PAIR, [0, 1], directories, OFTEN)
     assert checksums(resumed) == checksums(whole)
     assert [result["lambda"] for result in resumed] == [result["lambda"] for result in whole]
     assert ("resumed" in (directories[0] / "log.txt").read_text()) == (at > 1)
@@ -131,21 +112,21 @@ def test_killed_at_any_update_it_goes_on_bit_for_bit(at, tmp_path, monkeypatch):
 
 def test_killed_while_results_are_written_the_others_are_as_they_would_have_been(tmp_path, monkeypatch):
     whole = fit_many(PAIR, [0, 1], [tmp_path / "a", tmp_path / "b"])
-    directories, finish = [tmp_path / "c", tmp_path / "d"], loop.Training.finish
+    directories, write = [tmp_path / "c", tmp_path / "d"], loop.write_result
 
-    def finishing(self, stacked=0):
-        if self.directory == directories[1]:
+    def writing(state, feed, process, directory, stacked=0):
+        if directory == directories[1]:
             raise StopHere
-        return finish(self, stacked)
+        return write(state, feed, process, directory, stacked)
 
     with monkeypatch.context() as patch:
-        patch.setattr(loop.Training, "finish", finishing)
+        patch.setattr(loop, "write_result", writing)
         with pytest.raises(StopHere):
-            fit_many(PAIR, [0, 1], directories, Execution(checkpoint_seconds=0))
+            fit_many(PAIR, [0, 1], directories, OFTEN)
     before = (directories[0] / "result.json").read_bytes()
     assert checksums(fit_many(PAIR, [0, 1], directories)) == checksums(whole)
     assert (directories[0] / "result.json").read_bytes() == before
-    assert not (directories[0] / ensemble.NAME).exists()
+    assert not (directories[0] / ensemble.Ensemble.CHECKPOINT).exists()
     assert checksums(fit_many(PAIR, [0, 1], directories)) == checksums(whole)
 
 
@@ -153,7 +134,7 @@ def test_asked_to_stop_it_saves_and_says_so(tmp_path):
     directories = [tmp_path / "a", tmp_path / "b"]
     with pytest.raises(Stopped, match="can be continued"):
         fit_many(PAIR, [0, 1], directories, stop=lambda: True)
-    assert (directories[0] / ensemble.NAME).exists()
+    assert (directories[0] / ensemble.Ensemble.CHECKPOINT).exists()
     assert all("stopped" in (directory / "log.txt").read_text() for directory in directories)
 
 
@@ -178,7 +159,7 @@ def test_a_member_that_diverges_is_dropped_and_the_others_go_on(tmp_path, monkey
     assert str(found[1]).startswith(f"the loss of {wild.key} seed 1 is not finite at update")
     assert "failed: " in (tmp_path / "1" / "log.txt").read_text()
     assert not (tmp_path / "1" / "result.json").exists()
-    assert not (tmp_path / "0" / ensemble.NAME).exists()
+    assert not (tmp_path / "0" / ensemble.Ensemble.CHECKPOINT).exists()
     tame = fit_many([PAIR[0], PAIR[1], PAIR[1]], seeds, [tmp_path / f"tame{seed}" for seed in seeds])
     assert [found[0]["checksum"], found[2]["checksum"]] == [tame[0]["checksum"], tame[2]["checksum"]]
 

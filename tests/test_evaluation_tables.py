@@ -1,10 +1,6 @@
 """Evaluations in tables, pool, records and text: made after their trainings, kept by their owner, shown by cells."""
 
 import dataclasses
-import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pool_jobs
@@ -13,11 +9,11 @@ from test_experiments import bench_scale, finish, stand_in
 
 from evaluation.evaluation import Evaluation, fingerprint
 from experiments import evaluations, registry, terminal
-from experiments.collect import collect
 from experiments.evaluations import EvaluationItem, evaluation_items
 from experiments.methods import lumix
 from experiments.pool import run_pool
-from experiments.registry import evaluation_directory, get_table
+from experiments.registry import get_table
+from experiments.results import collect
 from experiments.runs import Item, items_of_table
 from experiments.scale import Scale, get_scale
 from experiments.table import Column, Row, Table
@@ -35,6 +31,10 @@ def scale(tmp_path, monkeypatch) -> Scale:
     return bench_scale(1, 2, {})
 
 
+def file_of(item: EvaluationItem) -> Path:
+    return item.place.with_name(f"{item.place.name}.json")
+
+
 def measure(item: EvaluationItem, values: dict[str, float], **changes: object) -> None:
     """What an evaluation of finished runs leaves behind."""
     outcome = {
@@ -42,7 +42,7 @@ def measure(item: EvaluationItem, values: dict[str, float], **changes: object) -
         "others": dict.fromkeys(item.others, "None"), "fingerprint": fingerprint(), "n_samples": 797, "values": values,
         "facts": {}, "measured": {"seconds": 2.0, "images_per_second": 398.5}, **changes,
     }  # fmt: skip
-    run_directory.write_json(item.cache / f"{item.evaluation.key}.json", outcome)
+    run_directory.write_json(file_of(item), outcome)
 
 
 # ------------------------------------------------------------------------------------------------- tables
@@ -59,8 +59,8 @@ def test_robustness_tables_use_runs_that_others_own(name, scale_name):
     for run in table.runs.values():
         assert registry.owners(scale)[run.key] == "lumix_table01_models"
         (evaluation,) = {e.key: e for e in table.evaluations.values()}.values()
-        directory = evaluation_directory(scale, run, evaluation, 3)
-        assert directory == Path("runs", scale_name, name, run.key, "seed3", "eval")
+        item = evaluations.evaluation_item(scale, table, run, evaluation, 3)
+        assert item.place.parent == Path("runs", scale_name, "lumix_table01_models", run.key, "seed3", "eval")
     assert all(table.against(cell) in (None, (cell[0], "base")) for cell in table.cells)
     (source,) = {str(e.arguments.get("source")) for e in table.evaluations.values()}
     wanted = (
@@ -75,7 +75,7 @@ def test_rows_may_replace_evaluation_metric_and_comparison():
     run = stand_in("deit_s")
     own = Evaluation("fgsm", {"radius": 8, "batch": 100})
     table = Table(
-        id="t", title="", paper_table=None, folder=Path(), label_columns=(), claims=(),
+        title="", paper_table=None, label_columns=(),
         value_columns=(Column("a", "A"), Column("b", "B", SHUFFLING, "average", lower_is_better=True)),
         rows=(
             Row("one", {}, {"a": run, "b": run}),
@@ -98,12 +98,10 @@ def test_a_source_must_be_a_run_of_the_table_and_may_have_a_fixed_seed(scale):
     assert item.needs == {registry.directory_of(scale, run, 1) for run in (base, other)}
     fixed = Evaluation("occlusion", {"filter": {"key": base.key, "seed": 0}})
     foreign = Evaluation("occlusion", {"filter": {"key": "nobody"}})
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(evaluations, "evaluation_directory", lambda *_: Path("eval"))
-        item = evaluations.evaluation_item(scale, table, other, fixed, 1)
-        assert item.others == {"filter": registry.directory_of(scale, base, 0)}
-        with pytest.raises(ValueError, match="needs the run nobody as its filter: add it to sources of"):
-            evaluations.evaluation_item(scale, table, other, foreign, 1)
+    item = evaluations.evaluation_item(scale, table, other, fixed, 1)
+    assert item.others == {"filter": registry.directory_of(scale, base, 0)}
+    with pytest.raises(ValueError, match="needs the run nobody as its filter: add it to sources of"):
+        evaluations.evaluation_item(scale, table, other, foreign, 1)
 
 
 def test_some_rows_need_the_runs_of_their_sources_too(scale):
@@ -120,16 +118,14 @@ def test_some_rows_need_the_runs_of_their_sources_too(scale):
 # ------------------------------------------------------------------------------------------------- pool
 
 
-def evaluation_of(item: Item, tmp_path: Path, needs: tuple[Item, ...] = ()) -> EvaluationItem:
-    return EvaluationItem(
-        item, SHUFFLING, tmp_path / "eval", {str(i): other.directory for i, other in enumerate(needs)}
-    )
+def evaluation_of(item: Item, *needs: Item) -> EvaluationItem:
+    return EvaluationItem(item, SHUFFLING, {str(i): other.directory for i, other in enumerate(needs)})
 
 
 @pytest.mark.parametrize("processes", [1, 2])
 def test_evaluations_wait_for_their_trainings(tmp_path, processes):
     jobs = [item for item in pool_jobs.items(tmp_path, 6) if item.seed not in (1, 2)]
-    asked = [evaluation_of(jobs[-1], tmp_path, (jobs[0],)), *(evaluation_of(job, tmp_path) for job in jobs[:2])]
+    asked = [evaluation_of(jobs[-1], jobs[0]), *map(evaluation_of, jobs[:2])]
     answers = [a.item for a in run_pool([*asked, *jobs], Execution(), processes, work=pool_jobs.echo)]
     assert len(answers) == len(asked) + len(jobs)
     for evaluation in asked:
@@ -139,11 +135,7 @@ def test_evaluations_wait_for_their_trainings(tmp_path, processes):
 
 def test_a_failed_training_takes_its_evaluations_along_and_no_others(tmp_path):
     jobs = pool_jobs.items(tmp_path, 2)  # seed 1 fails
-    asked = [
-        evaluation_of(jobs[1], tmp_path),
-        evaluation_of(jobs[0], tmp_path, (jobs[1],)),
-        evaluation_of(jobs[0], tmp_path),
-    ]
+    asked = [evaluation_of(jobs[1]), evaluation_of(jobs[0], jobs[1]), evaluation_of(jobs[0])]
     answers = list(run_pool([*jobs, *asked], Execution(), 2, work=pool_jobs.echo))
     errors = [next(a.error for a in answers if a.item is item) for item in asked]
     assert errors == [f"it needs {jobs[1].name}, whose training failed"] * 2 + [""]
@@ -151,7 +143,7 @@ def test_a_failed_training_takes_its_evaluations_along_and_no_others(tmp_path):
 
 def test_a_real_run_is_trained_and_evaluated_in_one_pool(tmp_path):
     (job,) = pool_jobs.items(tmp_path, 1)
-    item = evaluation_of(job, tmp_path)
+    item = evaluation_of(job)
     trained, evaluated = run_pool([job, item], Execution(), 1)
     assert (trained.error, evaluated.error) == ("", "")
     assert evaluated.result["checksum"] == trained.result["checksum"]
@@ -175,16 +167,17 @@ def finished_table(scale: Scale) -> Table:
 
 def grid_4(scale: Scale, table: Table) -> dict[str, object]:
     """The baseline's cell of four patches, as it is collected."""
-    return next(row["cells"]["base"] for row in collect(scale, table)["rows"] if row["id"] == "grid_4")
+    (record,) = collect(scale, [table])
+    return next(row["cells"]["base"] for row in record["rows"] if row["id"] == "grid_4")
 
 
 def test_cells_show_the_metric_of_their_evaluation(scale):
     table = finished_table(scale)
-    values = collect(scale, table)
+    (values,) = collect(scale, [table])
     rows = {row["id"]: row["cells"] for row in values["rows"]}
     cell = rows["average"]["lumix"]
     assert (cell["status"], cell["values"], cell["n_samples"]) == ("done", {"0": 50.5, "1": 51.0}, 797)
-    assert (cell["paper"], cell["metric"], cell["evaluation"]) == (67.8, "average", next(iter(values["evaluations"])))
+    assert (cell["paper"], cell["evaluation"]) == (67.8, next(iter(values["evaluations"])))
     assert cell["difference"]["to"] == ["average", "base"]
     assert (cell["difference"]["mean"], cell["difference"]["paper"]) == (0.75, 0.5)
     assert rows["average"]["base"]["difference"] is None
@@ -193,14 +186,13 @@ def test_cells_show_the_metric_of_their_evaluation(scale):
     (protocol,) = values["evaluations"].values()
     assert protocol["protocol"] == "shuffling"
     assert protocol["arguments"]["grids"] == [1, 4, 8, 16]
-    assert not collect(scale, get_table("lumix_table02_components", scale))["evaluations"]
 
 
 def test_missing_stale_and_older_evaluations_are_told_apart(scale):
     table = finished_table(scale)
     first, second, *_ = evaluation_items(scale, table)
     assert not evaluations.is_open(scale, first)
-    (first.cache / f"{first.evaluation.key}.json").unlink()
+    file_of(first).unlink()
     cell = grid_4(scale, table)
     assert (cell["n"], cell["reason"]) == (1, "1 of 2 seeds are evaluated")
     finish(second.item, 90.0, checksum="other weights")
@@ -211,13 +203,13 @@ def test_missing_stale_and_older_evaluations_are_told_apart(scale):
     assert evaluations.is_open(scale, first)
     assert not evaluations.is_open(get_scale("lab"), first)
     with pytest.raises(ValueError, match="has no number 'grid_4'; it has grid_1"):
-        collect(scale, table)
+        grid_4(scale, table)
     measure(first, dict.fromkeys(GRIDS, 1.0), fingerprint="other")
     assert grid_4(scale, table)["older_code"]
-    run_directory.write_text(first.cache / f"{first.evaluation.key}.json", "{")
+    run_directory.write_text(file_of(first), "{")
     assert evaluations.state(first) == "damaged"
     with pytest.raises(run_directory.RunError, match="is damaged"):
-        collect(scale, table)
+        grid_4(scale, table)
 
 
 def test_an_evaluation_of_unfinished_training_is_not_shown(scale):
@@ -235,42 +227,7 @@ def test_text_names_evaluations(scale):
     assert f"{evaluation.key} grid_16" in shown
     assert f'{evaluation.key}: {{"grids": [1, 4, 8, 16]' in shown
     assert "4 of 4" in terminal.statuses(scale, [table], None)
-    assert "lower" not in json.dumps(collect(scale, table)["value_columns"])
     columns = tuple(dataclasses.replace(column, lower_is_better=True) for column in table.value_columns)
-    lower = collect(scale, dataclasses.replace(table, value_columns=columns))["value_columns"]
-    assert all(column["lower_is_better"] and column["title"].endswith(" (lower is better)") for column in lower)
-
-
-def test_the_command_line_plans_evaluations_and_leaves_them_to_the_cluster(tmp_path):
-    (tmp_path / "params.yaml").write_text(
-        "scale: lab\nseeds: 1\nlauncher: slurm\ntables: [lumix_table07_shuffling]\n", encoding="utf-8"
-    )
-
-    def call(*arguments: str) -> subprocess.CompletedProcess[str]:
-        environment = {name: value for name, value in os.environ.items() if name != "SLURM_JOB_ID"}
-        command = [sys.executable, "-m", "experiments", *arguments]
-        return subprocess.run(
-            command, cwd=tmp_path, env={**environment, "PYTHONPATH": str(ROOT)}, capture_output=True, text=True
-        )
-
-    planned = call("run", "lumix_table07_shuffling", "--dry-run").stdout
-    assert "2 of 2 runs would be trained\n2 of 2 evaluations would be made" in planned
-    assert call("run", "lumix_table07_shuffling").returncode == 75
-    for line in planned.splitlines()[:2]:
-        directory = tmp_path / line.split()[0]
-        key = directory.parent.name
-        result = {
-            "key": key,
-            "seed": 0,
-            "fingerprint": "x",
-            "top1": {"last": 1.0},
-            "measured": {"seconds": 1.0},
-            "n_samples": 1,
-        }
-        run_directory.write_json(directory / "result.json", result)
-    answer = call("run", "lumix_table07_shuffling")
-    assert answer.returncode == 75
-    assert answer.stderr == (
-        "2 evaluations of lumix_table07_shuffling are not made: "
-        "srun --gpus 1 python -m experiments run lumix_table07_shuffling\n"
-    )
+    for built, lower in ((table, False), (dataclasses.replace(table, value_columns=columns), True)):
+        (record,) = collect(scale, [built])
+        assert all(column["title"].endswith(" (lower is better)") is lower for column in record["value_columns"])

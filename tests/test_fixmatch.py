@@ -9,7 +9,7 @@ import pytest
 import torch
 from engine import check_resumed_equals_whole
 from test_distributed import two_processes
-from test_semi_feed import PLAIN, STRONG, a_feed, a_run
+from test_feeds import PLAIN, STRONG, a_feed, a_run
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -21,7 +21,7 @@ from training import run_directory
 from training.build import build_task
 from training.config import Data, Execution, Loss, Mix, Model, Optim, Run
 from training.loop import Training, fit
-from training.model import build_model
+from training.models import build_model
 from training.optim import build_schedule
 from training.process import Process
 from training.rng import step_generator

@@ -9,13 +9,13 @@ import torch
 from engine import small_run
 from torch import nn
 
-from training.checkpoint import load_model
 from training.config import Data, Loss, Mix, Model, Optim
-from training.data import load, normalise
+from training.data.sets import load, normalise
 from training.loop import fit
-from training.model import build_model
+from training.models import build_model
 from training.rng import epoch_order
 from training.run_directory import RunError
+from training.state import load_model
 
 TINY = {"patch_size": 2, "embed_dim": 32, "depth": 2, "num_heads": 2, "mlp_ratio": 2}
 DEIT = Model("deit_s", "deit_small_patch16_224", TINY, init="small")

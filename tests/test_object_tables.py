@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 from test_evaluation_tables import finished_table, measure, scale  # noqa: F401 - a fixture
 
-from evaluation.attention import localisation
+from evaluation.weak_localisation import START
 from experiments import evaluations
-from experiments.collect import collect
 from experiments.registry import get_table, owners
+from experiments.results import collect
 from experiments.scale import Scale, get_scale
 from experiments.scales import mini
 from training import run_directory
@@ -43,7 +43,7 @@ def test_boxes_are_drawn_by_the_frozen_or_the_starting_setting(name: str) -> Non
     if name == "paper":
         assert boxes["reference"] == table.paper["deit_s", "localisation"]
     else:
-        assert boxes == {"setting": localisation.Setting().name}
+        assert boxes == {"setting": START}
     assert table.metric_of(("lumix", "localisation_mean_head")) == "iou_mean_head"
     assert ("weak_segmentation" in arguments) == (name != "lab")
     assert all(table.against(cell) in (None, ("deit_s", cell[1])) for cell in table.cells)
@@ -61,10 +61,10 @@ def test_the_record_keeps_numbers_and_arrays_of_each_evaluation(scale: Scale) ->
     values = dict.fromkeys(("grid_1", "grid_4", "grid_8", "grid_16", "average"), 12.34567)
     measure(item, values)
     arrays = {"curve": np.array([[1 / 3, 2.0]]), "count": np.array([3, 4])}
-    path = item.cache / f"{item.evaluation.key}.npz"
+    path = item.place.with_name(f"{item.place.name}.npz")
     run_directory.write_atomically(path, lambda file: np.savez(file, **arrays))
-    seeds = collect(scale, table)["runs"][item.item.run.key]["seeds"]
+    seeds = next(collect(scale, [table]))["runs"][item.item.run.key]["seeds"]
     shown = seeds[str(item.item.seed)]["evaluations"][item.evaluation.key]
-    assert shown["values"]["grid_1"] == 12.3457
+    assert shown["values"]["grid_1"] == 12.34567
     assert shown["arrays"] == {"curve": [[0.3333, 2.0]], "count": [3, 4]}
     assert (shown["n_samples"], shown["seconds"]) == (797, 2.0)

@@ -1,183 +1,346 @@
-"""Figures draw what the results hold, say "not run" where there is nothing, and notebooks equal their text twins."""
+"""Notebooks are committed clean, run from one command, draw what the results hold, and say "not run" otherwise."""
 
+import copy
 import json
-import math
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import figures
-import label_error
-import masks
-import mixed
-import pair
+import matplotlib as mpl
+import matplotlib.pyplot as plt
+import numpy as np
 import pytest
-import swept
+import style
 import torch
-from figure_checks import check_names_its_data_and_is_stable, texts
-from report_fixture import ROOT, RUNS, cell, fake_record, row
+import yaml
 
-from experiments.registry import get_table
+from evaluation import shuffling
+from evaluation.foreground import foreground
+from evaluation.weak_localisation import best_fit, boxes_around
+from experiments.intervals import t_interval
+from experiments.registry import TABLES, get_table
 from experiments.scale import get_scale
 from report import page
 from report.load import Results, read_results
-from training.embedded import shapes
+from training.data.sets import shapes
 
-pytestmark = pytest.mark.usefixtures("closed_figures")
-NOTHING = Results("mini", ("lumix_table01_models",), {})
-
-
-@pytest.fixture
-def results() -> Results:
-    records = {table: fake_record(table, 3) for table in (figures.MODELS, figures.LAWS)}
-    for line in records[figures.MODELS]["rows"]:
-        line["cells"] = {"lumix": line["cells"]["top1"]}
-    return Results("mini", tuple(records), records)
+ROOT = Path(__file__).parent.parent
+FOLDER = ROOT / "paper_figures"
+NOTEBOOKS = {path.stem: json.loads(path.read_text(encoding="utf-8")) for path in sorted(FOLDER.glob("*.ipynb"))}
+DEMONSTRATIONS = ("decoupled_path", "figure1_label_error", "learned_masks")  # which read no results
+OF_RESULTS = sorted(set(NOTEBOOKS) - set(DEMONSTRATIONS))
+SMALL = {"TRAIN_IMAGES": 100, "TEST_IMAGES": 120, "EPOCHS": 1, "UPDATES": 50}
+Run = Callable[..., dict[str, Any]]
 
 
-@pytest.mark.parametrize("name", ["gain_per_model", "lambda_laws", "training_curves"])
-def test_figures_without_results_say_so(name: str) -> None:
-    assert "not run" in texts(getattr(figures, name)(NOTHING))
-
-
-@pytest.mark.parametrize("draw", [swept.decoupled_parameters, swept.decoupled_eta])
-def test_curves_without_results_say_so(draw: Any) -> None:
-    assert texts(draw(NOTHING)).count("not run") >= 3
-
-
-@pytest.mark.parametrize("name", ["gain_per_model", "lambda_laws", "training_curves"])
-def test_figures_name_their_data_and_are_byte_stable(name: str, results: Results, tmp_path: Path) -> None:
-    check_names_its_data_and_is_stable(getattr(figures, name), results, tmp_path)
-
-
-def test_gains_draw_our_interval_and_the_papers_value(results: Results) -> None:
-    axes = figures.gain_per_model(results).axes[0]
-    wanted = results.records[figures.MODELS]["rows"][1]["cells"]["lumix"]["difference"]
-    drawn = [[float(x) for x in line.get_xdata()] for line in axes.lines]
-    assert [wanted["low"], wanted["high"]] in drawn
-    assert [wanted["mean"]] in drawn
-    assert [wanted["paper"]] in drawn
+def code(name: str) -> list[str]:
+    return ["".join(cell["source"]) for cell in NOTEBOOKS[name]["cells"] if cell["cell_type"] == "code"]
 
 
 @pytest.fixture
-def curves() -> Results:
-    """The rows of Mixup and CutMix of a curve table, with what the runs of the fixture end with."""
-    record = fake_record("dm_figure02_eta", 3)
-    columns = ("eta_0.1", "eta_1")
-    cells = dict(zip(columns, (cell("cutmix", 3, None), cell("lumix", 3, None)), strict=True))
-    record["rows"] = [
-        {**row(name, cells), "labels": {"method": title}} for name, title in (("mixup", "Mixup"), ("cutmix", "CutMix"))
+def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
+    """Executes the cells of a notebook on some results, with other settings, and returns its names."""
+    monkeypatch.setattr(style, "FOLDER", tmp_path)
+    plt.switch_backend("Agg")
+
+    def execute(name: str, results: Results | None = None, **settings: Any) -> dict[str, Any]:
+        plt.close("all")
+        monkeypatch.setattr(style, "read_results", lambda root, measured: results)
+        names: dict[str, Any] = {}
+        first, *cells = code(name)
+        exec(first, names)
+        names |= settings
+        for cell in cells:
+            exec(cell, names)
+        return names
+
+    yield execute
+    plt.close("all")
+
+
+@pytest.fixture(scope="module")
+def committed() -> Results:
+    return read_results(ROOT, "mini", measured=True)
+
+
+def changed(results: Results, change: Callable[[dict[str, Any]], None], seeds: bool = True) -> Results:
+    """The results with every cell changed, and without a seed of any run where not `seeds`."""
+    records = copy.deepcopy(results.records)
+    for record in records.values():
+        for cell in (cell for row in record["rows"] for cell in row["cells"].values()):
+            change(cell)
+        for one in record["runs"].values() if not seeds else ():
+            one["seeds"] = {}
+    return replace(results, records=records)
+
+
+def clear(cell: dict[str, Any]) -> None:
+    """What a cell is before anything is trained."""
+    nothing = {"mean": None, "std": None, "low": None, "high": None, "n": 0}
+    difference = cell["difference"] and cell["difference"] | nothing
+    cell.update(nothing, status="not run", values={}, difference=difference)
+
+
+def texts(figure: Any) -> str:
+    return " ".join(text.get_text() for text in figure.findobj(mpl.text.Text))
+
+
+def drawn(axes: Any) -> list[list[float]]:
+    """The values of every line."""
+    return [np.asarray(line.get_ydata(), float).tolist() for line in axes.lines]
+
+
+def test_every_figure_of_the_page_is_a_notebook_that_a_stage_draws() -> None:
+    stages = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"].values()
+    drawn = [stage["cmd"].split()[2:] for stage in stages if "execute.py" in stage["cmd"]]
+    assert sorted(NOTEBOOKS) == sorted(page.FIGURES) == sorted(name for names in drawn for name in names)
+    assert {table for table in page.FIGURES.values() if table} <= set(TABLES)
+    for figure in page.figure_files(FOLDER):
+        assert figure["title"]
+        assert len(figure["caption"]) > 80
+        assert "\n" not in figure["title"] + figure["caption"]
+
+
+@pytest.mark.parametrize("name", NOTEBOOKS)
+def test_a_notebook_is_committed_without_outputs_and_holds_its_own_code(name: str) -> None:
+    remedy = "run python -m nbconvert --clear-output --inplace paper_figures/*.ipynb"
+    cells = NOTEBOOKS[name]["cells"]
+    for cell in cells[1:]:
+        assert (cell["cell_type"], cell["outputs"], cell["execution_count"]) == ("code", [], None), remedy
+    ids = [cell["id"] for cell in cells]
+    assert (ids[:2], ids[-1], len(set(ids))) == (["caption", "settings"], "plot", len(ids))
+    assert f'style.save(figure, "{name}")' in code(name)[-1]
+    assert {path.stem for path in FOLDER.glob("*.py")} == {"execute", "style"}
+    imported = re.findall(r"^(?:from|import) ([\w.]+)", "\n".join(code(name)), re.M)
+    assert not [module for module in imported if re.match(r"experiments|slurm|report(?!\.headline)", module)]
+
+
+def test_one_command_finds_the_root_whatever_is_installed(tmp_path: Path) -> None:
+    for room in ("lumix", "training", "evaluation", "experiments"):
+        (tmp_path / room).symlink_to(ROOT / room)
+    for room in ("report", "paper_figures"):
+        shutil.copytree(ROOT / room, tmp_path / room, ignore=shutil.ignore_patterns("figures", "tables", "index.html"))
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    command = [sys.executable, "paper_figures/execute.py"]
+    subprocess.run([*command, "decoupled_path"], cwd=tmp_path, env=environment, check=True, capture_output=True)
+    assert {path.suffix for path in (tmp_path / "report/figures").glob("decoupled_path.*")} == {".png", ".pdf"}
+    wrong = subprocess.run([*command, "decoupled_pth"], cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert wrong.returncode == 1
+    assert "no notebook decoupled_pth" in wrong.stderr
+
+
+@pytest.mark.parametrize("name", NOTEBOOKS)
+def test_data_are_named_and_bytes_are_stable(name: str, run: Run, committed: Results, tmp_path: Path) -> None:
+    files = []
+    for _ in range(2):
+        shown = texts(run(name, committed, **SMALL)["figure"])
+        assert name == "decoupled_path" or "NOT ImageNet" in shown
+        assert "not run" not in shown
+        files.append({path.name: path.read_bytes() for path in tmp_path.iterdir()})
+    assert {f"{name}.png", f"{name}.pdf"} <= set(files[0])
+    # The solver of nested layouts orders by memory address: last digits are equal in fresh processes only.
+    assert files[0] == files[1] or name == "learned_masks"
+
+
+@pytest.mark.parametrize("name", OF_RESULTS)
+def test_without_results_they_say_so(name: str, run: Run, committed: Results) -> None:
+    assert "not run" in texts(run(name, Results("mini", (), {}))["figure"])
+    figure = run(name, changed(committed, clear, seeds=False))["figure"]
+    if name != "robustness_sheet":  # pictures, for which nothing is trained
+        assert "not run" in texts(figure)
+        assert not any(axes.lines for axes in figure.axes) or name in ("calibration", "lambda_laws")
+
+
+@pytest.mark.parametrize("name", ["attention_maps", "robustness_sheet", "segmentations"])
+def test_images_that_are_not_here_are_named(name: str, run: Run, committed: Results, monkeypatch: Any) -> None:
+    def absent(load: Any, *arguments: Any) -> Any:
+        raise ValueError("/nowhere/train cannot be read: put the images there")
+
+    load_test = style.load_test
+    monkeypatch.setattr(style, "load_test", lambda load, *arguments: load_test(absent, load, *arguments))
+    assert "not run /nowhere/train cannot be read" in texts(run(name, committed)["figure"]).replace("\n", " ")
+
+
+@pytest.mark.parametrize("name", ["gain_per_model", "lambda_laws"])
+def test_gains_are_our_intervals_and_the_papers_values(name: str, run: Run, committed: Results) -> None:
+    names = run(name, committed)
+    lines = [np.asarray(line.get_xdata(), float).tolist() for line in names["figure"].axes[-1].lines]
+    gaps = [gap for _, gap in names["gains"]]
+    assert len(gaps) >= 5
+    for gap in gaps:
+        assert [gap["mean"]] in lines
+        assert [gap["low"], gap["high"]] in lines
+        assert gap["paper"] is None or [gap["paper"]] in lines
+
+
+def test_training_curves_are_means_over_seeds_with_bands(run: Run, committed: Results) -> None:
+    names = run("training_curves", committed)
+    seeds = committed.runs[names["found"].lumix]["seeds"].values()
+    for axes, metric, place in zip(names["figure"].axes, names["PANELS"], (1, 0), strict=True):
+        values = np.array([[line[metric] for line in one["curve"] if line.get(metric) is not None] for one in seeds])
+        assert drawn(axes)[place] == pytest.approx(values.mean(0))
+        band = axes.collections[place].get_paths()[0].vertices[:, 1]
+        low, high = values.mean(0) - values.std(0, ddof=1), values.mean(0) + values.std(0, ddof=1)
+        assert (band.min(), band.max()) == pytest.approx((low.min(), high.max()))
+
+
+@pytest.mark.parametrize("name", ["decoupled_parameters", "decoupled_eta"])
+def test_curves_over_a_parameter_are_the_runs_of_their_cells(name: str, run: Run, committed: Results) -> None:
+    names = run(name, committed)
+    cells = [
+        (row["labels"], column, cell["run"])
+        for table in names.get("TABLES", (names.get("TABLE"),))
+        for row in committed.records[table]["rows"]
+        for column, cell in row["cells"].items()
     ]
-    record["value_columns"] = [{"id": column, "title": column} for column in columns]
-    return Results("mini", (record["table"],), {record["table"]: record})
+    frame = names["frame"]
+    assert len(frame) == sum(len(committed.runs[key]["seeds"]) for _, _, key in cells)
+    for labels, column, key in cells:
+        parameter, value = column.split("_")
+        part = frame[(frame["method"] == labels["method"]) & (frame["parameter"] == parameter)]
+        part = part[(part["value"] == float(value)) & part["panel"].str.startswith(labels.get("data", ""))]
+        seeds = committed.runs[key]["seeds"].values()
+        assert part["top1_last"].tolist() == [seed["top1"]["last"] for seed in seeds]
+        axes = next(axes for axes in names["figure"].axes if axes.get_title() == part["panel"].iloc[0])
+        ys = [y for line in drawn(axes) for y in line]
+        interval = t_interval(part[names["statistic"]].tolist())
+        for wanted in (interval.mean, interval.low, interval.high):
+            assert any(y == pytest.approx(wanted) for y in ys)
 
 
-def test_curves_over_a_parameter_are_the_runs_of_their_cells(curves: Results) -> None:
-    frame = swept.points(curves, *swept.FIGURE_A2)
-    assert len(frame) == 2 * 2 * 3  # methods, values, seeds
-    assert set(frame["parameter"]) == {"eta"}
-    runs = curves.runs
-    for line in frame.itertuples():
-        run = runs[RUNS["cutmix" if line.value == 0.1 else "lumix"].key]
-        assert line.top1_last == run["seeds"][str(line.seed)]["top1"]["last"]
-        assert line.paper_best == 0.1
-    figure = swept.decoupled_parameters(curves)
-    eta, xi, _ = figure.axes
-    values = frame[(frame["method"] == "Mixup") & (frame["value"] == 1)]["top1_last"]
-    drawn = [y for line in eta.lines for y in line.get_ydata()]
-    assert any(y == pytest.approx(values.mean()) for y in drawn)
-    assert all(any(y == pytest.approx(end) for y in drawn) for end in swept.interval(list(values)))
-    assert "not run" in texts(xi)
-    assert "NOT ImageNet" in texts(figure)
-
-
-@pytest.mark.parametrize("table", [*swept.FIGURE_A2, *swept.FIGURE_A3])
+@pytest.mark.parametrize("table", ["dm_figure02_eta", "dm_figure02_rescaling", "dm_figure03_eta"])
 @pytest.mark.parametrize("scale", ["mini", "lab", "paper"])
 def test_every_method_of_a_curve_has_a_colour(scale: str, table: str) -> None:
-    assert {row.labels["method"] for row in get_table(table, get_scale(scale)).rows} <= set(swept.COLOURS)
+    assert {row.labels["method"] for row in get_table(table, get_scale(scale)).rows} <= set(style.METHODS)
 
 
-@pytest.mark.parametrize("draw", [swept.decoupled_parameters, swept.decoupled_eta])
-def test_curves_of_the_committed_results_are_whole(draw: Any) -> None:
-    assert "not run" not in texts(draw(read_results(ROOT, "mini")))
+def test_reliability_pools_the_seeds_and_leaves_small_bins_out(run: Run, committed: Results) -> None:
+    few = 300
+    figure = run("calibration", committed, FEWEST=few)["figure"]
+    arrays = [one["arrays"] for one in style.outcomes(
+        committed.records["lumix_table08_natural"], "deit_s", "calibration_error").values()]  # fmt: skip
+    counts = np.array([each["reliability_count"] for each in arrays])
+    hits = np.array([each["reliability_accuracy"] for each in arrays]) * counts
+    pooled = [hits[:, i].sum() / counts[:, i].sum() for i in range(counts.shape[1]) if counts[:, i].sum() >= few]
+    assert 0 < len(pooled) < np.count_nonzero(counts.sum(0))
+    left, right = figure.axes
+    assert drawn(left)[0] == pytest.approx(pooled)
+    assert drawn(right)[0] == pytest.approx(np.mean([each["response_accuracy"] for each in arrays], axis=0))
 
 
-def test_an_interval_is_students() -> None:
-    low, high = swept.interval([1.0, 2.0, 3.0])
-    assert (low, high) == pytest.approx((2 - 4.302653 / 3**0.5, 2 + 4.302653 / 3**0.5))
-    assert all(math.isnan(end) for end in swept.interval([1.0]))
+def test_attention_map_shows_the_head_whose_box_fits_best(run: Run, committed: Results) -> None:
+    names = run("attention_maps", committed)
+    test = shapes(1000, seed=1)
+    count = len(names["shown"]["deit_s"])
+    for index, axes in enumerate(names["figure"].axes[:count]):
+        top, bottom, left, right = test.boxes[index].tolist()
+        heads = names["shown"]["deit_s"][index]
+        boxes = boxes_around(foreground(heads.reshape(len(heads), -1), 0.9).reshape(heads.shape), 16 // heads.shape[1])
+        fit = best_fit(boxes, np.array([[left, top, right, bottom]], float))
+        assert axes.get_xlabel() == f"head {fit.argmax()}, IoU {100 * fit.max():.0f} %"
+        assert axes.get_title() == test.class_names[int(test.labels[index])].replace("_", " ")
+        shown, true = (patch.get_bbox().extents.tolist() for patch in axes.patches)
+        assert shown == boxes[fit.argmax()].tolist()
+        assert true == [left, top, right, bottom]
 
 
-def test_curve_is_the_mean_over_seeds(results: Results) -> None:
-    run = next(iter(results.runs.values()))
-    epochs, means, spreads = figures.curve(run, "top1")
-    values = [seed["curve"][0]["top1"] for seed in run["seeds"].values()]
-    assert list(epochs) == [1, 2, 3, 4]
-    assert means[0] == pytest.approx(sum(values) / len(values))
-    assert (spreads > 0).all()
+def test_grid_shows_the_mean_over_seeds_of_every_setting(run: Run, committed: Results) -> None:
+    names = run("localisation_grid", committed)
+    grids = np.array([outcome["arrays"]["grid_iou"] for outcome in names["found"]["lumix"]])
+    for place, axes in enumerate(names["figure"].axes):
+        curves = [line for line in axes.lines if len(line.get_xdata()) == 5 and line.get_linestyle() != "None"]
+        found = np.array([line.get_ydata() for line in curves[len(curves) // 2 :]])  # the second model
+        wanted = grids[..., place].mean(0).T
+        assert found == pytest.approx(wanted[[*range(2, len(wanted)), 1, 0]])
 
 
-def test_label_truth_is_the_visible_share_counted_by_hand() -> None:
-    test = shapes(60, seed=3)
-    network = label_error.small_network(test.num_classes).eval()
-    pairs = label_error.mixed_pairs(network, test)
-    assert 30 < len(pairs.truth) <= 60
+def test_occlusion_curves_are_the_cells_and_only_the_papers_are_called_so(run: Run, committed: Results) -> None:
+    names = run("occlusion_curves", committed)
+    records = [committed.records[names[table]] for table in ("OCCLUSION", "SHUFFLING")]
+    rows = {row["id"]: row["cells"] for record in records for row in record["rows"]}
+    for axes, panel in zip(names["figure"].axes, names["PANELS"], strict=True):
+        lines = {line.get_label().split(", n")[0]: line for line in axes.lines}
+        for column, (name, *_) in names["MODELS"].items():
+            for label, what in ((name, "mean"), (f"paper (ImageNet), {name}", "paper")):
+                cells = {x: rows[f"{panel}_{x}"][column] for x in (*range(100), 196) if f"{panel}_{x}" in rows}
+                wanted = {x: cell[what] for x, cell in cells.items() if cell[what] is not None}
+                assert (label in lines) == bool(wanted)
+                if wanted:
+                    assert list(lines[label].get_xdata()) == list(wanted)
+                    assert list(lines[label].get_ydata()) == list(wanted.values())
+
+
+def test_a_band_is_one_standard_deviation_and_absent_for_one_seed(run: Run, committed: Results) -> None:
+    axes = run("occlusion_curves", committed)["figure"].axes[0]
+    cell = committed.records["lumix_table09_occlusion"]["rows"][0]["cells"]["base"]
+    band = axes.collections[0].get_paths()[0].vertices
+    assert band[band[:, 0] == 0][:, 1].min() == pytest.approx(cell["mean"] - cell["std"])
+    single = changed(committed, lambda cell: cell.update(std=None, n=1))
+    axes = run("occlusion_curves", single)["figure"].axes[0]
+    assert "DeiT-S, n = 1 seeds" in [line.get_label() for line in axes.lines]
+    assert not any(len(path.vertices) for path in axes.collections[0].get_paths())
+
+
+def test_the_sheet_shows_the_draws_of_the_evaluation(run: Run, committed: Results) -> None:
+    names = run("robustness_sheet", committed)
+    made = {title: batch for title, batch, _, _ in names["made"]}
+    assert "; ".join(made) == "clean; 20 % dropped; 50 % dropped; 80 % dropped; 4 shuffled; 8 shuffled; 16 shuffled"
+    seen: list[torch.Tensor] = []
+    card = {"data": "digits", "image_size": 8, "mean": (0.0,), "std": (1.0,)}
+    arguments = names["permuting"] | {"grids": [8], "repetitions": 1}
+    shuffling.drive(lambda images: seen.append(images) or torch.zeros(len(images), 10), card, arguments, "cpu")
+    assert torch.equal(made["8 shuffled"], seen[1][:5])
+    for axes, loss in zip(names["figure"].axes[1:4], (20, 50, 80), strict=True):
+        crosses, pixels = axes.lines[0].get_xydata(), axes.images[0].get_array()
+        assert len(crosses) == loss * 16 // 100
+        for x, y in crosses:
+            assert not pixels[int(y) - 1 : int(y) + 1, int(x) - 1 : int(x) + 1].any()
+
+
+def test_segmentations_are_drawn_below_the_truth(run: Run, committed: Results) -> None:
+    names = run("segmentations", committed)
+    grid = np.array(names["figure"].axes).reshape(-1, names["count"])
+    for index in range(names["count"]):
+        truth, *found = (axes.images[0].get_array() for axes in grid[1:, index])
+        assert np.array_equal(truth, names["scenes"][index][1])
+        for examples, shown in zip(names["found"].values(), found, strict=True):
+            assert np.array_equal(examples[index], shown)
+    colours = names["colours"]
+    assert len({tuple(colours(i)) for i in range(colours.N)}) == colours.N == names["scenes"].num_classes
+    assert {"scene", "truth", "Segmenter", "background"} <= set(texts(names["figure"]).split())
+
+
+def test_label_truth_is_the_visible_share_counted_by_hand(run: Run) -> None:
+    names = run("figure1_label_error", **SMALL)
+    test, images, boxes, truth = (names[name] for name in ("test", "images", "boxes", "truth"))
+    assert 60 < len(truth) <= 120
     for i in range(5):
         # The canvas and the partner are found again by their pixels, then counted one by one.
-        top, bottom, left, right = (int(side) for side in pairs.boxes[i])
+        top, bottom, left, right = (int(side) for side in boxes[i])
         inside = torch.zeros(16, 16, dtype=torch.bool)
         inside[top:bottom, left:right] = True
         own, partner = (
-            next(n for n in range(60) if bool((test.images[n] == pairs.images[i])[:, region].all()))
+            next(n for n in range(120) if bool((test.images[n] == images[i])[:, region].all()))
             for region in (~inside, inside)
         )
-        assert test.masks is not None
-        pasted = sum(int(test.masks[partner, y, x]) for y in range(top, bottom) for x in range(left, right))
-        kept = int(test.masks[own].sum()) - sum(
-            int(test.masks[own, y, x]) for y in range(top, bottom) for x in range(left, right)
-        )
-        assert float(pairs.truth[i]) == pytest.approx(pasted / (pasted + kept))
-        assert float(pairs.weights["λ0"][i]) == pytest.approx((bottom - top) * (right - left) / 256)
+        pasted, kept = int(test.masks[partner][inside].sum()), int(test.masks[own][~inside].sum())
+        assert float(truth[i]) == pytest.approx(pasted / (pasted + kept))
+        assert float(names["weights"]["λ0"][i]) == pytest.approx((bottom - top) * (right - left) / 256)
+    for word in ("true = ", "λ0 = ", "λs = ", "λ = ", "mean error"):
+        assert word in texts(names["figure"])
 
 
-def test_label_error_training_is_reproducible_and_leaves_the_global_generator_alone() -> None:
-    data = shapes(100, seed=0)
-    before = torch.get_rng_state()
-    first, second = label_error.train(data), label_error.train(data)
-    assert torch.equal(before, torch.get_rng_state())
-    for mine, other in zip(first.state_dict().values(), second.state_dict().values(), strict=True):
-        assert torch.equal(mine, other)
-
-
-def test_label_error_figure_shows_all_four_numbers() -> None:
-    shown = texts(label_error.label_error(train_images=100, test_images=120))
-    for word in ("true = ", "λ0 = ", "λs = ", "λ = ", "NOT ImageNet", "mean error"):
-        assert word in shown
-
-
-def test_every_figure_has_a_notebook_equal_to_its_text_and_without_outputs() -> None:
-    assert {path.stem for path in pair.texts()} == set(page.FIGURES)
-    for text in pair.texts():
-        committed = text.with_suffix(".ipynb").read_text(encoding="utf-8")
-        assert committed == pair.notebook(text), f"run python paper_figures/pair.py after editing {text.name}"
-        for made in json.loads(committed)["cells"]:
-            assert not made.get("outputs")
-            assert made.get("execution_count") is None
-        assert f'"{text.stem}"' in text.read_text(encoding="utf-8")
-
-
-def test_what_is_seen_of_objects_is_counted_by_hand() -> None:
+def test_what_is_seen_of_objects_is_counted_by_hand(run: Run) -> None:
+    names = run("learned_masks", **SMALL)
+    for word in ("AutoMix, contrast", "SAMix, contrast", "CutMix, contrast", "Puzzle-Mix, contrast"):
+        assert word in texts(names["figure"])
     objects = torch.zeros(2, 2, 2, dtype=torch.bool)
     objects[0, 0] = objects[1, 1, 1] = True  # two pixels of the first, one of the second
     own = torch.tensor([[[1.0, 0.5], [0.0, 0.0]], [[0.0, 0.0], [1.0, 0.25]]])
-    found = masks.seen(own, objects, torch.tensor([1, 0]))
-    assert found.tolist() == pytest.approx([(1.5 + 1) / 3, (0.25 + 2) / 3])
-
-
-def test_the_sheet_of_learned_masks_names_its_methods_and_data() -> None:
-    shown = texts(masks.learned_masks(train_images=50, test_images=40))
-    for word in ("AutoMix, contrast", "SAMix, contrast", "CutMix", "Puzzle-Mix", "NOT ImageNet"):
-        assert word in shown
-
-
-def test_mixed_accuracy_without_results_says_so() -> None:
-    assert "not run" in texts(mixed.decoupled_mixed(NOTHING))
+    assert names["seen"](own, objects, torch.tensor([1, 0])).tolist() == pytest.approx([(1.5 + 1) / 3, (0.25 + 2) / 3])

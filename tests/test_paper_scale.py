@@ -17,10 +17,10 @@ from experiments.scale import get_scale
 from lumix.registry import name_of
 from training.build import build_loss, build_mixer, build_task
 from training.config import Run
-from training.mix_task import MixTask
-from training.model import build_model
+from training.data.feeds import updates_per_epoch
+from training.models import build_model
 from training.optim import build_optimizer, build_schedule, parameter_groups, undecayed_names
-from training.resident_feed import updates_per_epoch
+from training.tasks.mixed import MixTask
 
 IMAGES = {
     "imagenet": 1_281_167,

@@ -32,9 +32,7 @@ SOURCES = sources(*PACKAGES)
 
 @pytest.mark.parametrize("path", [p for p in SOURCES if p.stat().st_size], ids=name_of)
 def test_every_file_says_first_what_it_is_for(path):
-    text = path.read_text()
-    notebook = text.startswith("# ---\n# jupyter:")  # says it in its title, the first cell
-    assert "\n# %% [markdown]\n# # " in text if notebook else ast.get_docstring(ast.parse(text))
+    assert ast.get_docstring(ast.parse(path.read_text()))
 
 
 def calls_of(path):

@@ -5,9 +5,8 @@ import torch
 
 from experiments.scales.mini_models import SCENE_MODELS
 from training.config import Data, Model
-from training.data import load, normalise
-from training.model import build_model
-from training.pretraining import initial_network
+from training.data.sets import load, normalise
+from training.models import build_model, initial_network
 
 HEAD = "head.fc."  # of residual networks of version 2
 MODEL = SCENE_MODELS["resnet18"].replace(weights="shapes")

@@ -31,7 +31,7 @@ from lumix.mixers.puzzlemix import (
     upsample,
 )
 
-_PATH = Path(__file__).resolve().parents[1] / "benchmarks" / "puzzle_reference.py"
+_PATH = Path(__file__).resolve().parent / "puzzle_reference.py"
 _SPEC = importlib.util.spec_from_file_location("puzzle_reference", _PATH)
 reference = importlib.util.module_from_spec(_SPEC)
 _SPEC.loader.exec_module(reference)

@@ -1,5 +1,6 @@
-"""What the robustness protocols share, and shuffling: counts, batches, processes, edges."""
+"""Accuracy on corrupted images: counts and batches, FGSM, shuffling, occlusion, and hits on mixed images."""
 
+import itertools
 import math
 
 import numpy as np
@@ -8,9 +9,11 @@ import torch
 from PIL import Image
 from torch import nn
 
-from evaluation.robustness import accuracy, fgsm, shuffling
-from evaluation.robustness.grids import GRIDS, fitting_grids
-from training.imageset import ImageSet
+from evaluation import fgsm, images, models, occlusion, shuffling
+from evaluation.arguments import ATTENDED, GRIDS, LOSSES, VARIANTS, fitting_grids
+from training.data.sets import ImageSet
+from training.mixed_accuracy import mixed_hits
+from training.run_directory import read_result
 
 CARD = {"data": "digits", "image_size": 8, "mean": [0.3], "std": [0.4]}
 DRAWS = {"draw": "per_image", "repetitions": 2, "seed": 0, "batch": 300}
@@ -20,84 +23,93 @@ def generator(seed: int = 0) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
 
 
-# ------------------------------------------------------------------------------------------------- metrics
+# ------------------------------------------------------------------------------------------------- shared
 
 
 def test_accuracy_counts_samples_and_ties_go_to_the_lower_class():
     logits = torch.tensor([[1.0, 1.0, 0.0], [0.0, 2.0, 2.0], [3.0, 1.0, 2.0]])
-    assert accuracy.correct(logits, torch.tensor([0, 2, 0])).tolist() == [True, False, True]
-    assert accuracy.percent(2, 3) == pytest.approx(200 / 3)
-    assert (accuracy.percent(0, 1), accuracy.percent(7, 7)) == (0, 100)
-    for count, samples in ((0, 0), (2, 1), (-1, 5)):
-        with pytest.raises(ValueError, match="there must be samples"):
-            accuracy.percent(count, samples)
-
-
-@pytest.mark.parametrize("bad", [math.nan, math.inf])
-def test_scores_that_are_no_numbers_are_an_error(bad):
-    with pytest.raises(ValueError, match="not all finite"):
-        accuracy.correct(torch.tensor([[0.0, bad]]), torch.tensor([0]))
-
-
-# ------------------------------------------------------------------------------------------------- drivers
+    assert images.correct(logits, torch.tensor([0, 2, 0])).tolist() == [True, False, True]
+    assert [images.percent(2, 3), images.percent(0, 1), images.percent(7, 7)] == pytest.approx([200 / 3, 0, 100])
+    for bad in (math.nan, math.inf):
+        with pytest.raises(ValueError, match="not all finite"):
+            images.correct(torch.tensor([[0.0, bad]]), torch.tensor([0]))
 
 
 class Always(nn.Module):
-    """Answers one class."""
+    """Answers class 3."""
 
-    def __init__(self, answer: int) -> None:
-        super().__init__()
-        self.answer = answer
-
-    def forward(self, images: torch.Tensor) -> torch.Tensor:
-        return nn.functional.one_hot(torch.full((len(images),), self.answer), 10).float()
+    def forward(self, pixels: torch.Tensor) -> torch.Tensor:
+        return nn.functional.one_hot(torch.full((len(pixels),), 3), 10).float()
 
 
-def few_images(labels: list[int]):
-    return lambda card: ImageSet(
-        torch.full((len(labels), 1, 8, 8), 9, dtype=torch.uint8), torch.tensor(labels, dtype=torch.int64), 10, (), ()
-    )
-
-
-@pytest.mark.parametrize(("labels", "top1"), [([3], 100.0), ([3, 3, 3], 100.0), ([4, 4], 0.0), ([3, 4, 5], 100 / 3)])
-def test_one_sample_all_right_all_wrong(labels, top1, monkeypatch):
-    monkeypatch.setattr(accuracy, "test_images", few_images(labels))
-    outcome = shuffling.drive(Always(3), CARD, {"grids": [1, 4, 16], **DRAWS}, "cpu")
+@pytest.mark.parametrize(
+    ("labels", "top1"), [([3], 100.0), ([3, 3, 3], 100.0), ([4, 4], 0.0), ([3, 4, 5], 100 / 3), ([], None)]
+)
+def test_one_sample_all_right_all_wrong_none(labels, top1, monkeypatch):
+    pixels = torch.full((len(labels), 1, 8, 8), 9, dtype=torch.uint8)
+    few = ImageSet(pixels, torch.tensor(labels, dtype=torch.int64), 10, (), ())
+    monkeypatch.setattr(images, "test_images", lambda card: few)
+    if top1 is None:
+        with pytest.raises(ValueError, match="test set of digits holds no images"):
+            fgsm.drive(Always(), CARD, {"radius": 8, "batch": 300}, "cpu")
+        return
+    outcome = shuffling.drive(Always(), CARD, {"grids": [1, 4, 16], **DRAWS}, "cpu")
     assert outcome.n_samples == len(labels)
     assert outcome.values == pytest.approx(dict.fromkeys(("grid_1", "grid_4", "grid_16", "average"), top1))
 
 
-def test_no_images_are_an_error(monkeypatch):
-    monkeypatch.setattr(accuracy, "test_images", few_images([]))
-    with pytest.raises(ValueError, match="test set of digits holds no images"):
-        fgsm.drive(Always(3), CARD, {"radius": 8, "batch": 300}, "cpu")
-
-
-def test_batches_do_not_change_what_has_no_draw(trained):
-    model, card, _ = trained
-    found = [fgsm.drive(model, card, {"radius": 8, "batch": batch}, "cpu").values for batch in (797, 100)]
-    assert found[0] == found[1]
-
-
 def test_images_of_files_go_through_resize_and_centre_crop(tmp_path, monkeypatch):
-    for label in ("n01", "n02"):
+    for label, number in itertools.product(("n01", "n02"), range(2)):
         folder = tmp_path / "imagenet" / "val" / label
-        folder.mkdir(parents=True)
-        for number in range(2):
-            pixels = np.random.default_rng(number).integers(0, 256, (300, 400, 3), dtype=np.uint8)
-            Image.fromarray(pixels).save(folder / f"{number}.png")
+        folder.mkdir(parents=True, exist_ok=True)
+        pixels = np.random.default_rng(number).integers(0, 256, (300, 400, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(folder / f"{number}.png")
     monkeypatch.setenv("LUMIX_DATA", str(tmp_path))
-    card = {"data": "imagenet", "image_size": 224}
-    found = list(accuracy.pixel_batches(card, "cpu", 3))
-    assert [(place, images.shape[0], labels.tolist()) for place, images, labels in found] == [
-        (0, 3, [0, 0, 1]),
-        (1, 1, [1]),
-    ]
+    found = list(images.pixel_batches({"data": "imagenet", "image_size": 224}, "cpu", 3))
+    assert [(place, labels.tolist()) for place, _, labels in found] == [(0, [0, 0, 1]), (1, [1])]
     picture = Image.open(tmp_path / "imagenet" / "val" / "n01" / "1.png").resize((341, 256), Image.Resampling.BILINEAR)
     wanted = np.asarray(picture.crop((58, 16, 282, 240)), dtype=np.float32) / 255
     np.testing.assert_allclose(found[0][1][1].permute(1, 2, 0).numpy(), wanted, atol=1e-6)
-    shuffled = list(accuracy.pixel_batches(card, "cpu", 4, shuffle_seed=1))
-    assert sorted(shuffled[0][2].tolist()) == [0, 0, 1, 1]
+
+
+# ------------------------------------------------------------------------------------------------- FGSM
+
+
+def test_fgsm_is_one_signed_step_within_the_image(trained):
+    model, _, _ = trained
+    pixels, labels = torch.rand(6, 1, 8, 8, generator=generator()), torch.arange(6)
+    pixels[0, 0, 0] = 0.0
+    before = pixels.clone()
+    attacked = fgsm.fgsm(model, pixels, labels, 0.03)
+    leaf = pixels.clone().requires_grad_()
+    (gradient,) = torch.autograd.grad(nn.functional.cross_entropy(model(leaf), labels), leaf)
+    assert torch.equal(pixels, before)
+    torch.testing.assert_close(attacked, (pixels + 0.03 * gradient.sign()).clamp(0, 1))
+    assert torch.equal(fgsm.fgsm(model, pixels, labels, 0.0), pixels)
+    losses = [nn.functional.cross_entropy(model(x), labels).item() for x in (pixels, attacked)]
+    assert losses[1] > losses[0]
+
+
+def test_pixels_without_gradient_stay_and_nonsense_is_refused():
+    def two_pixels(x):
+        return torch.stack((x[:, 0, 0, 0], 2 * x[:, 0, 0, 1]), 1)
+
+    pixels, labels = torch.rand(2, 1, 4, 4, generator=generator()), torch.tensor([0, 1])
+    changed = (fgsm.fgsm(two_pixels, pixels, labels, 0.1) != pixels).nonzero()[:, 2:].tolist()
+    assert {tuple(place) for place in changed} == {(0, 0), (0, 1)}
+    with pytest.raises(ValueError, match="before normalisation"):
+        fgsm.fgsm(two_pixels, pixels + 0.5, labels, 0.1)
+    with pytest.raises(ValueError, match="radius must be at least 0"):
+        fgsm.fgsm(two_pixels, pixels, labels, -0.1)
+
+
+def test_fgsm_error_counts_what_was_wrong_before_whatever_the_batches(trained):
+    model, card, _ = trained
+    values = fgsm.drive(model, card, {"radius": 0, "batch": 300}, "cpu").values
+    assert values["error"] == pytest.approx(100 - values["top1"])
+    strong = [fgsm.drive(model, card, {"radius": 64, "batch": batch}, "cpu").values for batch in (797, 100)]
+    assert strong[0] == strong[1]
+    assert strong[0]["error"] > values["error"]
 
 
 # ------------------------------------------------------------------------------------------------- shuffling
@@ -106,31 +118,20 @@ def test_images_of_files_go_through_resize_and_centre_crop(tmp_path, monkeypatch
 @pytest.mark.parametrize(("grid", "rows", "columns"), [(4, 2, 2), (8, 2, 4), (16, 4, 4), (32, 4, 8)])
 def test_shuffled_patches_are_those_of_the_order(grid, rows, columns):
     assert GRIDS[grid] == (rows, columns)
-    images = torch.rand(3, 2, 8, 16, generator=generator())
-    order = torch.randperm(grid, generator=generator())
-    found = shuffling.shuffle_grid(images, order, rows, columns)
+    pixels = torch.rand(3, 2, 8, 16, generator=generator())
+    orders = torch.stack([torch.randperm(grid, generator=generator(seed)) for seed in range(3)])
+    found = shuffling.shuffle_grid(pixels, orders, rows, columns)
     high, wide = 8 // rows, 16 // columns
 
-    def patch(pixels, i):
+    def patch(image, i):
         top, left = i // columns * high, i % columns * wide
-        return pixels[..., top : top + high, left : left + wide]
+        return image[..., top : top + high, left : left + wide]
 
-    for i, source in enumerate(order.tolist()):
-        assert bool((patch(found, i) == patch(images, source)).all())
-    assert bool((shuffling.shuffle_grid(found, order.argsort(), rows, columns) == images).all())
-    assert bool((shuffling.shuffle_grid(images, torch.arange(grid), rows, columns) == images).all())
-
-
-def test_each_image_may_have_its_own_order_and_bad_grids_are_refused():
-    images = torch.rand(2, 1, 8, 8, generator=generator())
-    orders = torch.stack([torch.arange(4), torch.tensor([3, 2, 1, 0])])
-    found = shuffling.shuffle_grid(images, orders, 2, 2)
-    assert bool((found[0] == images[0]).all())
-    assert bool((found[1] == shuffling.shuffle_grid(images[1:], orders[1], 2, 2)[0]).all())
-    with pytest.raises(ValueError, match="3 x 3 does not divide an image of 8 x 8"):
-        shuffling.shuffle_grid(images, torch.arange(9), 3, 3)
-    with pytest.raises(ValueError, match="order must have 16 entries"):
-        shuffling.shuffle_grid(images, orders, 4, 4)
+    for image, (b, order) in zip(found, enumerate(orders.tolist()), strict=True):
+        assert all(torch.equal(patch(image, i), patch(pixels[b], source)) for i, source in enumerate(order))
+    shared = shuffling.shuffle_grid(pixels, orders[1], rows, columns)
+    assert torch.equal(shared[1], found[1])
+    assert torch.equal(shuffling.shuffle_grid(shared, orders[1].argsort(), rows, columns), pixels)
 
 
 def test_grids_of_the_three_scales():
@@ -148,3 +149,119 @@ def test_shuffling_is_repeatable_and_its_draws_differ(trained):
     assert shuffling.drive(model, card, {**arguments, "draw": "per_batch"}, "cpu").values != first
     with pytest.raises(ValueError, match="draw must be one of per_batch, per_image, not 'per_set'"):
         shuffling.drive(model, card, {**arguments, "draw": "per_set"}, "cpu")
+
+
+# ------------------------------------------------------------------------------------------------- occlusion
+
+
+def published_foreground(attention: list[float], mass: float) -> list[bool]:
+    """The rule as its public code has it, for one image: sort ascending, normalise, add up, keep above 1 - mass."""
+    order = sorted(range(len(attention)), key=attention.__getitem__)
+    kept, running = [False] * len(attention), 0.0
+    for index in order:
+        running += attention[index] / sum(attention)
+        kept[index] = running > 1 - mass
+    return kept
+
+
+@pytest.mark.parametrize("loss", [10, 40, 70, 90])
+def test_attended_patches_go_by_the_published_rule(loss):
+    attention = torch.rand(5, 49, generator=generator(), dtype=torch.float64) ** 3
+    found = occlusion.attended_mask(attention * torch.arange(1, 6).view(-1, 1), "non_salient", loss)  # rows of any sum
+    assert found.shape == (5, 7, 7)
+    assert found.flatten(1).tolist() == [published_foreground(row, 1 - loss / 100) for row in attention.tolist()]
+    assert torch.equal(found, ~occlusion.attended_mask(attention, "salient", 100 - loss))
+    assert all(occlusion.attended_mask(attention, variant, 0).all() for variant in ATTENDED)
+    with pytest.raises(ValueError, match="variant must be one of"):
+        occlusion.attended_mask(attention, "salty", 10)
+    with pytest.raises(ValueError, match="48 patches are no square grid"):
+        occlusion.attended_mask(attention[:, 1:], "salient", 10)
+
+
+def test_losses_by_count_are_the_papers_numbers_of_patches():
+    attention = torch.rand(3, 196, generator=generator())
+    dropped = [0, 19, 39, 58, 78, 98, 117, 137, 156, 176]
+    for loss, count in zip(LOSSES, dropped, strict=True):
+        random = occlusion.random_mask(14, loss, 3, generator()).flatten(1)
+        assert random.sum(1).tolist() == [196 - count] * 3
+        assert len(random.unique(dim=0)) == (3 if loss else 1)  # drawn for each set
+        weakest = occlusion.attended_mask(attention, "non_salient_by_count", loss).flatten(1)
+        strongest = occlusion.attended_mask(attention, "salient_by_count", loss).flatten(1)
+        for row, gone, kept in zip(attention, ~weakest, strongest, strict=True):
+            assert gone.sum() == (~kept).sum() == count
+            if count:
+                assert row[gone].max() <= row[~gone].min()
+                assert row[~kept].min() >= row[kept].max()
+
+
+def test_drop_zeroes_squares_of_pixels_and_nothing_else():
+    pixels = torch.rand(2, 3, 8, 8, generator=generator()) + 0.1
+    before = pixels.clone()
+    keep = torch.rand(2, 4, 4, generator=generator()) < 0.5
+    dropped = occlusion.apply_drop(pixels, keep)
+    assert torch.equal(pixels, before)
+    for b, row, column in itertools.product(range(2), range(8), range(8)):
+        wanted = pixels[b, :, row, column] if keep[b, row // 2, column // 2] else torch.zeros(3)
+        assert torch.equal(dropped[b, :, row, column], wanted)
+    assert torch.equal(occlusion.apply_drop(pixels, keep[:1])[1:], occlusion.apply_drop(pixels[1:], keep[:1]))
+    with pytest.raises(ValueError, match="does not divide an image of 8 x 8"):
+        occlusion.apply_drop(pixels, torch.ones(2, 3, 3, dtype=torch.bool))
+
+
+def test_occlusion_equals_a_plain_loop(trained):
+    model, card, directory = trained
+    arguments = {"source": {"directory": directory}, "head": 1, **DRAWS}
+    outcome = occlusion.drive(model, card, arguments, "cpu")
+    assert outcome.n_samples == 797
+    assert outcome.values["random_0"] == read_result(directory)["top1"]["last"] > 30
+    assert set(outcome.values) == {f"{v}_{level}" for v in VARIANTS for level in (*LOSSES, "average")}
+    data = images.test_images(card)
+    pixels, mean, std = data.images / 255, card["mean"][0], card["std"][0]
+    with torch.no_grad():
+        attention = occlusion.class_attention(model, (pixels - mean) / std)[:, 1].tolist()
+        for loss in (20, 70):
+            keep = [published_foreground(row, 1 - loss / 100) for row in attention]
+            mask = torch.tensor(keep).view(-1, 1, 4, 1, 4, 1).expand(-1, 1, 4, 2, 4, 2).reshape(-1, 1, 8, 8)
+            hits = model((pixels * mask - mean) / std).argmax(1) == data.labels
+            assert outcome.values[f"non_salient_{loss}"] == pytest.approx(100 * hits.float().mean().item(), abs=1e-3)
+    for variant in VARIANTS:
+        curve = [outcome.values[f"{variant}_{loss}"] for loss in LOSSES]
+        assert outcome.values[f"{variant}_average"] == pytest.approx(sum(curve) / 10)
+        assert curve[0] == outcome.values["random_0"]
+    with pytest.raises(ValueError, match="has 2 heads, hence no head 2"):
+        occlusion.drive(model, card, arguments | {"head": 2}, "cpu")
+    with pytest.raises(ValueError, match="is trained on digits at 8 pixels, not on digits at 16: choose"):
+        occlusion.drive(model, card | {"image_size": 16}, arguments, "cpu")
+
+
+def test_public_weights_are_read_from_a_file_or_named(tmp_path, monkeypatch):
+    model = models.timm.create_model("vit_tiny_patch16_224", num_classes=0)
+    (tmp_path / "weights").mkdir()
+    torch.save(model.state_dict(), tmp_path / "weights" / "vit_tiny_patch16_224.augreg_in21k.pth")
+    monkeypatch.setenv("LUMIX_DATA", str(tmp_path))
+    found = models.public_model("vit_tiny_patch16_224.augreg_in21k").state_dict()
+    assert all(torch.equal(value, found[name]) for name, value in model.state_dict().items())
+
+    def offline(*_: object, **__: object) -> None:
+        raise OSError("no network\nat all")
+
+    monkeypatch.setattr(models.timm, "create_model", offline)
+    with pytest.raises(ValueError, match=r"vit_small_patch16_224\.dino are neither in .*weights.* \(no network\)"):
+        models.public_model("vit_small_patch16_224.dino")
+
+
+# ------------------------------------------------------------------------------------------------- mixed images
+
+
+def test_mixed_hits_by_hand():
+    logits = torch.tensor([[5.0, 4.0, 1.0], [5.0, 1.0, 4.0], [1.0, 4.0, 5.0], [5.0, 4.0, 1.0]])
+    labels, partners = torch.tensor([1, 1, 0, 0]), torch.tensor([0, 0, 2, 0])
+    for pair in ((labels, partners), (partners, labels)):
+        first, both = mixed_hits(logits, *pair)
+        assert first.tolist() == [True, True, True, True]
+        assert both.tolist() == [True, False, False, False]  # the last pair is of one class
+    ties = torch.zeros(1, 3)
+    assert mixed_hits(ties, torch.tensor([1]), torch.tensor([0]))[1].tolist() == [True]
+    assert mixed_hits(ties, torch.tensor([1]), torch.tensor([2]))[0].tolist() == [False]
+    with pytest.raises(ValueError, match="at least 2 classes"):
+        mixed_hits(torch.zeros(1, 1), torch.tensor([0]), torch.tensor([0]))

@@ -24,11 +24,10 @@ from lumix.semi import ClassQueues, Views, group_contrast
 from lumix.semi import SelfTuning as Learner
 from training.build import build_task
 from training.config import Data, Loss, Mix, Model, Optim, Run
-from training.model import build_model
-from training.optim import build_optimizer, build_schedule
+from training.models import build_model
+from training.optim import Updater, build_optimizer, build_schedule
 from training.parts import SelfTuning
 from training.rng import step_generator
-from training.update import Updater
 
 CLASSES, PLACES, FEATURES = 4, 3, 5
 RESNET = {"channels": [4, 8, 8, 8], "layers": [1, 1, 1, 1]}

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import pytest
-from test_fine_grained import cars
+from photographs import cars
 
 from experiments.registry import get_table
 from experiments.scale import get_scale

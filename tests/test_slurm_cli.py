@@ -1,41 +1,39 @@
-"""python -m slurm: exit codes, one-sentence errors, no torch, one-way imports, help and cost page as reviewed."""
+"""python -m slurm: exit codes, one-sentence errors, status and cancel with a made-up squeue, debug, help."""
 
 import dataclasses
+import json
 import os
 import subprocess
+import sys
 from pathlib import Path
 
 import command_line
 import pytest
 from command_line import ROOT
 
+from experiments.registry import get_table
+from experiments.runs import items_of_table
 from experiments.scale import get_scale
+from slurm import jobs
 from slurm.cluster import Cluster
-from slurm.cost_page import Measurement, corrected_hours, cost_page, wall_hours
-from slurm.snapshot import take_snapshot
+from slurm.jobs import Job, SchedulerError, Submitted
+from slurm.status import cancel, items_named, status_of, statuses
+from training import run_directory
 
-HELP = ROOT / "docs" / "help" / "slurm.txt"
-COMMANDS = ("submit", "status", "cancel", "logs", "cost-page")
+HELP, COST = ROOT / "docs" / "help" / "slurm.txt", ROOT / "docs" / "cost.md"
 PARAMS = "scale: paper\nseeds: null\nlauncher: slurm\ntables: [lumix_controls, lumix_table10_laws]\n"
-TABLE = "lumix_table10_laws"
+TABLE, PAPER = "lumix_table10_laws", get_scale("paper")
 
 
 @pytest.fixture
-def root(tmp_path) -> Path:
+def root(tmp_path, monkeypatch) -> Path:
     (tmp_path / "params.yaml").write_text(PARAMS)
+    monkeypatch.chdir(tmp_path)
     return tmp_path
 
 
 def call(root: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     return command_line.call(root, "slurm", *arguments)
-
-
-@pytest.mark.parametrize(
-    "arguments",
-    [["submit", TABLE, "--dry-run"], ["status"], ["status", TABLE], ["logs", TABLE], ["cost-page"], ["--help"]],
-)
-def test_no_command_imports_torch(root, arguments):
-    command_line.check_loads_nothing_heavy(root, "slurm", *arguments)
 
 
 def test_help_loads_nothing_of_weight(root):
@@ -50,9 +48,7 @@ def test_help_loads_nothing_of_weight(root):
         (["submit", TABLE, "--cluster", "a10"], "unknown cluster 'a10': did you mean a100"),
         (["submit", TABLE, "--cluster", "local"], "scale paper needs GPUs and cluster local trains on CPUs"),
         (["submit", TABLE, "--seeds", "0"], "--seeds must be a whole number of at least 1, not 0"),
-        (["status", "zzz"], "unknown table 'zzz': choose from"),
-        (["cancel", "zzz"], "unknown table or run 'zzz': choose from"),
-        (["cost-page", "--scale", "mini"], "scale mini needs no GPU"),
+        (["cancel", "zzz"], "unknown table 'zzz': choose from"),
     ],
 )
 def test_wrong_usage_is_one_sentence_and_exit_code_2(root, arguments, sentence):
@@ -62,26 +58,19 @@ def test_wrong_usage_is_one_sentence_and_exit_code_2(root, arguments, sentence):
     assert answer.stderr.count("\n") == 1
 
 
-def test_submit_away_from_a_cluster_fails_and_leaves_no_entry(root):
-    answer = call(root, "submit", TABLE)
-    assert answer.returncode == 1
-    assert answer.stderr == (
-        "error: sbatch is not on the PATH: run this on a machine of the cluster, or use --cluster debug\n"
-    )
-    assert not list(root.rglob("*.json"))
-
-
 def test_dry_run_takes_tables_rows_and_seeds(root):
     assert "runs:      2 to submit (1 configurations)" in (
         call(root, "submit", TABLE, "--only", "normal_1", "--seeds", "2", "--dry-run").stdout
     )
     everything = call(root, "submit", "all", "--dry-run").stdout
-    named = call(root, "submit", "lumix_controls", TABLE, "--dry-run").stdout
-    assert everything == named
+    assert everything == call(root, "submit", "lumix_controls", TABLE, "--dry-run").stdout
     assert not (root / "runs").exists()
 
 
-def test_debug_executor_trains_here_and_a_second_submit_has_nothing_to_do(root):
+def test_debug_trains_here_also_within_an_interactive_job(root, monkeypatch):
+    """Its SLURM_* say four tasks, of which only this one would come."""
+    for name, value in {"JOB_ID": "77", "NTASKS": "4", "PROCID": "0", "LOCALID": "0", "JOB_NODELIST": "n1"}.items():
+        monkeypatch.setenv(f"SLURM_{name}", value)
     arguments = ("submit", TABLE, "--scale", "mini", "--only", "normal_1", "--seeds", "1", "--cluster", "debug")
     answer = call(root, *arguments)
     assert answer.returncode == 0, answer.stderr
@@ -90,58 +79,127 @@ def test_debug_executor_trains_here_and_a_second_submit_has_nothing_to_do(root):
     assert "1 done" in call(root, "status", "--scale", "mini").stdout
 
 
-def test_status_tells_what_to_do_about_a_failure(root):
-    listed = call(root, "submit", TABLE, "--dry-run", "--only", "normal_1").stdout.splitlines()
-    key = next(line.split()[0] for line in listed if line.startswith("imagenet-"))
-    directory = root / "runs" / "paper" / TABLE / key / "seed0"
-    directory.mkdir(parents=True)
-    (directory / "result.json").write_text("{")
+@pytest.mark.parametrize(
+    "command",
+    [
+        "slurm submit lumix_table10_laws --dry-run",
+        "slurm status lumix_table10_laws",
+        "experiments list",
+        "experiments show lumix_table10_laws",
+    ],
+)
+def test_a_terminal_that_cannot_print_greek_ends_no_command(root, command):
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONIOENCODING": "ascii"}
+    answer = subprocess.run([sys.executable, "-m", *command.split()], cwd=root, env=environment, capture_output=True)
+    assert answer.returncode == 0, answer.stderr
+    assert answer.stdout.isascii()
+
+
+# ------------------------------------------------------------------------------------------------- status, cancel
+
+
+@pytest.fixture
+def item(root):
+    return items_of_table(PAPER, get_table(TABLE, PAPER), seeds=1)[0]
+
+
+@pytest.fixture
+def entry(item) -> Submitted:
+    run_directory.write_text(jobs.ROOT / "one" / "runs.txt", f"{item.directory}\n")
+    return Submitted(jobs.ROOT / "one", 0)
+
+
+def started(item) -> None:
+    run_directory.write_json(item.directory / "environment.json", {"fingerprint": "other"})
+    for epoch in (1, 2, 3):
+        line = {"epoch": epoch, "images_per_second": 8000.0, "seconds": 100.0}
+        run_directory.append_line(item.directory / "metrics.jsonl", json.dumps(line))
+
+
+@pytest.mark.parametrize(
+    ("job", "failures", "state", "note"),
+    [
+        (Job("7", "RUNNING", ""), [], "running", ""),
+        (Job("7", "RUNNING", ""), ["no space"], "running", "after no space"),
+        (Job("7", "PENDING", "BeginTime"), ["no space"], "queued", "waits for BeginTime, after no space"),
+        (Job("7", "CANCELLED", ""), [], "cancelled", ""),
+        (Job("7", "TIMEOUT", ""), [], "lost", "SLURM ended job 7 as TIMEOUT"),
+        (None, [], "lost", "its job is gone"),
+        (None, ["no space"], "failed", "no space"),
+        (None, [*"0123456789", "no space"], "failed", "11 times, the last time: no space"),  # 10 comes after 9
+    ],
+)
+def test_states_of_what_is_not_finished(item, entry, job, failures, state, note):
+    started(item)
+    for restart, reason in enumerate(failures):
+        run_directory.write_text(entry.folder / "ended" / f"0.{restart}.failed", f"{reason}\n")
+    found = status_of(item, entry, {} if job is None else {entry: job})
+    assert (found.state, found.note) == (state, note)
+    cells = found.cells()
+    assert cells[4:6] == ("3/300", "8000")
+    assert cells[6] == ("8.2 h" if state == "running" else "")
+
+
+def test_done_is_what_the_directory_says_whatever_slurm_thinks(item, entry):
+    values = {"key": item.run.key, "seed": 0, "top1": {"last": 79.9}, "fingerprint": run_directory.code_fingerprint()}
+    run_directory.write_json(item.directory / "result.json", values)
+    found = status_of(item, entry, {entry: Job("7", "FAILED", "")})
+    assert (found.state, found.note) == ("done", "top-1 79.90")
+    run_directory.write_json(item.directory / "result.json", {**values, "fingerprint": "other"})
+    assert status_of(item, None, {}).state == "older code"
+
+
+def test_status_tells_what_to_do_about_a_failure(item, root):
+    item.directory.mkdir(parents=True)
+    (item.directory / "result.json").write_text("{")
     text = call(root, "status", TABLE).stdout
     assert "result.json is damaged, delete it and submit again" in text
     assert text.endswith(f"once the cause is mended, submit 1 again: python -m slurm submit {TABLE} --resume\n")
 
 
-def test_slurm_knows_neither_report_nor_figures():
-    for path in (ROOT / "slurm").rglob("*.py"):
-        text = path.read_text()
-        assert "import report" not in text
-        assert "paper_figures" not in text
+def test_without_slurm_the_directories_speak(item, entry, monkeypatch):
+    monkeypatch.setenv("PATH", "")
+    started(item)
+    (found,), warning = statuses(PAPER, [item])
+    assert (found.state, found.note) == ("queued", "or lost")
+    assert warning.endswith("the states below are those of the run directories")
+    with run_directory.locked(item.directory):
+        assert statuses(PAPER, [item])[0][0].state == "running"
+    (entry.folder / "runs.txt").unlink()
+    assert statuses(PAPER, [item]) == ([status_of(item, None, {})], "")
+    assert status_of(item, None, {}).state == "started"
 
 
-# ------------------------------------------------------------------------------------------------- snapshot
+def test_a_controller_that_is_down_is_one_sentence(tmp_path, monkeypatch):
+    scripts = {"squeue": "echo 'Unable to contact slurm controller' >&2; exit 1", "slow": "exec sleep 5"}
+    for name, script in scripts.items():
+        (tmp_path / name).write_text(f"#!/bin/sh\n{script}\n")
+        (tmp_path / name).chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:/bin:/usr/bin")
+    monkeypatch.setattr(jobs, "SECONDS", 1)
+    with pytest.raises(SchedulerError, match=r"squeue failed .*Unable to contact slurm controller"):
+        jobs.call("squeue")
+    with pytest.raises(SchedulerError, match="slow did not answer within 1 s: SLURM's controller seems to be down"):
+        jobs.call("slow")
 
 
-def git(folder: Path, *arguments: str) -> str:
-    who = ("-c", "user.name=a", "-c", "user.email=a@b", "-c", "commit.gpgsign=false")
-    answer = subprocess.run(["git", "-C", str(folder), *who, *arguments], capture_output=True, text=True, check=True)
-    return answer.stdout.strip()
+def test_cancel_takes_living_jobs_only_and_remembers(item, entry, monkeypatch):
+    calls = []
 
+    def answer(*command: str) -> str:
+        calls.append(command)
+        return "7|lumix-one|RUNNING|None\n" if command[0] == "squeue" else ""
 
-def test_a_snapshot_keeps_code_and_commit_of_its_submission(tmp_path):
-    project, copy = tmp_path / "project", tmp_path / "project" / "runs" / "code"
-    for name in ("lumix", "experiments", "slurm"):
-        (project / name).mkdir(parents=True)
-        (project / name / "__init__.py").write_text("A = 1\n")
-    git(project, "init", "--quiet")
-    git(project, "add", "lumix", "experiments", "slurm")
-    git(project, "commit", "--quiet", "-m", "first")
-    (project / "slurm" / "__init__.py").write_text("A = 2\n")  # an edit that was not committed
-    take_snapshot(project, copy)
-    first = git(project, "rev-parse", "HEAD")
-    (project / "lumix" / "__init__.py").write_text("A = 3\n")  # later edits, of which a job must see nothing
-    git(project, "commit", "--quiet", "-am", "second")
-    assert (copy / "slurm" / "__init__.py").read_text() == "A = 2\n"
-    assert (copy / "lumix" / "__init__.py").read_text() == "A = 1\n"
-    assert git(copy / "lumix", "rev-parse", "HEAD") == first != git(project, "rev-parse", "HEAD")
-    assert git(copy, "status", "--porcelain") == "M slurm/__init__.py"
-
-
-def test_a_snapshot_needs_no_repository(tmp_path):
-    for name in ("lumix", "experiments", "slurm"):
-        (tmp_path / "project" / name).mkdir(parents=True)
-    take_snapshot(tmp_path / "project", tmp_path / "code")
-    assert not (tmp_path / "code" / ".git").exists()
-    assert (tmp_path / "code" / "slurm").is_dir()
+    monkeypatch.setattr(jobs, "call", answer)
+    monkeypatch.setattr("slurm.status.call", answer)
+    (entry.folder / "ended").mkdir()
+    assert items_named(PAPER, f"{item.run.key}/seed0", None) == [item]
+    assert [found.seed for found in items_named(PAPER, item.run.key, 2)] == [0, 1]
+    assert cancel(items_named(PAPER, TABLE, None)) == ["7"]
+    assert calls[-1] == ("scancel", "7")
+    assert status_of(item, entry, {}).state == "cancelled"
+    monkeypatch.setattr(jobs, "call", lambda *command: "7|lumix-one|CANCELLED|None\n")
+    assert cancel([item]) == []
 
 
 # ------------------------------------------------------------------------------------------------- pages
@@ -149,47 +207,24 @@ def test_a_snapshot_needs_no_repository(tmp_path):
 
 def test_the_guide_names_every_field_of_a_cluster():
     guide = (ROOT / "docs" / "slurm.md").read_text()
-    missing = [
-        each.name for each in dataclasses.fields(Cluster) if each.name != "name" and f"`{each.name}`" not in guide
-    ]
-    assert not missing
+    names = {each.name for each in dataclasses.fields(Cluster)} - {"name"}
+    assert not [name for name in names if f"`{name}`" not in guide]
 
 
-def test_wall_time_is_that_of_the_longest_first():
-    jobs = [(hours, 8) for hours in (3, 3, 2, 2, 2)]
-    assert [wall_hours(jobs, nodes) for nodes in (1, 2, 16)] == [12, 7, 3]
-    assert wall_hours([(1, 1)] * 16, 1) == 2
-    assert wall_hours([(3, 8), (2, 1), (1, 1), (1, 4)], 1) == 5
-
-
-def test_measured_hours_replace_estimates_of_the_same_model_on_the_same_gpu():
-    paper = get_scale("paper")
-    run = paper.base("deit", "deit_s")
-    fast = Measurement("imagenet", "deit_s", run.epochs, "NVIDIA A100-SXM4-80GB", 8, 9000.0, 40.0)
-    unlike = [{"device": "NVIDIA H100"}, {"role": "deit_b"}, {"epochs": 7}, {"data": "cifar100"}]
-    other = [dataclasses.replace(fast, gpu_hours=1.0, **changes) for changes in unlike]
-    assert corrected_hours(paper, run, other) == paper.gpu_hours(run)
-    assert corrected_hours(paper, run, [*other, fast]) == 40.0
-
-
-def test_cost_page_is_as_generated():
-    """After a change of tables, scales or measurements: `python -m slurm cost-page > docs/cost.md`."""
-    previous = Path.cwd()
-    os.chdir(ROOT)
-    try:
-        assert cost_page(get_scale("paper")) == (ROOT / "docs" / "cost.md").read_text()
-    finally:
-        os.chdir(previous)
-
-
-def test_help_is_as_reviewed(root):
-    """After a wanted change: `python tests/test_slurm_cli.py > docs/help/slurm.txt`."""
+def test_help_and_costs_are_as_reviewed(root):
+    """After a wanted change: `python tests/test_slurm_cli.py` writes both pages anew."""
     assert help_text(root) == HELP.read_text()
+    assert COST.read_text().endswith(f"```\n{costs(root)}```\n")
 
 
 def help_text(root: Path) -> str:
-    return "\n".join(call(root, *command, "--help").stdout for command in ([], *([name] for name in COMMANDS)))
+    return "\n".join(call(root, *command, "--help").stdout for command in ([], ["submit"], ["status"], ["cancel"]))
+
+
+def costs(root: Path) -> str:
+    return command_line.call(root, "experiments", "cost", "--scale", "paper").stdout
 
 
 if __name__ == "__main__":
-    print(help_text(ROOT), end="")
+    HELP.write_text(help_text(ROOT))
+    COST.write_text(f"{COST.read_text().partition('```')[0]}```\n{costs(ROOT)}```\n")

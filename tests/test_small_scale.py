@@ -6,9 +6,8 @@ import torch
 from experiments.registry import get_table, seeds_of, tables_of
 from experiments.scale import get_scale
 from training.config import Data
-from training.data import load
-from training.embedded import digits, shapes
-from training.model import build_model
+from training.data.sets import digits, load, shapes
+from training.models import build_model
 
 SMALL = get_scale("small")
 

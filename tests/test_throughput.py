@@ -13,29 +13,24 @@ from training.run_directory import write_json
 CPU = torch.device("cpu")
 CARD = {"in_chans": 1, "num_classes": 10, "image_size": 8, "mean": (0.3,), "std": (0.38,)}
 BASE = get_scale("mini").base("deit", "deit_s")
-MODEL = nn.Linear(3, 4, bias=False)
 COUNTS = {"batch": 10, "precision": "float32", "warmup": 1, "rounds": 3, "steps": 1}
 
 
-@pytest.fixture
-def drive(tmp_path):
-    """The driver on one run beside `BASE`, whose run directory holds its configuration."""
+@pytest.mark.parametrize("method", [methods.lumix, methods.puzzle_mix, methods.attentive_cutmix, methods.transmix])
+def test_every_method_is_measured_beside_its_baseline_and_the_process_stays_as_it_was(method, tmp_path):
     write_json(tmp_path / "config.json", {"key": BASE.key, "seed": 0, "run": BASE.to_dict()})
     arguments = {"baseline": {"key": BASE.key, "directory": tmp_path}, "every_batch": True, **COUNTS}
-    return lambda run: throughput.drive(MODEL, CARD | {"run": run.to_dict()}, arguments, CPU)
-
-
-@pytest.mark.parametrize("method", [methods.lumix, methods.puzzle_mix, methods.attentive_cutmix, methods.transmix])
-def test_every_method_is_measured_beside_its_baseline(method, drive):
-    found = drive(method(BASE))
+    model = nn.Linear(3, 4, bias=False)
+    state, switches = torch.get_rng_state(), (torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32)
+    found = throughput.drive(model, CARD | {"run": method(BASE).to_dict()}, arguments, CPU)
+    assert torch.equal(torch.get_rng_state(), state)
+    assert (torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32) == switches
     values = found.values
     assert found.n_samples == 2 * 10 * 3
     assert values["speed_low"] <= values["speed"] <= values["speed_high"]
-    for name in ("images_per_second", "baseline_images_per_second", "peak_bytes", "baseline_peak_bytes"):
-        assert values[name] > 0
+    assert all(values[name] > 0 for name in values)
     assert values["parameters"] == 0.012
-    assert set(values) - measured_names("throughput") == {"parameters"}
-    assert measured_names("throughput") < set(values)
+    assert set(values) == {*measured_names("throughput"), "parameters"}
     assert values["memory"] == pytest.approx(100 * values["peak_bytes"] / values["baseline_peak_bytes"])
 
 
@@ -46,23 +41,19 @@ def test_on_every_batch_the_last_of_the_mixing_choices_is_left():
     assert throughput.on_every_batch(methods.puzzle_mix(BASE)).mix.names == ("puzzlemix",)
 
 
-def test_a_step_trains():
-    step, task = throughput.training_step(methods.lumix(BASE), CARD, 10, "float32", CPU)
-    before = [parameter.detach().clone() for parameter in task.parameters()]
-    step(0)
-    moved = [not torch.equal(a, b) for a, b in zip(before, task.parameters(), strict=True)]
-    assert sum(moved) > len(moved) / 2
-    assert all(parameter.grad is None for parameter in task.parameters())
-
-
-def test_steps_of_one_number_draw_alike():
+def test_a_step_trains_and_steps_of_one_number_draw_alike():
     """What is mixed, and so how long a step takes, is the same for both contenders and in every repetition."""
     weights = []
-    for _ in range(2):
-        step, task = throughput.training_step(BASE, CARD, 10, "float32", CPU)
-        step(3)
+    for number in (3, 3, 4):
+        step, task = throughput.training_step(methods.lumix(BASE), CARD, 10, "float32", CPU)
+        before = [parameter.detach().clone() for parameter in task.parameters()]
+        step(number)
+        moved = [not torch.equal(a, b) for a, b in zip(before, task.parameters(), strict=True)]
+        assert sum(moved) > len(moved) / 2
+        assert all(parameter.grad is None for parameter in task.parameters())
         weights.append(torch.cat([parameter.flatten() for parameter in task.parameters()]))
-    assert torch.equal(*weights)
+    assert torch.equal(weights[0], weights[1])
+    assert not torch.equal(weights[0], weights[2])
 
 
 def test_contenders_take_turns_and_the_first_place_rotates():
@@ -85,10 +76,3 @@ def test_peak_memory_counts_what_lives_at_once():
         torch.ones(megabyte)
 
     assert throughput.peak_memory(step, CPU) == pytest.approx(2 * 2**20, rel=0.01)
-
-
-def test_the_random_state_and_the_switches_of_the_process_stay(drive):
-    state, switches = torch.get_rng_state(), (torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32)
-    drive(BASE)
-    assert torch.equal(torch.get_rng_state(), state)
-    assert (torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32) == switches

@@ -19,8 +19,8 @@ from engine import small_run, stopped_after
 
 from evaluation import evaluation
 from experiments import registry, scale
-from experiments.collect import collect
 from experiments.evaluations import evaluation_items
+from experiments.results import collect
 from experiments.runs import items_of_table
 from lumix.registry import PARTS
 from training import loop
@@ -114,7 +114,7 @@ TOY = {
         import time
         import torch
         from evaluation.evaluation import Outcome
-        from evaluation.robustness.accuracy import normaliser, percent, pixel_batches
+        from evaluation.images import normaliser, percent, pixel_batches
 
         def drive(model, card, arguments, device):
             normalise, same, seen, start = normaliser(card, device), 0, 0, time.monotonic()
@@ -139,8 +139,6 @@ TOY = {
     ''',
     "table.py": '''
         """A toy table."""
-        from pathlib import Path
-        from experiments.claims import Claim, Greater
         from experiments.methods import same
         from experiments.table import TOP1, Column, Table, make_row
         from lumix import Mixup
@@ -159,12 +157,9 @@ TOY = {
         def row(scale, id, method):
             return make_row(scale, id, {"what": id}, {column.id: method for column in COLUMNS}, ours=True)
 
-        CLAIM = Claim("toy-better", "Toys help", "nowhere", (), Greater((("toy", "top1"),), (("usual", "top1"),)))
-
         def build(scale):
             rows = (row(scale, "usual", same), row(scale, "toy", toy))
-            return Table("toy_table", "A toy", None, Path(__file__).parent, (Column("what", "What"),), COLUMNS, rows,
-                         (CLAIM,), baseline=("usual", "top1"))
+            return Table("A toy", None, (Column("what", "What"),), COLUMNS, rows, baseline=("usual", "top1"))
     ''',
     "task.py": '''
         """A toy task: two networks that learn together and from each other."""
@@ -174,10 +169,11 @@ TOY = {
         from timm.utils.model import unwrap_model
         from torch import nn
         from torch.nn import functional as F
+        from training.models import build_model
         from lumix.registry import register
-        from training.model import build_model
+        from training.models import build_model
         from training.optim import parameter_groups
-        from training.task import StepResult
+        from training.tasks.mixed import StepResult
 
         @dataclass(frozen=True)
         class Noisy:
@@ -245,6 +241,7 @@ TOY = {
                 return BUILT[-1]
     ''',
     "paper.csv": "row,column,value\n",
+    "claims.csv": "id,source,register,comparison,sentence\ntoy-better,nowhere,,toy/top1 > usual/top1,Toys help\n",
 }
 
 
@@ -288,9 +285,9 @@ def test_toys_are_trained_evaluated_collected_and_judged_like_any_other() -> Non
         metrics = json.loads((item.directory / "metrics.jsonl").read_text().splitlines()[-1])
         assert ("confidence" in metrics) == (item.run.key == key)
     for item in evaluation_items(toy, table):
-        outcome = evaluation.evaluate(item.item.directory, item.evaluation, cache=item.cache)
+        outcome = evaluation.evaluate(item.item.directory, item.evaluation)
         assert 0 < outcome["values"]["agreement"] <= 100
-    record = collect(toy, table)
+    (record,) = collect(toy, [table])
     cell = {row["id"]: row["cells"] for row in record["rows"]}["toy"]
     assert [(cell[name]["n"], cell[name]["run"]) for name in ("top1", "agreement", "pace")] == [(2, key)] * 3
     assert cell["top1"]["difference"]["to"] == ["usual", "top1"]
@@ -307,7 +304,7 @@ def test_the_command_line_of_a_package_runs_its_toys_in_the_pool(toys: Path) -> 
     assert answer.returncode == 0, answer.stderr
     assert "2 runs trained, 0 found; 2 evaluations made, 0 found" in answer.stdout
     determined, measured = (json.loads(Path(f"{f}/toy/toy_table.json").read_text()) for f in ("results", "measured"))
-    assert set(determined["rows"][1]["cells"]) == {"top1", "agreement"}
+    assert set(determined["cells"]["toy"]) == {"top1", "agreement"}
     assert set(measured["cells"]["toy"]) == {"pace"}
     assert not any('"pace":' in path.read_text() for path in Path("results").rglob("*.json"))
 

@@ -13,7 +13,7 @@ from lumix.rules import attended_weight
 from training.attention import class_attention
 from training.build import build_loss
 from training.config import Loss
-from training.mix_task import DrawnBatch, MixTask
+from training.tasks.mixed import DrawnBatch, MixTask
 
 PATCH = 4
 GRID = 6  # images of 12 x 8 pixels have 3 x 2 patches of 4

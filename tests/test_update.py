@@ -10,13 +10,12 @@ from torch import Tensor, nn
 
 from training.build import build_task
 from training.config import Optim
-from training.mix_task import MixTask
-from training.model import build_model
-from training.optim import build_optimizer, build_updater
+from training.models import build_model
+from training.optim import Updater, build_optimizer, build_updater
 from training.process import Process
 from training.rng import step_generator
-from training.statistics import Statistics
-from training.update import Updater
+from training.state import Statistics
+from training.tasks.mixed import MixTask
 
 CPU = torch.device("cpu")
 IMAGES = torch.randn(20, 1, 8, 8, generator=torch.Generator().manual_seed(0))

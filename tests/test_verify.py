@@ -1,103 +1,110 @@
 """`verify` tells equal results from those of another CPU, and those from results that differ."""
 
 import subprocess
-import sys
 from pathlib import Path
-from typing import Any
 
 import pytest
-from report_fixture import ROOT, fake_record, write_record
+from report_fixture import ONE, write_parameters, write_table
 
+from experiments.__main__ import main
+from experiments.results import results_path
 from experiments.scale import get_scale
-from experiments.verify import tolerance, verify
+from experiments.verify import verify
 
 MINI = get_scale("mini")
+FILES = 6  # five rows, each of one run
 
 
 @pytest.fixture
-def pair(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Path, Path]:
-    """Two projects with the same results; the second is the working directory."""
+def theirs(tmp_path, monkeypatch):
+    """Another project with the same results as the working directory."""
     for name in ("theirs", "ours"):
-        write_record(tmp_path / name, fake_record("fixture_many", 4))
+        write_table(tmp_path / name, ONE, 4)
     monkeypatch.chdir(tmp_path / "ours")
-    return tmp_path / "theirs", Path()
+    return tmp_path / "theirs"
 
 
-def change(cpu: str = "fixture cpu", by: float = 0.0, **more: Any) -> None:
-    """Our results anew: of that CPU, the first cell's mean and a seed's accuracy off by so many points."""
-    record = fake_record("fixture_many", 4)
-    for run in record["runs"].values():
-        for seed in run["seeds"].values():
-            seed["hardware"]["cpu"] = cpu
-            seed["top1"]["last"] += by
-            seed.update(more)
-    record["rows"][0]["cells"]["top1"]["mean"] += by
-    write_record(Path(), record)
+def change(cpu="another", by=0.0, of="none", seeds="0123", loss=0.0, **more):
+    """Our results anew, of that CPU, with other accuracies and losses in a row."""
+
+    def changed(row, found):
+        found["hardware"] |= {"cpu": cpu}
+        if row == of and found["checksum"][-1] in seeds:
+            found["top1"] = {name: value + by for name, value in found["top1"].items()}
+            found["curve"] = [{**epoch, "loss": epoch["loss"] + loss} for epoch in found["curve"]]
+            found.update({"checksum": f"other{found['checksum'][-1]}", **more})
+
+    write_table(Path(), ONE, 4, change=changed)
 
 
-def test_equal_results_are_equal_whatever_the_machine(pair: tuple[Path, Path]) -> None:
-    change("another", seconds=99.0, commit="d" * 40)
-    assert verify(MINI, pair[0]) == (f"equal: the 4 files of results/mini are those of {pair[0]}", True)
+def test_equal_results_are_equal_whatever_the_machine(theirs):
+    change(of="", seconds=99.0)
+    assert verify(MINI, theirs) == (f"equal: the {FILES} files of results/mini are those of {theirs}", True)
 
 
-def test_another_cpu_may_round_otherwise(pair: tuple[Path, Path]) -> None:
-    change("another", by=0.6, checksum="other")
-    text, well = verify(MINI, pair[0])
+def test_another_cpu_may_round_otherwise(theirs):
+    change(by=0.6, loss=0.01)
+    text, well = verify(MINI, theirs)
     assert well
     assert text.startswith("equal within tolerance (another CPU or other packages)")
     assert "last 0.6" in text
-    assert "mean 0.6" in text
+    assert "value 0.6" in text
 
 
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        ({"by": 0.6}, "though the recorded machine is the same"),
-        ({"checksum": "other"}, "though the recorded machine is the same"),
-        ({"cpu": "another", "by": 9.0}, "fixture_many.json: none/top1 was"),
-        ({"cpu": "another", "parameters": 7}, "parameters was 18000, is 7"),
+        ({"cpu": '<b>"bold" & </td>', "by": 0.6}, "though the recorded machine is the same"),
+        ({"cpu": '<b>"bold" & </td>'}, "though the recorded machine is the same"),
+        ({"by": 9.0}, "mean of cells/none/top1/values/*"),
+        ({"by": 9.0, "seeds": "2"}, "cells/none/top1/values/2 was"),
+        ({"by": 0.5, "checksum": f"{1:064x}", "seeds": "1"}, "seeds/1/top1/last was"),  # weights as they were
+        ({"loss": 9.0}, "mean of seeds/*/curve/0/loss"),
+        ({"n_samples": 3}, "n_samples was 1297, is 3"),
+        ({"parameters": 7}, "parameters was 18000, is 7"),
     ],
 )
-def test_what_differs_is_named(pair: tuple[Path, Path], changes: dict[str, Any], said: str) -> None:
+def test_what_differs_is_named(theirs, changes, said):
     change(**changes)
-    text, well = verify(MINI, pair[0])
+    text, well = verify(MINI, theirs)
     assert not well
     assert text.startswith("differs: ")
     assert said in text
 
 
-def test_new_and_missing_files_differ(pair: tuple[Path, Path]) -> None:
-    change("another")
-    Path("results/mini/fixture_many.json").rename("results/mini/renamed.json")
-    text, well = verify(MINI, pair[0])
+def test_a_cell_that_is_not_what_its_run_holds_is_noticed(theirs):
+    change()
+    path = results_path("mini", ONE)
+    path.write_text(path.read_text().replace('"0": 50.', '"0": 50.0', 1))
+    text, well = verify(MINI, theirs)
     assert not well
-    assert "results/mini/fixture_many.json is missing" in text
+    assert "none/top1 does not show what" in text
+    path.write_text(path.read_text().replace('"0": 50.0', '"0": NaN, "9": 50.', 1))
+    with pytest.raises(ValueError, match="NaN is no result"):
+        verify(MINI, theirs)
+
+
+def test_new_and_missing_files_differ(theirs):
+    change()
+    path = results_path("mini", ONE)
+    path.rename(path.with_name("renamed.json"))
+    text, well = verify(MINI, theirs)
+    assert not well
+    assert f"{path} is missing" in text
     assert "results/mini/renamed.json is new" in text
     with pytest.raises(ValueError, match="no file in common"):
-        verify(get_scale("lab"), pair[0])
+        verify(get_scale("lab"), theirs)
 
 
-def test_tolerance_is_the_interval_between_two_means() -> None:
-    # Student's t 3.182446 with 3 degrees of freedom, deviation 1.5, two means of 4.
-    assert tolerance({"n": 4, "std": 1.5}) == pytest.approx(3.182446 * 1.5 / 2**0.5, abs=1e-5)
-    assert tolerance({"n": 4, "std": 0.0}) == tolerance({"n": 1, "std": None}) == 1
-
-
-def test_the_last_commit_is_what_the_command_compares_with(pair: tuple[Path, Path]) -> None:
-    def call(*command: str) -> tuple[int, str]:
-        answer = subprocess.run(command, capture_output=True, text=True, env={"PATH": "/usr/bin:/bin", **PYTHON})
-        return answer.returncode, answer.stdout + answer.stderr
-
-    PYTHON = {"PYTHONPATH": str(ROOT)}
-    check = (sys.executable, "-m", "experiments", "verify")
-    Path("params.yaml").write_text((ROOT / "params.yaml").read_text())
-    assert call(*check)[0] == 1  # no repository
+def test_the_last_commit_is_what_the_command_compares_with(theirs, capsys):
+    write_parameters(Path(), ONE)
+    assert main(["verify"]) == 1  # no repository
     identity = ("-c", "user.name=t", "-c", "user.email=t@t")
     for command in (("init", "-q"), ("add", "."), (*identity, "commit", "-qm", "all")):
-        assert call("git", *command)[0] == 0
-    assert call(*check) == (0, "equal: the 4 files of results/mini are those of the last commit\n")
+        subprocess.run(("git", *command), check=True)
+    capsys.readouterr()
+    assert main(["verify"]) == 0
+    assert capsys.readouterr().out == f"equal: the {FILES} files of results/mini are those of the last commit\n"
     change(by=5.0)
-    code, text = call(*check)
-    assert code == 1
-    assert "none/top1" in text
-    assert call(*check, "--against", str(pair[0]))[0] == 1
+    assert main(["verify", "--against", str(theirs)]) == 1
+    assert "none/top1" in capsys.readouterr().out

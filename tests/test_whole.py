@@ -15,7 +15,7 @@ from lumix.mixers.attentive import AttentiveCutMix
 from lumix.mixers.fmix import FMix
 from lumix.mixers.resizemix import ResizeMix
 from lumix.mixers.saliencymix import SaliencyMix
-from training.embedded import shapes
+from training.data.sets import shapes
 
 ATTENTIVE = partial(AttentiveCutMix, brightness, size=None)
 Build = Callable[..., Any]

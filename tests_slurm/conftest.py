@@ -1,20 +1,16 @@
 """One real SLURM for all tests of this folder, copies of the project for each of them, and the record of faults."""
 
-import json
 import os
 import shutil
 import signal
 import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
-from faults import RECORD
-from workspace import TABLE, Run, Workspace, copy_project
+from workspace import PROJECT, TABLE, Run, Workspace, copy_project
 
-from tests_slurm.local_cluster import INSTALL, LocalCluster, missing
-from tests_slurm.local_cluster.packages import program
+from tests_slurm.local_cluster import INSTALL, LocalCluster, missing, program
 
 
 def pytest_configure() -> None:
@@ -79,25 +75,19 @@ def local(project: Path, tmp_path_factory: pytest.TempPathFactory) -> Workspace:
 
 
 @pytest.fixture(scope="session")
-def faults() -> Iterator[list[dict[str, Any]]]:
-    """The record of faults; written at the end of a session."""
-    found: list[dict[str, Any]] = []
-    yield found
-    if not found:
-        return
+def faults() -> Iterator[list[str]]:
+    """The lines of the table of faults in docs/slurm.md; written to build/slurm/faults.md at the end of a session."""
+    lines = ["| Injected | Seen | Recovery, s | Weights |", "| --- | --- | --- | --- |"]
+    yield lines
     version = subprocess.run([program("slurmctld"), "-V"], capture_output=True, text=True, check=False).stdout.strip()
-    machine = (
-        f"{version} with one node, {os.cpu_count()} CPU cores shared with whatever else ran, n = 1 for each fault. "
-        "Recovery runs from the fault (full disk, read-only directory: from its mending) until the run was past the "
-        "epoch at which it was hit (time limit: until the next start), and includes a start of Python and torch. SLURM "
-        "holds a requeued job for 6 s here, as the test cluster sets cred_expire=5, and for 2 minutes by default."
-    )
-    RECORD.parent.mkdir(parents=True, exist_ok=True)
-    RECORD.write_text(json.dumps({"machine": machine, "faults": found}, indent=1) + "\n")
+    lines += ["", f"{version} with one node, {os.cpu_count()} CPU cores shared with whatever else ran."]
+    record = PROJECT / "build" / "slurm" / "faults.md"
+    record.parent.mkdir(parents=True, exist_ok=True)
+    record.write_text("\n".join(lines) + "\n")
 
 
 @pytest.fixture
-def recorded(faults: list[dict[str, Any]], local: Workspace) -> Callable[..., None]:
+def recorded(faults: list[str], local: Workspace) -> Callable[..., None]:
     """Wait for the end of a run, whose weights must be the undisturbed ones, and enter the faults that hit it.
 
     A fault is what was injected, what was seen, and the seconds of recovery, None where nothing had to recover.
@@ -105,9 +95,9 @@ def recorded(faults: list[dict[str, Any]], local: Workspace) -> Callable[..., No
 
     def enter(run: Run, *hit: tuple[str, str, float | None], expected: str | None = None) -> None:
         checksum = run.finished()
-        place = str(run.directory.relative_to(run.workspace.root))
-        assert checksum == (expected or local.checksums()[place]), f"other weights than undisturbed\n{run.story()}"
+        assert checksum == (expected or local.checksums()[str(run.place)]), f"other weights\n{run.story()}"
         for fault, seen, seconds in hit:
-            faults.append({"fault": fault, "seen": seen, "seconds": seconds, "weights": "the same"})
+            recovery = "none needed" if seconds is None else f"{seconds:.0f}"
+            faults.append(f"| {fault} | {seen} | {recovery} | the same |")
 
     return enter

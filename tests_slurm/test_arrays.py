@@ -1,9 +1,11 @@
 """Whole tables on a real SLURM: submitted twice at once, collected by DVC, cut by a time limit, on two tasks."""
 
 import json
+import re
 import sys
 import time
 from collections.abc import Callable
+from datetime import datetime
 
 import pytest
 from workspace import TABLE, Run, Workspace, await_that
@@ -44,42 +46,36 @@ def test_two_people_submit_a_table_at_once_and_it_is_trained_once(
     both = [workspace.start(*command) for _ in range(2)]
     outputs = [process.communicate(timeout=240)[0] for process in both]
     assert [process.returncode for process in both] == [0, 0], outputs
-    entries = workspace.entries()
-    assert len(entries) == 5
-    assert len({entry["job"].split("_")[0] for entry in entries}) == 1, outputs
+    (folder,) = workspace.submissions()
+    runs = [workspace.root / line for line in (folder / "runs.txt").read_text().splitlines()]
+    assert len(set(runs)) == 5, outputs
 
     code, output = workspace.python("dvc", "repro", STAGE)
     assert code != 0
     assert f"runs of {TABLE} are not finished" in output
     assert f"python -m slurm submit {TABLE}" in output
 
-    await_that(lambda: all(entry["ended"] == "finished" for entry in workspace.entries()), None, "is finished")
+    await_that(lambda: all((run / "result.json").exists() for run in runs), None, "is finished")
     assert workspace.checksums() == local.checksums()
-    assert [len(entry["attempts"]) for entry in workspace.entries()] == [1] * 5
+    assert [(run / "log.txt").read_text().count("start ") for run in runs] == [1] * 5
     start = time.monotonic()
     code, output = workspace.python("dvc", "repro", STAGE)
     assert code == 0, output
     assert "0 runs trained, 5 found" in output
     assert time.monotonic() - start < 60
-    assert rows(workspace) == rows(local)
-    before = workspace.entries()
-    workspace.slurm("submit", TABLE, "--cluster", "test.toml")
-    assert workspace.entries() == before  # a third time there is nothing to do
-
-
-def rows(workspace: Workspace) -> object:
-    """What the report shows of the table."""
-    return json.loads((workspace.root / "results" / "mini" / f"{TABLE}.json").read_text())["rows"]
+    results = [each.root / "results" / "mini" / f"{TABLE}.json" for each in (workspace, local)]
+    assert json.loads(results[0].read_text())["rows"] == json.loads(results[1].read_text())["rows"]
+    assert "nothing to submit" in workspace.slurm("submit", TABLE, "--cluster", "test.toml")
 
 
 def test_the_time_limit_is_a_pause(slow_run: Run, recorded: Callable[..., None]) -> None:
-    first = slow_run.ended(1)
-    assert first["outcome"] == "stopped", slow_run.story()
-    assert "SIGUSR2" in first["reason"]
     slow_run.finished()
+    assert "stopped by SIGUSR2" in slow_run.log, slow_run.story()
     assert "resumed at update" in slow_run.log
-    seconds = slow_run.attempts[1]["started"] - first["ended"]
-    seen = f"a checkpoint at SIGUSR2, requeued by itself; {len(slow_run.attempts)} attempts"
+    assert not slow_run.failures
+    times = re.findall(r"^(?:stopped by|start) .*, ([-\d]+ [:\d]+)$", slow_run.log, flags=re.MULTILINE)
+    seconds = (datetime.fromisoformat(times[2]) - datetime.fromisoformat(times[1])).total_seconds()
+    seen = f"a checkpoint at SIGUSR2, requeued by itself; {len(slow_run.starts)} starts"
     recorded(slow_run, ("time limit of 2 minutes reached", seen, seconds))
 
 
@@ -89,7 +85,7 @@ def test_two_tasks_train_one_run_and_go_on_after_a_requeue(workspace: Workspace,
     run.training()
     start = time.monotonic()
     workspace.call("scontrol", "requeue", run.job)
-    seconds = run.recovered(attempt=2, since=start)
+    seconds = run.recovered(2, since=start)
     run.finished()
     assert json.loads((run.directory / "environment.json").read_text())["processes"] == 2
     store, directory = workspace.root / "store", workspace.root / "two"

@@ -22,13 +22,13 @@ def test_requeue_kill_and_cancel(workspace: Workspace, recorded: Callable[..., N
     run.training()
     start = time.monotonic()
     workspace.call("scontrol", "requeue", run.job)
-    requeue = run.recovered(attempt=2, since=start)
-    assert run.attempts[0]["outcome"] in ("stopped", "left"), run.story()
+    requeue = run.recovered(2, since=start)
+    assert not run.failures, run.story()
 
     start = time.monotonic()
     os.kill(run.worker, signal.SIGKILL)
-    kill = run.recovered(attempt=3, since=start)
-    assert "SIGKILL" in run.attempts[1]["reason"], run.story()
+    kill = run.recovered(3, since=start)
+    assert "killed by SIGKILL, the usual cause is too little memory" in run.failures[0], run.story()
     assert "memory" in run.log
 
     job, start = run.job, time.monotonic()
@@ -38,7 +38,7 @@ def test_requeue_kill_and_cancel(workspace: Workspace, recorded: Callable[..., N
     assert "--resume submits it again" in refused
     assert run.job == job, "a cancelled run must not start by itself"
     run = workspace.submit("--resume", cluster=cluster)
-    cancel = run.recovered(attempt=4, since=start)
+    cancel = run.recovered(4, since=start)
     assert run.job != job
     assert run.log.count("resumed at update") == 3, run.story()
     recorded(
@@ -58,8 +58,8 @@ def test_preemption_and_daemons_that_are_away(
     run.training()
     start = time.monotonic()
     workspace.call("sbatch", "--partition=high", "--ntasks=2", "--output=/dev/null", "--wrap=sleep 2")
-    preemption = run.recovered(attempt=2, since=start)
-    assert run.attempts[0]["outcome"] == "stopped", run.story()
+    preemption = run.recovered(2, since=start)
+    assert "stopped by SIGUSR2" in run.log, run.story()
     assert "resumed at update" in run.log
 
     with away(cluster, "slurmdbd"):
@@ -72,7 +72,7 @@ def test_preemption_and_daemons_that_are_away(
         assert "1 running" in output or "1 done" in output
         await_that(lambda: run.epoch > epoch or run.checksum is not None, run, "trains without slurmctld")
     run.finished()
-    assert len(run.attempts) == 2, "a run needs SLURM's daemons only to start"
+    assert len(run.starts) == 2, "a run needs SLURM's daemons only to start"
     recorded(
         run,
         ("preemption by a job in partition high", "SIGUSR2, checkpoint, requeued by itself", preemption),
@@ -142,11 +142,11 @@ def test_a_full_disk(locked_out: object, workspace: Workspace, recorded: Callabl
         with contextlib.suppress(OSError), filler.open("wb", buffering=0) as file:
             while True:
                 file.write(b"\0" * 4096)
-        first = run.ended(1)
-        assert "no space left on the disk" in first["reason"], run.story()
+        await_that(lambda: bool(run.failures), run, "fails")
+        assert "no space left on the disk" in run.failures[0], run.story()
         await_that(lambda: "no space left on the disk" in run.status, run, "says why")
         filler.unlink()
-        seconds = run.recovered(attempt=2, since=time.monotonic())
+        seconds = run.recovered(2, since=time.monotonic())
         seen = "the message names the file and the remedy; goes on by itself once there is space"
         recorded(run, ("a full disk", seen, seconds))
 
@@ -156,11 +156,11 @@ def test_a_run_directory_that_is_read_only(
 ) -> None:
     """It fails three times for its own fault, so that it is given up, with the reason; then the user mends it."""
     run, unlock = locked_out
-    await_that(lambda: "gave up after 3 failures" in run.entry["ended"], run, "is given up")
+    await_that(lambda: len(run.failures) == 3 and "1 failed" in run.status, run, "is given up")
     assert "no permission to write" in run.status, run.story()
     refused = run.workspace.slurm("submit", TABLE, "--only", ROW, "--cluster", "test.toml")
     assert "--resume submits it again" in refused
-    starts = run.log.count("\nattempt ") + 1
+    starts = len(run.starts)
     unlock()
     start = time.monotonic()
     run = run.workspace.submit("--resume")

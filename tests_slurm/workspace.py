@@ -10,7 +10,6 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 PROJECT = Path(__file__).resolve().parents[1]
 TABLE, ROW = "lumix_table02_components", "none"
@@ -18,7 +17,7 @@ PATIENCE = 240.0  # an import of torch takes seconds, and minutes on a machine t
 CLUSTER = """
 executor = "slurm"
 device = "cpu"
-partition = "{partition}"
+partition = "debug"
 time_limit_minutes = {minutes}
 signal_delay_seconds = 20
 tasks_per_node = {tasks}
@@ -49,9 +48,9 @@ def copy_project(target: Path) -> None:
             shutil.copy2(source, copy)
     _substitute(
         target / "training" / "loop.py",
-        r"^( +)rank, step = .*$",
-        r"\1updates = self.run.epochs * self.feed.updates_per_epoch\n"
-        r"\1time.sleep(float(__import__('os').environ.get('ASLEEP', 0)) / updates)\n\g<0>",
+        r"^( +)self\.schedule\.step_update\(step\)$",
+        r"\g<0>\n\1updates = self.run.epochs * self.feed.updates_per_epoch\n"
+        r"\1time.sleep(float(__import__('os').environ.get('ASLEEP', 0)) / updates)",
     )
     _substitute(target / "experiments" / "scales" / "mini.py", r"^BATCH_SIZE = .*$", "BATCH_SIZE = 60")
     params = target / "params.yaml"
@@ -59,6 +58,9 @@ def copy_project(target: Path) -> None:
     _substitute(params, r"^seeds: .*$", "seeds: 1")
     _substitute(params, r"^tables:\n(  - .*\n)+", f"tables:\n  - {TABLE}\n")
     shutil.rmtree(target / "results", ignore_errors=True)
+    for command in (["add", "--all"], ["commit", "--quiet", "--message", "test"]):
+        who = ("-c", "user.name=a", "-c", "user.email=a@b", "-c", "commit.gpgsign=false")
+        subprocess.run(["git", "-C", str(target), *who, *command], check=True)
 
 
 def _substitute(path: Path, pattern: str, text: str) -> None:
@@ -74,13 +76,10 @@ class Workspace:
     root: Path
     environment: dict[str, str]
 
-    def cluster(
-        self, name: str = "test", partition: str = "debug", minutes: int = 30, tasks: int = 1, asleep: float = 10.0
-    ) -> str:
+    def cluster(self, minutes: int = 30, tasks: int = 1, asleep: float = 10.0) -> str:
         """Write a cluster file, as a user does; returns what to give --cluster."""
-        path = self.root / f"{name}.toml"
-        path.write_text(CLUSTER.format(partition=partition, minutes=minutes, tasks=tasks, asleep=asleep))
-        return path.name
+        (self.root / "test.toml").write_text(CLUSTER.format(minutes=minutes, tasks=tasks, asleep=asleep))
+        return "test.toml"
 
     def start(self, *command: str) -> "subprocess.Popen[str]":
         path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
@@ -119,14 +118,16 @@ class Workspace:
         return self.run()
 
     def run(self) -> "Run":
-        """The run that was submitted; there must be one alone."""
-        (entry,) = self.entries()
-        return Run(self, Path(entry["directory"]))
+        """The run that was submitted last."""
+        folder = self.submissions()[-1]
+        return Run(self, folder, Path(folder.joinpath("runs.txt").read_text().strip()))
 
-    def entries(self) -> list[dict[str, Any]]:
-        """The job book."""
-        folder = self.root / "runs" / ".jobs" / "entries"
-        return [json.loads(path.read_text()) for path in sorted(folder.glob("*.json"))]
+    def submissions(self) -> list[Path]:
+        return [path.parent for path in sorted(self.root.glob("runs/.jobs/*/runs.txt"))]
+
+    def jobs(self) -> list[str]:
+        """The ids of the jobs or arrays, in the order of their submission."""
+        return [path.name.split("_")[0] for f in self.submissions() for path in f.glob("log/*_submission.sh")]
 
     def checksums(self) -> dict[str, str]:
         """Run directory -> checksum of its weights, of every finished run."""
@@ -137,8 +138,7 @@ class Workspace:
 
     def cancel_all(self) -> None:
         """Cancel what is left of its jobs and wait until SLURM has forgotten them."""
-        jobs = {str(entry["job"]).split("_")[0] for entry in self.entries() if entry["job"]}
-        if jobs:
+        if jobs := self.jobs():
             self.call("scancel", *jobs)
             listed = ("squeue", "--noheader", f"--jobs={','.join(jobs)}")
             await_that(
@@ -148,9 +148,10 @@ class Workspace:
 
 @dataclass(frozen=True)
 class Run:
-    """One run directory in a workspace, and its job."""
+    """A run directory in a workspace, and the folder of its submission."""
 
     workspace: Workspace
+    folder: Path
     place: Path
 
     @property
@@ -158,22 +159,23 @@ class Run:
         return self.workspace.root / self.place
 
     @property
-    def entry(self) -> dict[str, Any]:
-        (entry,) = [entry for entry in self.workspace.entries() if Path(entry["directory"]) == self.place]
-        return entry
-
-    @property
     def job(self) -> str:
-        return str(self.entry["job"])
-
-    @property
-    def attempts(self) -> list[dict[str, Any]]:
-        return list(self.entry["attempts"])
+        return self.workspace.jobs()[-1]
 
     @property
     def log(self) -> str:
         path = self.directory / "log.txt"
         return path.read_text() if path.exists() else ""
+
+    @property
+    def starts(self) -> list[str]:
+        """The lines of the log that tell of a start, by whichever job."""
+        return re.findall(r"^start \d+ of job .*$", self.log, flags=re.MULTILINE)
+
+    @property
+    def failures(self) -> list[str]:
+        """Why starts of the last job failed."""
+        return [path.read_text() for path in sorted(self.folder.glob("ended/0.*.failed"))]
 
     @property
     def epoch(self) -> int:
@@ -183,8 +185,8 @@ class Run:
 
     @property
     def worker(self) -> int:
-        """Process id of the training, from the lock that it holds."""
-        return int(json.loads((self.directory / "lock").read_text())["pid"])
+        """Process id of the training."""
+        return int(self.starts[-1].split("process ")[1].split(",")[0])
 
     @property
     def checksum(self) -> str | None:
@@ -202,29 +204,20 @@ class Run:
         assert self.checksum is None, "the run ended before the fault: raise `asleep`"
         return self.epoch
 
-    def recovered(self, attempt: int, since: float) -> float:
-        """Wait until the `attempt`-th start, over all jobs, has passed the epoch of the last; seconds since then."""
-        await_that(lambda: self._is_past(attempt), self, f"got further in attempt {attempt}")
+    def recovered(self, start: int, since: float) -> float:
+        """Wait until the `start`-th start, over all jobs, has passed the epoch of the last; seconds since then."""
+        await_that(lambda: self._is_past(start), self, f"got further in start {start}")
         return time.monotonic() - since
 
-    def _is_past(self, attempt: int) -> bool:
-        *before, latest = re.split(r"^attempt \d+ of job .*$", self.log, flags=re.MULTILINE)
+    def _is_past(self, start: int) -> bool:
+        *before, latest = re.split(r"^start \d+ of job .*$", self.log, flags=re.MULTILINE)
         epochs = [max(map(int, re.findall(r"^epoch (\d+)/", text, flags=re.MULTILINE)), default=0) for text in before]
         now = re.findall(r"^epoch (\d+)/", latest, flags=re.MULTILINE)
-        return len(before) >= attempt and bool(now) and int(now[-1]) > max(epochs)
-
-    def ended(self, attempt: int) -> dict[str, Any]:
-        """Wait until that attempt has an outcome; returns it."""
-        await_that(
-            lambda: len(self.attempts) >= attempt and bool(self.attempts[attempt - 1]["outcome"]),
-            self,
-            f"has ended attempt {attempt}",
-        )
-        return dict(self.attempts[attempt - 1])
+        return len(before) >= start and bool(now) and int(now[-1]) > max(epochs)
 
     def finished(self) -> str:
         """Wait for the end; returns the checksum of the weights."""
-        await_that(lambda: self.checksum is not None and self.entry["ended"] == "finished", self, "is finished")
+        await_that(lambda: self.checksum is not None, self, "is finished")
         assert self.checksum is not None
         return self.checksum
 
@@ -232,8 +225,8 @@ class Run:
         """Everything a person would look at, for the message of a failed test."""
         _, status = self.workspace.python("slurm", "status", TABLE)
         _, queue = self.workspace.call("squeue", "--states=all")
-        _, logs = self.workspace.python("slurm", "logs", self.place.parent.name)
-        return f"{status}\n{queue}\n{self.attempts}\n--- log\n{self.log}\n--- output\n{logs[-3000:]}"
+        output = "".join(path.read_text()[-3000:] for path in self.folder.glob("log/*_log.err"))
+        return f"{status}\n{queue}\n--- log\n{self.log}\n--- output\n{output}"
 
 
 def await_that(condition: Callable[[], bool], run: Run | None, what: str, seconds: float = PATIENCE) -> float:

@@ -11,7 +11,7 @@ from lumix.mixers.base import Mixer, NoMix, PlannedMixer
 from lumix.mixers.switch import Either, Switch
 from lumix.registry import part_of
 from training.config import Loss, Mix, Run
-from training.task import Task
+from training.tasks.mixed import Task
 
 Values = tuple[float, ...]  # an entry a channel
 

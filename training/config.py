@@ -10,7 +10,7 @@ import json
 from dataclasses import dataclass, field, fields
 from typing import Annotated, Any, Literal
 
-from lumix.checks import Count, CountOrNone, NotNegative, Range, Share, shown
+from lumix.inputs import Count, CountOrNone, NotNegative, Range, Share, shown
 from lumix.losses import CrossEntropy
 from lumix.registry import GIVEN, arguments_of, default_of, describe, get_part, name_of, part_of
 from lumix.rules import AreaRule
@@ -39,7 +39,6 @@ class Data(Config):
     repeats: Count = 1  # repeated augmentation: views of one image per epoch pass
     test_size: CountOrNone = 0  # pixels of test images that are read from files; 0 is image_size
     test_crop: Annotated[float, Range(0.1, 1)] = 1.0  # share of the resized image that the centre crop keeps
-    pipeline: Literal["paper", "fast"] = "paper"  # timm's; "fast" decodes and crops on the CPU, the rest on the device
 
     def check(self) -> None:
         if self.labels and self.share < 1:

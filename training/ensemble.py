@@ -1,37 +1,38 @@
 """fit_many: runs that share data, architecture, batch and length are trained as one ensemble, each as if alone.
 
-The networks run as one (`stacked`); all else is each member's own: seed, order of the images, mixing, label rule,
-terms, optimizer and learning rate, run directory. In float64 a member equals its run alone to the last digits; in
-float32 they round differently, and the results are equal in distribution. result.json says how many were stacked.
+The networks run as one, by torch.func.vmap over their stacked parameters; all else is each member's own: seed, order of
+the images, mixing, label rule, terms, optimizer and learning rate, run directory. In float64 a member equals its run
+alone to the last digits; in float32 they round differently, and the results are equal in distribution. result.json says
+how many were stacked.
 """
 
-import time
+import copy
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import fields
 from functools import partial
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 import torch
+from timm.layers import DropPath
 from timm.utils.model import unwrap_model
-from torch import Tensor
+from torch import Tensor, nn
+from torch.func import functional_call, vmap
 
-from training.checkpoint import read_checkpoint, save_checkpoint
+from lumix.batch import MixedBatch
+from lumix.mixers.manifold import mixed_output
+from training.attention import recorded_attention
 from training.config import Execution, Run
-from training.joined import hidden_mixes, joined, kind_of, stacked
-from training.loop import CHECK_EVERY, NEVER, Training, evaluates, open_directory, settings
-from training.mix_task import DrawnBatch, MixTask, losses_of
-from training.process import Process
-from training.rng import step_generator
-from training.run_directory import RunError, Stopped, locked
-from training.scores import Scores
-from training.stacked import StackedNetworks
-from training.statistics import sums_of
+from training.loop import NEVER, Batch, Loop, Training, carry_out
+from training.run_directory import RunError
+from training.state import sums_of
+from training.tasks.mixed import DrawnBatch, MixTask, losses_of
 
 OWN = ("optim", "mix", "loss")  # in what the runs of an ensemble may differ
-NAME = "ensemble.pt"
+NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
+DROPOUTS = (nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, nn.AlphaDropout, nn.FeatureAlphaDropout)
 
 
 def fit_many(
@@ -50,26 +51,6 @@ def fit_many(
         Stopped: as `stop` asked for; the same call goes on from there.
         RunError: where the runs cannot be trained together, saying why.
     """
-    execution = execution or Execution()
-    process = Process.current(execution.device)
-    check_together(runs, process)
-    with ExitStack() as stack, settings(process.device, execution):
-        for directory in sorted(directories):
-            stack.enter_context(locked(directory))
-        places = list(zip(runs, seeds, directories, strict=True))
-        finished = [open_directory(*place, process) for place in places]
-        if None not in finished:
-            return finished  # type: ignore[return-value]
-        ensemble = Ensemble([Training(*place, execution, process, stop) for place in places])
-        ensemble.resume()
-        ensemble.train()
-        return ensemble.results(finished)
-
-
-def check_together(runs: Sequence[Run], process: Process) -> None:
-    """Raise RunError where these runs cannot be trained as one."""
-    if process.distributed:
-        raise RunError(f"an ensemble trains in one process, not in {process.world}: train its runs one by one")
     for run in runs:
         if why := run.why_alone:
             raise RunError(f"{run.key} cannot be a member of an ensemble ({why}): train it by itself")
@@ -80,116 +61,77 @@ def check_together(runs: Sequence[Run], process: Process) -> None:
                     f"the runs of an ensemble share all but {', '.join(OWN)}, and {run.key} has {name} {mine}, not "
                     f"{first}: train it in another ensemble"
                 )
+    places = list(zip(runs, seeds, directories, strict=True))
+    return carry_out(Ensemble, places, execution or Execution(), stop)
 
 
-class Ensemble:
-    """Trainings under way whose networks run as one; `lost` says by place why a member was dropped."""
+class Ensemble(Loop):
+    """Trainings under way whose networks run as one."""
 
-    def __init__(self, members: Sequence[Training]) -> None:
-        self.members, self.first = list(members), members[0]
+    CHECKPOINT = "ensemble.pt"
+
+    def __init__(self, members: Sequence[Training], stop: Callable[[], bool] = bool) -> None:
+        super().__init__(members, stop)
+        if self.process.distributed:
+            raise RunError(f"an ensemble trains in one process, not in {self.process.world}: train its runs one by one")
         tasks = [cast(MixTask, member.task) for member in members]
         self.networks = StackedNetworks([unwrap_model(task.trainable_module) for task in tasks])
         self._criteria = [task.criterion for task in tasks]
         losses = [member.run.loss for member in members]
         self._first_like = [losses.index(loss) for loss in losses]  # the first member with an equal loss
         self.attends = any(criterion.rule.needs_attention for criterion in self._criteria)
-        self.update, self.lost = 0, dict[int, str]()
-        self.bad = torch.full((len(members),), NEVER, device=self.first.process.device)
 
-    @property
-    def live(self) -> list[int]:
-        """The places of the members that train."""
-        return [place for place in range(len(self.members)) if place not in self.lost]
+    def mode(self, train: bool) -> None:
+        self.networks.skeleton.train(train)
 
-    # --------------------------------------------------------------------------------------------- checkpoints
+    def predict(self, images: Tensor | Mapping[int, Tensor]) -> Tensor:
+        shared = isinstance(images, Tensor)
+        return self.networks(images if isinstance(images, Tensor) else self._stacked(images), shared=shared)[0]
 
-    def resume(self) -> None:
-        """Continue from the checkpoint of these very members, if there is one."""
-        saved = read_checkpoint(self.first.directory / NAME, "members", "update", "states", "lost")
-        states = saved["states"] if saved is not None and saved["members"] == self._names() else []
-        for member, state in zip(self.members, states, strict=False):
-            member.state.restore(state)
-        for member in self.members:
-            member.rewrite_metrics()
-        if states and saved is not None:
-            self.update, self.lost = saved["update"], saved["lost"]
-            self.log(f"resumed at update {self.update}")
-
-    def save(self) -> None:
-        """Replace the checkpoint: one file for all, so that all are at the same update."""
-        states = [member.state.to_dict() for member in self.members]
-        saved = {"members": self._names(), "update": self.update, "states": states, "lost": self.lost}
-        save_checkpoint(self.first.directory, saved, NAME)
-        self.first.saved_at = time.monotonic()
-
-    def _names(self) -> list[list[Any]]:
-        return [[member.run.key, member.seed] for member in self.members]
-
-    def log(self, text: str) -> None:
-        """Add a line to every member's log.txt."""
-        for place in self.live:
-            self.members[place].log(text)
-
-    # --------------------------------------------------------------------------------------------- training
-
-    def train(self) -> None:
-        """Train to the last epoch from wherever the ensemble is."""
-        for epoch in range(self.update // self.first.feed.updates_per_epoch, self.first.run.epochs):
-            self._train_epoch(epoch)
-            self._drop_bad()
-            scores = self.evaluate() if evaluates(self.first.run, epoch) else {}
-            for place in self.live:
-                self.members[place].record_epoch(epoch, scores.get(place, {}))
-            self._save_if_due()
-
-    def _train_epoch(self, epoch: int) -> None:
-        self.networks.train()
-        per_epoch = self.first.feed.updates_per_epoch
-        start = self.update - epoch * per_epoch
-        batches = {place: self.members[place].feed.train(epoch, start) for place in self.live}
-        clock = time.perf_counter()
-        for number in range(start + 1, per_epoch + 1):
-            self.step({place: next(batches[place]) for place in self.live})
-            if self.update % CHECK_EVERY == 0 or number == per_epoch:
-                if self.first.process.device.type == "cuda":
-                    torch.cuda.synchronize(self.first.process.device)
-                self._share(time.perf_counter() - clock)
-                if number < per_epoch:
-                    self._drop_bad()
-                    self._save_if_due()
-                clock = time.perf_counter()
-
-    def step(self, batches: dict[int, tuple[Tensor, Tensor]]) -> None:
-        """One update of every living member by its own images and labels."""
-        drawn: dict[int, DrawnBatch] = {}
-        for place, (images, labels) in batches.items():
-            member = self.members[place]
-            member.schedule.step_update(self.update)
-            with member.updater.autocast():
-                drawn[place] = member.task.prepare(
-                    images, labels, partial(step_generator, member.seed, member.process.rank, self.update)
-                )
+    def step(self, batches: Mapping[int, Batch]) -> None:
+        drawn: dict[int, DrawnBatch] = {
+            place: self.members[place].prepare(images, labels) for place, (images, labels) in batches.items()
+        }
         with self.first.updater.autocast():
             self._loss(drawn).backward()
         for place in batches:
-            member = self.members[place]
-            member.updater.apply()
-            member.task.after_update(self.update)
+            self.members[place].updater.apply()
+            self.members[place].task.after_update(self.update)
         self.networks.zero_grad()
-        self.update += 1
-        for place in batches:
-            self.members[place].state.update = self.update
+
+    def _stacked(self, values: Mapping[int, Tensor]) -> Tensor:
+        """Values [M, ...], one a member; another's for a lost one, whose network runs on in its place."""
+        some = next(iter(values.values()))
+        return torch.stack([values.get(place, some) for place in range(len(self.members))])
 
     def _loss(self, drawn: dict[int, DrawnBatch]) -> Tensor:
         """The sum of all members' losses; the forward pass is one, the losses are one for each kind of batch."""
         batches = {place: part.batch for place, part in drawn.items()}
-        images = stacked({place: batch.images for place, batch in batches.items()}, len(self.members))
-        hidden = hidden_mixes(batches, len(self.members))
-        logits, attention = self.networks(images, attends=self.attends, hidden=hidden)
+        images = self._stacked({place: batch.images for place, batch in batches.items()})
+        logits, attention = self.networks(images, attends=self.attends, hidden=self._hidden_mixes(batches))
         kinds = defaultdict(list)
         for place, batch in batches.items():
-            kinds[self._first_like[place], kind_of(batch)].append(place)
+            kinds[self._first_like[place], batch.box is None, batch.mask is None, batch.moved].append(place)
         return torch.stack([self._loss_of(places, drawn, images, logits, attention) for places in kinds.values()]).sum()
+
+    def _hidden_mixes(self, batches: Mapping[int, MixedBatch]) -> dict[str, "HiddenMix"]:
+        """What is mixed inside the networks, by module; a network with nothing to mix behind it has own weights of 1.
+
+        The batches that ask for it count as mixed from now on.
+        """
+        asked = {place: batch.hidden for place, batch in batches.items() if batch.hidden is not None}
+        mixes = {}
+        for name in sorted({hidden.name for hidden in asked.values()}):
+            here = {place for place, hidden in asked.items() if hidden.name == name}
+            weights = {
+                place: batch.own_weight if place in here else torch.ones_like(batch.own_weight)
+                for place, batch in batches.items()
+            }
+            partner = self._stacked({place: batch.partner for place, batch in batches.items()})
+            mixes[name] = HiddenMix(self._stacked(weights), partner)
+        for hidden in asked.values():
+            hidden.done = True
+        return mixes
 
     def _loss_of(
         self,
@@ -212,75 +154,103 @@ class Ensemble:
         self.bad[chosen] = torch.minimum(self.bad[chosen], bad)
         return losses.sum()
 
-    def _share(self, seconds: float) -> None:
-        """Give every living member its share of the time."""
-        for place in self.live:
-            self.members[place].state.epoch_seconds += seconds / len(self.live)
 
-    # --------------------------------------------------------------------------------------------- between updates
+def joined(parts: Sequence[DrawnBatch], images: Tensor) -> DrawnBatch:
+    """Drawn batches of one kind, one after the other, with their images; what was hidden is done."""
+    size = parts[0].size
+    batches = [part.batch._replace(partner=part.batch.partner + size * place) for place, part in enumerate(parts)]
+    others: Any = zip(*(batch[1:] for batch in batches), strict=True)
+    joint: Any = (torch.cat(values) if isinstance(values[0], Tensor) else values[0] for values in others)
+    draws = [part.draws for part in parts if part.draws is not None]
+    whole = MixedBatch(images, *joint)._replace(hidden=None)
+    return DrawnBatch(whole, torch.cat(draws) if draws else None)
 
-    def _drop(self, place: int, error: RunError) -> None:
-        self.members[place].log(f"failed: {error}")
-        self.lost[place] = str(error)
-        if not self.live:
-            raise error
 
-    def _drop_bad(self) -> None:
-        """Drop the members whose loss was not finite."""
-        bad = self.bad.tolist()
-        for place in self.live:
-            if bad[place] < NEVER:
-                self._drop(place, self.members[place].diverged(bad[place]))
+class HiddenMix(NamedTuple):
+    """Mixing behind a module: own weights [M, B] and partners [M, B]."""
 
-    def _save_if_due(self) -> None:
-        """As of a run alone."""
-        stops = self.first.stop()
-        if stops or time.monotonic() - self.first.saved_at >= self.first.execution.checkpoint_seconds:
-            self.save()
-        for member in self.members:
-            (member.directory / "lock").touch()
-        if stops:
-            self.log(f"stopped at update {self.update}")
-            raise Stopped(
-                f"{len(self.members)} runs as {self.first.run.key} stopped at update {self.update} and can be continued"
+    weight: Tensor
+    partner: Tensor
+
+
+def _mix_output(_module: nn.Module, _arguments: Any, output: Tensor, *, weight: Tensor, partner: Tensor) -> Tensor:
+    return mixed_output(output, weight, partner)
+
+
+class StackedNetworks:
+    """M networks whose parameters, and their gradients, become slices of stacked tensors [M, ...].
+
+    Each network stays whole: its own optimizer updates it, and it is read, written and evaluated as before. Gradients
+    add up in the stacks until `zero_grad`; who clears one network's gradients to None cuts it off.
+
+    Raises:
+        RunError: for a network with batch normalisation, whose running statistics do not stack, or one that draws
+            random numbers (dropout, stochastic depth), which differ from those of a network alone.
+    """
+
+    def __init__(self, networks: Sequence[nn.Module]) -> None:
+        check_stackable(networks[0])
+        self.skeleton = copy.deepcopy(networks[0])
+        for module in self.skeleton.modules():
+            if hasattr(module, "fused_attn"):
+                module.fused_attn = False  # type: ignore[assignment]  # slower for heads small enough to be stacked
+        self.parameters: dict[str, Tensor] = {}
+        self._gradients: list[Tensor] = []
+        for name, _ in networks[0].named_parameters():
+            own = [network.get_parameter(name) for network in networks]
+            stack = torch.stack([parameter.detach() for parameter in own]).requires_grad_()
+            stack.grad = gradient = torch.zeros_like(stack)
+            for place, parameter in enumerate(own):
+                parameter.data, parameter.grad = stack.data[place], gradient[place]
+            self.parameters[name] = stack
+            self._gradients.append(gradient)
+
+    def __call__(
+        self,
+        images: Tensor,
+        *,
+        shared: bool = False,
+        attends: bool = False,
+        hidden: Mapping[str, HiddenMix] | None = None,
+    ) -> tuple[Tensor, Tensor | None]:
+        """Logits [M, B, C] of images [M, B, C, H, W], or [B, C, H, W] that are `shared` by all networks.
+
+        With `attends` also the class attention [M, B, patches] of the last block, the mean over its heads, without
+        gradient. `hidden` says by module what is mixed behind it.
+        """
+        mixes = dict(hidden or {})
+
+        def forward(parameters: dict[str, Tensor], own: Tensor, *mix: HiddenMix) -> tuple[Tensor, ...]:
+            with ExitStack() as stack:
+                for name, values in zip(mixes, mix, strict=True):
+                    hook = partial(_mix_output, weight=values.weight, partner=values.partner)
+                    handle = self.skeleton.get_submodule(name).register_forward_hook(hook)
+                    stack.callback(handle.remove)
+                seen = stack.enter_context(recorded_attention(self.skeleton)) if attends else []
+                logits = functional_call(self.skeleton, parameters, (own,))
+            return (logits, seen[-1].mean(dim=1)) if attends else (logits,)
+
+        in_dims = (0, None if shared else 0, *(0 for _ in mixes))
+        logits, *attention = vmap(forward, in_dims=in_dims)(self.parameters, images, *mixes.values())
+        return logits, attention[0] if attention else None
+
+    def zero_grad(self) -> None:
+        """Clear all gradients in place."""
+        for gradient in self._gradients:
+            gradient.zero_()
+
+
+def check_stackable(network: nn.Module) -> None:
+    """Raise RunError, naming the module, where networks of this architecture cannot be run as one."""
+    for name, module in network.named_modules():
+        if isinstance(module, NORMS):
+            raise RunError(
+                f"{name} of {type(network).__name__} is batch normalisation, which cannot be stacked: set Model.norm "
+                f"to 'group', or train its runs one by one"
             )
-
-    @torch.no_grad()
-    def evaluate(self) -> dict[int, dict[str, Any]]:
-        """The scores of every living member on the test images, by place; drops those whose loss is not finite."""
-        self.networks.train(False)
-        scores = {
-            place: Scores(member.run, member.task, member.process)
-            for place, member in enumerate(self.members)
-            if place not in self.lost
-        }
-        for number, (images, labels) in enumerate(self.first.feed.test()):
-            with self.first.updater.autocast():
-                logits, _ = self.networks(images, shared=True)
-                for place, own in scores.items():
-                    own.add(logits[place], labels)
-                if self.first.run.count_mixed:
-                    mixed = {place: own.mix(number, images, labels) for place, own in scores.items()}
-                    logits, _ = self.networks(
-                        stacked({place: batch.images for place, batch in mixed.items()}, len(self.members))
-                    )
-                    for place, batch in mixed.items():
-                        scores[place].add_mixed(logits[place], batch)
-        values = {}
-        for place, own in scores.items():
-            try:
-                values[place] = self.members[place].checked(own)
-            except RunError as error:
-                self._drop(place, error)
-        return values
-
-    def results(self, finished: Sequence[dict[str, Any] | None]) -> list[dict[str, Any] | RunError]:
-        """Write what is not `finished`, in order; the checkpoint goes last."""
-        found: list[dict[str, Any] | RunError] = []
-        for place, (member, result) in enumerate(zip(self.members, finished, strict=True)):
-            if result is None and place in self.lost:
-                found.append(RunError(self.lost[place]))
-                continue
-            found.append(result or member.finish(stacked=len(self.members)))
-        (self.first.directory / NAME).unlink(missing_ok=True)
-        return found
+        rate = module.p if isinstance(module, DROPOUTS) else module.drop_prob if isinstance(module, DropPath) else 0
+        if rate:
+            raise RunError(
+                f"{name} of {type(network).__name__} drops at random, which an ensemble would do otherwise than a "
+                f"network alone: set its rate to 0, or train its runs one by one"
+            )

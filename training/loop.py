@@ -4,8 +4,9 @@ Killed at any instant and called again, it gives the weights of an uninterrupted
 (on a GPU with Execution.deterministic): all randomness of an update derives from (seed, rank, update).
 """
 
+import json
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
@@ -16,22 +17,21 @@ from torch import Tensor
 
 from training import run_directory
 from training.build import build_task
-from training.checkpoint import load_checkpoint, save_checkpoint
 from training.config import Execution, Run
-from training.feed import build_feed
+from training.data.feeds import build_feed
+from training.mixed_accuracy import MixedAccuracy
+from training.models import initial_network
 from training.optim import build_schedule, build_updater
-from training.pretraining import initial_network
 from training.process import Process
-from training.result import write_result
 from training.rng import step_generator, stream_seed
 from training.run_directory import RunError, Stopped
-from training.scores import Scores
-from training.state import State
-from training.statistics import Statistics
-from training.task import Task
+from training.state import State, Statistics, read_checkpoint, save_checkpoint, scores_of, write_result
+from training.tasks.mixed import Task
 
 CHECK_EVERY = 20  # updates between looks at the loss; each look waits for the device
 NEVER = 2**62  # larger than any update: all losses so far are finite
+
+Batch = tuple[Any, Tensor]  # images or views of them, and labels
 
 
 def fit(
@@ -50,17 +50,36 @@ def fit(
         Stopped: as `stop` asked for; the same call goes on from there.
         RunError: one sentence on what is wrong and what to do; nothing already computed is lost.
     """
-    execution = execution or Execution()
+    (result,) = carry_out(Loop, [(run, seed, directory)], execution or Execution(), stop)
+    assert isinstance(result, dict)  # a run alone that is lost has raised
+    return result
+
+
+def carry_out(
+    kind: "type[Loop]",
+    places: Sequence[tuple[Run, int, Path]],
+    execution: Execution,
+    stop: Callable[[], bool],
+) -> list[dict[str, Any] | RunError]:
+    """Train runs with their seeds in their directories by one loop; each one's result, or why it was lost."""
     process = Process.current(execution.device)
     with ExitStack() as stack, settings(process.device, execution):
-        process.agree(lambda: str(stack.enter_context(run_directory.locked(directory))))
-        finished = process.agree(lambda: open_directory(run, seed, directory, process))
-        if finished is not None:
+
+        def lock(directory: Path) -> None:
+            stack.enter_context(run_directory.locked(directory))
+
+        def opened(run: Run, seed: int, directory: Path) -> dict[str, Any] | None:
+            return run_directory.open_directory(directory, run.key, seed, run.to_dict(), process.environment)
+
+        for directory in sorted(directory for _, _, directory in places):
+            process.agree(partial(lock, directory))
+        finished = [process.agree(partial(opened, *place)) for place in places]
+        if None not in finished:
             return finished
-        training = Training(run, seed, directory, execution, process, stop)
-        training.resume()
-        training.train()
-        return training.finish()
+        loop = kind([Training(*place, execution, process) for place in places], stop)
+        loop.resume()
+        loop.train()
+        return loop.results(finished)
 
 
 @contextmanager
@@ -75,41 +94,12 @@ def settings(device: torch.device, execution: Execution) -> Iterator[None]:
             torch.use_deterministic_algorithms(before)
 
 
-def open_directory(run: Run, seed: int, directory: Path, process: Process) -> dict[str, Any] | None:
-    """Make `directory` ready for this run; its result if it is finished already."""
-    config = directory / "config.json"
-    if config.exists():
-        found = run_directory.read_json(config)
-        if (found.get("key"), found.get("seed")) != (run.key, seed):
-            raise RunError(
-                f"{directory} holds run {found.get('key')} seed {found.get('seed')}, not {run.key} seed {seed}: "
-                f"choose another directory"
-            )
-    else:
-        run_directory.write_json(config, {"key": run.key, "seed": seed, "run": run.to_dict()})
-    result = run_directory.read_result(directory)
-    if result is not None:
-        return result
-    environment = {"fingerprint": run_directory.code_fingerprint(), **process.environment()}
-    run_directory.write_json(directory / "environment.json", environment)
-    return None
-
-
 class Training:
     """A run under way in a directory: `state` is what changes, the rest stays as it begins."""
 
-    def __init__(
-        self,
-        run: Run,
-        seed: int,
-        directory: Path,
-        execution: Execution,
-        process: Process,
-        stop: Callable[[], bool] = bool,
-    ) -> None:
+    def __init__(self, run: Run, seed: int, directory: Path, execution: Execution, process: Process) -> None:
         device = process.device
-        self.run, self.seed, self.directory = run, seed, directory
-        self.execution, self.process, self.stop = execution, process, stop
+        self.run, self.seed, self.directory, self.execution, self.process = run, seed, directory, execution, process
         self.feed = feed = build_feed(run, seed, process, execution)
         network = initial_network(run.model, feed.num_classes, feed.in_chans, run.data.image_size, seed)
         network = network.to(device)
@@ -120,69 +110,25 @@ class Training:
             self.task.prepare_distributed(device_ids=[device] if device.type == "cuda" else None)
         self.schedule = build_schedule(run.optim, self.updater.optimizer, run.epochs, feed.updates_per_epoch)
         self.state = State(run, seed, self.task, self.updater, Statistics(process))
-        self.bad = torch.tensor(NEVER, device=device)  # the first update whose loss was not finite
-        self.saved_at = time.monotonic()
-
-    def resume(self) -> None:
-        """Continue from the checkpoint in the directory, if there is one."""
-        saved = self.process.agree(lambda: load_checkpoint(self.directory, self.run.key, self.seed))
-        if saved is not None:
-            self.state.restore(saved)
-        self.rewrite_metrics()
-        if saved is not None:
-            self.log(f"resumed at update {self.state.update}")
-
-    def rewrite_metrics(self) -> None:
-        """Forget what was recorded after the checkpoint, for it is done again."""
-        if self.process.rank == 0:
-            run_directory.write_metrics(self.directory, self.state.metrics)
-
-    def finish(self, stacked: int = 0) -> dict[str, Any]:
-        """Write and return the result of what has been trained to the end, as one of so many `stacked` networks."""
-        result: dict[str, Any] = self.process.agree(
-            lambda: write_result(self.state, self.feed, self.process, self.directory, stacked)
-        )
-        self.log(f"finished: top-1 {result['top1']['last']:.2f} in {self.state.train_seconds:.1f} s")
-        return result
+        self.bad = torch.full((1,), NEVER, device=device)  # the first update whose loss was not finite
 
     def log(self, text: str) -> None:
         """Add a line to log.txt."""
         if self.process.rank == 0:
             run_directory.append_line(self.directory / "log.txt", text)
 
-    # --------------------------------------------------------------------------------------------- training
-
-    def train(self) -> None:
-        """Train to the last epoch from wherever this run is."""
-        for epoch in range(self.state.update // self.feed.updates_per_epoch, self.run.epochs):
-            self._train_epoch(epoch)
-            self._close_epoch(epoch)
-
-    def _train_epoch(self, epoch: int) -> None:
-        self.task.train()
-        state, per_epoch = self.state, self.feed.updates_per_epoch
-        # Half an epoch may be done already; the end of an epoch is only passed by _close_epoch.
-        start = state.update - epoch * per_epoch
-        clock = time.perf_counter()
-        for images, labels in self.feed.train(epoch, start):
-            self.step(images, labels)
-            state.update += 1
-            if state.update % CHECK_EVERY == 0 and state.update % per_epoch:
-                state.epoch_seconds += time.perf_counter() - clock
-                self._stop_if_bad()
-                self._save_if_due()
-                clock = time.perf_counter()
-        if self.process.device.type == "cuda":
-            torch.cuda.synchronize(self.process.device)
-        state.epoch_seconds += time.perf_counter() - clock
+    def prepare(self, images: Any, labels: Tensor) -> Any:
+        """The task's batch for the next update, with all its random draws, and the learning rate of that update."""
+        step = self.state.update
+        self.schedule.step_update(step)
+        with self.updater.autocast():
+            return self.task.prepare(images, labels, partial(step_generator, self.seed, self.process.rank, step))
 
     def step(self, images: Any, labels: Tensor) -> None:
         """One update of the weights, by images or views of them."""
-        rank, step = self.process.rank, self.state.update
-        seed_global_state(self.process.device, stream_seed(self.seed, rank, step, "model"))
-        self.schedule.step_update(step)
-        with self.updater.autocast():
-            batch = self.task.prepare(images, labels, partial(step_generator, self.seed, rank, step))
+        step = self.state.update
+        seed_global_state(self.process.device, stream_seed(self.seed, self.process.rank, step, "model"))
+        batch = self.prepare(images, labels)
         count, share = batch.size, self.run.batch_size // self.process.world
         size = (self.execution.microbatch or share) * count // share  # unlabelled images come beside labelled ones
         starts = range(0, count, size)
@@ -194,16 +140,12 @@ class Training:
         """The loss of a part, weighed by its share in the batch of `count`; recorded on the way."""
         result = self.task.step(part)
         self.state.statistics.add(result.statistics())
-        self.bad = torch.minimum(self.bad, torch.where(result.loss.detach().isfinite(), NEVER, self.state.update))
+        self.note_bad(result.loss)
         return result.loss * (part.size / count)
 
-    # --------------------------------------------------------------------------------------------- between updates
-
-    def _stop_if_bad(self) -> None:
-        """Raise RunError, naming the update, if a loss was not finite; the last good checkpoint stays."""
-        bad = int(self.process.minimum(self.bad))
-        if bad < NEVER:
-            raise self.diverged(bad)
+    def note_bad(self, loss: Tensor) -> None:
+        """Remember the update if the loss is not finite; nothing waits for the device."""
+        self.bad.clamp_(max=torch.where(loss.detach().isfinite(), NEVER, self.state.update))
 
     def diverged(self, update: int) -> RunError:
         """What to say where the loss was not finite at an update."""
@@ -212,31 +154,6 @@ class Training:
             f"{update // self.feed.updates_per_epoch + 1}): lower the learning rate or clip the gradient; the last "
             f"good checkpoint, if there is one, is kept in {self.directory}"
         )
-
-    def _save_if_due(self) -> None:
-        """Save a checkpoint if the last one is long enough ago or the run is to stop; touch the lock.
-
-        Raises:
-            Stopped: if any process was asked to stop.
-        """
-        due = time.monotonic() - self.saved_at >= self.execution.checkpoint_seconds
-        flags = torch.tensor([self.stop(), due and self.process.rank == 0], device=self.process.device)
-        stops, due = (bool(flag) for flag in self.process.sum(flags.long()))
-        if stops or due:
-            saved = self.state.to_dict()
-            self.process.agree(lambda: save_checkpoint(self.directory, saved))
-            self.saved_at = time.monotonic()
-        if self.process.rank == 0:
-            (self.directory / "lock").touch()
-        if stops:
-            self.log(f"stopped at update {self.state.update}")
-            raise Stopped(f"{self.run.key} seed {self.seed} stopped at update {self.state.update} and can be continued")
-
-    def _close_epoch(self, epoch: int) -> None:
-        """Statistics, evaluation, checkpoint."""
-        self._stop_if_bad()
-        self.record_epoch(epoch, self.evaluate() if evaluates(self.run, epoch) else {})
-        self._save_if_due()
 
     def record_epoch(self, epoch: int, scores: dict[str, Any]) -> None:
         """Write down an epoch with its scores, {} where it was not evaluated."""
@@ -252,39 +169,194 @@ class Training:
         }
         state.close_epoch(line)
         if self.process.rank == 0:
-            run_directory.append_metrics(self.directory, line)
+            run_directory.append_line(self.directory / "metrics.jsonl", json.dumps(line, allow_nan=False))
         top1 = f"  top-1 {line['top1']:6.2f}" if scores else ""
         self.log(
             f"epoch {epoch + 1}/{self.run.epochs}  mixed loss {line['loss']:.4f}{top1}  lr {line['lr']:.2e}  "
             f"{line['images_per_second']:.0f} images/s"
         )
 
+
+class Loop:
+    """Trainings that take every update together: here one alone, in an ensemble several whose networks run as one.
+
+    `lost` says by place why a training was given up; the others go on.
+    """
+
+    CHECKPOINT = "checkpoint.pt"  # in the first one's directory: one file for all, so that all are at the same update
+
+    def __init__(self, members: Sequence[Training], stop: Callable[[], bool] = bool) -> None:
+        self.members, self.first, self.stop = list(members), members[0], stop
+        self.execution, self.process = self.first.execution, self.first.process
+        self.path = self.first.directory / self.CHECKPOINT
+        self.update, self.lost = 0, dict[int, str]()
+        self.bad = torch.cat([member.bad for member in members])  # a view of which is each one's own
+        for place, member in enumerate(members):
+            member.bad = self.bad[place : place + 1]
+        self.saved_at = time.monotonic()
+
+    @property
+    def live(self) -> dict[int, Training]:
+        """The trainings that go on, by place."""
+        return {place: member for place, member in enumerate(self.members) if place not in self.lost}
+
+    # ------------------------------------------------------------------------------ what an ensemble does otherwise
+
+    def mode(self, train: bool) -> None:
+        """Networks for training or for evaluation from now on."""
+        if train:
+            self.first.task.train()
+        else:
+            self.first.task.reported_model().eval()
+
+    def step(self, batches: Mapping[int, Batch]) -> None:
+        """One update of every training by its own images and labels."""
+        self.first.step(*batches[0])
+
+    def predict(self, images: Tensor | Mapping[int, Tensor]) -> Any:
+        """Logits [B, C] under each place, for images that are shared or each one's own."""
+        return [self.first.task.reported_model()(images if isinstance(images, Tensor) else images[0])]
+
+    # ------------------------------------------------------------------------------ checkpoints
+
+    def resume(self) -> None:
+        """Continue from the checkpoint of these very trainings, if there is one."""
+        saved = self.process.agree(lambda: read_checkpoint(self.path))
+        names = self._names()
+        if saved is not None and saved["members"] != names:
+            if len(names) == 1:
+                raise RunError(f"{self.path} belongs to run {saved['members']}, not to {names}: move it away")
+            saved = None
+        if saved is not None:
+            self.update, self.lost = saved["update"], saved["lost"]
+            for member, state in zip(self.members, saved["states"], strict=True):
+                member.state.restore(state)
+        for member in self.members:
+            if self.process.rank == 0:  # what was recorded after the checkpoint is done again
+                run_directory.write_metrics(member.directory, member.state.metrics)
+        for member in self.live.values() if saved is not None else ():
+            began, now = member.state.code, run_directory.code_fingerprint()
+            code = "" if began == now else f", begun by code {began} and continued by {now}"
+            member.log(f"resumed at update {self.update}{code}")
+
+    def _names(self) -> list[list[Any]]:
+        return [[member.run.key, member.seed] for member in self.members]
+
+    def _save_if_due(self) -> None:
+        """Save a checkpoint if the last one is long enough ago or the runs are to stop; touch the locks.
+
+        Raises:
+            Stopped: if any process was asked to stop.
+        """
+        due = time.monotonic() - self.saved_at >= self.execution.checkpoint_seconds
+        flags = torch.tensor([self.stop(), due and self.process.rank == 0], device=self.process.device)
+        stops, due = (bool(flag) for flag in self.process.sum(flags.long()))
+        if stops or due:
+            states = [member.state.to_dict() for member in self.members]
+            saved = {"members": self._names(), "update": self.update, "lost": self.lost, "states": states}
+            self.process.agree(lambda: save_checkpoint(self.path, saved))
+            self.saved_at = time.monotonic()
+        if self.process.rank == 0:
+            for member in self.members:
+                (member.directory / "lock").touch()
+        if stops:
+            for member in self.live.values():
+                member.log(f"stopped at update {self.update}")
+            name = f"{self.first.run.key} seed {self.first.seed}"
+            others = f" and {len(self.members) - 1} others" if len(self.members) > 1 else ""
+            raise Stopped(f"{name}{others} stopped at update {self.update} and can be continued")
+
+    # ------------------------------------------------------------------------------ training
+
+    def train(self) -> None:
+        """Train to the last epoch from wherever the runs are."""
+        run, per_epoch = self.first.run, self.first.feed.updates_per_epoch
+        for epoch in range(self.update // per_epoch, run.epochs):
+            self._train_epoch(epoch, per_epoch)
+            self._drop_bad()
+            evaluates = epoch >= run.epochs - run.median_last or (epoch + 1) % run.evaluate_every == 0
+            scores = self.evaluate() if evaluates else {}
+            for place, member in self.live.items():
+                member.record_epoch(epoch, scores.get(place, {}))
+            self._save_if_due()
+
+    def _train_epoch(self, epoch: int, per_epoch: int) -> None:
+        self.mode(train=True)
+        start = self.update - epoch * per_epoch  # some of the epoch may be done already
+        feeds = {place: member.feed.train(epoch, start) for place, member in self.live.items()}
+        clock = time.perf_counter()
+        for number in range(start + 1, per_epoch + 1):
+            self.step({place: next(feeds[place]) for place in self.live})
+            self.update += 1
+            for member in self.live.values():
+                member.state.update = self.update
+            if self.update % CHECK_EVERY == 0 or number == per_epoch:
+                if self.process.device.type == "cuda":
+                    torch.cuda.synchronize(self.process.device)
+                seconds = (time.perf_counter() - clock) / len(self.live)
+                for member in self.live.values():
+                    member.state.epoch_seconds += seconds
+                if number < per_epoch:
+                    self._drop_bad()
+                    self._save_if_due()
+                clock = time.perf_counter()
+
+    def _drop_bad(self) -> None:
+        """Give up those whose loss was not finite, naming the update; the last good checkpoint stays."""
+        bad = self.process.minimum(self.bad).tolist()
+        for place, member in self.live.items():
+            if bad[place] < NEVER:
+                self._drop(place, member.diverged(bad[place]))
+
+    def _drop(self, place: int, error: RunError) -> None:
+        self.lost[place] = str(error)
+        if len(self.members) > 1:
+            self.members[place].log(f"failed: {error}")
+        if not self.live:
+            raise error
+
     @torch.no_grad()
-    def evaluate(self) -> dict[str, Any]:
-        """The scores of the network on the test images."""
-        model, scores = self.task.reported_model().eval(), Scores(self.run, self.task, self.process)
-        for place, (images, labels) in enumerate(self.feed.test()):
-            with self.updater.autocast():
-                scores.add(model(images), labels)
-                if self.run.count_mixed:
-                    batch = scores.mix(place, images, labels)
-                    scores.add_mixed(model(batch.images), batch)
-        return self.checked(scores)
+    def evaluate(self) -> dict[int, dict[str, Any]]:
+        """The scores of every network on the test images, by place; those whose loss is not finite are given up."""
+        self.mode(train=False)
+        live, process = self.live, self.process
+        clean = {place: member.task.create_evaluator() for place, member in live.items()}
+        mixed = {place: MixedAccuracy(member.task, process) for place, member in live.items() if member.run.count_mixed}
+        for number, (images, labels) in enumerate(self.first.feed.test()):
+            with self.first.updater.autocast():
+                logits = self.predict(images)
+                for place, counter in clean.items():
+                    counter.update(logits[place], labels)
+                if mixed:
+                    logits = self.predict({place: own.mix(number, images, labels) for place, own in mixed.items()})
+                    for place, own in mixed.items():
+                        own.add(logits[place])
+        scores = {}
+        for place, member in live.items():
+            try:
+                scores[place] = scores_of(clean[place], process) | (mixed[place].percent() if mixed else {})
+            except RunError as error:
+                name = f"{member.run.key} seed {member.seed}, update {self.update}"
+                kept = f"the last good checkpoint, if there is one, is kept in {member.directory}"
+                self._drop(place, RunError(f"{name}: {error}; {kept}"))
+        return scores
 
-    def checked(self, scores: Scores) -> dict[str, Any]:
-        """The values of scores; a RunError of theirs names this run."""
-        try:
-            return scores.values()
-        except RunError as error:
-            raise RunError(
-                f"{self.run.key} seed {self.seed}, update {self.state.update}: {error}; the last good checkpoint, if "
-                f"there is one, is kept in {self.directory}"
-            ) from error
+    def results(self, finished: Sequence[dict[str, Any] | None]) -> list[dict[str, Any] | RunError]:
+        """Write what is not `finished`, in order; the checkpoint goes last."""
+        found: list[dict[str, Any] | RunError] = []
+        for place, (member, result) in enumerate(zip(self.members, finished, strict=True)):
+            if result is None and place in self.lost:
+                found.append(RunError(self.lost[place]))
+                continue
+            found.append(result or self.process.agree(partial(self._write_result, member)))
+        self.process.agree(lambda: self.path.unlink(missing_ok=True))
+        return found
 
-
-def evaluates(run: Run, epoch: int) -> bool:
-    """Whether the run is evaluated after this epoch (from 0)."""
-    return epoch >= run.epochs - run.median_last or (epoch + 1) % run.evaluate_every == 0
+    def _write_result(self, member: Training) -> dict[str, Any]:
+        stacked = len(self.members) if len(self.members) > 1 else 0
+        result = write_result(member.state, member.feed, self.process, member.directory, stacked)
+        member.log(f"finished: top-1 {result['top1']['last']:.2f} in {member.state.train_seconds:.1f} s")
+        return result
 
 
 def seed_global_state(device: torch.device, seed: int) -> None:

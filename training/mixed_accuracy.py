@@ -1,16 +1,26 @@
-"""Accuracy on mixed test images while a run trains (Decoupled Mixup, Figure A1)."""
+"""Accuracy on mixed test images while a run trains (Decoupled Mixup, Figure A1), which `Run.count_mixed` asks for."""
 
 from dataclasses import replace
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from lumix.automix import AutoMix
 from lumix.batch import MixedBatch
-from lumix.mixers.base import PlannedMixer
+from lumix.mixers.base import PlannedMixer, evaluating
 from lumix.mixers.paste import apply_plan
+from lumix.random import draw_beta
 from training.process import Process
+from training.rng import step_generator
 
 NAMES = ("top1_mixed", "top2_mixed")
+
+
+def mix_with_next(mixer: PlannedMixer, images: Tensor, labels: Tensor, generator: torch.Generator) -> MixedBatch:
+    """Images [B, C, H, W] mixed with the next ones by what the mixer draws; new memory where it is not in place."""
+    plan = mixer.draw(images.shape, generator)
+    return apply_plan(images, labels, replace(plan, partner=next_ones(len(images))))
 
 
 def next_ones(size: int) -> Tensor:
@@ -18,10 +28,21 @@ def next_ones(size: int) -> Tensor:
     return torch.arange(size).roll(-1)
 
 
-def mix_with_next(mixer: PlannedMixer, images: Tensor, labels: Tensor, generator: torch.Generator) -> MixedBatch:
-    """Images [B, C, H, W] mixed with the next ones by what the mixer draws; new memory where it is not in place."""
-    plan = mixer.draw(images.shape, generator)
-    return apply_plan(images, labels, replace(plan, partner=next_ones(len(images))))
+def mix_as_in_training(task: Any, images: Tensor, labels: Tensor, generator: torch.Generator) -> MixedBatch:
+    """Test images, each mixed with the next one as a task does in training, with a label weight of its own; new memory.
+
+    Raises:
+        ValueError: for a mixer that chooses partners itself.
+    """
+    learner = getattr(task, "learner", None)
+    if isinstance(learner, AutoMix):
+        weight = draw_beta(learner.options.alpha, len(images), generator).float().to(images.device)
+        with evaluating(learner):
+            return learner.mix(images, labels, next_ones(len(images)).to(images.device), weight)
+    if not isinstance(task.mixer, PlannedMixer):
+        raise ValueError(f"{type(task.mixer).__name__} takes no partners that are given: leave Run.count_mixed off")
+    mixer = replace(task.mixer, mode="elem", pairing="permutation", inplace=False)
+    return mix_with_next(mixer, images, labels, generator)
 
 
 def mixed_hits(logits: Tensor, labels: Tensor, partner_labels: Tensor) -> tuple[Tensor, Tensor]:
@@ -40,19 +61,27 @@ def mixed_hits(logits: Tensor, labels: Tensor, partner_labels: Tensor) -> tuple[
     return first, (top.sort(dim=1).values == pair.sort(dim=1).values).all(dim=1)
 
 
-class MixedCounter:
+class MixedAccuracy:
     """Counts over the mixed batches of a test set; pairs of equal classes, which top-2 cannot hit, are left out."""
 
-    def __init__(self, device: torch.device) -> None:
-        self.counts = torch.zeros(3, dtype=torch.int64, device=device)
+    def __init__(self, task: Any, process: Process) -> None:
+        self.task, self.process = task, process
+        self.counts = torch.zeros(3, dtype=torch.int64, device=process.device)
 
-    def update(self, logits: Tensor, batch: MixedBatch) -> None:
-        """Count in logits [B, C] of the images of a batch."""
+    def mix(self, place: int, images: Tensor, labels: Tensor) -> Tensor:
+        """The images of batch number `place` mixed: the same pairs and draws at every epoch and for every seed."""
+        generator = step_generator(0, self.process.rank, place, "test")
+        self.batch = mix_as_in_training(self.task, images, labels, generator)
+        return self.batch.images
+
+    def add(self, logits: Tensor) -> None:
+        """Count in logits [B, C] of what `mix` gave last."""
+        batch = self.batch
         differ = batch.labels != batch.partner_labels
         hits = mixed_hits(logits, batch.labels, batch.partner_labels)
         self.counts += torch.stack([*((hit & differ).sum() for hit in hits), differ.sum()])
 
-    def percent(self, process: Process) -> dict[str, float]:
+    def percent(self) -> dict[str, float]:
         """Both `NAMES` over all processes; a call of all of them."""
-        *hits, pairs = process.sum(self.counts).tolist()
+        *hits, pairs = self.process.sum(self.counts).tolist()
         return {name: 100 * hit / pairs for name, hit in zip(NAMES, hits, strict=True)}

@@ -1,16 +1,66 @@
-"""Optimizer and schedule of a run, built by timm, and its update."""
+"""One update of the weights, the body of every training loop here; a run's optimizer and schedule, built by timm."""
 
 import math
+from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
+import torch
 from timm.optim import create_optimizer_v2, param_groups_weight_decay
 from timm.scheduler import CosineLRScheduler
-from torch import nn
+from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from training.config import Optim, Run
-from training.task import Task
-from training.update import Updater
+
+
+class Updater:
+    """Updates the weights that an optimizer holds.
+
+    Args:
+        optimizer: all of its parameters on one device.
+        precision: "float32", or "bfloat16" for automatic mixed precision.
+        clip_grad: largest norm of the whole gradient; 0 is none.
+        clip_parameters: gives the parameters whose gradient that is.
+        no_sync: context in which gradients are not averaged over processes, for all parts of a batch but the last.
+    """
+
+    def __init__(
+        self,
+        optimizer: torch.optim.Optimizer,
+        *,
+        precision: str = "float32",
+        clip_grad: float = 0.0,
+        clip_parameters: Callable[[], Iterable[nn.Parameter]] = list,
+        no_sync: Callable[[], AbstractContextManager[Any]] = nullcontext,
+    ) -> None:
+        self.optimizer, self.precision = optimizer, precision
+        self.clip_grad, self.clip_parameters, self.no_sync = clip_grad, clip_parameters, no_sync
+        self.device_type = optimizer.param_groups[0]["params"][0].device.type
+
+    def autocast(self) -> torch.autocast:
+        """The context of a forward pass in this precision."""
+        return torch.autocast(self.device_type, getattr(torch, self.precision), enabled=self.precision != "float32")
+
+    def update(self, loss_of: Callable[[Any], Tensor], *parts: Any) -> None:
+        """One update by the gradient of the sum of `loss_of(part)`, scalars that are computed one after the other.
+
+        Where the parts are those of a batch, `loss_of` weighs each by its share. Gradients are cleared afterwards.
+        """
+        for number, part in enumerate(parts, 1):
+            with self.no_sync() if number < len(parts) else nullcontext():
+                with self.autocast():
+                    loss = loss_of(part)
+                loss.backward()
+        self.apply()
+        self.optimizer.zero_grad()
+
+    def apply(self) -> None:
+        """Update the weights by the gradients there are, which stay."""
+        if self.clip_grad:
+            nn.utils.clip_grad_norm_(self.clip_parameters(), self.clip_grad)
+        self.optimizer.step()
+
 
 MOMENTUM, WARMUP_LR = 0.9, 1e-6  # the rate that the warm-up begins with
 
@@ -27,13 +77,20 @@ def undecayed_names(model: nn.Module) -> set[str]:
     return names
 
 
-def parameter_groups(model: nn.Module) -> list[dict[str, Any]]:
+def parameter_groups(model: nn.Module, part: nn.Module | None = None, **rates: float) -> list[dict[str, Any]]:
     """All that trains, in two groups: biases, norms, other 1-D parameters and `undecayed_names` without weight decay.
 
-    The other group names no weight decay: it takes the optimizer's.
+    The other group names no weight decay: it takes the optimizer's. The parameters of a `part` of the model are in
+    groups of their own with these `rates`.
     """
-    groups = param_groups_weight_decay(model, 1.0, no_weight_decay_list=undecayed_names(model))
-    return [{name: value for name, value in group.items() if value != 1.0} for group in groups]
+    inside = {id(parameter) for parameter in part.parameters()} if part is not None else set()
+    found = []
+    for group in param_groups_weight_decay(model, 1.0, no_weight_decay_list=undecayed_names(model)):
+        group = {name: value for name, value in group.items() if value != 1.0}
+        own = [parameter for parameter in group["params"] if id(parameter) in inside]
+        others = [parameter for parameter in group["params"] if id(parameter) not in inside]
+        found += [{**group, "params": others}, {**group, "params": own, **rates}]
+    return [group for group in found if group["params"]]
 
 
 def build_optimizer(optim: Optim, groups: list[dict[str, Any]]) -> Optimizer:
@@ -50,8 +107,8 @@ def build_optimizer(optim: Optim, groups: list[dict[str, Any]]) -> Optimizer:
     )
 
 
-def build_updater(run: Run, task: Task) -> Updater:
-    """The update of a run's task, with its optimizer."""
+def build_updater(run: Run, task: Any) -> Updater:
+    """The update of a run's `Task`, with its optimizer."""
     return Updater(
         build_optimizer(run.optim, task.parameter_groups()),
         precision=run.precision,

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from lumix.automix import AutoMixOptions
-from lumix.checks import Checked, Count, NotNegative, Positive, Share
+from lumix.inputs import Checked, Count, NotNegative, Positive, Share
 from lumix.registry import register
 from lumix.semi import SelfTuningOptions
 
@@ -23,7 +23,7 @@ class Mixed(Checked):
     def build(self, setup: Any) -> Any:
         """The task for a `training.build.Setup`; so for all tasks."""
         from training.build import mixing_parts
-        from training.mix_task import MixTask
+        from training.tasks.mixed import MixTask
 
         return MixTask(**mixing_parts(setup))
 
@@ -44,7 +44,7 @@ class AutoMix(AutoMixOptions):
     block_min_lr: NotNegative | None = None
 
     def build(self, setup: Any) -> Any:
-        from training.automix_task import AutoMixTask
+        from training.tasks.learners import AutoMixTask
 
         return AutoMixTask(self, setup)
 
@@ -68,7 +68,7 @@ class SelfTuning(SelfTuningOptions):
     """Self-Tuning, or with the run's mixing its variant of Decoupled Mixup."""
 
     def build(self, setup: Any) -> Any:
-        from training.self_tuning_task import SelfTuningTask
+        from training.tasks.learners import SelfTuningTask
 
         return SelfTuningTask(self, setup)
 
@@ -91,7 +91,7 @@ class FixMatch(Checked):
     ramp: Share = 0.0
 
     def build(self, setup: Any) -> Any:
-        from training.fixmatch_task import FixMatchTask
+        from training.tasks.semi import FixMatchTask
 
         return FixMatchTask(self, setup)
 
@@ -122,7 +122,7 @@ class MixMatch(Checked):
     ramp: Share = 0.4
 
     def build(self, setup: Any) -> Any:
-        from training.mixmatch_task import MixMatchTask
+        from training.tasks.semi import MixMatchTask
 
         return MixMatchTask(self, setup)
 
@@ -136,7 +136,7 @@ class Embedded(Checked):
     """For sets held in memory. Called by the engine with what the images are; without `pretrained` it is random."""
 
     def __call__(self, data: Any, mean: tuple[float, ...], std: tuple[float, ...], pretrained: bool) -> Any:
-        from training.frozen import embedded
+        from training.models import embedded
 
         return embedded(data, mean, std, pretrained)
 
@@ -149,6 +149,6 @@ class Pretrained(Checked):
     model: str
 
     def __call__(self, data: Any, mean: tuple[float, ...], std: tuple[float, ...], pretrained: bool) -> Any:
-        from training.frozen import pretrained as network_of
+        from training.models import pretrained as network_of
 
         return network_of(self.model, mean, std, pretrained)

@@ -1,14 +1,20 @@
-"""The process that trains, alone or as one of several under torch.distributed."""
+"""The process that trains, alone or as one of several under torch.distributed, and the machine and code it runs."""
 
+import importlib.metadata
+import os
+import platform
+import subprocess
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
 from typing import Any
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from training.run_directory import RunError, commit, hardware
+from training.run_directory import ROOT, RunError
 
 
 @dataclass(frozen=True)
@@ -72,3 +78,50 @@ class Process:
         if self.distributed:
             dist.all_reduce(values, operation)
         return values
+
+
+def _git(*arguments: str) -> str | None:
+    """What git says of this checkout, None outside one. It never takes the index lock that a person's command needs."""
+    if not (ROOT / ".git").exists():
+        return None
+    try:
+        answer = subprocess.run(
+            ["git", "-C", str(ROOT), *arguments],
+            capture_output=True,
+            text=True,
+            timeout=10,
+            check=True,
+            env={**os.environ, "GIT_OPTIONAL_LOCKS": "0"},
+        )
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return answer.stdout.strip()
+
+
+@cache
+def commit() -> dict[str, Any]:
+    """{"commit", "dirty"} of the checkout this package lies in, None for both outside one.
+
+    Results and reports are written by the pipeline itself, so only sources count as dirt.
+    """
+    head = _git("rev-parse", "HEAD")
+    changes = _git("status", "--porcelain", "--", "*.py", "*.toml")
+    return {"commit": head, "dirty": None if head is None else bool(changes)}
+
+
+def _processor() -> str:
+    """Name, family and model: a virtual machine gives processors that round differently the same name."""
+    try:
+        pairs = (line.split(":", 1) for line in Path("/proc/cpuinfo").read_text().splitlines() if ":" in line)
+        found = {name.strip(): value.strip() for name, value in pairs}
+        return f"{found['model name']} (family {found['cpu family']}, model {found['model']})"
+    except (OSError, KeyError):
+        return platform.processor() or platform.machine()
+
+
+@cache
+def hardware(device: str) -> dict[str, Any]:
+    """What a number was made on; `device` is "cpu" or the name of the accelerator."""
+    versions = {name: importlib.metadata.version(name) for name in ("torch", "timm", "torchvision")}
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return {"device": device, "cpu": _processor(), "cores": cores, **versions, "python": platform.python_version()}

@@ -1,32 +1,30 @@
 """What a run directory holds, how it is written and who may write it. Imports no torch.
 
     config.json         the resolved run, its seed and key          model.safetensors   final weights
-    environment.json    commit, code fingerprint, versions          model.json          their card
+    environment.json    commit, code fingerprint, versions          model.json          what they are of
     metrics.jsonl       one line per epoch                          result.json         the outcome; there when done
     checkpoint.pt       everything to resume                        log.txt             plain lines
-    lock                host and pid of the process at work         eval/               later evaluations
+    lock                who is at work; touched meanwhile           eval/               later evaluations
 
 Files are written to a temporary name and renamed, logs grow by whole lines: all are safe to read at any moment.
 """
 
 import errno
 import hashlib
-import importlib.metadata
 import json
 import os
-import platform
 import socket
-import subprocess
 import tempfile
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from functools import cache
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from filelock import FileLock, Timeout
+
 ROOT = Path(__file__).resolve().parents[1]
-LOCK_STALE_SECONDS = 900  # a lock of another host that was not touched for so long is stale
+LOCK_STALE_SECONDS = 900  # a lock that was not touched for so long is no sign of life
 
 
 class RunError(RuntimeError):
@@ -44,7 +42,7 @@ def write_atomically(path: Path, write: Callable[[BinaryIO], Any]) -> None:
     """Let `write` fill a temporary file beside `path`, then rename it: readers see the old file or the new one.
 
     Raises:
-        RunError: when the disk is full or may not be written to, naming the path and the remedy.
+        RunError: when the disk is full or may not be written to, naming the path and the remedy; nothing is left over.
     """
     temporary = None
     try:
@@ -57,8 +55,9 @@ def write_atomically(path: Path, write: Callable[[BinaryIO], Any]) -> None:
         os.chmod(temporary, 0o644)
         os.replace(temporary, path)
     except OSError as error:
-        if temporary is not None and os.path.exists(temporary):
-            os.unlink(temporary)
+        if temporary is not None:
+            with suppress(OSError):
+                os.unlink(temporary)
         raise RunError(_explain(error, path)) from error
 
 
@@ -86,7 +85,7 @@ def read_json(path: Path) -> Any:
     """
     try:
         return json.loads(path.read_text())
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+    except (ValueError, RecursionError, IsADirectoryError) as error:
         raise RunError(f"{path} is damaged ({error}): delete it and run the same command again") from error
 
 
@@ -96,19 +95,14 @@ def read_metrics(directory: Path) -> list[dict[str, Any]]:
     if not path.exists():
         return []
     try:
-        return [json.loads(line) for line in path.read_text().split("\n")[:-1]]
-    except json.JSONDecodeError as error:
+        return [dict(json.loads(line)) for line in path.read_text().split("\n")[:-1]]
+    except (ValueError, TypeError, RecursionError, IsADirectoryError) as error:
         raise RunError(f"{path} is damaged ({error}): delete its folder and run the same command again") from error
 
 
 def write_metrics(directory: Path, epochs: list[dict[str, Any]]) -> None:
     """Replace metrics.jsonl."""
     write_text(directory / "metrics.jsonl", "".join(json.dumps(epoch, allow_nan=False) + "\n" for epoch in epochs))
-
-
-def append_metrics(directory: Path, epoch: dict[str, Any]) -> None:
-    """Add a line to metrics.jsonl; a rename an epoch would make short runs wait for the disk."""
-    append_line(directory / "metrics.jsonl", json.dumps(epoch, allow_nan=False))
 
 
 def append_line(path: Path, line: str) -> None:
@@ -118,6 +112,34 @@ def append_line(path: Path, line: str) -> None:
             file.write(f"{line}\n".encode())
     except OSError as error:
         raise RunError(_explain(error, path)) from error
+
+
+def open_directory(
+    directory: Path, key: str, seed: int, run: dict[str, Any], environment: Callable[[], dict[str, Any]]
+) -> dict[str, Any] | None:
+    """Make a directory ready for the run of that key (`run` as a dictionary) and seed; its result if it is finished.
+
+    Call it while the directory is `locked`: what a killed process left of its temporary files is swept.
+
+    Raises:
+        RunError: for a directory of another run or seed, or a damaged file.
+    """
+    config = directory / "config.json"
+    for left in directory.glob(".*.*"):
+        left.unlink(missing_ok=True)
+    if config.exists():
+        found = read_json(config)
+        named = (found.get("key"), found.get("seed")) if isinstance(found, dict) else (None, None)
+        if named != (key, seed):
+            raise RunError(
+                f"{directory} holds run {named[0]} seed {named[1]}, not {key} seed {seed}: choose another directory"
+            )
+    else:
+        write_json(config, {"key": key, "seed": seed, "run": run})
+    result = read_result(directory)
+    if result is None:
+        write_json(directory / "environment.json", {"fingerprint": code_fingerprint(), **environment()})
+    return result
 
 
 def read_result(directory: Path) -> dict[str, Any] | None:
@@ -140,9 +162,6 @@ def sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-# ------------------------------------------------------------------------------------------------- environment
-
-
 @cache
 def code_fingerprint() -> str:
     """16 hexadecimal digits over the sources of the method and the engine, whatever the commit."""
@@ -154,126 +173,41 @@ def code_fingerprint() -> str:
     return digest.hexdigest()[:16]
 
 
-def _git(*arguments: str) -> str | None:
-    try:
-        answer = subprocess.run(
-            ["git", "-C", str(ROOT), *arguments], capture_output=True, text=True, timeout=10, check=True
-        )
-    except (OSError, subprocess.SubprocessError):
-        return None
-    return answer.stdout.strip()
-
-
-@cache
-def commit() -> dict[str, Any]:
-    """{"commit", "dirty"} of the checkout this package lies in, None for both outside one.
-
-    Results and reports are written by the pipeline itself, so only sources count as dirt.
-    """
-    head = _git("rev-parse", "HEAD")
-    changes = _git("status", "--porcelain", "--", "*.py", "*.toml")
-    return {"commit": head, "dirty": None if head is None else bool(changes)}
-
-
-def _processor() -> str:
-    """Name, family and model: a virtual machine gives processors that round differently the same name."""
-    try:
-        pairs = (line.split(":", 1) for line in Path("/proc/cpuinfo").read_text().splitlines() if ":" in line)
-        found = {name.strip(): value.strip() for name, value in pairs}
-        return f"{found['model name']} (family {found['cpu family']}, model {found['model']})"
-    except (OSError, KeyError):
-        return platform.processor() or platform.machine()
-
-
-@cache
-def hardware(device: str) -> dict[str, Any]:
-    """What a number was made on; `device` is "cpu" or the name of the accelerator."""
-    versions = {name: importlib.metadata.version(name) for name in ("torch", "timm", "torchvision")}
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    return {"device": device, "cpu": _processor(), "cores": cores, **versions, "python": platform.python_version()}
-
-
 # ------------------------------------------------------------------------------------------------- lock
 
 
 @contextmanager
 def locked(directory: Path) -> Iterator[Path]:
-    """Hold `directory` for this process; yields the lock file, which the holder touches from time to time.
+    """Hold `directory` for this process; yields the lock file.
+
+    The kernel holds the lock (flock) and frees it with the process, however that ends. The file stays, for a file that
+    is removed under a waiting process lets two of them in. Whoever holds it touches it from time to time, which tells
+    others that a run is alive; its time is set to 0 in the end.
+
+    On a network file system flock has to reach the server: NFS does so unless mounted with `nolock` or `local_lock`,
+    Lustre where mounted with `flock`. Where a file system has no flock the lock is refused rather than believed.
 
     Raises:
-        RunError: while another living process holds it.
+        RunError: while another process holds it.
     """
     path = directory / "lock"
-    token = json.dumps({"host": socket.gethostname(), "pid": os.getpid(), "born": _birth(os.getpid())})
+    lock = FileLock(path, timeout=0, fallback_to_soft=False)
     try:
         directory.mkdir(parents=True, exist_ok=True)
-        _remove_stale(path)
-        handle = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o644)
-    except FileExistsError:
-        raise RunError(f"{directory} is in use by a process that has just begun: try again later") from None
+        lock.acquire()
+        path.write_text(f"process {os.getpid()} on {socket.gethostname()}\n")
+    except Timeout:
+        owner = path.read_text(errors="replace").strip() or "a process that has just begun"
+        raise RunError(
+            f"{directory} is in use by {owner}: wait for it, or end it and run the same command again"
+        ) from None
     except OSError as error:
+        lock.release()
         raise RunError(_explain(error, path)) from error
-    with os.fdopen(handle, "w") as file:
-        file.write(token)
     try:
         yield path
     finally:
-        # Where the folder has become read-only, this must not hide why the run failed; the lock is stale then.
+        # Where the folder has become read-only, this must not hide why the run failed.
         with suppress(OSError):
-            path.unlink()
-
-
-def _remove_stale(path: Path) -> None:
-    """Remove the lock of a dead process; RunError if its owner lives."""
-    try:
-        text, age = path.read_text(), time.time() - path.stat().st_mtime
-    except FileNotFoundError:
-        return
-    try:
-        owner = json.loads(text)
-        host, pid, born = owner["host"], int(owner["pid"]), owner.get("born")
-    except (ValueError, KeyError, TypeError):
-        # Created but not yet written, or cut by a crash.
-        host, pid, born = None, -1, None
-    if host == socket.gethostname():
-        alive = _birth(pid) is not None and _birth(pid) == born
-    else:
-        alive = age < (10 if host is None else LOCK_STALE_SECONDS)
-    if alive:
-        raise RunError(
-            f"{path.parent} is in use by process {pid} on {host or 'an unknown host'}: wait for it, or end it and "
-            f"run the same command again"
-        )
-    discard_stale_lock(path, text)
-
-
-def discard_stale_lock(path: Path, text: str) -> None:
-    """Remove a lock found to be stale, unless it is by now another's: of several processes one can rename it."""
-    aside = path.with_name(f".lock.{os.getpid()}.{time.monotonic_ns()}")
-    try:
-        os.rename(path, aside)
-    except FileNotFoundError:
-        return
-    except OSError as error:
-        raise RunError(_explain(error, path)) from error
-    if aside.read_text() == text:
-        aside.unlink()
-    else:
-        os.rename(aside, path)
-
-
-def _birth(pid: int) -> str | None:
-    """When a process of this host started, None if there is none: tells a living owner from a reused pid."""
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[19]
-    except (OSError, IndexError):
-        pass
-    if Path("/proc/self/stat").exists():
-        return None
-    try:
-        os.kill(pid, 0)
-    except (ProcessLookupError, ValueError, OverflowError):
-        return None
-    except PermissionError:
-        pass
-    return "alive"
+            os.utime(path, (0, 0))
+        lock.release()

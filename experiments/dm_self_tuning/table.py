@@ -1,9 +1,7 @@
 """Decoupled Mixup in Self-Tuning: transfer to fine-grained sets with a share of the labels."""
 
 from collections.abc import Callable
-from pathlib import Path
 
-from experiments.claims import Cell, Claim, Greater
 from experiments.decoupled import DM_ALPHA, DM_CE, LossColumn, method
 from experiments.scale import Scale
 from experiments.table import Column, Row, Table
@@ -30,14 +28,11 @@ def build(scale: Scale) -> Table:
     first = scale.setting(f"tuned_{sets[0]}")
     roles = [role for role in ROLES if role not in first.unavailable]
     return Table(
-        id="dm_self_tuning",
         title="Transfer with few labels",
         paper_table=None,
-        folder=Path(__file__).parent,
         label_columns=(Column("network", "Network"), Column("method", "Method"), Column("loss", "Mixed loss")),
         value_columns=columns,
         rows=tuple(row for role in roles for row in _rows(scale, sets, role)),
-        claims=tuple(claim for role in roles for claim in _claims(role, [column.id for column in columns])),
         statistic="last",
         setting=first.text,
         seeds=scale.more_seeds,
@@ -66,33 +61,4 @@ def _rows(scale: Scale, sets: list[str], role: str) -> tuple[Row, ...]:
             for name, title in MIXED.items()
             for id, (words, loss, against) in LOSSES.items()
         ),
-    )
-
-
-def _claims(role: str, columns: list[str]) -> tuple[Claim, ...]:
-    def cells(row: str) -> tuple[Cell, ...]:
-        return tuple((f"{role}_{row}", column) for column in columns)
-
-    def claim(id: str, text: str, above: str, below: str, source: str, *conflicts: str) -> Claim:
-        text = f"{text} on {ROLES[role]}, on average over the columns"
-        return Claim(f"dm-tuning-{role}-{id}", text, source, conflicts, Greater(cells(above), cells(below)))
-
-    own = "appendix B.2"
-    return (
-        *(
-            claim(name, f"DM(CE) improves Self-Tuning with {title}", f"{name}_dm_ce", f"{name}_mce", own, "D-21")
-            for name, title in MIXED.items()
-        ),
-        *(
-            claim(
-                f"{name}-alone",
-                f"{title} with DM(CE) improves Self-Tuning",
-                f"{name}_dm_ce",
-                "self_tuning",
-                own,
-                "D-21",
-            )
-            for name, title in MIXED.items()
-        ),
-        claim("labelled", "Self-Tuning improves on labels alone", "self_tuning", "labelled", "Wang et al. 2021"),
     )

@@ -1,9 +1,7 @@
 """Decoupled Mixup in FixMatch, beside the methods that came before it: few labels, all images."""
 
 from collections.abc import Callable
-from pathlib import Path
 
-from experiments.claims import Claim, Greater
 from experiments.decoupled import DM_ALPHA, DM_CE, LossColumn, method
 from experiments.scale import Scale, Setting
 from experiments.table import Column, Row, Table
@@ -25,14 +23,11 @@ def build(scale: Scale) -> Table:
         for labels in scale.setting(name).labels
     )
     return Table(
-        id="dm_semi_supervised",
         title="Semi-supervised learning",
         paper_table=None,
-        folder=Path(__file__).parent,
         label_columns=(Column("method", "Method"), Column("loss", "Mixed loss")),
         value_columns=columns,
         rows=_rows(scale, places),
-        claims=_claims([column.id for column in columns]),
         statistic="best",
         setting=" ".join(scale.setting(name).text for name in places),
         seeds=scale.more_seeds,
@@ -64,25 +59,4 @@ def _rows(scale: Scale, places: list[str]) -> tuple[Row, ...]:
             for name, title in MIXED.items()
             for id, (words, loss, against) in LOSSES.items()
         ),
-    )
-
-
-def _claims(columns: list[str]) -> tuple[Claim, ...]:
-    def claim(id: str, text: str, above: str, below: str, source: str, *conflicts: str) -> Claim:
-        better, worse = (tuple((row, column) for column in columns) for row in (above, below))
-        return Claim(f"dm-semi-{id}", f"{text}, on average over the columns", source, conflicts, Greater(better, worse))
-
-    own, first = "appendix B.2", "Sohn et al. 2020"
-    return (
-        *(
-            claim(name, f"DM(CE) improves FixMatch with {title}", f"{name}_dm_ce", f"{name}_mce", own, "D-20")
-            for name, title in MIXED.items()
-        ),
-        *(
-            claim(f"{name}-alone", f"FixMatch gains by {title} with DM(CE)", f"{name}_dm_ce", "fixmatch", own, "D-20")
-            for name, title in MIXED.items()
-        ),
-        claim("pseudo-label", "FixMatch improves on Pseudo-Label", "fixmatch", "pseudo_label", first),
-        claim("mixmatch", "FixMatch improves on MixMatch", "fixmatch", "mixmatch", first),
-        claim("labelled", "FixMatch improves on labelled images alone", "fixmatch", "mix", "ours"),
     )

@@ -1,9 +1,7 @@
 """A table of ours: LUMix and Decoupled Mixup on one recipe, because both push towards the pair of classes."""
 
 from functools import partial
-from pathlib import Path
 
-from experiments.claims import Claim, EachGreater, Greater
 from experiments.decoupled import STATIC_ETA, decoupled, mixed
 from experiments.methods import components, constant_control, lumix, same, smoothed
 from experiments.scale import Scale
@@ -45,10 +43,8 @@ CELL = {id: (id, TOP1.id) for id, *_ in ROWS}
 
 def build(scale: Scale) -> Table:
     return Table(
-        id="dm_with_lumix",
         title="LUMix and Decoupled Mixup together, ResNet-18 on CutMix",
         paper_table=None,
-        folder=Path(__file__).parent,
         label_columns=(Column("labels", "Label weight"), Column("loss", "Loss")),
         value_columns=(TOP1,),
         rows=tuple(
@@ -63,32 +59,9 @@ def build(scale: Scale) -> Table:
             )
             for id, labels, loss, method in ROWS
         ),
-        claims=CLAIMS,
         baseline=CELL["cutmix"],
         statistic="median_last",
         setting=scale.setting("cifar100").text,
         seeds=scale.more_seeds,
         headline=(CELL["cutmix"], CELL["lumix"]),
     )
-
-
-def _claim(id: str, text: str, above: str, below: str) -> Claim:
-    return Claim(f"together-{id}", text, "ours", (), Greater((CELL[above],), (CELL[below],)))
-
-
-CLAIMS = (
-    _claim("dm", "DM(CE) improves CutMix", "cutmix_dm", "cutmix"),
-    _claim("lumix", "LUMix improves CutMix", "lumix", "cutmix"),
-    _claim("both", "Both together improve on LUMix alone", "lumix_dm", "lumix"),
-    _claim("both-dm", "Both together improve on DM(CE) alone", "lumix_dm", "cutmix_dm"),
-    _claim("same", "λs alone gains more than DM alone, which pushes the same way", "lam_s", "cutmix_dm"),
-    _claim("noise", "LUMix beats its own mean, λr = 1/2: the noise in the label helps", "lumix", "constant"),
-    _claim("regulariser", "LUMix beats area labels with its regulariser R alone", "lumix", "regulariser"),
-    Claim(
-        "together-smoothing",
-        "LUMix beats label smoothing on CutMix, of whichever strength",
-        "ours",
-        (),
-        EachGreater(tuple((CELL["lumix"], CELL[f"smoothing_{value}"]) for value in SMOOTHING)),
-    ),
-)

@@ -2,12 +2,10 @@
 
 from collections.abc import Callable
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 from evaluation.evaluation import Evaluation
 from experiments import methods
-from experiments.claims import Claim, Close, EachGreater, Greater, WithinPaper
 from experiments.scale import Scale
 from experiments.table import TOP1, Column, Row, Table
 from lumix import FMix, ResizeMix, SaliencyMix
@@ -118,11 +116,9 @@ def build(scale: Scale) -> Table:
     learns = scale.setting("deit").learning
     automix = ("automix", "AutoMix", lambda run: learns(run, "automix"), "features", True, "learns its masks")
     return Table(
-        id="lumix_table06_rivals",
         title="Mixing methods compared",
         paper_table="Table 6",
         evaluated_seeds=scale.alone_seeds,
-        folder=Path(__file__).parent,
         label_columns=(
             Column("method", "Method"),
             Column("backbone", "Backbone"),
@@ -135,97 +131,5 @@ def build(scale: Scale) -> Table:
             for role, backbone in BACKBONES
             for id, *entry in (*METHODS, automix)
         ),
-        claims=_claims(),
         metric="top-1 accuracy, %; speed and memory in % of the baseline's, measured side by side",
-    )
-
-
-def _top1(role: str, method: str) -> tuple[str, str]:
-    return f"{role}_{method}", TOP1.id
-
-
-def _claims() -> tuple[Claim, ...]:
-    return (*_deit_claims(), _resnet_claim(), *_speed_claims())
-
-
-DEIT, RESNET = partial(_top1, "deit_s"), partial(_top1, "resnet50")
-
-
-def _deit_claims() -> tuple[Claim, ...]:
-    return (
-        Claim(
-            "rivals-deit_s-puzzlemix",
-            "On DeiT-S LUMix beats Puzzle-Mix (the text says by 0.7; Table 6's cells give 0.8)",
-            "section 4.2, Table 6",
-            ("I-26",),
-            Greater((DEIT("lumix"),), (DEIT("puzzlemix"),)),
-        ),
-        Claim(
-            "rivals-deit_s-saliencymix",
-            "On DeiT-S LUMix beats SaliencyMix (the text says by 1.3; Table 6's cells give 1.4)",
-            "section 4.2, Table 6",
-            ("I-26",),
-            Greater((DEIT("lumix"),), (DEIT("saliencymix"),)),
-        ),
-        Claim(
-            "rivals-transmix",
-            "TransMix, which needs a class token, stays ahead of LUMix on DeiT-S (80.7 against 80.6)",
-            "Table 6",
-            (),
-            Greater((DEIT("transmix"),), (DEIT("lumix"),)),
-        ),
-        Claim(
-            "rivals-deit_s-baseline",
-            "On DeiT-S LUMix gains 2.0 points over training without CutMix, within 0.4",
-            "Table 6",
-            (),
-            WithinPaper(DEIT("lumix"), 0.4, to=DEIT("baseline")),
-        ),
-        Claim(
-            "rivals-attentivecutmix",
-            "LUMix beats Attentive-CutMix on both backbones (named in the text; Table 6 has no such row)",
-            "section 4.2",
-            ("I-27",),
-            EachGreater(tuple((at("lumix"), at("attentivecutmix")) for at in (DEIT, RESNET))),
-        ),
-    )
-
-
-def _resnet_claim() -> Claim:
-    rivals = ("baseline", "cutmix", "saliencymix", "puzzlemix")
-    return Claim(
-        "rivals-resnet50",
-        "On ResNet-50 LUMix beats every other method (79.1 against at most 78.8; those numbers coincide with the "
-        "methods' own published results)",
-        "Table 6",
-        ("I-34",),
-        EachGreater(tuple((RESNET("lumix"), RESNET(rival)) for rival in rivals)),
-    )
-
-
-def _speed_claims() -> tuple[Claim, ...]:
-    return (
-        Claim(
-            "rivals-speed-lumix",
-            "LUMix costs no speed, to 2 percent of the baseline's (322 of 322 and 464 of 464 images per second)",
-            "abstract, Table 6",
-            (),
-            Close(
-                tuple((f"{role}_{method}", "speed") for role, _ in BACKBONES for method in ("lumix", "baseline")), 2.0
-            ),
-        ),
-        Claim(
-            "rivals-speed-puzzlemix",
-            "Puzzle-Mix is slower than LUMix (139 against 322 and 176 against 464 images per second)",
-            "Table 6",
-            (),
-            EachGreater(tuple(((f"{role}_lumix", "speed"), (f"{role}_puzzlemix", "speed")) for role, _ in BACKBONES)),
-        ),
-        Claim(
-            "rivals-speed-saliencymix",
-            "SaliencyMix is slower than LUMix (314 against 322 and 433 against 464 images per second)",
-            "Table 6",
-            (),
-            EachGreater(tuple(((f"{role}_lumix", "speed"), (f"{role}_saliencymix", "speed")) for role, _ in BACKBONES)),
-        ),
     )

@@ -9,8 +9,8 @@ leave every net short of what it can reach on CIFAR-100: raise EPOCHS for more, 
 from functools import partial
 from typing import Any
 
+from evaluation.arguments import Recipe
 from evaluation.evaluation import Evaluation
-from evaluation.segmentation.recipe import Recipe
 from experiments import learning, recipes
 from experiments.methods import PLAIN, SWITCH
 from experiments.protocols import PER_IMAGE, robustness

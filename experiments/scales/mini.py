@@ -7,8 +7,8 @@ ones do. XCiT knows patches of 8 and 16 only, so its digits are enlarged to 16 p
 
 from functools import partial
 
+from evaluation.arguments import Recipe
 from evaluation.evaluation import Evaluation
-from evaluation.segmentation.recipe import Recipe
 from experiments.learning import learning, semi_supervised
 from experiments.methods import PLAIN, SWITCH
 from experiments.protocols import PER_IMAGE, robustness

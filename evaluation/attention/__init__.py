@@ -1,1 +1,0 @@
-"""Class attention as a map: masks and boxes of the object from it (LUMix Table 5)."""

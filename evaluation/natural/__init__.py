@@ -1,1 +1,0 @@
-"""Natural adversarial images and unknown classes (LUMix Table 8)."""

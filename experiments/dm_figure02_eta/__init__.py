@@ -1,1 +1,0 @@
-"""Decoupled Mixup Figure A2, left: eta of DM(CE)."""

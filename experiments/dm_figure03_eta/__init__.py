@@ -1,1 +1,0 @@
-"""Decoupled Mixup Figure A3: eta of DM(CE) on three data sets."""

@@ -1,1 +1,0 @@
-"""Decoupled Mixup, appendix: transfer with few labels by Self-Tuning, of which no table is printed."""

@@ -1,1 +1,0 @@
-"""Decoupled Mixup, appendix: semi-supervised learning, of which no table is printed."""

@@ -1,1 +1,0 @@
-"""Decoupled Mixup Table A3: ResNets under the plain ImageNet recipe."""

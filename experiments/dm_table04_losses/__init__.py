@@ -1,1 +1,0 @@
-"""Decoupled Mixup Table A4: softmax and sigmoid losses, ordinary and decoupled."""

@@ -1,1 +1,0 @@
-"""Decoupled Mixup Table A5: MCE and DM(CE) on transformers."""

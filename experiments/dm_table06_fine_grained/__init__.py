@@ -1,1 +1,0 @@
-"""Decoupled Mixup Table A6: fine-grained sets."""

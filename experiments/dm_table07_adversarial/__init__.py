@@ -1,1 +1,0 @@
-"""Decoupled Mixup Table A7: accuracy and error under FGSM."""

@@ -1,1 +1,0 @@
-"""Decoupled Mixup Table A8: limited labels."""

@@ -1,1 +1,0 @@
-"""A table of ours: LUMix and Decoupled Mixup together."""

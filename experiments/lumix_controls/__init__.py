@@ -1,1 +1,0 @@
-"""Controls of ours: what the paper's explanation predicts and its tables do not test."""

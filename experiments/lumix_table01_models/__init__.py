@@ -1,1 +1,0 @@
-"""LUMix Table 1: eleven models with and without LUMix."""

@@ -1,1 +1,0 @@
-"""LUMix Table 2: which component of LUMix helps."""

@@ -1,1 +1,0 @@
-"""LUMix Table 3: the weights of the random and of the predicted ratio."""

@@ -1,1 +1,0 @@
-"""LUMix Table 4: semantic segmentation."""

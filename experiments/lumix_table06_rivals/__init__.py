@@ -1,1 +1,0 @@
-"""LUMix Table 6: mixing methods compared by accuracy, speed and generality."""

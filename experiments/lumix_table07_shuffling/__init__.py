@@ -1,1 +1,0 @@
-"""LUMix Table 7: robustness to shuffled patches."""

@@ -1,1 +1,0 @@
-"""LUMix Table 8: natural adversarial images and unknown classes."""

@@ -1,1 +1,0 @@
-"""LUMix Table 9: robustness to dropped patches."""

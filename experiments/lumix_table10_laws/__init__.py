@@ -1,1 +1,0 @@
-"""LUMix Table 10: the law of the random ratio."""

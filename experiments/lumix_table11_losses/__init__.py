@@ -1,1 +1,0 @@
-"""LUMix Table 11: softmax cross entropy and binary cross entropy."""

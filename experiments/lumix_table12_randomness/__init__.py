@@ -1,1 +1,0 @@
-"""LUMix Table 12: more randomness, in the image and in the ratio."""

@@ -1,0 +1,142 @@
+"""Makes tables: trains and evaluates on this machine what they miss, longest runs first, collects and prints them."""
+
+import os
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing, contextmanager
+
+from experiments import evaluations
+from experiments.evaluations import EvaluationItem
+from experiments.pool import Answer, Interrupted, Job, run_pool, usable_cores
+from experiments.results import collect, flat
+from experiments.runs import Group, Item, activity, grouped, is_open, items_of_table, state
+from experiments.scale import Scale
+from experiments.table import Table
+from experiments.terminal import results_table
+
+FAILURE, NOT_READY = 1, 75  # 75 is EX_TEMPFAIL: come back later
+STACKED_GAIN = 2.0  # about so many times faster is a network in an ensemble than alone, for the order of jobs
+
+
+def make(
+    scale: Scale, tables: Sequence[Table], rows: list[str] | None, seeds: int | None, launcher: str, dry_run: bool
+) -> int:
+    """Train, evaluate, collect and print; with the slurm launcher collect only, or say what is not finished.
+
+    A run that several tables show is trained once. Returns the exit code.
+    """
+    runs = {item.directory: item for table in tables for item in items_of_table(scale, table, rows, seeds)}
+    missing = [item for item in runs.values() if is_open(scale, item)]
+    stale = {item.directory for item in missing}
+    asked = {one.place: one for table in tables for one in evaluations.evaluation_items(scale, table, rows, seeds)}
+    unmade = [one for one in asked.values() if one.needs & stale or evaluations.is_open(scale, one)]
+    if dry_run:
+        _print_plan(scale, missing, unmade, seeds)
+        print(f"{len(missing)} of {len(runs)} runs would be trained{_how(scale, missing, seeds)}")
+        if asked:
+            print(f"{len(unmade)} of {len(asked)} evaluations would be made")
+        return 0
+    name = " ".join(table.id for table in tables) if len(tables) < 4 else "all"
+    if launcher == "slurm" and (missing or (unmade and "SLURM_JOB_ID" not in os.environ)):  # a job may evaluate
+        words = ", ".join(f"{count} {word}" for word, count in sorted(Counter(map(activity, missing)).items()))
+        trains = f"{len(missing)} of {len(runs)} runs of {name} are not finished ({words}): "
+        evaluates = f"{len(unmade)} evaluations of {name} are not made: srun --gpus 1 python -m experiments run {name}"
+        print(f"{trains}python -m slurm submit {name} --cluster a100" if missing else evaluates, file=sys.stderr)
+        return NOT_READY
+    start = time.monotonic()
+    try:
+        failed = train(scale, missing, unmade, seeds) if missing or unmade else []
+    except Interrupted as stop:
+        return stop.code
+    for record in list(collect(scale, tables, seeds)):
+        print(results_table(record), end="\n\n")
+    untrained = sum(isinstance(answer.item, Item) for answer in failed)
+    text = f"{len(missing) - untrained} runs trained, {len(runs) - len(missing)} found"
+    if asked:
+        made = len(unmade) - (len(failed) - untrained)
+        text += f"; {made} evaluations made, {len(asked) - len(unmade)} found"
+    print(f"{name}: {text}, {time.monotonic() - start:.1f} s; written: results/{scale.name} and measured/{scale.name}")
+    if failed:
+        print(f"{len(failed)} of {len(missing) + len(unmade)} jobs failed, see the lines above", file=sys.stderr)
+    return FAILURE if failed else 0
+
+
+def _print_plan(scale: Scale, missing: Sequence[Item], unmade: Sequence[EvaluationItem], seeds: int | None) -> None:
+    """What would be done: which trainings together, which alone and why."""
+    for job in grouped(scale, missing, seeds):
+        if isinstance(job, Group):
+            print(f"an ensemble of {len(job.items)} seeds of {job.run.key}:")
+        for item in job.missing if isinstance(job, Group) else (job,):
+            alone = "" if isinstance(job, Group) else f"  alone: {scale.alone(item.run) or 'it has one seed'}"
+            print(f"{item.directory}  {state(item)}{alone}")
+    for one in unmade:
+        print(one.place)
+
+
+def _how(scale: Scale, missing: Sequence[Item], seeds: int | None) -> str:
+    jobs = grouped(scale, missing, seeds)
+    groups = sum(isinstance(job, Group) for job in jobs)
+    return f", as {groups} ensembles and {len(jobs) - groups} alone" if groups else ""
+
+
+def train(
+    scale: Scale, items: Sequence[Item], asked: Sequence[EvaluationItem] = (), seeds: int | None = None
+) -> list[Answer]:
+    """Train the items, together where they can be, make the evaluations, and return the answers that are failures.
+
+    Raises:
+        Interrupted: at Ctrl-C or SIGTERM, after the processes were stopped; a line says how many jobs are left.
+    """
+    jobs = grouped(scale, items, seeds)
+    jobs.sort(key=lambda job: -scale.hours(job.run) * (len(job.items) if isinstance(job, Group) else STACKED_GAIN))
+    ordered: list[Job] = [*jobs, *asked]
+    total = len(items) + len(asked)
+    processes = min(scale.processes or usable_cores(), len(ordered))
+    hours = sum(scale.hours(item.run) for item in items) / processes
+    expected = f"{hours:.1f} h" if hours >= 1 else f"{max(1, round(60 * hours))} min"
+    print(f"{total} jobs on {processes} processes; training takes about {expected}", file=sys.stderr)
+    failed: list[Answer] = []
+    done = 0
+    answers = run_pool(ordered, scale.execution, processes, scale.retrain_on_code_change)
+    with _lines(total) as write, closing(answers):
+        try:
+            for answer in answers:
+                done += 1
+                write(f"[{done}/{total}] {answer.item.name}  {_outcome(answer)}")
+                if answer.result is None:
+                    failed.append(answer)
+        except Interrupted:
+            write(f"interrupted: {done} of {total} jobs are finished, the same command goes on from there")
+            raise
+    return failed
+
+
+def _outcome(answer: Answer) -> str:
+    if answer.result is None:
+        return f"failed: {answer.error}"
+    result = flat(answer.result)
+    if isinstance(answer.item, EvaluationItem):
+        return f"{result['images_per_second']:.0f} images/s  {result['seconds']:.1f} s"
+    return f"top-1 {result['top1']['last']:.2f}  {result['seconds']:.1f} s"
+
+
+@contextmanager
+def _lines(total: int) -> Iterator[Callable[[str], None]]:
+    """A function that writes a line: below a bar on a terminal, plainly elsewhere."""
+    if not sys.stderr.isatty():
+        start = time.monotonic()
+        yield lambda text: print(f"{time.monotonic() - start:6.0f} s  {text}", file=sys.stderr, flush=True)
+        return
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeElapsedColumn, TimeRemainingColumn
+
+    columns = (BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn())
+    with Progress(*columns, transient=True) as progress:
+        task = progress.add_task("runs", total=total)
+
+        def write(text: str) -> None:
+            progress.console.print(text, markup=False, highlight=False)
+            progress.advance(task)
+
+        yield write

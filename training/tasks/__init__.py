@@ -1,0 +1,1 @@
+"""Ways of training: on mixed images, with learned masks, with unlabelled images."""
