@@ -16,7 +16,7 @@ from torch.nn import functional as F
 from experiments.scale import get_scale
 from lumix import CrossEntropy, CutMix, Decoupled, Mixup, TransMixRule
 from lumix.registry import get_part, name_of
-from lumix.semi.views import Views
+from lumix.semi import Views
 from training import run_directory
 from training.build import build_task
 from training.config import Data, Execution, Loss, Mix, Model, Optim, Run
