@@ -5,7 +5,7 @@ The ordinary losses draw nothing; timm's mixed target is made in the step, as ti
 """
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -145,7 +145,7 @@ def decoupled(setting: Setting) -> Iterator[Line]:
     """DM(CE) against the mixed cross entropy by index, at most 1.6 times it, and the public arithmetic."""
     task = Task.make(1000, setting.device)
     shown = task.batch.own_weight.clamp(0.01, 0.99)  # the public code takes every sample as mixed
-    task = Task(task.logits, replace(task.batch, own_weight=shown))
+    task = Task(task.logits, task.batch._replace(own_weight=shown))
     ours, mixed = MixLoss(terms=(CrossEntropy(), Decoupled(ETA))), MixLoss()
     options = {"rtol": 2e-6, "atol": 1e-8}
     same_result(ours(task.logits, task.batch), by_targets(task.logits, task.batch), task.logits, options)

@@ -4,8 +4,10 @@ Imports no torch, so that tables list at once.
 """
 
 from dataclasses import dataclass
+from typing import Literal
 
-from training.records import Config, one_of, within
+from lumix.inputs import Count, CountOrNone, NotNegative, Share
+from training.records import Config
 
 # Number of patches -> rows and columns: the paper's six, then the finer ones that its text speaks of (I-29).
 GRIDS = {1: (1, 1), 4: (2, 2), 8: (2, 4), 16: (4, 4), 32: (4, 8), 64: (8, 8), 196: (14, 14)}
@@ -33,36 +35,30 @@ class Recipe(Config):
     distortion, tested with a sliding window.
     """
 
-    data: str  # shapes, camvid or pascal_context
-    decoder: str = "segmenter"  # a mask transformer on a ViT; deeplabv3plus, on a ResNet, has an auxiliary head
-    base: int = 520  # an image is resized, keeping its aspect, so that its longer side has this many pixels
-    crop: int = 480  # side of the training crops and of the sliding window
-    stride: int = 320  # pixels between two windows
-    iterations: int = 80_000
-    batch_size: int = 16  # crops in an iteration
-    lr: float = 1e-3
-    min_lr: float = 1e-5
-    weight_decay: float = 0.0
-    drop_path: float = 0.1  # of the ViT encoder, rising linearly to this value at its last block
-    dropout: float = 0.1  # within the decoder
-    scale_low: float = 0.5  # range of the random resize relative to `base`
-    scale_high: float = 2.0
+    data: Literal["shapes", "camvid", "pascal_context"]
+    # A mask transformer on a ViT; deeplabv3plus, on a ResNet, has an auxiliary head.
+    decoder: Literal["segmenter", "deeplabv3plus"] = "segmenter"
+    base: Count = 520  # an image is resized, keeping its aspect, so that its longer side has this many pixels
+    crop: Count = 480  # side of the training crops and of the sliding window
+    stride: Count = 320  # pixels between two windows
+    iterations: Count = 80_000
+    batch_size: Count = 16  # crops in an iteration
+    lr: NotNegative = 1e-3
+    min_lr: NotNegative = 1e-5
+    weight_decay: NotNegative = 0.0
+    drop_path: Share = 0.1  # of the ViT encoder, rising linearly to this value at its last block
+    dropout: Share = 0.1  # within the decoder
+    scale_low: NotNegative = 0.5  # range of the random resize relative to `base`
+    scale_high: NotNegative = 2.0
     photometric: bool = True  # whether brightness, contrast, saturation and hue are distorted
-    width: int = 512  # channels of DeepLabV3+'s decoder; Segmenter's decoder has its encoder's width
-    dilation: int = 12  # first of DeepLabV3+'s three dilations d, 2d and 3d
-    test_size: int = 0  # first images of the test set, as far as it has them; 0 is all
-    precision: str = "float32"  # or bfloat16, automatic mixed precision in training; testing is in float32
+    width: Count = 512  # channels of DeepLabV3+'s decoder; Segmenter's decoder has its encoder's width
+    dilation: Count = 12  # first of DeepLabV3+'s three dilations d, 2d and 3d
+    test_size: CountOrNone = 0  # first images of the test set, as far as it has them; 0 is all
+    # The latter is automatic mixed precision in training; testing is in float32.
+    precision: Literal["float32", "bfloat16"] = "float32"
 
     def check(self) -> None:
-        one_of(self, "data", ("shapes", "camvid", "pascal_context"))
-        one_of(self, "decoder", ("segmenter", "deeplabv3plus"))
-        one_of(self, "precision", ("float32", "bfloat16"))
-        for name in ("base", "crop", "stride", "iterations", "batch_size", "width", "dilation"):
-            within(self, name, 1)
-        for name in ("test_size", "lr", "min_lr", "weight_decay", "scale_low"):
-            within(self, name, 0)
-        for name in ("drop_path", "dropout"):
-            within(self, name, 0, 1)
         if self.stride > self.crop:
             raise ValueError(f"Recipe.stride {self.stride} must be at most the crop {self.crop}, or pixels are skipped")
-        within(self, "scale_high", self.scale_low)
+        if self.scale_high < self.scale_low:
+            raise ValueError(f"Recipe.scale_high must be at least scale_low {self.scale_low}, not {self.scale_high}")

@@ -14,7 +14,13 @@ from lumix.automix.learner import AutoMix as AutoMix
 from lumix.automix.learner import SAMix as SAMix
 from lumix.batch import Kind as Kind
 from lumix.batch import MixedBatch as MixedBatch
-from lumix.loss import MixLoss as MixLoss
+from lumix.losses import BinaryCrossEntropy as BinaryCrossEntropy
+from lumix.losses import CrossEntropy as CrossEntropy
+from lumix.losses import Decoupled as Decoupled
+from lumix.losses import MixLoss as MixLoss
+from lumix.losses import Regulariser as Regulariser
+from lumix.losses import RescaledBinaryCrossEntropy as RescaledBinaryCrossEntropy
+from lumix.losses import Term as Term
 from lumix.mixers.attentive import AttentiveCutMix as AttentiveCutMix
 from lumix.mixers.base import Mixer as Mixer
 from lumix.mixers.basic import CutMix as CutMix
@@ -29,19 +35,13 @@ from lumix.mixers.resizemix import ResizeMix as ResizeMix
 from lumix.mixers.saliencymix import SaliencyMix as SaliencyMix
 from lumix.mixers.switch import Either as Either
 from lumix.mixers.switch import Switch as Switch
-from lumix.rules.area import AreaRule as AreaRule
-from lumix.rules.base import Rule as Rule
-from lumix.rules.laws import BetaLaw as BetaLaw
-from lumix.rules.laws import ConstantLaw as ConstantLaw
-from lumix.rules.laws import NormalLaw as NormalLaw
-from lumix.rules.lumix import LUMixRule as LUMixRule
-from lumix.rules.transmix import TransMixRule as TransMixRule
-from lumix.terms.base import Term as Term
-from lumix.terms.binary_cross_entropy import BinaryCrossEntropy as BinaryCrossEntropy
-from lumix.terms.cross_entropy import CrossEntropy as CrossEntropy
-from lumix.terms.decoupled import Decoupled as Decoupled
-from lumix.terms.regulariser import Regulariser as Regulariser
-from lumix.terms.rescaled import RescaledBinaryCrossEntropy as RescaledBinaryCrossEntropy
+from lumix.rules import AreaRule as AreaRule
+from lumix.rules import BetaLaw as BetaLaw
+from lumix.rules import ConstantLaw as ConstantLaw
+from lumix.rules import LUMixRule as LUMixRule
+from lumix.rules import NormalLaw as NormalLaw
+from lumix.rules import Rule as Rule
+from lumix.rules import TransMixRule as TransMixRule
 
 __version__ = "0.1.0"
 __all__ = ["functional", "hidden_mixing", *(name for name, value in globals().items() if isinstance(value, type))]

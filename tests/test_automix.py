@@ -13,7 +13,7 @@ from lumix.automix import learner as module
 from lumix.automix.block import AutoMixBlock, MixBlock, SAMixBlock, cross_attention, residual_embedding
 from lumix.automix.losses import cosine, mask_loss, momentum_at
 from lumix.batch import Kind
-from lumix.rules.transmix import TransMixRule
+from lumix.rules import TransMixRule
 
 LEARNERS = (lumix.AutoMix, lumix.SAMix)
 BLOCKS = {"automix": AutoMixBlock, "samix": SAMixBlock}
@@ -202,7 +202,7 @@ def test_parts_of_a_batch_have_the_losses_of_the_whole() -> None:
     learner = lumix.AutoMix(network("vit"))  # no statistics over the batch
     batch = prepared(learner)
     whole = learner(batch).parts
-    halves = [learner(batch[part]).parts for part in (slice(0, 4), slice(4, 8))]
+    halves = [learner(batch.rows(part)).parts for part in (slice(0, 4), slice(4, 8))]
     for name in ("cross_entropy", "clean", "copy"):  # the mask loss is one of means
         torch.testing.assert_close(torch.cat([half[name] for half in halves]), whole[name])
 

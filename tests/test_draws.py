@@ -59,9 +59,8 @@ def tensors(value):
 
 
 def assert_same(first: MixedBatch, second: MixedBatch) -> None:
-    for field in fields(MixedBatch):
-        one, other = (getattr(batch, field.name) for batch in (first, second))
-        assert torch.equal(one, other) if isinstance(one, Tensor) else one == other, field.name
+    for name, one, other in zip(MixedBatch._fields, first, second, strict=True):
+        assert torch.equal(one, other) if isinstance(one, Tensor) else one == other, name
 
 
 @pytest.mark.parametrize("name", MIXERS)

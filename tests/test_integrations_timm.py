@@ -2,7 +2,6 @@
 
 import inspect
 import itertools
-import operator as operators
 from collections import defaultdict
 
 import numpy as np
@@ -13,9 +12,9 @@ from batches import stream
 from timm.loss import SoftTargetCrossEntropy
 
 from lumix import AreaRule, BetaLaw, BinaryCrossEntropy, Kind, LUMixRule, MixLoss
-from lumix.draws import draw_partners
-from lumix.integrations.timm import Criterion, MixTarget, Mixup
+from lumix.integrations.timm import Criterion, Mixup
 from lumix.mixers.paste import Draws, assign, box_around, visible_share
+from lumix.random import draw_partners
 
 CLASSES = 7
 HEIGHT, WIDTH = 13, 9
@@ -119,7 +118,7 @@ def test_images_and_dense_targets_equal_timms_bit_for_bit(recorded, box_rule, ca
         plan = replay(recorded, theirs, 6, box_rule)
         our_images, our_target = ours.apply(images, labels, plan)
         assert torch.equal(our_images, their_images)
-        assert torch.equal(our_target.dense(), their_target)
+        assert torch.equal(our_target, their_target)
         kinds |= set(plan.kind.tolist())
     expected = {"mixup": {Kind.BLEND}, "switch": {Kind.BLEND, Kind.BOX}, "minmax": {Kind.BLEND, Kind.BOX}}
     assert kinds - {Kind.NONE} == expected.get(case, {Kind.BOX})  # the comparison has seen what it is about
@@ -132,7 +131,7 @@ def test_criterion_without_lumix_is_timms_soft_target_cross_entropy(smoothing, m
     for _ in range(8):
         _, target = mixup(*a_batch())
         logits = torch.randn(6, CLASSES)
-        torch.testing.assert_close(criterion(logits, target), SoftTargetCrossEntropy()(logits, target.dense()))
+        torch.testing.assert_close(criterion(logits, target), SoftTargetCrossEntropy()(logits, target))
 
 
 # ------------------------------------------------------------------------------------------------- the target
@@ -144,24 +143,6 @@ def a_batch(size=6, seed=0):
     return images, torch.randint(CLASSES, (size,), generator=generator)
 
 
-def test_target_looks_like_the_dense_one_and_keeps_no_image_alive():
-    images, target = Mixup(0.0, 1.0, num_classes=CLASSES)(*a_batch())
-    assert len(target) == target.size(0) == 6
-    assert target.shape == target.size() == target.dense().shape == (6, CLASSES)
-    assert target.record.images.untyped_storage().nbytes() == 0
-    assert images.shape == (6, 3, HEIGHT, WIDTH)
-
-
-def test_target_survives_to_and_slicing():
-    _, target = Mixup(0.8, 1.0, mode="elem", num_classes=CLASSES)(*a_batch())
-    assert torch.equal(target[2:5].dense(), target.dense()[2:5])
-    order = torch.tensor([5, 0, 3])
-    assert torch.equal(target[order].dense(), target.dense()[order])
-    moved = target.to("cpu", non_blocking=True)
-    assert torch.equal(moved.dense(), target.dense())
-    assert target.to("meta").dense().device.type == "meta"
-
-
 def test_micro_batches_give_the_loss_of_the_whole_batch():
     """Gradient accumulation: slices of one target, their losses averaged."""
     _, target = Mixup(0.8, 1.0, mode="elem", num_classes=CLASSES)(*a_batch())
@@ -170,10 +151,13 @@ def test_micro_batches_give_the_loss_of_the_whole_batch():
     torch.testing.assert_close(parts.mean(), criterion(logits, target))
 
 
-def test_criterion_takes_plain_labels_as_in_validation():
+def test_criterion_takes_plain_labels_in_validation_and_refuses_them_in_training():
     logits, labels = torch.randn(6, CLASSES), torch.arange(6)
-    loss = Criterion(MixLoss(LUMixRule(), smoothing=0.1, eta=1.0))(logits.half(), labels)
+    criterion = Criterion(MixLoss(LUMixRule(), smoothing=0.1, eta=1.0))
+    loss = criterion(logits.half(), labels)
     torch.testing.assert_close(loss, torch.nn.functional.cross_entropy(logits.half().float(), labels))
+    with pytest.raises(ValueError, match=r"does not say what was mixed.*mix training batches"):
+        criterion(logits.requires_grad_(), labels)
 
 
 def test_criterion_applies_lumix_with_draws_from_the_mixers_stream():
@@ -181,64 +165,18 @@ def test_criterion_applies_lumix_with_draws_from_the_mixers_stream():
     _, target = mixup(*a_batch())
     logits, loss = torch.randn(6, CLASSES), MixLoss(LUMixRule(law=BetaLaw(2.0)), smoothing=0.1, eta=1.0)
     state = mixup.generator.get_state()
-    expected = loss(logits, target.record, stream().set_state(state))
+    expected = loss(logits, target.batch, stream().set_state(state))
     assert torch.equal(Criterion(loss)(logits, target), expected)
     assert not torch.equal(mixup.generator.get_state(), state)
-
-
-# ------------------------------------------------------------------------------------------------- no tensor
-
-
-@pytest.mark.parametrize("name", [name for name in dir(torch.Tensor) if not name.startswith("_")])
-def test_what_only_a_tensor_has_names_dense(name):
-    _, target = Mixup(0.8, 1.0, num_classes=CLASSES)(*a_batch())
-    if hasattr(MixTarget, name):
-        return
-    with pytest.raises(AttributeError, match=rf"no tensor and has no {name}: use target\.dense\(\)"):
-        getattr(target, name)
-
-
-@pytest.mark.parametrize(
-    "operator", ["add", "sub", "mul", "truediv", "pow", "matmul", "lt", "le", "gt", "ge", "eq", "ne"]
-)
-def test_operators_name_dense_on_either_side(operator):
-    _, target = Mixup(0.8, 1.0, num_classes=CLASSES)(*a_batch())
-    apply = getattr(operators, operator)
-    for left, right in (
-        (target, 2.0),
-        (2.0, target),
-        (target, torch.ones(6, CLASSES)),
-        (torch.ones(6, CLASSES), target),
-    ):
-        with pytest.raises(TypeError, match=r"target\.dense\(\)"):
-            apply(left, right)
-
-
-@pytest.mark.parametrize(
-    "use",
-    [
-        lambda target: -target,
-        lambda target: target[0],
-        lambda target: target[:, 0],
-        lambda target: list(target),
-        lambda target: np.asarray(target),
-        lambda target: torch.cat((target, target)),
-        lambda target: torch.nn.functional.cross_entropy(torch.ones(6, CLASSES), target),
-        lambda target: SoftTargetCrossEntropy()(torch.ones(6, CLASSES), target),
-        lambda target: torch.where(torch.ones(6, CLASSES) > 0, target, 0.0),
-    ],
-)
-def test_uses_as_a_tensor_name_dense(use):
-    _, target = Mixup(0.8, 1.0, num_classes=CLASSES)(*a_batch())
-    with pytest.raises(TypeError, match=r"target\.dense\(\)"):
-        use(target)
 
 
 @pytest.mark.parametrize(
     "loss", [MixLoss(LUMixRule()), MixLoss(eta=1.0), MixLoss(smoothing=0.1), MixLoss(terms=[BinaryCrossEntropy()])]
 )
 def test_a_dense_target_is_refused_where_something_would_be_lost(loss):
-    with pytest.raises(ValueError, match=r"tensor of shape \[6, 7\].*mix with lumix\.integrations\.timm\.Mixup"):
+    with pytest.raises(
+        ValueError, match=r"tensor of shape \[6, 7\].*mix training batches with lumix\.integrations\.timm\.Mixup"
+    ):
         Criterion(loss)(torch.randn(6, CLASSES), torch.rand(6, CLASSES).softmax(1))
 
 
@@ -282,8 +220,8 @@ def test_mixup_enabled_off_gives_smoothed_unmixed_targets_as_timm():
     their_images, their_target = theirs(images.clone(), labels)
     our_images, our_target = ours(images, labels)
     assert torch.equal(our_images, their_images)
-    assert torch.equal(our_target.dense(), their_target)
-    assert set(our_target.record.kind.tolist()) == {Kind.NONE}
+    assert torch.equal(our_target, their_target)
+    assert set(our_target.batch.kind.tolist()) == {Kind.NONE}
 
 
 def test_keywords_have_timms_names_order_and_defaults():

@@ -1,7 +1,5 @@
 """BinaryCrossEntropy, Table 11, against timm's loss and dense targets by brute force (I-17)."""
 
-from dataclasses import replace
-
 import pytest
 import torch
 from batches import build_loss, dense_target, label_batch, one_hot, random_logits, stream
@@ -19,7 +17,7 @@ LAM_R = torch.rand(12, generator=stream(7), dtype=torch.float64)
 
 def exact(batch):
     """Float64 weights, so that nothing but the formula decides the digits."""
-    return replace(batch, own_weight=batch.own_weight.double())
+    return batch._replace(own_weight=batch.own_weight.double())
 
 
 def value(loss, batch):
@@ -32,7 +30,7 @@ def value(loss, batch):
 @pytest.mark.parametrize("smoothing", [0.0, 0.1])
 def test_bce_is_timms_binary_cross_entropy(threshold, reduction, smoothing):
     batch, logits = label_batch(), LOGITS.float()
-    batch = replace(batch, partner_labels=batch.labels.flip(0))
+    batch = batch._replace(partner_labels=batch.labels.flip(0))
     dense = mixup_target(batch.labels, CLASSES, batch.own_weight[:, None], smoothing)
     theirs = BinaryCrossEntropy(smoothing, threshold, sum_classes=reduction == "class_sum")
     target = "soft" if threshold is None else "threshold"
@@ -62,7 +60,7 @@ def test_target_names_are_those_of_brute_force(rule, target_name, smoothing):
 
 def test_threshold_is_strict_for_both_classes():
     """0.25 is not above 0.25, on either side."""
-    batch = replace(label_batch(3, kind=Kind.BOX), labels=torch.zeros(3).long(), partner_labels=torch.ones(3).long())
+    batch = label_batch(3, kind=Kind.BOX)._replace(labels=torch.zeros(3).long(), partner_labels=torch.ones(3).long())
     loss = build_loss(kind="bce", target="threshold", threshold=0.25, reduction="class_sum")
     logits = torch.full((3, 3), 3.0)
     values = loss.per_sample(logits, batch, torch.tensor([0.75, 0.7, 0.25]))[0]

@@ -89,7 +89,7 @@ def test_mistakes_are_named():
         hidden_mixing(model, batch).__enter__()
     batch = mixed_in("layer1")[2]
     with pytest.raises(ValueError, match="cannot be split"):
-        batch[:3]
+        batch.rows(slice(3))
     with pytest.raises(RuntimeError, match="no forward pass"), hidden_mixing(model, batch):
         pass
     with pytest.raises(ValueError, match="a tensor of 6 samples, not \\[2, 4, 12, 8\\]"), hidden_mixing(model, batch):

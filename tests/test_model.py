@@ -148,7 +148,7 @@ def test_weights_are_fetched_where_training_begins_alone(published: tuple[Model,
     name = "layer1.0.conv1.weight"
     scratch = build_model(model, 10, 3, 32, seed=1)
     assert not torch.equal(scratch.get_parameter(name), source.get_parameter(name))
-    still = Optim(lr=0.0, name="momentum", warmup_lr=0.0, min_lr=0.0)
+    still = Optim(lr=0.0, name="momentum", min_lr=0.0)
     run = small_run(data=Data("shapes", 16, train_size=16), model=model, optim=still, mix=Mix(), loss=Loss())
     fit(run.replace(epochs=1, median_last=1), 0, tmp_path / "run")
     (tmp_path / "weights.pth").unlink()

@@ -6,7 +6,7 @@ from batches import label_batch, random_logits, stream
 
 from lumix import Kind
 from lumix import functional as equations
-from lumix.terms.fused import pair_loss
+from lumix.losses import pair_loss
 
 BATCH = label_batch(kind=Kind.BOX)  # the first pair is of one class
 PAIR = (BATCH.labels, BATCH.partner_labels)

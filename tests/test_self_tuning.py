@@ -68,8 +68,8 @@ class Loop:
         self.task.train()
         self.schedule.step_update(step)
         batch = self.task.prepare(*views_of(step), partial(step_generator, 0, 0, step))
-        size = len(batch) // parts
-        slices = [batch[start : start + size] for start in range(0, len(batch), size)]
+        size = batch.size // parts
+        slices = [batch.rows(slice(start, start + size)) for start in range(0, batch.size, size)]
         results = []
 
         def loss_of(part: Any) -> Tensor:

@@ -146,7 +146,7 @@ LABELS = torch.arange(20) % 10
 def test_the_number_of_microbatches_never_changes_the_label_weights(size: int) -> None:
     task = a_task(small_run()).eval()  # without stochastic depth, which draws anew for each part
     batch = task.prepare(IMAGES.clone(), LABELS, partial(step_generator, 0, 0, 3))
-    whole, parts = task.step(batch), [task.step(batch[i : i + size]) for i in range(0, 20, size)]
+    whole, parts = task.step(batch), [task.step(batch.rows(slice(i, i + size))) for i in range(0, 20, size)]
     for name in ("lam", "loss"):
         together = torch.cat([part.record[name] for part in parts])
         torch.testing.assert_close(together, whole.record[name])
@@ -260,7 +260,7 @@ def test_where_the_run_mixes_the_mixed_loss_of_all_known_images_is_added() -> No
     batch = task.prepare(views, labels, STREAMS)
     assert all(torch.equal(a, b) for a, b in zip(before, (*views.labelled, *views.unlabelled), strict=True))
     mixed = batch.mixed.batch
-    assert len(mixed) == len(batch.known) < len(batch) == 24
+    assert mixed.size == len(batch.known) < batch.size == 24
     assert torch.equal(mixed.labels, batch.labels)
     assert torch.equal(mixed.partner_labels, batch.labels[mixed.partner])
     result = task.step(batch)
@@ -285,9 +285,9 @@ def test_parts_of_a_batch_give_the_gradient_of_the_whole(task: str, changes: dic
     learner.step(batch).loss.backward()
     whole = gradients(learner)
     learner.zero_grad()
-    for start in range(0, len(batch), 5):
-        part = batch[start : start + 5]
-        (learner.step(part).loss * len(part) / len(batch)).backward()
+    for start in range(0, batch.size, 5):
+        part = batch.rows(slice(start, start + 5))
+        (learner.step(part).loss * part.size / batch.size).backward()
     for name, value in gradients(learner).items():
         torch.testing.assert_close(value, whole[name])
 
@@ -330,7 +330,7 @@ def test_a_microbatch_counts_labelled_images(microbatch: int, tmp_path: Path) ->
     sizes = []
     with pytest.MonkeyPatch.context() as patch:
         step = training.task.step
-        patch.setattr(training.task, "step", lambda part: sizes.append(len(part)) or step(part))
+        patch.setattr(training.task, "step", lambda part: sizes.append(part.size) or step(part))
         training.step(*first_batch(run))
     assert sizes == [24]
 

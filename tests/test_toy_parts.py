@@ -49,14 +49,14 @@ TOY = {
     ''',
     "parts.py": '''
         """Toy parts."""
-        from dataclasses import dataclass, field, replace
+        from dataclasses import dataclass, field
         import torch
         from lumix.batch import Kind
         from lumix.mixers.base import Mixer, PlannedMixer
         from lumix.mixers.base import NoMix
         from lumix.mixers.paste import Draws
         from lumix.registry import register
-        from lumix.rules.base import Rule
+        from lumix.rules import Rule
 
         @register("mixer", "halfmix", "Halfmix", pixels="blend")
         @dataclass(frozen=True)
@@ -86,7 +86,7 @@ TOY = {
 
             def apply(self, images, labels, draws, model=None):
                 batch = self.mixer.apply(images, labels, draws, model)
-                return replace(batch, images=self.light * batch.images)
+                return batch._replace(images=self.light * batch.images)
 
         @register("rule", "half", "half")
         @dataclass(frozen=True)
@@ -185,10 +185,11 @@ TOY = {
             images: torch.Tensor
             labels: torch.Tensor
 
-            def __len__(self):
+            @property
+            def size(self):
                 return len(self.labels)
 
-            def __getitem__(self, rows):
+            def rows(self, rows):
                 return Noisy(self.images[rows], self.labels[rows])
 
         class Pair(nn.Module):

@@ -1,7 +1,5 @@
 """TransMix's label weight against a loop over patches, its quirks, and the network that gives the attention."""
 
-from dataclasses import replace
-
 import pytest
 import timm
 import torch
@@ -11,7 +9,7 @@ from torch import nn
 from lumix import AreaRule, CutMix, FMix, Kind, LUMixRule, MixedBatch, Mixup, Switch, TransMixRule, functional
 from lumix.mixers.base import NoMix
 from lumix.registry import get_part
-from lumix.rules.attention import attended_weight
+from lumix.rules import attended_weight
 from training.attention import class_attention
 from training.build import build_loss
 from training.config import Loss
@@ -33,7 +31,7 @@ def attention_of(size=12, patches=GRID, seed=1):
 def by_hand(batch: MixedBatch, attention):
     """A patch is pasted if its first pixel is; lambda_1 of the partner is the share of attention on pasted patches."""
     weights = []
-    for i in range(len(batch)):
+    for i in range(batch.size):
         top, bottom, left, right = batch.box[i].tolist()
         pasted = sum(
             attention[i, 2 * row + column].item()
@@ -55,7 +53,7 @@ def test_weight_is_the_mean_of_area_and_attention(mode):
 def test_both_partners_of_a_pair_together_get_the_whole_label_under_equal_attention():
     """In pair mode one sees what the other hides, so with attention spread evenly the two weights mirror each other."""
     batch = cut_batch(CutMix(mode="pair", pairing="flip"))
-    first, second = (attended_weight(b, torch.ones(12, GRID)) for b in (batch, batch[torch.arange(12).flip(0)]))
+    first, second = (attended_weight(b, torch.ones(12, GRID)) for b in (batch, batch.rows(torch.arange(12).flip(0))))
     torch.testing.assert_close(first, second)  # the same box, hence the same share of the own image
 
 
@@ -68,7 +66,7 @@ def test_masks_of_any_shape_are_read_at_the_first_pixel_of_a_patch():
 def test_a_box_within_a_patch_gets_no_attention():
     """The published quirk."""
     batch = cut_batch()
-    object.__setattr__(batch, "box", torch.tensor([[1, 4, 1, 4]]).expand(12, 4))
+    batch = batch._replace(box=torch.tensor([[1, 4, 1, 4]]).expand(12, 4))
     assert (attended_weight(batch, attention_of()) == 1).all()
 
 
@@ -118,12 +116,12 @@ def test_mistakes_are_named():
     for shape in ((12, 7), (12, 0), (12, 2, GRID), (12, 24 * 97)):
         with pytest.raises(ValueError, match="square patches that tile 12 x 8 pixels"):
             TransMixRule()(random_logits(), batch, attention=torch.rand(shape))
-    with pytest.raises(ValueError, match=r"r_r, r_s and r_a must .* sum to at most 1.* not 0.4, 0.1 and 0.6"):
+    with pytest.raises(ValueError, match=r"sum to at most 1.* not r_r = 0.4 and r_s = 0.1 and r_a = 0.6"):
         LUMixRule(0.4, 0.1, r_a=0.6)
     with pytest.raises(ValueError, match=r"share must lie between 0 and 1, not 1.5"):
         TransMixRule(1.5)
     with pytest.raises(ValueError, match="box nor mask"):
-        TransMixRule()(random_logits(), replace(batch, box=None), attention=attention_of())
+        TransMixRule()(random_logits(), batch._replace(box=None), attention=attention_of())
 
 
 # ------------------------------------------------------------------------------------------------- in the engine
@@ -141,7 +139,7 @@ def test_the_task_weighs_by_the_attention_of_its_own_forward_pass():
     assert isinstance(loss.rule, TransMixRule)
     task = MixTask(model=model, mixer=NoMix(), loss=loss, device=torch.device("cpu"))
     batch = cut_batch()
-    batch = MixedBatch(**{**vars(batch), "labels": batch.labels % 5, "partner_labels": batch.partner_labels % 5})
+    batch = batch._replace(labels=batch.labels % 5, partner_labels=batch.partner_labels % 5)
     lam = task.step(DrawnBatch(batch, None)).record["lam"]
     attention = class_attention(model, batch.images).mean(1)
     torch.testing.assert_close(1 - lam, TransMixRule()(model(batch.images), batch, attention=attention))

@@ -8,7 +8,7 @@ from batches import ALL_MIXERS, stream
 from torch.utils.data import DataLoader, TensorDataset, default_collate
 
 import lumix
-from lumix import draws
+from lumix import random as draws
 from lumix.integrations.timm import Criterion, Mixup
 
 ITEMS, BATCH, WORKERS = 48, 4, 2
@@ -93,7 +93,7 @@ def test_torch_manual_seed_decides_where_the_loader_has_no_generator():
 
 def test_without_workers_the_stream_is_the_callers():
     generator, twin = stream(3), stream(3)
-    assert draws.for_worker(generator) is draws.to_hand_on(generator) is generator
+    assert draws.for_worker(generator) is generator
     assert torch.equal(generator.get_state(), twin.get_state())
     images = epochs(Collate(lumix.Mixup(), 3), workers=0)
     for mixed, start in zip(images, [*range(0, ITEMS, BATCH)] * 2, strict=True):

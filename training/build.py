@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from lumix.loss import MixLoss
+from lumix.losses import MixLoss
 from lumix.mixers.base import Mixer, NoMix, PlannedMixer
 from lumix.mixers.switch import Either, Switch
 from lumix.registry import part_of

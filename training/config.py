@@ -10,10 +10,10 @@ import json
 from dataclasses import dataclass, field, fields
 from typing import Annotated, Any, Literal
 
-from lumix.checks import Count, CountOrNone, NotNegative, Range, Share, shown
+from lumix.inputs import Count, CountOrNone, NotNegative, Range, Share, shown
+from lumix.losses import CrossEntropy
 from lumix.registry import GIVEN, arguments_of, default_of, describe, get_part, name_of, part_of
-from lumix.rules.area import AreaRule
-from lumix.terms.cross_entropy import CrossEntropy
+from lumix.rules import AreaRule
 from training.records import Config
 
 FINE_GRAINED = ("cub200", "aircraft", "cars")

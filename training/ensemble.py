@@ -10,7 +10,7 @@ import copy
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import fields, replace
+from dataclasses import fields
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple, cast
@@ -157,14 +157,12 @@ class Ensemble(Loop):
 
 def joined(parts: Sequence[DrawnBatch], images: Tensor) -> DrawnBatch:
     """Drawn batches of one kind, one after the other, with their images; what was hidden is done."""
-    size = len(parts[0])
-    batches = [replace(part.batch, partner=part.batch.partner + size * place) for place, part in enumerate(parts)]
-    names = [field.name for field in fields(MixedBatch) if isinstance(getattr(batches[0], field.name), Tensor)]
-    values: dict[str, Any] = {
-        name: torch.cat([getattr(batch, name) for batch in batches]) for name in names if name != "images"
-    }
+    size = parts[0].size
+    batches = [part.batch._replace(partner=part.batch.partner + size * place) for place, part in enumerate(parts)]
+    others: Any = zip(*(batch[1:] for batch in batches), strict=True)
+    joint: Any = (torch.cat(values) if isinstance(values[0], Tensor) else values[0] for values in others)
     draws = [part.draws for part in parts if part.draws is not None]
-    whole = replace(batches[0], **values, images=images, hidden=None)
+    whole = MixedBatch(images, *joint)._replace(hidden=None)
     return DrawnBatch(whole, torch.cat(draws) if draws else None)
 
 

@@ -129,10 +129,10 @@ class Training:
         step = self.state.update
         seed_global_state(self.process.device, stream_seed(self.seed, self.process.rank, step, "model"))
         batch = self.prepare(images, labels)
-        count, share = len(batch), self.run.batch_size // self.process.world
+        count, share = batch.size, self.run.batch_size // self.process.world
         size = (self.execution.microbatch or share) * count // share  # unlabelled images come beside labelled ones
         starts = range(0, count, size)
-        parts = [batch[start : start + size] for start in starts] if len(starts) > 1 else [batch]
+        parts = [batch.rows(slice(start, start + size)) for start in starts] if len(starts) > 1 else [batch]
         self.updater.update(partial(self._loss, count), *parts)
         self.task.after_update(step)
 
@@ -141,7 +141,7 @@ class Training:
         result = self.task.step(part)
         self.state.statistics.add(result.statistics())
         self.note_bad(result.loss)
-        return result.loss * (len(part) / count)
+        return result.loss * (part.size / count)
 
     def note_bad(self, loss: Tensor) -> None:
         """Remember the update if the loss is not finite; nothing waits for the device."""

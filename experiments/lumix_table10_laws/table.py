@@ -1,6 +1,7 @@
 """LUMix Table 10: DeiT-S with LUMix in full, the random ratio drawn from five laws, and three readings of ours."""
 
 from functools import partial
+from typing import Any
 
 from experiments.methods import lumix, same
 from experiments.scale import Scale
@@ -8,7 +9,7 @@ from experiments.table import TOP1, Column, Method, Table, top1_row
 from lumix import BetaLaw, NormalLaw
 
 
-def _normal(deviation: float, reading: str = "raw") -> Method:
+def _normal(deviation: float, reading: Any = "raw") -> Method:
     return partial(lumix, law=NormalLaw(scale=deviation, reading=reading))
 
 

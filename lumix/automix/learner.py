@@ -14,7 +14,7 @@ What is left of it, `learner.network`, is the network that was given.
 
 import copy
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -22,18 +22,16 @@ from torch.nn import functional as F
 
 from lumix.automix.block import AutoMixBlock, MixBlock, SAMixBlock
 from lumix.automix.losses import cosine, mask_loss, momentum_at
-from lumix.batch import Kind, MixedBatch, Record
-from lumix.checks import check_part, check_positive, check_probability
-from lumix.draws import draw_beta, draw_partners, draw_uniform
-from lumix.inputs import check_batch, check_shape, logits_of
-from lumix.loss import MixLoss
+from lumix.batch import Kind, MixedBatch, rows_of
+from lumix.inputs import Positive, Share, check_batch, check_part, check_shape, checked, logits_of
+from lumix.losses import MixLoss
 from lumix.mixers.paste import blend
 from lumix.mixers.paste import mixed_batch as record
+from lumix.random import draw_beta, draw_partners, draw_uniform
 
 
-@dataclass(frozen=True, eq=False)
-class LearnersBatch(Record):
-    """A batch of B after all draws, whose slices are parts.
+class LearnersBatch(NamedTuple):
+    """A batch of B after all draws, whose parts are `rows`.
 
     Attributes:
         mixed: what the network learns from: images mixed by masks that carry no gradient.
@@ -53,8 +51,12 @@ class LearnersBatch(Record):
     draws: Tensor | None
     trains: bool
 
-    def __len__(self) -> int:
-        return len(self.clean)
+    @property
+    def size(self) -> int:
+        return self.clean.size
+
+    def rows(self, index: slice) -> "LearnersBatch":
+        return rows_of(self, index)
 
 
 @dataclass(frozen=True)
@@ -107,9 +109,9 @@ class AutoMix(nn.Module):
         share: float = 1.0,
     ) -> None:
         super().__init__()
-        check_positive("alpha", alpha)
-        check_probability("momentum", momentum)
-        check_probability("share", share)
+        checked("alpha", alpha, Positive)
+        checked("momentum", momentum, Share)
+        checked("share", share, Share)
         wanted = ("forward_intermediates", "forward_features", "forward_head", "get_classifier")
         check_part("network", network, wanted, "a classifier of timm with forward_intermediates, as resnet18")
         info: Any = network.feature_info
@@ -202,7 +204,7 @@ class AutoMix(nn.Module):
         clean = F.cross_entropy(self._clean_logits(batch.clean.images).float(), batch.clean.labels, reduction="none")
         learned, mask = self._block_losses(batch)
         loss = (clean + mixed + learned).mean() + mask
-        parts |= {"clean": clean.detach(), "copy": learned.detach(), "mask": mask.detach().expand(len(batch))}
+        parts |= {"clean": clean.detach(), "copy": learned.detach(), "mask": mask.detach().expand(batch.size)}
         return Losses(loss, parts, weight.detach())
 
     def _clean_logits(self, images: Tensor) -> Tensor:
@@ -215,7 +217,7 @@ class AutoMix(nn.Module):
         clean = batch.clean
         if not batch.trains:  # its parameters stay in the graph: DistributedDataParallel waits for each
             none = 0 * torch.stack([parameter.sum() for parameter in self.block.parameters()]).sum()
-            return none.expand(len(batch)), none.detach()
+            return none.expand(batch.size), none.detach()
         mask = self.block(batch.features, batch.partner_features, clean.own_weight, clean.images.shape[-2:])
         logits = logits_of(self.slow(blend(clean.images, batch.partner_images, mask)))
         learned, _ = self._copy_loss.per_sample(logits, clean, clean.own_weight)
@@ -230,7 +232,7 @@ class AutoMix(nn.Module):
 
         Parameters follow. Statistics of batch normalisation are the copy's own, as it stays in training mode.
         """
-        check_probability("progress", progress)
+        checked("progress", progress, Share)
         self.progress.fill_(progress)
         share = 1 - momentum_at(progress, self.MOMENTUM, self.momentum)
         torch._foreach_lerp_(list(self.slow.parameters()), list(self.network.parameters()), share)

@@ -7,6 +7,7 @@
             return self.mixed_loss(batch)
 
 Loaders stay as they are; `forward` gives logits. Draws depend on `mix_seed`, rank and step: nothing is to be saved.
+Give `self.log` a batch_size, `batch.size`: Lightning cannot tell it from a tuple.
 """
 
 from typing import Any
@@ -15,8 +16,8 @@ import torch
 from torch import Tensor
 
 from lumix.batch import MixedBatch
-from lumix.integrations.streams import StepStream
-from lumix.loss import MixLoss
+from lumix.integrations.streams import StepStream, check_first
+from lumix.losses import MixLoss
 from lumix.mixers.base import Mixer
 from lumix.mixers.manifold import hidden_mixing
 
@@ -31,9 +32,7 @@ class Mixing:
 
     def __init_subclass__(cls, **keywords: Any) -> None:
         super().__init_subclass__(**keywords)
-        bases = [base.__name__ for base in cls.__mro__]
-        if "LightningModule" in bases and bases.index("LightningModule") < bases.index("Mixing"):
-            raise TypeError(f"{cls.__name__} would never mix: write class {cls.__name__}(Mixing, LightningModule)")
+        check_first(cls, "LightningModule")
 
     def on_after_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
         """A training batch mixed, any other as it is. A module that overrides this calls it through super()."""
@@ -41,15 +40,15 @@ class Mixing:
         trainer: Any = self.trainer  # type: ignore[attr-defined]
         if not trainer.training:
             return batch
-        mixed = isinstance(batch, MixedBatch)  # by a collate_fn
-        if not mixed and not (isinstance(batch, tuple | list) and len(batch) == 2 and isinstance(batch[0], Tensor)):
+        is_mixed = isinstance(batch, MixedBatch)  # by a collate_fn
+        if not is_mixed and not (isinstance(batch, tuple | list) and len(batch) == 2 and isinstance(batch[0], Tensor)):
             raise ValueError(
                 f"a training batch must be (images, labels), not a {type(batch).__name__}: change the loader"
             )
         streams = self.__dict__.setdefault("_mix_streams", StepStream())
-        device = batch.images.device if mixed else batch[0].device
-        self.mix_generator = streams.next(self.mix_seed, trainer.global_rank, trainer.global_step, device)
-        return batch if mixed else self.mixer(batch[0], batch[1], self.mix_generator, self)
+        place = self.mix_seed, trainer.global_rank, trainer.global_step, batch[0].device
+        self.mix_generator = streams.next(*place)
+        return batch if is_mixed else self.mixer(batch[0], batch[1], self.mix_generator, self)
 
     def mixed_loss(self, batch: MixedBatch) -> Tensor:
         """The mixed loss of a training batch, a float32 scalar; mixers of hidden layers mix within."""

@@ -1,4 +1,4 @@
-"""Generators by training step, so that a run which goes on from a checkpoint draws as one that was never stopped."""
+"""What the mixins for trainers share: generators by training step, and their place among the bases."""
 
 from hashlib import blake2b
 
@@ -6,7 +6,10 @@ import torch
 
 
 class StepStream:
-    """One generator, seeded anew by (seed, rank, step, how many batches that step has had)."""
+    """One generator, seeded anew by (seed, rank, step, how many batches that step has had).
+
+    A run that goes on from a checkpoint so draws as one that was never stopped.
+    """
 
     def __init__(self) -> None:
         self._last: tuple[int, int] = (-1, 0)
@@ -19,3 +22,10 @@ class StepStream:
             self._generator = torch.Generator(device)
         digest = blake2b(repr((seed, rank, *self._last)).encode(), digest_size=8).digest()
         return self._generator.manual_seed(int.from_bytes(digest, "little"))
+
+
+def check_first(cls: type, base: str) -> None:
+    """Raise TypeError where a class has Mixing after the base whose methods it changes."""
+    bases = [parent.__name__ for parent in cls.__mro__]
+    if base in bases and bases.index(base) < bases.index("Mixing"):
+        raise TypeError(f"{cls.__name__} would never mix: write class {cls.__name__}(Mixing, {base})")

@@ -5,125 +5,72 @@
     images, target = mixup_fn(images, target)
     loss = criterion(model(images), target)
 
-With `AreaRule` the loss is that of timm's SoftTargetCrossEntropy. Images and `target.dense()` equal timm's bit for bit
-where weights drawn and boxes do (float32 images). Boxes do for equal draws, but for one thing: in modes "pair" and
-"elem" timm rounds the drawn weight to float32 before it computes a box, lumix after, so that a side within 1e-7 of a
-whole number of pixels can differ by one. Unlike timm, the caller's images are not overwritten and NumPy is not used.
+With `AreaRule` the loss is that of timm's SoftTargetCrossEntropy. Images and targets equal timm's bit for bit where
+weights drawn and boxes do (float32 images). Boxes do for equal draws, but for one thing: in modes "pair" and "elem"
+timm rounds the drawn weight to float32 before it computes a box, lumix after, so that a side within 1e-7 of a whole
+number of pixels can differ by one. Unlike timm, the caller's images are not overwritten and NumPy is not used.
 """
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.utils.data import get_worker_info
 
-from lumix.batch import MixedBatch, Record, open_to_frameworks
-from lumix.checks import check_number, check_numbers, check_probability
-from lumix.draws import to_hand_on
-from lumix.inputs import IGNORED, check_batch, logits_of
-from lumix.loss import MixLoss
+from lumix.batch import MixedBatch
+from lumix.inputs import IGNORED, Count, NotNegative, Share, check_batch, check_part, checked, logits_of
+from lumix.losses import CrossEntropy, MixLoss
 from lumix.mixers.base import NoMix, PlannedMixer
 from lumix.mixers.basic import CutMix
 from lumix.mixers.basic import Mixup as Blend
 from lumix.mixers.paste import MixPlan, apply_plan
 from lumix.mixers.switch import Switch
-from lumix.rules.area import AreaRule
-from lumix.terms.cross_entropy import CrossEntropy
+from lumix.random import for_worker
+from lumix.rules import AreaRule
+
+ROWS = {Tensor.__getitem__, Tensor.index_select}
+WHOLE = {Tensor.to, Tensor.cuda, Tensor.cpu, Tensor.pin_memory, Tensor.detach, Tensor.clone, Tensor.contiguous}
 
 
-class NoTensor:
-    """Answers what only a tensor can do with a sentence that names the way out."""
+class MixTarget(Tensor):
+    """timm's mixed and smoothed target [B, C] float32, which also knows the batch that it is of.
 
-    @staticmethod
-    def _explain(what: str) -> str:
-        return (
-            f"a MixTarget is no tensor and has no {what}: use target.dense() (timm's [B, C]), or give it to Criterion"
-        )
-
-    @classmethod
-    def __torch_function__(cls, function: Any, types: Any, arguments: Any = (), keywords: Any = None) -> Any:
-        raise TypeError(cls._explain(getattr(function, "__name__", str(function))))
-
-    def __getattr__(self, name: str) -> Any:
-        raise AttributeError(self._explain(name))
-
-    __hash__ = object.__hash__
-
-
-def _refusal(name: str) -> Callable[..., Any]:
-    def refuse(self: NoTensor, *arguments: Any, **keywords: Any) -> Any:
-        raise TypeError(self._explain(name))
-
-    return refuse
-
-
-OPERATORS = (
-    "add radd sub rsub mul rmul truediv rtruediv floordiv rfloordiv mod rmod pow rpow matmul rmatmul and rand or ror",
-    "xor rxor neg pos abs invert lt le gt ge eq ne float int array setitem",
-)
-for _name in " ".join(OPERATORS).split():
-    setattr(NoTensor, f"__{_name}__", _refusal(f"__{_name}__"))
-
-
-@dataclass(frozen=True, eq=False)
-class MixTarget(Record, NoTensor):
-    """The target of B mixed images, without the images: stands where timm has a dense [B, C] tensor.
+    It goes wherever timm's goes. What is moved, cast, copied or sliced by rows stays a MixTarget, and all else that is
+    computed from it is a plain tensor. The row of a sample without a class (-100), own or mixed in, is 0: soft cross
+    entropy gets nothing from it, but a mean counts it. `Criterion` leaves it out.
 
     Attributes:
-        record: what a rule and a loss ask about the batch; its images are empty, so none are kept alive.
-        own_weight: [B] float64, whatever a cast is to; of float32 precision but in mode "batch", as in timm.
-        num_classes, smoothing: C and timm's label smoothing.
-        generator: stream for the draws of the label rule; the mixer's own, or from a DataLoader's worker one of the
-            target's own.
+        batch: the B samples; its images are empty, so none are kept alive.
+        smoothing: timm's label smoothing.
+        generator: for the draws of the label rule; the mixer's own, or from a DataLoader's worker one seeded by it.
     """
 
-    record: MixedBatch
-    own_weight: Tensor
-    num_classes: int
+    batch: MixedBatch
     smoothing: float
     generator: torch.Generator
 
-    @property
-    def device(self) -> torch.device:
-        return self.own_weight.device
+    @staticmethod
+    def of(dense: Tensor, batch: MixedBatch, smoothing: float, generator: torch.Generator) -> "MixTarget":
+        target = dense.as_subclass(MixTarget)
+        target.batch, target.smoothing, target.generator = batch, smoothing, generator
+        return target
 
-    @property
-    def shape(self) -> torch.Size:
-        return torch.Size((len(self), self.num_classes))
-
-    def size(self, dim: int | None = None) -> torch.Size | int:
-        return self.shape if dim is None else self.shape[dim]
-
-    def __len__(self) -> int:
-        return len(self.record)
-
-    def __getitem__(self, index: slice | Tensor) -> "MixTarget":
-        """Some of the samples, by slice or index tensor."""
-        if not isinstance(index, slice | Tensor | list):
-            raise TypeError(self._explain(f"entries [{index!r}]"))
-        return super().__getitem__(index)
-
-    def dense(self) -> Tensor:
-        """timm's mixed and smoothed target [B, C] float32, for losses that know no other.
-
-        The row of a sample without a class (-100), own or mixed in, is 0: soft cross entropy gets nothing from it, but
-        a mean counts it, and binary cross entropy takes it for an image without any class. `Criterion` leaves it out.
-        """
-        off = self.smoothing / self.num_classes
-        base = torch.full(self.shape, off, device=self.own_weight.device)
-        own, partner = (
-            base.scatter(1, labels.clamp(min=0).unsqueeze(1), 1.0 - self.smoothing + off)
-            for labels in (self.record.labels, self.record.partner_labels)
-        )
-        weight = self.own_weight.unsqueeze(1)
-        mixed = own * weight.float() + partner * (1 - weight).float()
-        counts = (self.record.labels != IGNORED) & ((self.record.partner_labels != IGNORED) | (self.record.kind == 0))
-        return mixed * counts.unsqueeze(1)
-
-
-open_to_frameworks(MixTarget, "num_classes", "smoothing", "generator")
+    @classmethod
+    def __torch_function__(cls, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        with torch._C.DisableTorchFunctionSubclass():
+            found = function(*args, **(kwargs or {}))
+        source = args[0] if args and isinstance(args[0], cls) and isinstance(found, Tensor) else None
+        if source is None or found is source or not hasattr(source, "batch"):
+            return found
+        if function in WHOLE:
+            return cls.of(found, source.batch.to(found.device), source.smoothing, source.generator)
+        by_rows = function in ROWS and found.ndim == 2 and found.shape[1:] == source.shape[1:]
+        if by_rows and isinstance(args[-1], slice | Tensor):
+            return cls.of(found, source.batch.rows(args[-1]), source.smoothing, source.generator)
+        return found
 
 
 class Mixup:
@@ -156,105 +103,106 @@ class Mixup:
     ) -> None:
         if multi_label:
             raise ValueError("multi_label=True is not supported: LUMix weighs two single labels; use timm's own Mixup")
-        check_probability("label_smoothing", label_smoothing)
-        check_probability("switch_prob", switch_prob)
-        check_number("mixup_alpha", mixup_alpha, 0)
-        check_number("cutmix_alpha", cutmix_alpha, 0)
-        check_number("num_classes", num_classes, 1, whole=True)
+        checked("label_smoothing", label_smoothing, Share)
+        checked("switch_prob", switch_prob, Share)
+        checked("mixup_alpha", mixup_alpha, NotNegative)
+        checked("cutmix_alpha", cutmix_alpha, NotNegative)
+        checked("num_classes", num_classes, Count)
         if cutmix_minmax is not None:
-            check_numbers("cutmix_minmax", cutmix_minmax)
+            checked("cutmix_minmax", cutmix_minmax, tuple[float, ...])
         self.label_smoothing, self.num_classes = label_smoothing, num_classes
         self.mixup_enabled = True  # as in timm: set to False to go on without mixing
         self.generator = torch.Generator().manual_seed(seed) if generator is None else generator
         minmax: Any = None if cutmix_minmax is None else tuple(cutmix_minmax)
         alpha = cutmix_alpha if cutmix_alpha > 0 and minmax is None else 1.0  # unused, but must be above 0
         cutter = CutMix(alpha, minmax=minmax, box_rule=box_rule, correct_lam=correct_lam)  # type: ignore[arg-type]
-        cuts = cutmix_alpha > 0 or minmax is not None
         shared: dict[str, Any] = {"mode": mode, "pairing": "flip", "prob": prob}
-        self.mixer = _one_of(mixup_alpha, cutter if cuts else None, switch_prob, shared)
+        blends, cuts = mixup_alpha > 0, cutmix_alpha > 0 or minmax is not None
+        if not (blends or cuts):
+            raise ValueError("nothing to mix: set mixup_alpha or cutmix_alpha above 0, or give cutmix_minmax")
+        self.mixer: PlannedMixer = replace(cutter, **shared)
+        if blends:
+            blender = Blend(mixup_alpha)
+            self.mixer = Switch(blender, cutter, switch_prob, **shared) if cuts else replace(blender, **shared)
 
     def __call__(self, images: Tensor, target: Tensor) -> tuple[Tensor, MixTarget]:
-        """Mix images [B, C, H, W] with target [B] int64, both left as they are.
-
-        Raises:
-            ValueError: for an odd or empty batch, for a target that is not [B] int64 or (on the CPU) out of range.
-        """
+        """Mix images [B, C, H, W], B even, with target [B] of class indices, both left as they are."""
         target = check_batch(images, target)
         mixer = self.mixer if self.mixup_enabled else NoMix()
-        return self.apply(images, target, mixer.draw(images.shape, self.generator))
+        return self.apply(images, target, mixer.draw(images.shape, for_worker(self.generator)))
 
     def apply(self, images: Tensor, target: Tensor, plan: MixPlan) -> tuple[Tensor, MixTarget]:
         """As the call, under a given plan."""
         target = check_batch(images, target, len(plan.partner))
-        known = (
-            (target >= 0) & (target < self.num_classes) | (target == IGNORED) if target.device.type == "cpu" else None
-        )
-        if known is not None and not bool(known.all()):
-            wrong = target[target != IGNORED]
-            raise ValueError(
-                f"labels must lie in 0 .. {self.num_classes - 1} for num_classes={self.num_classes}, "
-                f"not {int(wrong.min())} .. {int(wrong.max())}; samples without a class have {IGNORED}"
-            )
+        if target.device.type == "cpu":
+            wrong = target[(target != IGNORED) & ((target < 0) | (target >= self.num_classes))]
+            if len(wrong):
+                labels = target[target != IGNORED]
+                raise ValueError(
+                    f"labels must lie in 0 .. {self.num_classes - 1} for num_classes={self.num_classes}, "
+                    f"not {int(labels.min())} .. {int(labels.max())}; samples without a class have {IGNORED}"
+                )
         if self.mixer.mode != "batch":
             plan = replace(plan, own_weight=plan.own_weight.float().double())
         batch = apply_plan(images, target, plan)
-        record = replace(batch, images=images.new_empty((len(images), 0, 0, 0)))
-        weight = plan.own_weight.to(images.device, non_blocking=True)
-        stream = to_hand_on(self.generator)
-        return batch.images, MixTarget(record, weight, self.num_classes, self.label_smoothing, stream)
+        generator = self.generator
+        if get_worker_info() is not None:  # this process goes on with it
+            generator = torch.Generator().manual_seed(int(torch.randint(2**62, (), generator=generator)))
+        dense = self._dense(batch, plan.own_weight.to(images.device, non_blocking=True))
+        known = batch._replace(images=images.new_empty((len(images), 0, 0, 0)))
+        return batch.images, MixTarget.of(dense, known, self.label_smoothing, generator)
 
-
-def _one_of(alpha: float, cutter: CutMix | None, switch_prob: float, shared: dict[str, Any]) -> PlannedMixer:
-    """Mixup where `alpha` is above 0, CutMix where it is given, or a switch of both."""
-    if alpha > 0 and cutter is not None:
-        return Switch(Blend(alpha), cutter, switch_prob, **shared)
-    if cutter is not None:
-        return replace(cutter, **shared)
-    if alpha > 0:
-        return Blend(alpha, **shared)
-    raise ValueError("nothing to mix: set mixup_alpha or cutmix_alpha above 0, or give cutmix_minmax")
+    def _dense(self, batch: MixedBatch, own_weight: Tensor) -> Tensor:
+        """timm's target [B, C] for own weights [B] in float64."""
+        off = self.label_smoothing / self.num_classes
+        base = torch.full((batch.size, self.num_classes), off, device=own_weight.device)
+        own, partner = (
+            base.scatter(1, labels.clamp(min=0).unsqueeze(1), 1.0 - self.label_smoothing + off)
+            for labels in (batch.labels, batch.partner_labels)
+        )
+        weight = own_weight.unsqueeze(1)
+        mixed = own * weight.float() + partner * (1 - weight).float()
+        counts = (batch.labels != IGNORED) & ((batch.partner_labels != IGNORED) | (batch.kind == 0))
+        return mixed * counts.unsqueeze(1)
 
 
 class Criterion(nn.Module):
-    """A MixLoss for what `Mixup` returns; int64 labels [B], as in validation, get the plain cross entropy.
+    """A MixLoss for what `Mixup` returns; labels [B] get the plain cross entropy where nothing is learnt from them.
 
-    The loss takes its draws of lambda_r from the mixer's generator, so one state resumes both. A dense target [B, C] is
-    taken by the ordinary mixed loss alone, `MixLoss()`, which loses nothing by it.
+    The loss takes its draws of lambda_r from the mixer's generator, so one state resumes both. A dense target [B, C]
+    that is no `MixTarget` is taken by the ordinary mixed loss alone, `MixLoss()`, which loses nothing by it.
     """
 
     def __init__(self, loss: MixLoss) -> None:
         super().__init__()
+        check_part("loss", loss, ("per_sample", "weights"), "a MixLoss, as MixLoss(LUMixRule())")
         self.loss = loss
 
     def forward(self, logits: Any, target: MixTarget | Tensor) -> Tensor:
-        """Mean loss of logits [B, C], or of an output with `logits`, a float32 scalar.
-
-        Raises:
-            ValueError: where `Mixup` and the loss differ in smoothing, or `Mixup` and the logits in classes; for a
-                dense target where the loss is more than soft cross entropy.
-        """
+        """Mean loss of logits [B, C], or of an output with `logits`, a float32 scalar."""
         logits = logits_of(logits)
-        if isinstance(target, Tensor):
-            if target.ndim > 1 and not self._is_soft_cross_entropy():
-                raise ValueError(
-                    f"the target is a tensor of shape {list(target.shape)}, which does not say what was mixed, and "
-                    f"{self.loss} asks: mix with lumix.integrations.timm.Mixup in place of timm's Mixup or "
-                    "FastCollateMixup and torchvision's mixers, or use MixLoss() alone, which takes the target as it is"
-                )
-            return F.cross_entropy(logits.float(), target, ignore_index=self.loss.ignore_index)
-        if not isinstance(target, MixTarget):
+        if not isinstance(target, Tensor):
             raise ValueError(
-                f"target must be the MixTarget of lumix.integrations.timm.Mixup or labels [B], not a "
-                f"{type(target).__name__}: a MixedBatch goes to MixLoss itself"
+                f"target must be that of lumix.integrations.timm.Mixup or labels [B], not a {type(target).__name__}: "
+                "a MixedBatch goes to MixLoss itself"
             )
+        if not isinstance(target, MixTarget):
+            return self._plain(logits, target)
         if target.smoothing != self.loss.smoothing:
             raise ValueError(
                 f"Mixup has label_smoothing={target.smoothing}, MixLoss smoothing={self.loss.smoothing}: "
                 "give both the same value"
             )
-        if logits.shape[-1] != target.num_classes:
-            raise ValueError(f"Mixup has num_classes={target.num_classes}, the logits have {logits.shape[-1]} classes")
-        return self.loss(logits, target.record, target.generator)
+        if logits.shape[-1] != target.shape[1]:
+            raise ValueError(f"Mixup has num_classes={target.shape[1]}, the logits have {logits.shape[-1]} classes")
+        return self.loss(logits, target.batch, target.generator)
 
-    def _is_soft_cross_entropy(self) -> bool:
-        return type(self.loss.rule) is AreaRule and self.loss.terms == (CrossEntropy(0.0),)
+    def _plain(self, logits: Tensor, target: Tensor) -> Tensor:
+        is_plain = type(self.loss.rule) is AreaRule and self.loss.terms == (CrossEntropy(0.0),)
+        if not is_plain and (target.ndim > 1 or logits.requires_grad):
+            raise ValueError(
+                f"the target is a tensor of shape {list(target.shape)}, which does not say what was mixed, and "
+                f"{self.loss} asks: mix training batches with lumix.integrations.timm.Mixup in place of timm's Mixup "
+                "or FastCollateMixup and torchvision's mixers, or use MixLoss() alone, which takes the target as it is"
+            )
+        return F.cross_entropy(logits.float(), target, ignore_index=self.loss.ignore_index)

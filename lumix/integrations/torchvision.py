@@ -31,10 +31,6 @@ class Mix(nn.Module):
         self.generator = torch.Generator().manual_seed(seed) if generator is None else generator
 
     def forward(self, *inputs: Any) -> MixedBatch:
-        """
-        Raises:
-            ValueError: for anything but images and labels.
-        """
         pair = inputs[0] if len(inputs) == 1 and isinstance(inputs[0], tuple | list) else inputs
         if len(pair) != 2 or not all(isinstance(part, Tensor) for part in pair):
             kinds = ", ".join(type(part).__name__ for part in pair)

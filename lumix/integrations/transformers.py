@@ -11,23 +11,18 @@ Evaluation is the Trainer's own. Draws depend on the seed of the arguments, rank
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import torch
 from torch import Tensor
 from torch.utils.data import default_collate
 
 from lumix.inputs import logits_of
-from lumix.integrations.streams import StepStream
-from lumix.loss import MixLoss
+from lumix.integrations.streams import StepStream, check_first
+from lumix.losses import MixLoss
 from lumix.mixers.base import Mixer
 from lumix.mixers.manifold import hidden_mixing
 
 
 def collate(items: Sequence[Any]) -> dict[str, Any]:
-    """Items (image, label), as of torchvision's data sets, or mappings with "pixel_values" and "label" or "labels".
-
-    Raises:
-        ValueError: for mappings without them, as `remove_unused_columns` leaves them.
-    """
+    """Items (image, label), as of torchvision's data sets, or mappings with "pixel_values" and "label" or "labels"."""
     if not isinstance(items[0], Mapping):
         images, labels = default_collate([tuple(item) for item in items])
         return {"pixel_values": images, "labels": labels}
@@ -50,9 +45,7 @@ class Mixing:
 
     def __init_subclass__(cls, **keywords: Any) -> None:
         super().__init_subclass__(**keywords)
-        bases = [base.__name__ for base in cls.__mro__]
-        if "Trainer" in bases and bases.index("Trainer") < bases.index("Mixing"):
-            raise TypeError(f"{cls.__name__} would never mix: write class {cls.__name__}(Mixing, Trainer)")
+        check_first(cls, "Trainer")
 
     def __init__(self, *arguments: Any, **keywords: Any) -> None:
         super().__init__(*arguments, **keywords)
@@ -76,11 +69,7 @@ class Mixing:
         num_items_in_batch: Tensor | int | None = None,
         **keywords: Any,
     ) -> Any:
-        """The mixed loss in training, and the Trainer's own in evaluation.
-
-        Raises:
-            ValueError: for inputs without "pixel_values" or "labels".
-        """
+        """The mixed loss in training, and the Trainer's own in evaluation."""
         if not model.training:
             own: Any = super()
             return own.compute_loss(
@@ -93,18 +82,15 @@ class Mixing:
                 "use data_collator=lumix.integrations.transformers.collate"
             )
         images, labels = inputs.pop("pixel_values"), inputs.pop("labels")
-        generator = self._next_generator(images.device)
+        args, state = self.args, self.state  # type: ignore[attr-defined]
+        generator = self._mix_streams.next(args.seed, args.process_index, state.global_step, images.device)
         batch = self.mixer(images, labels, generator, model)
         with hidden_mixing(model, batch):
             outputs = model(pixel_values=batch.images, **inputs)
         counts = self.mix_loss.counts(batch)  # the loss is the mean over these
-        size = len(batch) if counts is None else counts.sum()
+        size = batch.size if counts is None else counts.sum()
         loss = self.mix_loss(logits_of(outputs), batch, generator) * self._share(size, num_items_in_batch)
         return (loss, outputs) if return_outputs else loss
-
-    def _next_generator(self, device: torch.device) -> torch.Generator:
-        args, state = self.args, self.state  # type: ignore[attr-defined]
-        return self._mix_streams.next(args.seed, args.process_index, state.global_step, device)
 
     def _share(self, size: Tensor | int, total: Tensor | int | None) -> Any:
         """What a mean over `size` samples counts in a step of `total`; 1 where the Trainer itself divides."""

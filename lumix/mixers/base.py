@@ -10,10 +10,9 @@ import torch
 from torch import Tensor, nn
 
 from lumix.batch import Kind, MixedBatch
-from lumix.checks import Checked, Share
-from lumix.draws import device_of, draw_partners, draw_uniform
-from lumix.inputs import LAYOUTS, check_batch, check_shape, sides
+from lumix.inputs import LAYOUTS, Checked, Share, check_batch, check_shape, sides
 from lumix.mixers.paste import Draws, MixPlan, apply_plan, assign, unmixed_plan
+from lumix.random import device_of, draw_partners, draw_uniform, for_worker
 
 ANY = tuple(LAYOUTS)  # signals, images and videos
 MIXER = ("draw", "apply")  # what an object needs to be a mixer
@@ -53,7 +52,7 @@ class Mixer(Protocol):
     def __call__(self, images: Tensor, labels: Tensor, generator: torch.Generator, model: Any = None) -> MixedBatch:
         """`apply` of `draw`."""
         indices = self.check_batch(images, labels)
-        return self.apply(images, indices, self.draw(images.shape, generator), model)
+        return self.apply(images, indices, self.draw(images.shape, for_worker(generator)), model)
 
 
 @dataclass(frozen=True)

@@ -14,10 +14,10 @@ import torch
 from torch import Tensor, nn
 
 from lumix.batch import Kind, MixedBatch
-from lumix.checks import Positive
-from lumix.draws import device_of, draw_integers
+from lumix.inputs import Positive
 from lumix.mixers.base import PlannedMixer, hooks_run
 from lumix.mixers.paste import Draws, MixPlan, draw_blends
+from lumix.random import device_of, draw_integers
 from lumix.registry import register
 
 
@@ -71,7 +71,7 @@ def hidden_mixing(model: nn.Module, batch: MixedBatch) -> Iterator[None]:
         hidden.done = True
         if not isinstance(output, Tensor) or output.shape[:1] != batch.labels.shape:
             what = list(output.shape) if isinstance(output, Tensor) else type(output).__name__
-            raise ValueError(f"the output of {hidden.name!r} must be a tensor of {len(batch)} samples, not {what}")
+            raise ValueError(f"the output of {hidden.name!r} must be a tensor of {batch.size} samples, not {what}")
         return mixed_output(output, batch.own_weight, batch.partner)
 
     with hooks_run(model) as network:

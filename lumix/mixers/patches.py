@@ -1,16 +1,16 @@
 """LUMix's Table 12: Random Shuffling of a mixed image's patches, and Random lambda, a weight for each patch."""
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
 from lumix.batch import Kind, MixedBatch
-from lumix.checks import Checked, Count, Positive, check_part
-from lumix.draws import device_of, draw_beta, draw_partners
+from lumix.inputs import Checked, Count, Positive, check_part
 from lumix.mixers.base import MIXER, Mixer, NoMix
 from lumix.mixers.paste import blend, mixed_batch
+from lumix.random import device_of, draw_beta, draw_partners
 from lumix.registry import register
 
 
@@ -75,7 +75,7 @@ class RandomShuffle(Checked, Mixer):
         batch = self.mixer.apply(images, labels, draws.mixing, model)
         grid = patch_grid(images.shape[-2], images.shape[-1], self.patch)
         shuffled = permute_grid(batch.images, draws.order.to(images.device), *grid)
-        return replace(batch, images=shuffled, box=None, mask=None)
+        return batch._replace(images=shuffled, box=None, mask=None)
 
 
 @dataclass(frozen=True)

@@ -15,18 +15,17 @@ With a mixer it is the variant of Decoupled Mixup. What is left of it, `learner.
 import copy
 import math
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from lumix.batch import MixedBatch, Record
-from lumix.checks import check_part, check_positive, check_probability
+from lumix.batch import MixedBatch, rows_of
 from lumix.functional import at_least_float32
-from lumix.inputs import check_batch, check_shape
-from lumix.loss import MixLoss
+from lumix.inputs import Count, Positive, Share, check_batch, check_part, check_shape, checked
+from lumix.losses import MixLoss
 from lumix.mixers.base import Mixer
 from lumix.semi.self_tuning import TEMPERATURE, ClassQueues, follow, group_contrast
 from lumix.semi.views import Views
@@ -34,17 +33,18 @@ from lumix.semi.views import Views
 Pair = tuple[Tensor, Tensor]
 
 
-@dataclass(frozen=True, eq=False)
-class Mixture(Record):
+class Mixture(NamedTuple):
     """A mixed batch of B with the label rule's draws for it: [B], or None for a rule that draws nothing."""
 
     batch: MixedBatch
     draws: Tensor | None
 
+    def rows(self, index: slice) -> "Mixture":
+        return rows_of(self, index)
 
-@dataclass(frozen=True, eq=False)
-class ContrastBatch(Record):
-    """A batch of B after all draws, whose slices are parts.
+
+class ContrastBatch(NamedTuple):
+    """A batch of B after all draws, whose parts are `rows`.
 
     Attributes:
         images, unlabelled: [B, C, H, W] queries.
@@ -63,8 +63,12 @@ class ContrastBatch(Record):
     mixed: Mixture | None = None
     mixed_unlabelled: Mixture | None = None
 
-    def __len__(self) -> int:
+    @property
+    def size(self) -> int:
         return len(self.labels)
+
+    def rows(self, index: slice) -> "ContrastBatch":
+        return rows_of(self, index)
 
 
 @dataclass(frozen=True)
@@ -115,9 +119,9 @@ class SelfTuning(nn.Module):
         momentum: float = 0.999,
     ) -> None:
         super().__init__()
-        check_positive("temperature", temperature)
-        check_positive("features", features, whole=True)
-        check_probability("momentum", momentum)
+        checked("temperature", temperature, Positive)
+        checked("features", features, Count)
+        checked("momentum", momentum, Share)
         check_part("network", network, ("forward_features", "forward_head", "get_classifier"), "a classifier of timm")
         if (mixer is None) != (pair_mixer is None):
             raise ValueError("mixer and pair_mixer are one method in two pairings: give both or neither")
@@ -179,7 +183,7 @@ class SelfTuning(nn.Module):
         first = torch.arange(size, device=both.device)
         second = 2 * size - 1 - first
         labelled_first = batch.own_weight[first] >= 1 - batch.own_weight[second]
-        return batch[torch.where(labelled_first, first, second)]
+        return batch.rows(torch.where(labelled_first, first, second))
 
     def _keys(self, images: Tensor) -> Tensor:
         pooled, _ = _pooled_and_logits(self.slow_network, images)
@@ -229,7 +233,7 @@ class SelfTuning(nn.Module):
         Under torch.distributed those of all processes, so that all have the same queues. `progress` is the share of
         the training that is done, 0 to 1. Statistics of batch normalisation are the copy's own.
         """
-        check_probability("progress", progress)
+        checked("progress", progress, Share)
         self.progress.fill_(progress)
         follow(self.slow_network, self.network, self.momentum)
         follow(self.slow_projector, self.projector, self.momentum)

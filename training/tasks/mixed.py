@@ -3,15 +3,15 @@
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from timm.task import ClassificationTask
 from timm.utils.model import unwrap_model
 from torch import Tensor, nn
 
-from lumix.batch import MixedBatch
-from lumix.loss import MixLoss
+from lumix.batch import MixedBatch, rows_of
+from lumix.losses import MixLoss
 from lumix.mixers.base import Mixer
 from lumix.mixers.manifold import hidden_mixing
 from training.attention import check_class_attention, recorded_attention
@@ -58,9 +58,10 @@ class Task(ClassificationTask):
         return unwrap_model(self.trainable_module)
 
     def prepare(self, images: Any, labels: Tensor, streams: Streams) -> Any:
-        """A batch after all random draws of an update: of length B, its slices are parts. May overwrite the images.
+        """A batch after all random draws of an update: with its `size` B, and its parts by `rows(slice)`.
 
-        They are [B, C, H, W], or `lumix.semi.views.Views` for a task that is registered with views.
+        They are [B, C, H, W], or `lumix.semi.views.Views` for a task that is registered with views. They may be
+        overwritten.
         """
         raise NotImplementedError
 
@@ -91,18 +92,18 @@ class Task(ClassificationTask):
             self.load_checkpoint_state(saved["state_dict_ema"], ema=True)
 
 
-@dataclass(frozen=True)
-class DrawnBatch:
+class DrawnBatch(NamedTuple):
     """A mixed batch of B with the label rule's draws for it: [B], or None for a rule that draws nothing."""
 
     batch: MixedBatch
     draws: Tensor | None
 
-    def __len__(self) -> int:
-        return len(self.batch)
+    @property
+    def size(self) -> int:
+        return self.batch.size
 
-    def __getitem__(self, rows: slice) -> "DrawnBatch":
-        return DrawnBatch(self.batch[rows], None if self.draws is None else self.draws[rows])
+    def rows(self, index: slice) -> "DrawnBatch":
+        return rows_of(self, index)
 
 
 class MixTask(Task):

@@ -1,16 +1,17 @@
 """Tasks with unlabelled images: FixMatch and Pseudo-Label, with the mixed loss of a run that mixes, and MixMatch."""
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from lumix.batch import rows_of
 from lumix.functional import at_least_float32
+from lumix.losses import CrossEntropy
 from lumix.registry import describe
 from lumix.semi.pseudo_labels import guess_labels, mix_targets, pseudo_labels, soft_cross_entropy, squared_error
-from lumix.terms.cross_entropy import CrossEntropy
 from training.build import Setup, mixing_parts
 from training.config import Loss, Mix, Run
 from training.tasks.mixed import DrawnBatch, MixTask, StepResult, Streams, losses_of
@@ -82,12 +83,13 @@ class TrustedBatch:
     rest: Tensor
     mixed: DrawnBatch | None
 
-    def __len__(self) -> int:
+    @property
+    def size(self) -> int:
         return len(self.known) + len(self.rest)
 
-    def __getitem__(self, rows: slice) -> "TrustedBatch":
+    def rows(self, index: slice) -> "TrustedBatch":
         known = len(self.known)
-        start, stop, _ = rows.indices(len(self))
+        start, stop, _ = index.indices(self.size)
         first = slice(min(start, known), min(stop, known))
         second = slice(max(start - known, 0), max(stop - known, 0))
         return TrustedBatch(
@@ -96,7 +98,7 @@ class TrustedBatch:
             self.factors[first],
             self.trusted[first],
             self.rest[second],
-            None if self.mixed is None else self.mixed[first],
+            None if self.mixed is None else self.mixed.rows(first),
         )
 
 
@@ -158,12 +160,12 @@ class FixMatchTask(SemiTask):
         parts: dict[str, Tensor] = {"cross_entropy": loss.detach()}
         record: dict[str, Tensor] = {}
         if part.mixed is not None:
-            mixed, _, record = losses_of(self.criterion, part.mixed, logits[len(part) :], None)
+            mixed, _, record = losses_of(self.criterion, part.mixed, logits[part.size :], None)
             loss, parts["mixed"] = loss + mixed, mixed.detach()
         loss = part.factors * loss
         rest = len(part.rest)
         return StepResult(
-            loss.sum() / len(part),
+            loss.sum() / part.size,
             {name: _padded(value, rest, torch.nan) for name, value in parts.items()},
             {name: _padded(value, rest, torch.nan) for name, value in record.items()}
             | {"loss": _padded(loss.detach(), rest, 0.0), "trusted": _padded(part.trusted, rest, 0.0)},
@@ -175,8 +177,7 @@ def _padded(values: Tensor, count: int, value: float) -> Tensor:
     return torch.cat([values.float(), values.new_full((count,), value, dtype=torch.float32)])
 
 
-@dataclass(frozen=True)
-class GuessedBatch:
+class GuessedBatch(NamedTuple):
     """N mixed images [N, C, H, W], targets [N, classes], factors [N] of their losses, and which are labelled [N]."""
 
     images: Tensor
@@ -184,11 +185,12 @@ class GuessedBatch:
     factors: Tensor
     is_labelled: Tensor
 
-    def __len__(self) -> int:
+    @property
+    def size(self) -> int:
         return len(self.images)
 
-    def __getitem__(self, rows: slice) -> "GuessedBatch":
-        return GuessedBatch(self.images[rows], self.targets[rows], self.factors[rows], self.is_labelled[rows])
+    def rows(self, index: slice) -> "GuessedBatch":
+        return rows_of(self, index)
 
 
 class MixMatchTask(SemiTask):

@@ -8,10 +8,9 @@ import torch
 from torch import Tensor
 from torch.utils.data import get_worker_info
 
-from lumix.checks import shown
+from lumix.inputs import shown
 
-MODES = ("batch", "pair", "elem")
-PAIRINGS = ("flip", "permutation")
+# ------------------------------------------------------------------------------------------------- workers
 
 
 def for_worker(generator: torch.Generator) -> torch.Generator:
@@ -19,15 +18,13 @@ def for_worker(generator: torch.Generator) -> torch.Generator:
 
     The workers of every epoch begin with equal copies of the main process's generator. The new seed is made of the
     copy's state and of the worker's seed, which torch draws anew for each worker and epoch from the loader's generator
-    or from torch.manual_seed: equal seeds of both give equal draws again. Every function that draws calls this first.
-
-    Raises:
-        ValueError: in a worker, for a generator that is not on the CPU.
+    or from torch.manual_seed: equal seeds of both give equal draws again. A call of a mixer, as in a collate_fn, begins
+    with this; its `draw` and all other functions take their generator as it is.
     """
     worker = get_worker_info()
     if worker is None:
         return generator
-    if generator.device.type != "cpu":
+    if device_of(generator).type != "cpu":
         raise ValueError(
             f"a generator on {generator.device} cannot draw in a DataLoader's worker: give the mixer of a collate_fn a "
             "torch.Generator() on the CPU, or mix in the training loop"
@@ -56,28 +53,31 @@ def _restored(device: torch.device, state: bytes) -> torch.Generator:
 # torch sends a generator's state through shared memory that is gone before a spawned worker opens it.
 ForkingPickler.register(torch.Generator, lambda generator: (_restored, (generator.device, _state(generator))))
 
-
-def to_hand_on(generator: torch.Generator) -> torch.Generator:
-    """The generator for later draws in the main process; in a worker, which goes on with it, another seeded by it."""
-    if get_worker_info() is None:
-        return generator
-    seed = torch.randint(2**62, (), generator=for_worker(generator))
-    return torch.Generator().manual_seed(int(seed))
-
+# ------------------------------------------------------------------------------------------------- draws
 
 RATIOS = (0.1, 1e30)  # alphas whose Gamma draws neither underflow nor overflow
 
 
 def device_of(generator: Any) -> torch.device:
-    """The device of a torch.Generator that is about to draw; ValueError for anything else."""
+    """The device of a torch.Generator; ValueError for anything else."""
     if not isinstance(generator, torch.Generator):
         raise ValueError(f"generator must be a torch.Generator, not {shown(generator)}: use torch.Generator()")
-    return for_worker(generator).device
+    return generator.device
 
 
 def draw_uniform(count: int, generator: torch.Generator) -> Tensor:
     """[D] float64 in [0, 1), on the generator's device."""
     return torch.rand(count, generator=generator, device=device_of(generator), dtype=torch.float64)
+
+
+def draw_normal(shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
+    """Standard normal draws in float64, on the generator's device."""
+    return torch.randn(shape, generator=generator, device=device_of(generator), dtype=torch.float64)
+
+
+def draw_integers(high: Tensor, generator: torch.Generator) -> Tensor:
+    """[D] int64, uniform on 0 .. high - 1 for each entry of `high` [D] int64, which are at least 1."""
+    return torch.minimum((draw_uniform(len(high), generator) * high).long(), high - 1)
 
 
 def draw_beta(alpha: float, count: int, generator: torch.Generator) -> Tensor:
@@ -99,11 +99,6 @@ def draw_beta(alpha: float, count: int, generator: torch.Generator) -> Tensor:
     return torch.sigmoid(gamma[0].log() - gamma[1].log() + (log_uniform[0] - log_uniform[1]) / alpha)
 
 
-def draw_integers(high: Tensor, generator: torch.Generator) -> Tensor:
-    """[D] int64, uniform on 0 .. high - 1 for each entry of `high` [D] int64, which are at least 1."""
-    return torch.minimum((draw_uniform(len(high), generator) * high).long(), high - 1)
-
-
 def draw_partners(size: int, mode: str, pairing: str, generator: torch.Generator) -> tuple[Tensor, Tensor, int]:
     """Who is mixed with whom, and which draw each sample uses: (partner [B], group [B], number of draws).
 
@@ -120,7 +115,7 @@ def draw_partners(size: int, mode: str, pairing: str, generator: torch.Generator
         partner = index.flip(0)
         pair = torch.minimum(index, partner) if mode == "pair" else index
     else:
-        order = torch.randperm(size, generator=for_worker(generator), device=device)
+        order = torch.randperm(size, generator=generator, device=device)
         partner, pair = order, index
         if mode == "pair":
             even = size - size % 2
@@ -133,8 +128,3 @@ def draw_partners(size: int, mode: str, pairing: str, generator: torch.Generator
     if mode == "pair":
         return partner, pair, (size + 1) // 2
     return partner, index, size
-
-
-def draw_normal(shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
-    """Standard normal draws in float64, on the generator's device."""
-    return torch.randn(shape, generator=generator, device=device_of(generator), dtype=torch.float64)

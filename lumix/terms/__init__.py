@@ -1,1 +1,0 @@
-"""Loss terms, one a file: each gives a value per sample, and `lumix.MixLoss` adds them up."""
