@@ -79,7 +79,7 @@ def sums_of(values: list[Tensor], parts: int = 1) -> Tensor:
 
 
 def scores_of(evaluator: Any, process: Process) -> dict[str, Any]:
-    """Loss, top-1 and top-5 that timm's evaluator counted, each image once over all processes; a call of all of them."""
+    """Loss, top-1 and top-5 that timm's evaluator counted, each image once over all processes, which all call it."""
     scores = evaluator.compute(distributed=process.distributed)
     if not math.isfinite(scores["loss"]):
         raise RunError("the test loss is not finite: lower the learning rate")
