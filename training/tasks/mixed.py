@@ -113,9 +113,6 @@ class MixTask(Task):
         channels_last: memory format of the network and of the images.
         ema_decay: of a moving average of the weights; 0 keeps none.
         ema_reported: whether the average is evaluated and exported instead of the raw weights.
-
-    Raises:
-        ValueError: naming the model, where the label rule asks for attention that it does not have.
     """
 
     criterion: MixLoss

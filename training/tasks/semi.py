@@ -127,9 +127,6 @@ class FixMatchTask(SemiTask):
         """Pseudo-labels by the network in training, then the draws by the streams "mix" and "rule".
 
         With one view of unlabelled images it is both the weak and the strong one.
-
-        Raises:
-            ValueError: for another number of unlabelled images, or mixing inside the network.
         """
         (labelled,), weak, strong = images.labelled, images.unlabelled[0], images.unlabelled[-1]
         if len(weak) != self.ratio * len(labels):
