@@ -32,7 +32,7 @@ ALLOWED: dict[str, set[str]] = {
     "lumix.rules": LEAVES,
     "lumix.losses": {*LEAVES, "lumix.rules"},
     "lumix.automix": {*LEAVES, "lumix.losses", "lumix.mixers"},
-    "lumix.semi": {*LEAVES, "lumix.losses", "lumix.mixers"},
+    "lumix.semi": {*LEAVES, "lumix.automix", "lumix.losses", "lumix.mixers"},
     "lumix.integrations": METHOD,
     "training": {*METHOD, "lumix"},
     "evaluation": {*METHOD, "lumix", "training"},

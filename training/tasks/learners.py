@@ -7,10 +7,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from lumix import automix, semi
+from lumix import automix
 from lumix.batch import MixedBatch
 from lumix.mixers.base import NoMix
 from lumix.registry import name_of
+from lumix.semi import SelfTuning
 from training.build import Setup, build_loss, build_mixer, frozen_network
 from training.config import Mix
 from training.optim import parameter_groups
@@ -119,11 +120,10 @@ class SelfTuningTask(LearnerTask):
                 name: build_mixer(mix, setup.mean, setup.std, frozen)
                 for name, mix in (("mixer", run.mix), ("pair_mixer", run.mix.replace(pairing="flip")))
             }
-        arguments = {field.name: getattr(options, field.name) for field in fields(semi.SelfTuningOptions)}
         super().__init__(
             setup,
             "projector",
-            lambda: semi.SelfTuning(setup.network, loss=build_loss(run.loss), **arguments, **mixers),
+            lambda: SelfTuning(setup.network, loss=build_loss(run.loss), **vars(options), **mixers),
             lambda learner: learner.network.get_classifier(),
             {"lr": HEAD_RATE * run.optim.lr, "min_lr": HEAD_RATE * run.optim.min_lr},
         )
