@@ -31,8 +31,7 @@ from lumix.mixers.switch import Switch
 from lumix.random import for_worker
 from lumix.rules import AreaRule
 
-ROWS = {Tensor.__getitem__, Tensor.index_select}
-WHOLE = {Tensor.to, Tensor.cuda, Tensor.cpu, Tensor.pin_memory, Tensor.detach, Tensor.clone, Tensor.contiguous}
+KEEPING = {Tensor.to, Tensor.cuda, Tensor.cpu, Tensor.pin_memory, Tensor.detach, Tensor.clone, Tensor.contiguous}
 
 
 class MixTarget(Tensor):
@@ -52,25 +51,24 @@ class MixTarget(Tensor):
     smoothing: float
     generator: torch.Generator
 
-    @staticmethod
-    def of(dense: Tensor, batch: MixedBatch, smoothing: float, generator: torch.Generator) -> "MixTarget":
-        target = dense.as_subclass(MixTarget)
-        target.batch, target.smoothing, target.generator = batch, smoothing, generator
-        return target
-
     @classmethod
     def __torch_function__(cls, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         with torch._C.DisableTorchFunctionSubclass():
             found = function(*args, **(kwargs or {}))
         source = args[0] if args and isinstance(args[0], cls) and isinstance(found, Tensor) else None
-        if source is None or found is source or not hasattr(source, "batch"):
+        if source is None or found is source:
             return found
-        if function in WHOLE:
-            return cls.of(found, source.batch.to(found.device), source.smoothing, source.generator)
-        by_rows = function in ROWS and found.ndim == 2 and found.shape[1:] == source.shape[1:]
-        if by_rows and isinstance(args[-1], slice | Tensor):
-            return cls.of(found, source.batch.rows(args[-1]), source.smoothing, source.generator)
+        if function in KEEPING:
+            return _target(found, source.batch.to(found.device), source.smoothing, source.generator)
+        if function is Tensor.__getitem__ and isinstance(args[1], slice | Tensor) and found.ndim == 2:
+            return _target(found, source.batch.rows(args[1]), source.smoothing, source.generator)
         return found
+
+
+def _target(dense: Tensor, batch: MixedBatch, smoothing: float, generator: torch.Generator) -> MixTarget:
+    target = dense.as_subclass(MixTarget)
+    target.batch, target.smoothing, target.generator = batch, smoothing, generator
+    return target
 
 
 class Mixup:
@@ -150,7 +148,7 @@ class Mixup:
             generator = torch.Generator().manual_seed(int(torch.randint(2**62, (), generator=generator)))
         dense = self._dense(batch, plan.own_weight.to(images.device, non_blocking=True))
         known = batch._replace(images=images.new_empty((len(images), 0, 0, 0)))
-        return batch.images, MixTarget.of(dense, known, self.label_smoothing, generator)
+        return batch.images, _target(dense, known, self.label_smoothing, generator)
 
     def _dense(self, batch: MixedBatch, own_weight: Tensor) -> Tensor:
         """timm's target [B, C] for own weights [B] in float64."""
