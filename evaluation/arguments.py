@@ -36,8 +36,7 @@ class Recipe(Config):
     """
 
     data: Literal["shapes", "camvid", "pascal_context"]
-    # A mask transformer on a ViT; deeplabv3plus, on a ResNet, has an auxiliary head.
-    decoder: Literal["segmenter", "deeplabv3plus"] = "segmenter"
+    decoder: Literal["segmenter", "deeplabv3plus"] = "segmenter"  # on a ViT; on a ResNet, with an auxiliary head
     base: Count = 520  # an image is resized, keeping its aspect, so that its longer side has this many pixels
     crop: Count = 480  # side of the training crops and of the sliding window
     stride: Count = 320  # pixels between two windows
@@ -54,11 +53,10 @@ class Recipe(Config):
     width: Count = 512  # channels of DeepLabV3+'s decoder; Segmenter's decoder has its encoder's width
     dilation: Count = 12  # first of DeepLabV3+'s three dilations d, 2d and 3d
     test_size: CountOrNone = 0  # first images of the test set, as far as it has them; 0 is all
-    # The latter is automatic mixed precision in training; testing is in float32.
-    precision: Literal["float32", "bfloat16"] = "float32"
+    precision: Literal["float32", "bfloat16"] = "float32"  # the latter: automatic, in training; testing is in float32
 
     def check(self) -> None:
         if self.stride > self.crop:
             raise ValueError(f"Recipe.stride {self.stride} must be at most the crop {self.crop}, or pixels are skipped")
         if self.scale_high < self.scale_low:
-            raise ValueError(f"Recipe.scale_high must be at least scale_low {self.scale_low}, not {self.scale_high}")
+            raise ValueError(f"Recipe.scale_high {self.scale_high} must be at least scale_low {self.scale_low}")

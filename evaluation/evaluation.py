@@ -131,8 +131,8 @@ def read_arrays(cache: Path, evaluation: Evaluation) -> dict[str, Any]:
         return {}
     import numpy as np  # late: tables are listed without it
 
-    with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
-        return {name: archive[name] for name in archive.files}
+    with np.load(path) as archive:
+        return dict(archive)
 
 
 def evaluate(

@@ -133,7 +133,7 @@ class BinaryCrossEntropy(Checked):
 @register("term", "decoupled", "decoupled term of DM(CE)")
 @dataclass(frozen=True)
 class Decoupled(Checked):
-    """eta L_DM with L_DM = -log phi[a|b] - log phi[b|a] of Decoupled Mixup; beside `CrossEntropy` it is DM(CE).
+    """DM, DM(CE): eta L_DM with L_DM = -log phi[a|b] - log phi[b|a], beside `CrossEntropy`.
 
     It knows no lambda, no label smoothing and no label rule. Same-class pairs have no such term, as nothing competes
     with their class, nor have images that show less than `VISIBLE` of either class, which would be pushed to a class
@@ -160,11 +160,13 @@ class Decoupled(Checked):
 @register("term", "rescaled_binary_cross_entropy", "DM(BCE)")
 @dataclass(frozen=True)
 class RescaledBinaryCrossEntropy(Checked):
-    """DM(BCE): sigmoid cross entropy, summed over classes, with target r(lambda; t, xi) = min(1, lambda / t) ^ xi.
+    """DM, DM(BCE): sigmoid cross entropy, summed over classes, with target r(lambda; t, xi) = min(1, lambda / t) ^ xi.
 
     t and xi go by the kind of each sample, so that a batch may be switched: blended or cut (all others). t = xi = 1 is
     MBCE (one), xi = 0 is MBCE (two). The two targets need not sum to 1; a same-class pair has one, the sum of both and
     at most 1, and a class that the image does not show has target 0.
+
+    DM, appendix B.3: t = 1, xi = 0.8 for methods that cut, t = 0.5, xi = 1 for those that blend.
 
     Attributes:
         cut_t, cut_xi: of cut samples.
@@ -197,7 +199,7 @@ class RescaledBinaryCrossEntropy(Checked):
 
 
 class MixLoss(nn.Module):
-    """A sum of terms with the weights of a label rule; by default equation 6, cross entropy + eta R.
+    """LUMix, equation 6: cross entropy + eta R, with the weights of a label rule; or the sum of other terms.
 
     Args:
         rule: gives the own weight [B]; `AreaRule` (default) is the ordinary mixed loss, `LUMixRule` is LUMix.

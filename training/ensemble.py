@@ -182,10 +182,6 @@ class StackedNetworks:
 
     Each network stays whole: its own optimizer updates it, and it is read, written and evaluated as before. Gradients
     add up in the stacks until `zero_grad`; who clears one network's gradients to None cuts it off.
-
-    Raises:
-        RunError: for a network with batch normalisation, whose running statistics do not stack, or one that draws
-            random numbers (dropout, stochastic depth), which differ from those of a network alone.
     """
 
     def __init__(self, networks: Sequence[nn.Module]) -> None:

@@ -243,11 +243,7 @@ class Loop:
         return [[member.run.key, member.seed] for member in self.members]
 
     def _save_if_due(self) -> None:
-        """Save a checkpoint if the last one is long enough ago or the runs are to stop; touch the locks.
-
-        Raises:
-            Stopped: if any process was asked to stop.
-        """
+        """Save a checkpoint if the last one is long enough ago or the runs are to stop; touch the locks."""
         due = time.monotonic() - self.saved_at >= self.execution.checkpoint_seconds
         flags = torch.tensor([self.stop(), due and self.process.rank == 0], device=self.process.device)
         stops, due = (bool(flag) for flag in self.process.sum(flags.long()))

@@ -7,8 +7,10 @@ than a list of tables may take.
 from dataclasses import dataclass
 from typing import Any
 
+from lumix.automix import AutoMixOptions
 from lumix.inputs import Checked, Count, NotNegative, Positive, Share
 from lumix.registry import register
+from lumix.semi import SelfTuningOptions
 
 # ------------------------------------------------------------------------------------------------- tasks
 
@@ -31,19 +33,13 @@ OWN: dict[str, Any] = {"needs": "networks of its own", "dynamic": True, "pixels"
 
 @register("task", "automix", "AutoMix", **OWN)
 @dataclass(frozen=True)
-class AutoMix(Checked):
-    """AutoMix; arguments as of `lumix.AutoMix`, and learning rates of the mask generator's own.
+class AutoMix(AutoMixOptions):
+    """AutoMix, with learning rates of the mask generator's own.
 
     Attributes:
         block_lr, block_min_lr: of the mask generator, at its peak and at the end; None is the run's.
     """
 
-    alpha: Positive = 2.0
-    stage: int | None = None
-    large: bool = False
-    momentum: Share = 0.999999
-    mask_decays: bool = False
-    share: Share = 1.0
     block_lr: Positive | None = None
     block_min_lr: NotNegative | None = None
 
@@ -68,18 +64,8 @@ class SAMix(AutoMix):
     unlabelled=("weak", "weak"),
 )
 @dataclass(frozen=True)
-class SelfTuning(Checked):
-    """Self-Tuning; arguments as of `lumix.semi.learner.SelfTuning`.
-
-    Attributes:
-        head_lr_factor: learning rate of the classifier over the run's.
-    """
-
-    places: Count = 32
-    features: Count = 1024
-    temperature: Positive = 0.07
-    momentum: Share = 0.999
-    head_lr_factor: Positive = 10.0
+class SelfTuning(SelfTuningOptions):
+    """Self-Tuning, or with the run's mixing its variant of Decoupled Mixup."""
 
     def build(self, setup: Any) -> Any:
         from training.tasks.learners import SelfTuningTask

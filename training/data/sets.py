@@ -179,11 +179,6 @@ def load(data: Data) -> tuple[ImageSet, ImageSet]:
     Training sets come in an order fixed by their content, so a cut is the first images of one fixed permutation.
 
     Cached within the process and shared, so never write into the tensors.
-
-    Raises:
-        ValueError: for files that are missing or damaged (naming file and remedy), a set that is not resident, an
-            augmentation that resident sets do not have, an image size that is no multiple of the set's own, or more
-            training images than there are.
     """
     if not is_resident(data.name):
         raise ValueError(f"{data.name} is read from files: use training.data.files, not load")

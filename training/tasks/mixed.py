@@ -60,7 +60,7 @@ class Task(ClassificationTask):
     def prepare(self, images: Any, labels: Tensor, streams: Streams) -> Any:
         """A batch after all random draws of an update: with its `size` B, and its parts by `rows(slice)`.
 
-        They are [B, C, H, W], or `lumix.semi.views.Views` for a task that is registered with views. They may be
+        They are [B, C, H, W], or `lumix.semi.Views` for a task that is registered with views. They may be
         overwritten.
         """
         raise NotImplementedError
@@ -113,9 +113,6 @@ class MixTask(Task):
         channels_last: memory format of the network and of the images.
         ema_decay: of a moving average of the weights; 0 keeps none.
         ema_reported: whether the average is evaluated and exported instead of the raw weights.
-
-    Raises:
-        ValueError: naming the model, where the label rule asks for attention that it does not have.
     """
 
     criterion: MixLoss

@@ -11,7 +11,7 @@ from lumix.batch import rows_of
 from lumix.functional import at_least_float32
 from lumix.losses import CrossEntropy
 from lumix.registry import describe
-from lumix.semi.pseudo_labels import guess_labels, mix_targets, pseudo_labels, soft_cross_entropy, squared_error
+from lumix.semi import guess_labels, mix_targets, pseudo_labels, soft_cross_entropy, squared_error
 from training.build import Setup, mixing_parts
 from training.config import Loss, Mix, Run
 from training.tasks.mixed import DrawnBatch, MixTask, StepResult, Streams, losses_of
@@ -127,9 +127,6 @@ class FixMatchTask(SemiTask):
         """Pseudo-labels by the network in training, then the draws by the streams "mix" and "rule".
 
         With one view of unlabelled images it is both the weak and the strong one.
-
-        Raises:
-            ValueError: for another number of unlabelled images, or mixing inside the network.
         """
         (labelled,), weak, strong = images.labelled, images.unlabelled[0], images.unlabelled[-1]
         if len(weak) != self.ratio * len(labels):
