@@ -5,18 +5,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Self, get_origin, get_type_hints
 
-from lumix.checks import LARGEST, check_choice, check_fields, check_number
+from lumix.checks import check_fields
 from lumix.registry import default_of, from_dict, to_dict
-
-
-def one_of(owner: object, name: str, allowed: tuple[str, ...]) -> None:
-    """Raise ValueError, naming record, field and value, unless the field is one of `allowed`."""
-    check_choice(f"{type(owner).__name__}.{name}", getattr(owner, name), allowed)
-
-
-def within(owner: object, name: str, low: float, high: float = LARGEST) -> None:
-    """Raise ValueError, naming record, field and value, unless the field lies in [low, high]."""
-    check_number(f"{type(owner).__name__}.{name}", getattr(owner, name), low, high)
 
 
 @dataclass(frozen=True)
