@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal
 
-from lumix.checks import Count, CountOrNone, NotNegative, Share
+from lumix.inputs import Count, CountOrNone, NotNegative, Share
 from training.records import Config
 
 # Number of patches -> rows and columns: the paper's six, then the finer ones that its text speaks of (I-29).

@@ -11,8 +11,7 @@ from torch import Tensor, nn
 
 from lumix import functional
 from lumix.batch import Kind, MixedBatch
-from lumix.checks import Checked, NotNegative, Positive, Share, check_number, check_part, check_probability, shown
-from lumix.inputs import IGNORED, logits_of
+from lumix.inputs import IGNORED, Checked, NotNegative, Positive, Share, check_part, checked, logits_of, shown
 from lumix.registry import register
 from lumix.rules import AreaRule, Rule
 
@@ -220,10 +219,10 @@ class MixLoss(nn.Module):
         ignore_index: int = IGNORED,
     ) -> None:
         super().__init__()
-        check_probability("smoothing", smoothing)
+        checked("smoothing", smoothing, Share)
         if not isinstance(eta, Tensor):
-            check_number("eta", eta, 0)
-        check_number("ignore_index", ignore_index, whole=True)
+            checked("eta", eta, NotNegative)
+        checked("ignore_index", ignore_index, int)
         if rule is not None:
             check_part("rule", rule, ("draw", "weigh", "perturbs"), "a label rule as AreaRule()")
         has_eta = isinstance(eta, Tensor) or eta != 0

@@ -13,8 +13,8 @@ from torch import Tensor
 
 from lumix import functional
 from lumix.batch import Kind, MixedBatch
-from lumix.checks import Checked, NotNegative, Positive, Range, Share, check_part
-from lumix.draws import device_of, draw_beta
+from lumix.inputs import Checked, NotNegative, Positive, Range, Share, check_part
+from lumix.random import device_of, draw_beta
 from lumix.registry import register
 
 

@@ -15,8 +15,8 @@ from scipy import stats
 
 import lumix
 from lumix import Mixup
-from lumix.draws import draw_beta
 from lumix.integrations.timm import Mixup as TimmMixup
+from lumix.random import draw_beta
 from lumix.registry import PARTS
 from training.config import Data, Mix, Model, Optim, Run
 

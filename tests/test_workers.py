@@ -8,7 +8,7 @@ from batches import ALL_MIXERS, stream
 from torch.utils.data import DataLoader, TensorDataset, default_collate
 
 import lumix
-from lumix import draws
+from lumix import random as draws
 from lumix.integrations.timm import Criterion, Mixup
 
 ITEMS, BATCH, WORKERS = 48, 4, 2

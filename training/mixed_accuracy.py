@@ -8,9 +8,9 @@ from torch import Tensor
 
 from lumix.automix.learner import AutoMix
 from lumix.batch import MixedBatch
-from lumix.draws import draw_beta
 from lumix.mixers.base import PlannedMixer, evaluating
 from lumix.mixers.paste import apply_plan
+from lumix.random import draw_beta
 from training.process import Process
 from training.rng import step_generator
 

@@ -7,7 +7,7 @@ than a list of tables may take.
 from dataclasses import dataclass
 from typing import Any
 
-from lumix.checks import Checked, Count, NotNegative, Positive, Share
+from lumix.inputs import Checked, Count, NotNegative, Positive, Share
 from lumix.registry import register
 
 # ------------------------------------------------------------------------------------------------- tasks

@@ -5,16 +5,16 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Self, get_origin, get_type_hints
 
-from lumix.checks import check_fields
+from lumix.inputs import Checked
 from lumix.registry import default_of, from_dict, to_dict
 
 
 @dataclass(frozen=True)
-class Config:
+class Config(Checked):
     """Base of the configuration records: their fields are checked by type, and written where they are no default."""
 
     def __post_init__(self) -> None:
-        check_fields(self)
+        super().__post_init__()
         self.check()
 
     def check(self) -> None:

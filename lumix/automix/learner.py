@@ -23,12 +23,11 @@ from torch.nn import functional as F
 from lumix.automix.block import AutoMixBlock, MixBlock, SAMixBlock
 from lumix.automix.losses import cosine, mask_loss, momentum_at
 from lumix.batch import Kind, MixedBatch, rows_of
-from lumix.checks import check_part, check_positive, check_probability
-from lumix.draws import draw_beta, draw_partners, draw_uniform
-from lumix.inputs import check_batch, check_shape, logits_of
+from lumix.inputs import Positive, Share, check_batch, check_part, check_shape, checked, logits_of
 from lumix.losses import MixLoss
 from lumix.mixers.paste import blend
 from lumix.mixers.paste import mixed_batch as record
+from lumix.random import draw_beta, draw_partners, draw_uniform
 
 
 class LearnersBatch(NamedTuple):
@@ -110,9 +109,9 @@ class AutoMix(nn.Module):
         share: float = 1.0,
     ) -> None:
         super().__init__()
-        check_positive("alpha", alpha)
-        check_probability("momentum", momentum)
-        check_probability("share", share)
+        checked("alpha", alpha, Positive)
+        checked("momentum", momentum, Share)
+        checked("share", share, Share)
         wanted = ("forward_intermediates", "forward_features", "forward_head", "get_classifier")
         check_part("network", network, wanted, "a classifier of timm with forward_intermediates, as resnet18")
         info: Any = network.feature_info
@@ -233,7 +232,7 @@ class AutoMix(nn.Module):
 
         Parameters follow. Statistics of batch normalisation are the copy's own, as it stays in training mode.
         """
-        check_probability("progress", progress)
+        checked("progress", progress, Share)
         self.progress.fill_(progress)
         share = 1 - momentum_at(progress, self.MOMENTUM, self.momentum)
         torch._foreach_lerp_(list(self.slow.parameters()), list(self.network.parameters()), share)

@@ -21,15 +21,14 @@ from torch.nn import functional as F
 from torch.utils.data import get_worker_info
 
 from lumix.batch import MixedBatch
-from lumix.checks import check_number, check_numbers, check_part, check_probability
-from lumix.draws import for_worker
-from lumix.inputs import IGNORED, check_batch, logits_of
+from lumix.inputs import IGNORED, Count, NotNegative, Share, check_batch, check_part, checked, logits_of
 from lumix.losses import CrossEntropy, MixLoss
 from lumix.mixers.base import NoMix, PlannedMixer
 from lumix.mixers.basic import CutMix
 from lumix.mixers.basic import Mixup as Blend
 from lumix.mixers.paste import MixPlan, apply_plan
 from lumix.mixers.switch import Switch
+from lumix.random import for_worker
 from lumix.rules import AreaRule
 
 ROWS = {Tensor.__getitem__, Tensor.index_select}
@@ -104,13 +103,13 @@ class Mixup:
     ) -> None:
         if multi_label:
             raise ValueError("multi_label=True is not supported: LUMix weighs two single labels; use timm's own Mixup")
-        check_probability("label_smoothing", label_smoothing)
-        check_probability("switch_prob", switch_prob)
-        check_number("mixup_alpha", mixup_alpha, 0)
-        check_number("cutmix_alpha", cutmix_alpha, 0)
-        check_number("num_classes", num_classes, 1, whole=True)
+        checked("label_smoothing", label_smoothing, Share)
+        checked("switch_prob", switch_prob, Share)
+        checked("mixup_alpha", mixup_alpha, NotNegative)
+        checked("cutmix_alpha", cutmix_alpha, NotNegative)
+        checked("num_classes", num_classes, Count)
         if cutmix_minmax is not None:
-            check_numbers("cutmix_minmax", cutmix_minmax)
+            checked("cutmix_minmax", cutmix_minmax, tuple[float, ...])
         self.label_smoothing, self.num_classes = label_smoothing, num_classes
         self.mixup_enabled = True  # as in timm: set to False to go on without mixing
         self.generator = torch.Generator().manual_seed(seed) if generator is None else generator

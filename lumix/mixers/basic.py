@@ -7,10 +7,10 @@ import torch
 from torch import Tensor
 
 from lumix.batch import Kind
-from lumix.checks import Positive
-from lumix.draws import draw_beta, draw_integers
+from lumix.inputs import Positive
 from lumix.mixers.base import ANY, PlannedMixer
 from lumix.mixers.paste import Draws, box_around, boxes_drawn, draw_blends, visible_share
+from lumix.random import draw_beta, draw_integers
 from lumix.registry import register
 
 

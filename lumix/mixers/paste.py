@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from lumix.batch import Hidden, Kind, MixedBatch, box_area, inside_box, is_kind
-from lumix.draws import draw_beta
+from lumix.random import draw_beta
 
 
 @dataclass(frozen=True)

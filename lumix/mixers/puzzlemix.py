@@ -17,11 +17,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from lumix.batch import Kind, MixedBatch
-from lumix.checks import Positive
-from lumix.draws import draw_beta, draw_integers
-from lumix.inputs import logits_of
+from lumix.inputs import Positive, logits_of
 from lumix.mixers.base import IMAGENET_STD, BatchDraws, WholeBatchMixer, evaluating, unwrapped
 from lumix.mixers.paste import blend, mixed_batch
+from lumix.random import draw_beta, draw_integers
 from lumix.registry import register
 
 # Published constants.

@@ -23,9 +23,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lumix.batch import MixedBatch, rows_of
-from lumix.checks import check_part, check_positive, check_probability
 from lumix.functional import at_least_float32
-from lumix.inputs import check_batch, check_shape
+from lumix.inputs import Count, Positive, Share, check_batch, check_part, check_shape, checked
 from lumix.losses import MixLoss
 from lumix.mixers.base import Mixer
 from lumix.semi.self_tuning import TEMPERATURE, ClassQueues, follow, group_contrast
@@ -120,9 +119,9 @@ class SelfTuning(nn.Module):
         momentum: float = 0.999,
     ) -> None:
         super().__init__()
-        check_positive("temperature", temperature)
-        check_positive("features", features, whole=True)
-        check_probability("momentum", momentum)
+        checked("temperature", temperature, Positive)
+        checked("features", features, Count)
+        checked("momentum", momentum, Share)
         check_part("network", network, ("forward_features", "forward_head", "get_classifier"), "a classifier of timm")
         if (mixer is None) != (pair_mixer is None):
             raise ValueError("mixer and pair_mixer are one method in two pairings: give both or neither")
@@ -234,7 +233,7 @@ class SelfTuning(nn.Module):
         Under torch.distributed those of all processes, so that all have the same queues. `progress` is the share of
         the training that is done, 0 to 1. Statistics of batch normalisation are the copy's own.
         """
-        check_probability("progress", progress)
+        checked("progress", progress, Share)
         self.progress.fill_(progress)
         follow(self.slow_network, self.network, self.momentum)
         follow(self.slow_projector, self.projector, self.momentum)

@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from lumix.checks import check_positive
-from lumix.draws import draw_beta
 from lumix.functional import at_least_float32, log_softmax
+from lumix.inputs import Positive, checked
+from lumix.random import draw_beta
 
 
 def pseudo_labels(logits: Tensor, threshold: float) -> tuple[Tensor, Tensor]:
@@ -30,7 +30,7 @@ def sharpen(probabilities: Tensor, temperature: float) -> Tensor:
     Raises:
         ValueError: for a temperature that is not above 0.
     """
-    check_positive("temperature", temperature)
+    checked("temperature", temperature, Positive)
     return (probabilities.log() / temperature).softmax(dim=-1)
 
 

@@ -6,8 +6,8 @@ Shape legend: B queries, C classes, D places of a queue, F features of a project
 import torch
 from torch import Tensor, nn
 
-from lumix.checks import check_positive
 from lumix.functional import at_least_float32
+from lumix.inputs import Count, Positive, checked
 
 TEMPERATURE = 0.07
 
@@ -35,7 +35,7 @@ def group_contrast(
     Returns:
         [B] in float32 or wider, even under autocast.
     """
-    check_positive("temperature", temperature)
+    checked("temperature", temperature, Positive)
     with torch.autocast(queries.device.type, enabled=False):
         queries, own_keys, queue = (at_least_float32(x) for x in (queries, own_keys.detach(), queue.detach()))
         own = (queries * own_keys).sum(dim=1) / temperature
@@ -62,7 +62,7 @@ class ClassQueues(nn.Module):
     def __init__(self, classes: int, places: int, features: int) -> None:
         super().__init__()
         for name, value in (("classes", classes), ("places", places), ("features", features)):
-            check_positive(name, value, whole=True)
+            checked(name, value, Count)
         self.register_buffer("keys", torch.zeros(classes, places, features))
         self.register_buffer("taken", torch.zeros(classes, dtype=torch.int64))
 
