@@ -29,11 +29,7 @@ def next_ones(size: int) -> Tensor:
 
 
 def mix_as_in_training(task: Any, images: Tensor, labels: Tensor, generator: torch.Generator) -> MixedBatch:
-    """Test images, each mixed with the next one as a task does in training, with a label weight of its own; new memory.
-
-    Raises:
-        ValueError: for a mixer that chooses partners itself.
-    """
+    """Test images in new memory, each mixed with the next one as in training, with a label weight of its own."""
     learner = getattr(task, "learner", None)
     if isinstance(learner, AutoMix):
         weight = draw_beta(learner.options.alpha, len(images), generator).float().to(images.device)

@@ -1,9 +1,9 @@
-"""Tasks and frozen networks as a run names them: their arguments.
+"""Tasks and frozen networks as a run names them: their arguments, which what trains takes as its `options`.
 
-What trains takes these as its `options`. It is imported when it is built: it needs timm, which takes longer to import
-than a list of tables may take.
+That is imported when it is built: it needs timm, which takes longer to import than a list of tables may take.
 """
 
+import importlib
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,17 +15,21 @@ from lumix.semi import SelfTuningOptions
 # ------------------------------------------------------------------------------------------------- tasks
 
 
-@register("task", "mix", "one network on mixed images")
-@dataclass(frozen=True)
-class Mixed(Checked):
-    """One network trains on images mixed as the run says."""
+class TaskOptions(Checked):
+    """Base of the arguments of tasks; `home` is the module and the class of what trains."""
+
+    home = ("training.tasks.mixed", "MixTask")
 
     def build(self, setup: Any) -> Any:
-        """The task for a `training.build.Setup`; so for all tasks."""
-        from training.build import mixing_parts
-        from training.tasks.mixed import MixTask
+        """The task for a `training.build.Setup`."""
+        module, name = self.home
+        return getattr(importlib.import_module(module), name)(self, setup)
 
-        return MixTask(**mixing_parts(setup))
+
+@register("task", "mix", "one network on mixed images")
+@dataclass(frozen=True)
+class Mixed(TaskOptions):
+    """One network trains on images mixed as the run says."""
 
 
 OWN: dict[str, Any] = {"needs": "networks of its own", "dynamic": True, "pixels": "cut"}
@@ -33,26 +37,23 @@ OWN: dict[str, Any] = {"needs": "networks of its own", "dynamic": True, "pixels"
 
 @register("task", "automix", "AutoMix", **OWN)
 @dataclass(frozen=True)
-class AutoMix(AutoMixOptions):
+class AutoMix(AutoMixOptions, TaskOptions):
     """AutoMix, with learning rates of the mask generator's own.
 
     Attributes:
         block_lr, block_min_lr: of the mask generator, at its peak and at the end; None is the run's.
     """
 
+    home = ("training.tasks.learners", "AutoMixTask")
+
     block_lr: Positive | None = None
     block_min_lr: NotNegative | None = None
-
-    def build(self, setup: Any) -> Any:
-        from training.tasks.learners import AutoMixTask
-
-        return AutoMixTask(self, setup)
 
 
 @register("task", "samix", "SAMix", **OWN)
 @dataclass(frozen=True)
 class SAMix(AutoMix):
-    """The same with SAMix."""
+    """SAMix; arguments as of `AutoMix`."""
 
 
 @register(
@@ -64,18 +65,15 @@ class SAMix(AutoMix):
     unlabelled=("weak", "weak"),
 )
 @dataclass(frozen=True)
-class SelfTuning(SelfTuningOptions):
+class SelfTuning(SelfTuningOptions, TaskOptions):
     """Self-Tuning, or with the run's mixing its variant of Decoupled Mixup."""
 
-    def build(self, setup: Any) -> Any:
-        from training.tasks.learners import SelfTuningTask
-
-        return SelfTuningTask(self, setup)
+    home = ("training.tasks.learners", "SelfTuningTask")
 
 
 @register("task", "fixmatch", "FixMatch", labelled=("weak",), unlabelled=("weak", "strong"))
 @dataclass(frozen=True)
-class FixMatch(Checked):
+class FixMatch(TaskOptions):
     """Weak views give pseudo-labels, strong views learn those that are trusted (Sohn et al. 2020).
 
     Attributes:
@@ -85,15 +83,12 @@ class FixMatch(Checked):
         ramp: share of the run over which the weight rises from 0; 0 has it from the beginning.
     """
 
+    home = ("training.tasks.semi", "FixMatchTask")
+
     threshold: Share = 0.95
     ratio: Count = 7
     weight: NotNegative = 1.0
     ramp: Share = 0.0
-
-    def build(self, setup: Any) -> Any:
-        from training.tasks.semi import FixMatchTask
-
-        return FixMatchTask(self, setup)
 
 
 @register("task", "pseudo_label", "Pseudo-Label", labelled=("weak",), unlabelled=("weak",))
@@ -107,7 +102,7 @@ class PseudoLabel(FixMatch):
 
 @register("task", "mixmatch", "MixMatch", labelled=("weak",), unlabelled=("weak", "weak"))
 @dataclass(frozen=True)
-class MixMatch(Checked):
+class MixMatch(TaskOptions):
     """Guessed labels of unlabelled images, all images mixed with one another (Berthelot et al. 2019).
 
     Attributes:
@@ -116,15 +111,12 @@ class MixMatch(Checked):
         weight, ramp: as of `FixMatch`.
     """
 
+    home = ("training.tasks.semi", "MixMatchTask")
+
     temperature: Positive = 0.5
     alpha: Positive = 0.5
     weight: NotNegative = 100.0
     ramp: Share = 0.4
-
-    def build(self, setup: Any) -> Any:
-        from training.tasks.semi import MixMatchTask
-
-        return MixMatchTask(self, setup)
 
 
 # ------------------------------------------------------------------------------------------------- frozen networks

@@ -1,6 +1,7 @@
 """Learners of the method as tasks: AutoMix and SAMix, which learn their masks, and Self-Tuning."""
 
 from collections.abc import Callable
+from dataclasses import fields
 from typing import Any
 
 import torch
@@ -82,7 +83,7 @@ class AutoMixTask(LearnerTask):
             raise ValueError(f"a task that learns to mix takes the place of Run.mix, which is {run.mix}: leave it out")
         kind = automix.SAMix if name_of(options) == "samix" else automix.AutoMix
         rates = {"lr": options.block_lr, "min_lr": options.block_min_lr}
-        arguments = {name: value for name, value in vars(options).items() if not name.startswith("block_")}
+        arguments = {field.name: getattr(options, field.name) for field in fields(automix.AutoMixOptions)}
         super().__init__(
             setup,
             "block",
