@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from training import run_directory
-from training.records import Config
+from training.config import Config
 
 
 class Protocol(NamedTuple):

@@ -8,8 +8,7 @@ from typing import Any, NamedTuple
 
 from experiments.scale import Scale
 from experiments.suggest import choose
-from training.config import Execution, Run
-from training.records import Config
+from training.config import Config, Execution, Run
 from training.run_directory import RunError
 
 FOLDER = Path(__file__).resolve().parent / "clusters"
