@@ -1,7 +1,4 @@
-"""Arguments of protocols as tables write them: grids (Table 7), losses (Table 9), segmentation recipes (Table 4).
-
-Imports no torch, so that tables list at once.
-"""
+"""Arguments of protocols as tables write them: grids (Table 7), losses (Table 9), segmentation recipes (Table 4)."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -36,8 +33,7 @@ class Recipe(Config):
     """
 
     data: Literal["shapes", "camvid", "pascal_context"]
-    # A mask transformer on a ViT; deeplabv3plus, on a ResNet, has an auxiliary head.
-    decoder: Literal["segmenter", "deeplabv3plus"] = "segmenter"
+    decoder: Literal["segmenter", "deeplabv3plus"] = "segmenter"  # on a ViT; on a ResNet, with an auxiliary head
     base: Count = 520  # an image is resized, keeping its aspect, so that its longer side has this many pixels
     crop: Count = 480  # side of the training crops and of the sliding window
     stride: Count = 320  # pixels between two windows
@@ -54,11 +50,10 @@ class Recipe(Config):
     width: Count = 512  # channels of DeepLabV3+'s decoder; Segmenter's decoder has its encoder's width
     dilation: Count = 12  # first of DeepLabV3+'s three dilations d, 2d and 3d
     test_size: CountOrNone = 0  # first images of the test set, as far as it has them; 0 is all
-    # The latter is automatic mixed precision in training; testing is in float32.
-    precision: Literal["float32", "bfloat16"] = "float32"
+    precision: Literal["float32", "bfloat16"] = "float32"  # the latter: automatic, in training; testing is in float32
 
     def check(self) -> None:
         if self.stride > self.crop:
             raise ValueError(f"Recipe.stride {self.stride} must be at most the crop {self.crop}, or pixels are skipped")
         if self.scale_high < self.scale_low:
-            raise ValueError(f"Recipe.scale_high must be at least scale_low {self.scale_low}, not {self.scale_high}")
+            raise ValueError(f"Recipe.scale_high {self.scale_high} must be at least scale_low {self.scale_low}")

@@ -30,7 +30,6 @@ Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]
 Logits = NDArray[np.floating]
 Labels = NDArray[np.int64]
-
 BIN_SIZE = 100  # samples in a bin of the adaptive calibration error
 RECALL = 0.95
 CURVE_POINTS = 40  # of the response rate, for the figure
@@ -69,14 +68,9 @@ def predictions(logits: Logits, labels: Labels, classes: Sequence[int]) -> tuple
 def rms_calibration_error(confidence: Floats, correct: Bools, all_bins: bool = False) -> float:
     """Root mean square over bins of mean confidence less accuracy, in percent.
 
-    Bins hold `BIN_SIZE` samples in ascending order of confidence, the last one the remainder too. Samples of equal
-    confidence keep their order, so that ties across a bin's edge make the result depend on it.
-
-    Args:
-        confidence: [N] in [0, 1].
-        correct: [N].
-        all_bins: keep the last, most confident bin, which the script behind the paper's numbers leaves out, though it
-            divides by all N.
+    Bins hold `BIN_SIZE` samples in ascending order of confidence [N], the last one the remainder too. Samples of equal
+    confidence keep their order, so that ties across a bin's edge make the result depend on it. The script behind the
+    paper's numbers leaves the last, most confident bin out (not with `all_bins`), though it divides by all N.
     """
     if len(confidence) < 2 * BIN_SIZE:
         raise ValueError(f"the calibration error needs two bins of {BIN_SIZE} samples, not {len(confidence)} samples")
@@ -143,11 +137,10 @@ def measure(
 
 
 def drive(model: nn.Module, card: Card, arguments: Mapping[str, Any], device: Device) -> Outcome:
-    """Every number of Table 8 for one model.
+    """Every number of Table 8 for one model; the outcome counts natural, clean and unknown images together.
 
-    ImageNet models take no arguments; others those of `stand_ins` and "reference", a trained model of the same data
-    that filters the pools and is not the one under test.
-    The outcome counts natural, clean and unknown images together; each count is among the values.
+    ImageNet models take no arguments; others those of `stand_ins` and "reference", the model that filters the pools and
+    is not the one under test.
     """
     if card["data"] == "imagenet":
         return _on_imagenet(model, card, device)
@@ -207,24 +200,21 @@ class NaturalSets(NamedTuple):
 
 
 def stand_ins(card: Card, arguments: Mapping[str, Any], reference: nn.Module, device: Device) -> NaturalSets:
-    """The sets for a model of small images; ValueError for data without a recipe, or a pool too small.
+    """The sets for a model of small images, filtered by a trained model of the same data.
 
-    Args:
-        card: of the model under test.
-        arguments: "classes" and "known_classes", the kept classes of the natural and of the clean images; "pool", the
-            number of fresh scenes of shapes (other data have but their test set); "unknown_pool", the unknown images
-            that are looked at; "share", the unknown images that are kept for each clean one.
-        reference: a trained model of the same data.
+    Arguments: "classes" and "known_classes", the kept classes of the natural and of the clean images; "pool", how many
+    fresh scenes of shapes (other data have but their test set); "unknown_pool", the unknown images that are looked at;
+    "share", the unknown images that are kept for each clean one.
     """
-    pool, inside, unknown = _pools(card, arguments)
-    of_classes = _only(pool, arguments["classes"])
-    logits = logits_of_images(reference, of_classes.images, card, device)[:, arguments["classes"]]
+    pool, clean, unknown = _pools(card, arguments)
+    classes, known = arguments["classes"], arguments["known_classes"]
+    of_classes, inside = _only(pool, classes), _only(clean, known)
+    logits = logits_of_images(reference, of_classes.images, card, device)[:, classes]
     wrong = torch.from_numpy(logits.argmax(1)) != of_classes.labels
-    inside = _only(inside, arguments["known_classes"])
     wanted = round(len(inside) * arguments["share"])
     if len(unknown) < wanted:
         raise ValueError(f"{wanted} images of unknown classes are wanted and the pool has {len(unknown)}: enlarge it")
-    sure = class_probabilities(logits_of_images(reference, unknown, card, device), arguments["known_classes"]).max(1)
+    sure = class_probabilities(logits_of_images(reference, unknown, card, device), known).max(1)
     surest = np.argsort(-sure, kind="stable")[:wanted]
     return NaturalSets(of_classes.images[wrong], of_classes.labels[wrong], inside.images, unknown[surest])
 

@@ -52,9 +52,6 @@ def drive(model: nn.Module, card: Card, arguments: Mapping[str, Any], device: De
     return score(fine_tune(model, card, recipe, train, device), test, recipe, card, device)
 
 
-# ------------------------------------------------------------------------------------------------- models
-
-
 class MaskTransformer(nn.Module):
     """Segmenter's decoder (Strudel et al. 2021): class tokens attend with the patches, whose scores are cosines.
 
@@ -90,8 +87,7 @@ class MaskTransformer(nn.Module):
         seen, classes = tokens.split((patches.shape[1], self.num_classes), dim=1)
         seen = normalize(self.project_patches(seen), dim=-1)
         classes = normalize(self.project_classes(classes), dim=-1)
-        scores: Tensor = self.score_norm(seen @ classes.transpose(1, 2))
-        return scores
+        return self.score_norm(seen @ classes.transpose(1, 2))
 
 
 class Segmenter(nn.Module):
@@ -164,9 +160,9 @@ def _segmenter(model: VisionTransformer, weights: Weights, card: Card, recipe: R
     assert isinstance(encoder, VisionTransformer)
     encoder.load_state_dict(weights)
     encoder.set_input_size(img_size=(recipe.crop, recipe.crop))
-    heads = int(model.blocks[0].attn.num_heads)  # type: ignore[union-attr, arg-type]
-    small = card["model"]["init"] == "small"
-    return Segmenter(encoder, MaskTransformer(encoder.embed_dim, heads, num_classes, recipe.dropout, small))
+    heads, small = model.blocks[0].attn.num_heads, card["model"]["init"] == "small"  # type: ignore[union-attr]
+    decoder = MaskTransformer(encoder.embed_dim, heads, num_classes, recipe.dropout, small)  # type: ignore[arg-type]
+    return Segmenter(encoder, decoder)
 
 
 def _deeplab(weights: Weights, card: Card, recipe: Recipe, num_classes: int) -> DeepLab:
@@ -234,8 +230,7 @@ def distorted(image: Tensor, generator: torch.Generator) -> Tensor:
     """SSD's photometric distortion as mmseg has it, uint8 [3, H, W] -> the same, each step with probability 1/2:
     brightness ±32, contrast and saturation 0.5 to 1.5, hue ±0.1 of the circle; contrast comes before or after colour.
 
-    torchvision's RandomPhotometricDistort is another one (relative brightness, contrast about the mean, channels in
-    another order) and draws from the global generator.
+    torchvision's has relative brightness, contrast about the mean, permuted channels, and global draws.
     """
 
     def sometimes() -> bool:
@@ -320,7 +315,7 @@ def fine_tune(model: nn.Module, card: Card, recipe: Recipe, scenes: Scenes, devi
     return network.eval()
 
 
-# ------------------------------------------------------------------------------------------------- metrics
+# ------------------------------------------------------------------------------------------------- testing
 
 
 def confusion(prediction: Tensor, truth: Tensor, num_classes: int) -> Tensor:

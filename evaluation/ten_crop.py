@@ -10,7 +10,6 @@ from torchvision.transforms.functional import ten_crop
 from evaluation.evaluation import Outcome
 from evaluation.images import Card, Device, batches, correct, percent, squeeze_transform
 from lumix.functional import at_least_float32
-from lumix.inputs import Count, checked
 from training.data.files import file_set
 from training.data.sets import is_resident
 
@@ -19,13 +18,8 @@ from training.data.sets import is_resident
 def ten_crop_logits(model: Callable[[Tensor], Tensor], images: Tensor, size: int) -> Tensor:
     """The sum [B, C] of a classifier's logits over torchvision's ten crops of `size` x `size`, float32 or wider.
 
-    Args:
-        model: from images [B, 3, size, size] to logits [B, C]; the crops come one after the other.
-        images: [B, 3, H, W], both sides at least `size`.
+    The model sees one crop [B, 3, size, size] after the other of images [B, 3, H, W], both sides at least `size`.
     """
-    checked("size", size, Count)
-    if images.ndim != 4 or size > min(images.shape[-2:]):
-        raise ValueError(f"images must be [B, C, H, W] of at least {size} pixels a side, not {list(images.shape)}")
     logits = (model(crop) for crop in ten_crop(images, [size, size]))
     return torch.stack([at_least_float32(each) for each in logits]).sum(dim=0)
 

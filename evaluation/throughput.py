@@ -1,8 +1,8 @@
 """Training throughput (LUMix, Table 6): images per second of whole training steps, beside those of a baseline.
 
-A step is mixing with all that it needs (saliency, mask, transport, another network), forward, label weights, loss,
-backward and update, on synthetic uint8 images that lie on the device: no loading, no moving average, no logging. The
-two contenders take turns in one process, so that what disturbs one disturbs the other.
+A step is all from mixing (saliency, mask, transport, another network) to the update, on synthetic uint8 images that lie
+on the device: no loading, no moving average, no logging. Both take turns in one process: what disturbs one disturbs the
+other.
 """
 
 import os
@@ -32,10 +32,7 @@ Step = Callable[[int], None]
 
 
 def training_step(run: Run, card: Card, batch: int, precision: str, device: torch.device) -> tuple[Step, Task]:
-    """A function of the step's number that takes one training step of `run`, and the task behind it.
-
-    `batch` images of the shape that `card` says; `precision` in place of the run's.
-    """
+    """A function of a step's number that takes a training step of `run` with `batch` images, and the task behind it."""
     network = build_model(run.model, card["num_classes"], card["in_chans"], card["image_size"], seed=0).to(device)
     mean, std = tuple(card["mean"]), tuple(card["std"])
     run = run.replace(precision=precision, optim=run.optim.replace(ema_decay=0.0, ema_reported=False))
@@ -110,11 +107,10 @@ def undisturbed(device: torch.device) -> Iterator[None]:
 def drive(model: nn.Module, card: Card, arguments: Mapping[str, Any], device: Device) -> Outcome:
     """Speed and memory of a run as a share of a baseline's; its trained weights play no part, only their shapes.
 
-    Arguments: "baseline", the run beside it; "every_batch", whether methods act on every batch; "batch"; "precision";
-    "warmup" steps of each; "rounds" in turn of "steps" each.
-
-    Values: "speed" and "memory" in percent of the baseline's (speed: the median over rounds; "speed_low", "speed_high":
-    its quartiles), what they are made of, and "parameters" in thousands.
+    Arguments: "baseline", the run beside it; "every_batch", whether methods act on every batch; "batch"; "precision" in
+    place of the runs'; "warmup" steps of each; "rounds" in turn of "steps" each. Values: "speed", "memory" in percent
+    of the baseline's (the median over rounds; "speed_low", "speed_high": its quartiles), what they are made of, and
+    "parameters" in thousands.
     """
     device, batch = torch.device(device), arguments["batch"]
     steps: dict[str, Step] = {}

@@ -5,6 +5,7 @@ Pascal VOC 2012's validation images at 512 pixels for ImageNet models; shapes, w
 
 import copy
 from collections.abc import Iterator, Mapping
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor, nn
 from torchvision.datasets import VOCSegmentation
+from torchvision.transforms import Compose
 
 from evaluation.evaluation import Outcome
 from evaluation.foreground import Masks, attention_grid, enlarged, foreground
@@ -28,12 +30,9 @@ BACKGROUND, VOID = 0, 255
 def jaccard(masks: Masks, target: NDArray[np.uint8], exclude_void: bool = False) -> float | None:
     """Intersection over union of the best head, averaged over the object classes in one image, in percent.
 
-    None for an image without object, which the average over images leaves out.
-
-    Args:
-        masks: [heads, H, W] bool, one mask per head.
-        target: [H, W] class of each pixel, 0 background, 255 void.
-        exclude_void: leave void pixels out. The published script means to and does not: they count in the union.
+    None for an image without object, which the average over images leaves out. Masks are [heads, H, W] bool, the target
+    [H, W] is the class of each pixel, 0 background, 255 void. The published script means to leave void pixels out
+    (`exclude_void`) and does not: they count in the union.
     """
     found = masks & (target != VOID) if exclude_void else masks
     best = []
@@ -76,16 +75,16 @@ def _resident(card: Card) -> Iterator[tuple[Tensor, Tensor]]:
 
 def _voc(card: Card) -> VOCSegmentation:
     """Pascal VOC 2012 val as (normalised image, classes uint8 [512, 512]); bilinear and nearest."""
-    squeeze = squeeze_transform(VOC_SIZE, card["mean"], card["std"])
-
-    def both(image: Image.Image, target: Image.Image) -> tuple[Tensor, Tensor]:
-        classes = np.array(target.resize((VOC_SIZE, VOC_SIZE), Image.Resampling.NEAREST), dtype=np.uint8)
-        return squeeze(image), torch.from_numpy(classes)
-
+    squeeze = partial(_squeezed, squeeze_transform(VOC_SIZE, card["mean"], card["std"]))
     try:
-        return VOCSegmentation(str(data_root()), year="2012", image_set="val", transforms=both)
+        return VOCSegmentation(str(data_root()), year="2012", image_set="val", transforms=squeeze)
     except (RuntimeError, OSError) as error:
         raise ValueError(
             f"Pascal VOC 2012 is not in {data_root() / 'VOCdevkit' / 'VOC2012'} ({error}): unpack "
             f"VOCtrainval_11-May-2012.tar there, or set LUMIX_DATA"
         ) from error
+
+
+def _squeezed(transform: Compose, image: Image.Image, target: Image.Image) -> tuple[Tensor, Tensor]:
+    classes = np.array(target.resize((VOC_SIZE, VOC_SIZE), Image.Resampling.NEAREST), dtype=np.uint8)
+    return transform(image), torch.from_numpy(classes)

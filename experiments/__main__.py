@@ -56,7 +56,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     from experiments.results import collect
     from experiments.scale import get_scale
     from experiments.suggest import choose
-    from experiments.verify import verify
     from training.run_directory import RunError
 
     try:
@@ -88,6 +87,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             for record in list(collect(scale, tables, seeds)):
                 print(terminal.results_table(record), end="\n\n")
         else:
+            from experiments.verify import verify  # scipy
+
             text, well = verify(scale, options.against)
             print(text)
             return 0 if well else FAILURE

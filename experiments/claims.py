@@ -137,8 +137,6 @@ def _alternatives(name: str) -> list[str]:
     return [head + one + end for one in inside.split(",") for end in _alternatives(tail)]
 
 
-EachGreater = tuple  # TODO: goes with decoupled.each
-
 # ------------------------------------------------------------------------------------------------- verdicts
 
 

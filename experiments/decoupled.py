@@ -5,7 +5,6 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
-from experiments.claims import Cell, EachGreater
 from experiments.methods import manifold, puzzle
 from experiments.scale import Scale
 from experiments.table import Column, Method, Row
@@ -133,13 +132,3 @@ def row(
         base = limited(base, share)
     runs = {loss.id: method(name, setting, role, loss)(base) for loss in losses}
     return Row(id, labels, runs, ours)
-
-
-def cells(names: Iterable[str], loss: LossColumn, suffix: str = "") -> tuple[Cell, ...]:
-    """The cells of some methods under a loss."""
-    return tuple((f"{name}_{suffix}" if suffix else name, loss.id) for name in names)
-
-
-def each(above: Iterable[Cell], below: Iterable[Cell]) -> EachGreater:
-    """Each of the first cells above its own of the second."""
-    return EachGreater(tuple(zip(above, below, strict=True)))

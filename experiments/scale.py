@@ -62,7 +62,6 @@ class Scale:
         tables: ids of the tables that it has settings for; () is all of them.
         patch: side in pixels of the patches that Random Shuffling and Random lambda use (Table 12).
         hours: run -> estimated hours on this scale's device for one seed: GPU-hours where `gpus`, else CPU-hours.
-        parameters: role -> number of parameters, where they are known before anything is trained.
         replicates: whether its numbers may be set against the paper's own.
         retrain_on_code_change: train again when the code of `lumix` changed; else keep the run and flag it.
         execution: device and data loading of a run that is started here.
@@ -83,7 +82,6 @@ class Scale:
     hours: Callable[[Run], float]
     more_seeds: int = 0
     tables: tuple[str, ...] = ()
-    parameters: Mapping[str, int] = field(default_factory=dict)
     replicates: bool = False
     retrain_on_code_change: bool = False
     execution: Execution = field(default_factory=Execution)

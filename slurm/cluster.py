@@ -4,16 +4,15 @@ import os
 import tomllib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple
 
 from experiments.scale import Scale
 from experiments.suggest import choose
+from lumix.inputs import Count, CountOrNone, NotNegative, Range
 from training.config import Config, Execution, Run
 from training.run_directory import RunError
 
 FOLDER = Path(__file__).resolve().parent / "clusters"
-LEAST = {"nodes": 1, "cpus_per_task": 1, "time_limit_minutes": 1, "max_parallel_jobs": 1, "signal_delay_seconds": 10}
-LEAST |= dict.fromkeys(("gpus_per_node", "tasks_per_node", "memory_gb", "images_per_gpu", "checkpoint_seconds"), 0)
 
 
 @dataclass(frozen=True)
@@ -22,35 +21,31 @@ class Cluster(Config):
 
     name: str
     description: str = ""
-    executor: str = "slurm"  # debug: one run after another in this process, without SLURM
-    device: str = "cuda"
+    executor: Literal["slurm", "debug"] = "slurm"  # debug: one run after another in this process, without SLURM
+    device: Literal["cuda", "cpu"] = "cuda"
     partition: str = ""
     account: str = ""
     qos: str = ""
     constraint: str = ""
-    nodes: int = 1  # most nodes that one run may take
-    gpus_per_node: int = 0
-    tasks_per_node: int = 0  # processes of one run on a node; 0 is one for each GPU, at least one
-    cpus_per_task: int = 1
-    memory_gb: int = 0  # of one node
-    time_limit_minutes: int = 60  # of one start: a run that needs longer is requeued and goes on
-    signal_delay_seconds: int = 120  # before the limit SLURM sends SIGUSR2, at which a run saves its checkpoint
-    checkpoint_seconds: float = 600.0  # between two checkpoints; this much is lost when a job is killed outright
-    max_parallel_jobs: int = 8  # of one submission
-    images_per_gpu: int = 0  # most images of one forward pass; a larger share is accumulated. 0 is no limit
+    nodes: Count = 1  # most nodes that one run may take
+    gpus_per_node: CountOrNone = 0
+    tasks_per_node: CountOrNone = 0  # processes of one run on a node; 0 is one for each GPU, at least one
+    cpus_per_task: Count = 1
+    memory_gb: CountOrNone = 0  # of one node
+    time_limit_minutes: Count = 60  # of one start: a run that needs longer is requeued and goes on
+    signal_delay_seconds: Annotated[int, Range(10)] = (
+        120  # before the limit SLURM sends SIGUSR2, at which a run saves its checkpoint
+    )
+    checkpoint_seconds: NotNegative = 600.0  # between two checkpoints; this much is lost when a job is killed outright
+    max_parallel_jobs: Count = 8  # of one submission
+    images_per_gpu: CountOrNone = 0  # most images of one forward pass; a larger share is accumulated. 0 is no limit
     modules: tuple[str, ...] = ()
     setup: tuple[str, ...] = ()  # shell lines before the run
     container: str = ""  # put before python, as in: apptainer exec --nv lumix.sif
     python: str = ""  # interpreter of a job; empty is the one that submits
-    dollars_per_gpu_hour: float = 0.0  # 0 is the price of the scale
+    dollars_per_gpu_hour: NotNegative = 0.0  # 0 is the price of the scale
 
     def check(self) -> None:
-        for name, known in (("executor", ("slurm", "debug")), ("device", ("cuda", "cpu"))):
-            if getattr(self, name) not in known:
-                raise ValueError(f"Cluster.{name} must be {' or '.join(known)}, not {getattr(self, name)!r}")
-        for name, low in LEAST.items():
-            if getattr(self, name) < low:
-                raise ValueError(f"Cluster.{name} must be at least {low}, not {getattr(self, name)!r}")
         if self.signal_delay_seconds >= 60 * self.time_limit_minutes:
             raise ValueError(
                 f"Cluster.signal_delay_seconds must be below the time limit of {self.time_limit_minutes} minutes, "
@@ -58,10 +53,6 @@ class Cluster(Config):
             )
         if self.device == "cuda" and not self.gpus_per_node:
             raise ValueError("Cluster.gpus_per_node must be at least 1 where device is cuda, not 0")
-        for name in ("modules", "setup"):
-            lines = getattr(self, name)
-            if not isinstance(lines, tuple) or not all(isinstance(line, str) for line in lines):
-                raise ValueError(f"Cluster.{name} must be a list of texts, not {lines!r}")
 
     def execution(self, scale: Scale) -> Execution:
         """How a job carries out its runs, but for the microbatch, which the job derives from its real allocation."""

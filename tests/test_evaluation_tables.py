@@ -1,9 +1,6 @@
 """Evaluations in tables, pool, records and text: made after their trainings, kept by their owner, shown by cells."""
 
 import dataclasses
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pool_jobs
@@ -234,38 +231,3 @@ def test_text_names_evaluations(scale):
     for built, lower in ((table, False), (dataclasses.replace(table, value_columns=columns), True)):
         (record,) = collect(scale, [built])
         assert all(column["title"].endswith(" (lower is better)") is lower for column in record["value_columns"])
-
-
-def test_the_command_line_plans_evaluations_and_leaves_them_to_the_cluster(tmp_path):
-    (tmp_path / "params.yaml").write_text(
-        "scale: lab\nseeds: 1\nlauncher: slurm\ntables: [lumix_table07_shuffling]\n", encoding="utf-8"
-    )
-
-    def call(*arguments: str) -> subprocess.CompletedProcess[str]:
-        environment = {name: value for name, value in os.environ.items() if name != "SLURM_JOB_ID"}
-        command = [sys.executable, "-m", "experiments", *arguments]
-        return subprocess.run(
-            command, cwd=tmp_path, env={**environment, "PYTHONPATH": str(ROOT)}, capture_output=True, text=True
-        )
-
-    planned = call("run", "lumix_table07_shuffling", "--dry-run").stdout
-    assert "2 of 2 runs would be trained\n2 of 2 evaluations would be made" in planned
-    assert call("run", "lumix_table07_shuffling").returncode == 75
-    for line in planned.splitlines()[:2]:
-        directory = tmp_path / line.split()[0]
-        key = directory.parent.name
-        result = {
-            "key": key,
-            "seed": 0,
-            "fingerprint": "x",
-            "top1": {"last": 1.0},
-            "measured": {"seconds": 1.0},
-            "n_samples": 1,
-        }
-        run_directory.write_json(directory / "result.json", result)
-    answer = call("run", "lumix_table07_shuffling")
-    assert answer.returncode == 75
-    assert answer.stderr == (
-        "2 evaluations of lumix_table07_shuffling are not made: "
-        "srun --gpus 1 python -m experiments run lumix_table07_shuffling\n"
-    )

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 from PIL import Image
@@ -70,14 +70,6 @@ def test_response_rate_accuracy_equals_the_count_by_hand_and_ties_keep_their_ord
     assert found.tolist() == pytest.approx([100, 50, 100 / 3, 50])
 
 
-@given(seed=st.integers(0, 10**6), n=st.integers(200, 450))
-def test_order_of_samples_does_not_matter_where_confidences_differ(seed: int, n: int) -> None:
-    sure, right = samples(n)
-    order = np.random.default_rng(seed).permutation(n)
-    for metric in (rms_calibration_error, response_accuracy):
-        assert metric(sure[order], right[order]) == pytest.approx(metric(sure, right), abs=1e-9)
-
-
 def test_reliability_adds_up_to_the_whole() -> None:
     sure, right = samples(500)
     bins = natural.reliability(sure, right, 10)
@@ -111,6 +103,7 @@ def flagged(inside: Array, outside: Array) -> list[tuple[float, float, float]]:
     return found
 
 
+@settings(deadline=None)  # the first call of scikit-learn takes its time
 @given(seed=st.integers(0, 10**6), known=st.integers(1, 60), unknown=st.integers(1, 60), levels=st.integers(1, 40))
 def test_detection_equals_a_plain_reading_with_ties(seed: int, known: int, unknown: int, levels: int) -> None:
     rng = np.random.default_rng(seed)  # few levels make ties
@@ -126,13 +119,6 @@ def test_detection_equals_a_plain_reading_with_ties(seed: int, known: int, unkno
     assert found["fpr95"] == pytest.approx(100 * nearest[1])
     ours = min(rate for recall, rate, _ in points if recall >= 0.95)
     assert found["fpr_at_recall_95"] == pytest.approx(100 * ours)
-
-
-def test_the_published_rate_may_flag_more_or_find_less_than_the_best() -> None:
-    more = np.array([-0.3, -0.95]), np.array([-0.1] * 19 + [-0.9])  # 95 % are found at -0.1; at -0.3 too, with a known
-    less = np.array([-0.9, -0.95]), np.array([-0.1] * 10 + [-0.9])  # ten of eleven are nearer to 95 % than all eleven
-    assert (detection(*more)["fpr95"], detection(*less)["fpr95"]) == (50, 0)
-    assert (detection(*more)["fpr_at_recall_95"], detection(*less)["fpr_at_recall_95"]) == (0, 50)
 
 
 # ------------------------------------------------------------------------------------------------- stand-ins
@@ -173,18 +159,14 @@ def test_stand_ins_are_what_the_reference_gets_wrong_and_is_surest_about() -> No
         for images in (sets.outside, unknown)
     )
     assert chosen.sort().values == pytest.approx(every.sort().values[-160:])
-    known = {image.numpy().tobytes() for seed in (0, 1) for image in shapes(300, seed=seed).images}
-    assert not known & {image.numpy().tobytes() for images in (fresh.images, unknown) for image in images}
-    kept = natural._only(shapes(50, seed=5), [7, 2])
-    assert kept.labels.tolist() == [[7, 2].index(x) for x in shapes(50, seed=5).labels.tolist() if x in (7, 2)]
-
-
-def test_bad_recipes_are_refused() -> None:
-    reference = Linear(16, 10, seed=1)
     with pytest.raises(ValueError, match="no natural-adversarial stand-in for digits"):
         natural.stand_ins({**CARD, "data": "digits"}, ARGUMENTS, reference, "cpu")
     with pytest.raises(ValueError, match="160 images of unknown classes are wanted and the pool has 100"):
         natural.stand_ins(CARD, {**ARGUMENTS, "unknown_pool": 100}, reference, "cpu")
+    known = {image.numpy().tobytes() for seed in (0, 1) for image in shapes(300, seed=seed).images}
+    assert not known & {image.numpy().tobytes() for images in (fresh.images, unknown) for image in images}
+    kept = natural._only(shapes(50, seed=5), [7, 2])
+    assert kept.labels.tolist() == [[7, 2].index(x) for x in shapes(50, seed=5).labels.tolist() if x in (7, 2)]
 
 
 def test_every_metric_of_the_sets_is_measured() -> None:

@@ -61,10 +61,10 @@ def test_the_record_keeps_numbers_and_arrays_of_each_evaluation(scale: Scale) ->
     values = dict.fromkeys(("grid_1", "grid_4", "grid_8", "grid_16", "average"), 12.34567)
     measure(item, values)
     arrays = {"curve": np.array([[1 / 3, 2.0]]), "count": np.array([3, 4])}
-    path = item.cache / f"{item.evaluation.key}.npz"
+    path = item.place.with_name(f"{item.place.name}.npz")
     run_directory.write_atomically(path, lambda file: np.savez(file, **arrays))
-    seeds = collect(scale, table)["runs"][item.item.run.key]["seeds"]
+    seeds = next(collect(scale, [table]))["runs"][item.item.run.key]["seeds"]
     shown = seeds[str(item.item.seed)]["evaluations"][item.evaluation.key]
-    assert shown["values"]["grid_1"] == 12.3457
+    assert shown["values"]["grid_1"] == 12.34567
     assert shown["arrays"] == {"curve": [[0.3333, 2.0]], "count": [3, 4]}
     assert (shown["n_samples"], shown["seconds"]) == (797, 2.0)

@@ -1,4 +1,4 @@
-"""params.yaml: what is wrong with it is said in one sentence, and the project's own names every table."""
+"""params.yaml: what is wrong with it is said in one sentence, and the project's own takes every table."""
 
 from pathlib import Path
 
@@ -24,7 +24,8 @@ GOOD = "scale: lab\nseeds: null\nlauncher: local\ntables: [lumix_controls]\n"
         (GOOD.replace("null", "'3'"), "at least 1, not '3'"),
         (GOOD.replace("local", "slum"), "did you mean slurm"),
         (GOOD.replace("lumix_controls", "lumix_control"), "did you mean lumix_controls"),
-        (GOOD.replace("[lumix_controls]", "lumix_controls"), "must be a list"),
+        (GOOD.replace("[lumix_controls]", "lumix_controls"), "must be all or a list"),
+        (GOOD.replace("lumix_controls", "'lumix_controls; true'"), "did you mean lumix_controls"),
     ],
 )
 def test_malformed_parameters_give_one_sentence(tmp_path, text, message):

@@ -13,10 +13,10 @@ from torch.nn import functional as F
 
 import lumix
 from lumix import CrossEntropy, CutMix, Decoupled, ManifoldMix, Mixup, TransMixRule
+from lumix.functional import follow
 from lumix.mixers.base import NoMix
-from lumix.semi.learner import SelfTuning as Learner
-from lumix.semi.self_tuning import ClassQueues, follow, group_contrast, last_of_place
-from lumix.semi.views import Views
+from lumix.semi import ClassQueues, Views, group_contrast
+from lumix.semi import SelfTuning as Learner
 from training.build import build_task
 from training.config import Data, Loss, Mix, Model, Optim, Run
 from training.models import build_model
@@ -171,10 +171,6 @@ def test_queues_hold_the_last_keys_of_each_class_first_in_first_out() -> None:
             states.add(len(kept))
     assert states == {0, 1, 2, 3}
     assert queues.taken.tolist() == [len(every) for every in plain]
-
-
-def test_of_those_that_go_to_one_place_each_writes_what_the_last_does() -> None:
-    assert last_of_place(torch.tensor([4, 7, 4, 9, 7, 4])).tolist() == [5, 4, 5, 3, 4, 5]
 
 
 def test_slow_parameters_follow_and_buffers_do_not() -> None:
@@ -343,8 +339,6 @@ def test_microbatches_give_the_gradients_of_the_whole() -> None:
 def test_what_would_be_ignored_is_refused() -> None:
     with pytest.raises(ValueError, match="records no attention for"):
         a_task(a_run(loss=Loss(rule=TransMixRule())))
-    with pytest.raises(ValueError, match="head_lr_factor must be above 0, not 0"):
-        a_task(a_run(task=SelfTuning(head_lr_factor=0.0)))
     views, labels = views_of(0)
     fewer = Views(views.labelled, tuple(view[:6] for view in views.unlabelled))
     with pytest.raises(ValueError, match="take as many unlabelled images as labelled ones"):

@@ -18,7 +18,7 @@ from experiments.scale import get_scale
 from lumix import CrossEntropy, CutMix, Decoupled, LUMixRule, Mixup, TransMixRule
 from lumix.batch import Kind
 from lumix.registry import get_part
-from lumix.semi.views import Views
+from lumix.semi import Views
 from training import run_directory
 from training.build import build_task
 from training.config import Execution, Loss, Mix, Model, Optim, Run

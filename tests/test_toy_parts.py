@@ -139,8 +139,6 @@ TOY = {
     ''',
     "table.py": '''
         """A toy table."""
-        from pathlib import Path
-        from experiments.claims import Claim, Greater
         from experiments.methods import same
         from experiments.table import TOP1, Column, Table, make_row
         from lumix import Mixup
@@ -159,12 +157,9 @@ TOY = {
         def row(scale, id, method):
             return make_row(scale, id, {"what": id}, {column.id: method for column in COLUMNS}, ours=True)
 
-        CLAIM = Claim("toy-better", "Toys help", "nowhere", (), Greater((("toy", "top1"),), (("usual", "top1"),)))
-
         def build(scale):
             rows = (row(scale, "usual", same), row(scale, "toy", toy))
-            return Table("toy_table", "A toy", None, Path(__file__).parent, (Column("what", "What"),), COLUMNS, rows,
-                         (CLAIM,), baseline=("usual", "top1"))
+            return Table("A toy", None, (Column("what", "What"),), COLUMNS, rows, baseline=("usual", "top1"))
     ''',
     "task.py": '''
         """A toy task: two networks that learn together and from each other."""
@@ -246,6 +241,7 @@ TOY = {
                 return BUILT[-1]
     ''',
     "paper.csv": "row,column,value\n",
+    "claims.csv": "id,source,register,comparison,sentence\ntoy-better,nowhere,,toy/top1 > usual/top1,Toys help\n",
 }
 
 
@@ -289,9 +285,9 @@ def test_toys_are_trained_evaluated_collected_and_judged_like_any_other() -> Non
         metrics = json.loads((item.directory / "metrics.jsonl").read_text().splitlines()[-1])
         assert ("confidence" in metrics) == (item.run.key == key)
     for item in evaluation_items(toy, table):
-        outcome = evaluation.evaluate(item.item.directory, item.evaluation, cache=item.cache)
+        outcome = evaluation.evaluate(item.item.directory, item.evaluation)
         assert 0 < outcome["values"]["agreement"] <= 100
-    record = collect(toy, table)
+    (record,) = collect(toy, [table])
     cell = {row["id"]: row["cells"] for row in record["rows"]}["toy"]
     assert [(cell[name]["n"], cell[name]["run"]) for name in ("top1", "agreement", "pace")] == [(2, key)] * 3
     assert cell["top1"]["difference"]["to"] == ["usual", "top1"]
@@ -308,7 +304,7 @@ def test_the_command_line_of_a_package_runs_its_toys_in_the_pool(toys: Path) -> 
     assert answer.returncode == 0, answer.stderr
     assert "2 runs trained, 0 found; 2 evaluations made, 0 found" in answer.stdout
     determined, measured = (json.loads(Path(f"{f}/toy/toy_table.json").read_text()) for f in ("results", "measured"))
-    assert set(determined["rows"][1]["cells"]) == {"top1", "agreement"}
+    assert set(determined["cells"]["toy"]) == {"top1", "agreement"}
     assert set(measured["cells"]["toy"]) == {"pace"}
     assert not any('"pace":' in path.read_text() for path in Path("results").rglob("*.json"))
 

@@ -1,12 +1,12 @@
 """`verify` tells equal results from those of another CPU, and those from results that differ."""
 
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
-from report_fixture import ONE, ROOT, write_parameters, write_table
+from report_fixture import ONE, write_parameters, write_table
 
+from experiments.__main__ import main
 from experiments.results import results_path
 from experiments.scale import get_scale
 from experiments.verify import verify
@@ -96,20 +96,15 @@ def test_new_and_missing_files_differ(theirs):
         verify(get_scale("lab"), theirs)
 
 
-def test_the_last_commit_is_what_the_command_compares_with(theirs):
-    def call(*command):
-        environment = {"PATH": "/usr/bin:/bin", "PYTHONPATH": str(ROOT)}
-        answer = subprocess.run(command, capture_output=True, text=True, env=environment)
-        return answer.returncode, answer.stdout + answer.stderr
-
-    check = (sys.executable, "-m", "experiments", "verify")
+def test_the_last_commit_is_what_the_command_compares_with(theirs, capsys):
     write_parameters(Path(), ONE)
-    assert call(*check)[0] == 1  # no repository
+    assert main(["verify"]) == 1  # no repository
     identity = ("-c", "user.name=t", "-c", "user.email=t@t")
     for command in (("init", "-q"), ("add", "."), (*identity, "commit", "-qm", "all")):
-        assert call("git", *command)[0] == 0
-    assert call(*check) == (0, f"equal: the {FILES} files of results/mini are those of the last commit\n")
+        subprocess.run(("git", *command), check=True)
+    capsys.readouterr()
+    assert main(["verify"]) == 0
+    assert capsys.readouterr().out == f"equal: the {FILES} files of results/mini are those of the last commit\n"
     change(by=5.0)
-    code, text = call(*check, "--against", str(theirs))
-    assert code == 1
-    assert "none/top1" in text
+    assert main(["verify", "--against", str(theirs)]) == 1
+    assert "none/top1" in capsys.readouterr().out

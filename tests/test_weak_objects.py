@@ -62,8 +62,6 @@ def test_foreground_at_its_limits() -> None:
     assert not foreground(row, 0).any()
     assert foreground(row, 0.5).tolist() == foreground(row, 0.4).tolist() == [[False, True, False, False]]
     assert foreground(row, 0.6).tolist() == [[False, True, False, True]]
-    assert foreground([[1.0] * 8], 0.5).sum() in (4, 5)  # ties: any of them
-    assert foreground(np.random.default_rng(0).random((2, 3, 7)), 0.9).shape == (2, 3, 7)
 
 
 @pytest.mark.parametrize(
@@ -123,8 +121,9 @@ def test_boxes_are_tight_and_half_open(seed: int) -> None:
 
 
 def test_largest_component_is_by_edges_not_corners_and_the_first_of_equal_ones() -> None:
-    mask = np.array([[1, 0, 1, 1], [0, 1, 0, 0], [0, 1, 1, 0]], bool)
-    assert weak_localisation.largest_component(mask).astype(int).tolist() == [[0, 0, 0, 0], [0, 1, 0, 0], [0, 1, 1, 0]]
+    mask = np.array([[1, 0, 1, 1], [0, 1, 0, 0], [0, 1, 1, 0], [1, 0, 0, 0]], bool)
+    wanted = [[0, 0, 0, 0], [0, 1, 0, 0], [0, 1, 1, 0], [0, 0, 0, 0]]
+    assert weak_localisation.largest_component(mask).astype(int).tolist() == wanted
     tie = np.array([[1, 1, 0, 1, 1]], bool)
     assert weak_localisation.largest_component(tie).tolist() == [[True, True, False, False, False]]
 

@@ -7,8 +7,10 @@ import importlib
 from dataclasses import dataclass
 from typing import Any
 
+from lumix.automix import AutoMixOptions
 from lumix.inputs import Checked, Count, NotNegative, Positive, Share
 from lumix.registry import register
+from lumix.semi import SelfTuningOptions
 
 # ------------------------------------------------------------------------------------------------- tasks
 
@@ -35,8 +37,8 @@ OWN: dict[str, Any] = {"needs": "networks of its own", "dynamic": True, "pixels"
 
 @register("task", "automix", "AutoMix", **OWN)
 @dataclass(frozen=True)
-class AutoMix(TaskOptions):
-    """AutoMix; arguments as of `lumix.AutoMix`, and learning rates of the mask generator's own.
+class AutoMix(AutoMixOptions, TaskOptions):
+    """AutoMix, with learning rates of the mask generator's own.
 
     Attributes:
         block_lr, block_min_lr: of the mask generator, at its peak and at the end; None is the run's.
@@ -44,12 +46,6 @@ class AutoMix(TaskOptions):
 
     home = ("training.tasks.learners", "AutoMixTask")
 
-    alpha: Positive = 2.0
-    stage: int | None = None
-    large: bool = False
-    momentum: Share = 0.999999
-    mask_decays: bool = False
-    share: Share = 1.0
     block_lr: Positive | None = None
     block_min_lr: NotNegative | None = None
 
@@ -69,20 +65,10 @@ class SAMix(AutoMix):
     unlabelled=("weak", "weak"),
 )
 @dataclass(frozen=True)
-class SelfTuning(TaskOptions):
-    """Self-Tuning; arguments as of `lumix.semi.learner.SelfTuning`.
-
-    Attributes:
-        head_lr_factor: learning rate of the classifier over the run's.
-    """
+class SelfTuning(SelfTuningOptions, TaskOptions):
+    """Self-Tuning, or with the run's mixing its variant of Decoupled Mixup."""
 
     home = ("training.tasks.learners", "SelfTuningTask")
-
-    places: Count = 32
-    features: Count = 1024
-    temperature: Positive = 0.07
-    momentum: Share = 0.999
-    head_lr_factor: Positive = 10.0
 
 
 @register("task", "fixmatch", "FixMatch", labelled=("weak",), unlabelled=("weak", "strong"))

@@ -60,22 +60,6 @@ SEMI_IMAGES_PER_HOUR = {"wrn28_2": 1.2e8, "wrn28_8": 1.1e7}  # WRN-28-8's from t
 # cost is up to three plain steps). All others cost nothing on top.
 METHOD_FACTOR = {"saliencymix": 1.03, "puzzlemix": 2.4, "attentivecutmix": 1.3, "automix": 1.7, "samix": 1.9}
 
-# Parameters of the paper's models with 1000 classes; a test counts them in timm.
-PARAMETERS = {
-    "convnext_t": 28589128,
-    "convnext_s": 50223688,
-    "convnext_b": 88591464,
-    "swin_t": 28288354,
-    "swin_s": 49606258,
-    "swin_b": 87768224,
-    "deit_s": 22050664,
-    "deit_b": 86567656,
-    "xcit_s": 26253304,
-    "xcit_m": 84395752,
-    "xcit_l": 189096136,
-    "resnet50": 25557032,
-    "resnet101": 44549160,
-}
 SEGMENTER = Recipe("pascal_context", precision="bfloat16")
 DEEPLAB = SEGMENTER.replace(decoder="deeplabv3plus", iterations=40_000, lr=4e-3, min_lr=1e-4, weight_decay=1e-4)
 DINO = "vit_small_patch16_224.dino"
@@ -189,7 +173,6 @@ SCALE = Scale(
     patch=PATCH,
     hours=hours,
     replicates=True,
-    parameters=PARAMETERS,
     execution=Execution(device="cuda"),
     gpus=8,
     processes=1,

@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler, Subset
 
 from lumix.registry import part_of
-from lumix.semi.views import Views
+from lumix.semi import Views
 from training.config import Execution, Run
 from training.data.files import files_of_run, ignore_signals
 from training.data.sets import ImageSet, augment, is_resident, load, normalise

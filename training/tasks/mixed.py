@@ -61,7 +61,7 @@ class Task(ClassificationTask):
     def prepare(self, images: Any, labels: Tensor, streams: Streams) -> Any:
         """A batch after all random draws of an update: with its `size` B, and its parts by `rows(slice)`.
 
-        They are [B, C, H, W], or `lumix.semi.views.Views` for a task that is registered with views. They may be
+        They are [B, C, H, W], or `lumix.semi.Views` for a task that is registered with views. They may be
         overwritten.
         """
         raise NotImplementedError
