@@ -62,7 +62,6 @@ class Scale:
         tables: ids of the tables that it has settings for; () is all of them.
         patch: side in pixels of the patches that Random Shuffling and Random lambda use (Table 12).
         hours: run -> estimated hours on this scale's device for one seed: GPU-hours where `gpus`, else CPU-hours.
-        parameters: role -> number of parameters, where they are known before anything is trained.
         replicates: whether its numbers may be set against the paper's own.
         retrain_on_code_change: train again when the code of `lumix` changed; else keep the run and flag it.
         execution: device and data loading of a run that is started here.
@@ -83,7 +82,6 @@ class Scale:
     hours: Callable[[Run], float]
     more_seeds: int = 0
     tables: tuple[str, ...] = ()
-    parameters: Mapping[str, int] = field(default_factory=dict)
     replicates: bool = False
     retrain_on_code_change: bool = False
     execution: Execution = field(default_factory=Execution)
@@ -119,10 +117,6 @@ class Scale:
     def gpus_of(self, run: Run) -> int:
         """GPUs of one training: all that the scale gives, or one where a batch would leave them idle."""
         return self.gpus if run.batch_size >= IMAGES_PER_GPU * self.gpus else 1
-
-    def gpu_hours(self, run: Run) -> float:
-        """Estimated GPU-hours of one seed of `run`; 0 at a scale for CPUs."""
-        return self.hours(run) if self.gpus else 0.0
 
 
 def semi_images(run: Run) -> float:
