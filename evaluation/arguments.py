@@ -1,12 +1,9 @@
-"""Arguments of protocols as tables write them: grids (Table 7), losses (Table 9), segmentation recipes (Table 4).
-
-Imports no torch, so that tables list at once.
-"""
+"""Arguments of protocols as tables write them: grids (Table 7), losses (Table 9), segmentation recipes (Table 4)."""
 
 from dataclasses import dataclass
 from typing import Literal
 
-from lumix.checks import Count, CountOrNone, NotNegative, Share
+from lumix.inputs import Count, CountOrNone, NotNegative, Share
 from training.records import Config
 
 # Number of patches -> rows and columns: the paper's six, then the finer ones that its text speaks of (I-29).

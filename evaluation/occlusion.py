@@ -5,7 +5,7 @@ is that of a second model. Losses count attention mass, as published, or patches
 """
 
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 from torch import Tensor, nn
@@ -15,17 +15,14 @@ from evaluation.evaluation import Outcome
 from evaluation.foreground import foreground, token_side
 from evaluation.images import Card, Device, accuracies, normaliser
 from evaluation.models import public_model, second_model
-from lumix.checks import check_choice
+from lumix.inputs import checked
 from training.attention import check_class_attention, class_attention
 from training.rng import stream_seed
 
 
 def attended_mask(attention: Tensor, variant: str, loss: int) -> Tensor:
-    """Which patches stay, bool [B, n, n] on the CPU, when `loss` per cent go by a variant of `ATTENDED`.
-
-    Attention is [B, n * n], over the patches row by row.
-    """
-    check_choice("variant", variant, ATTENDED)
+    """Which patches stay, bool [B, n, n] on the CPU, when `loss` per cent go by a variant; attention is [B, n * n]."""
+    checked("variant", variant, Annotated[str, ATTENDED])
     patches, salient = attention.shape[-1], variant.startswith("salient")
     if variant.endswith("by_count"):
         dropped = loss * patches // 100
@@ -75,7 +72,7 @@ def drive(model: nn.Module, card: Card, arguments: Mapping[str, Any], device: De
     whether a batch shares its random patches or each image has its own; "repetitions" of these draws; "seed" of them;
     "batch" in images.
     """
-    check_choice("draw", arguments["draw"], ("per_batch", "per_image"))
+    checked("draw", arguments["draw"], Annotated[str, ("per_batch", "per_image")])
     source, head = attention_source(arguments["source"], card, device), arguments["head"]
     normalise = normaliser(card, device)
 

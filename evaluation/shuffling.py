@@ -1,7 +1,7 @@
 """Patch shuffling (LUMix Table 7; Naseer et al. 2021): accuracy when the image is cut into a grid and permuted."""
 
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 from torch import Tensor, nn
@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from evaluation.arguments import AVERAGED, GRIDS
 from evaluation.evaluation import Outcome
 from evaluation.images import Card, Device, accuracies
-from lumix.checks import check_choice
+from lumix.inputs import checked
 from lumix.mixers.patches import permute_grid
 from training.rng import stream_seed
 
@@ -25,7 +25,7 @@ def drive(model: nn.Module, card: Card, arguments: Mapping[str, Any], device: De
     Arguments: "grids", numbers of patches; "draw", whether a batch shares a permutation or each image has its own;
     "repetitions" of these draws; "seed" of them; "batch" in images.
     """
-    check_choice("draw", arguments["draw"], ("per_batch", "per_image"))
+    checked("draw", arguments["draw"], Annotated[str, ("per_batch", "per_image")])
 
     def shuffled(place: int, images: Tensor, labels: Tensor) -> Iterator[tuple[str, Tensor]]:
         for grid in arguments["grids"]:

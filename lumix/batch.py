@@ -11,8 +11,7 @@ from typing import Any, NamedTuple, TypeVar
 import torch
 from torch import Tensor
 
-from lumix.checks import shown
-from lumix.inputs import sides
+from lumix.inputs import shown, sides
 
 Batch = TypeVar("Batch", bound=tuple[Any, ...])
 

@@ -1,15 +1,117 @@
-"""Images and labels as mixers take them: which layouts and dtypes, and labels brought to int64 [B].
+"""What enters is checked here: arguments by the types of their fields, images and labels by layout and dtype.
 
+Each refusal is a ValueError of one sentence with the name, the offending value and the remedy. A dataclass that is
+`Checked` says in its types what its fields may be, as in `alpha: Positive = 0.8` or `mode: Literal["batch", "elem"]`.
 Nothing here looks at the values of a tensor, which would wait for its device.
 """
 
-from collections.abc import Mapping
-from typing import Any
+import dataclasses
+from collections.abc import Mapping, Sequence
+from functools import cache
+from numbers import Integral, Real
+from types import UnionType
+from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
 
 import torch
 from torch import Tensor
 
-from lumix.checks import shown
+LARGEST = 3.4028234663852886e38  # of float32, in which weights and losses are computed
+
+# ------------------------------------------------------------------------------------------------- arguments
+
+
+@dataclasses.dataclass(frozen=True)
+class Range:
+    """Of a number, as in Annotated[float, Range(0, 1)]: from `low`, or above it, to `high`."""
+
+    low: float = -LARGEST
+    high: float = LARGEST
+    open_low: bool = False
+
+
+Positive = Annotated[float, Range(0, open_low=True)]
+NotNegative = Annotated[float, Range(0)]
+Share = Annotated[float, Range(0, 1)]
+Count = Annotated[int, Range(1)]
+CountOrNone = Annotated[int, Range(0)]  # where 0 stands for none, or for all
+
+
+def shown(value: Any) -> str:
+    """A value as an error message has it: on one line, and cut where it is long."""
+    text = " ".join(repr(value).split())
+    return text if len(text) <= 100 else f"{text[:97]}..."
+
+
+class Checked:
+    """Base of dataclasses whose fields are checked by their types when one is made."""
+
+    def __post_init__(self) -> None:
+        for name, hint in _hints(type(self)).items():  # type: ignore[arg-type]
+            value = getattr(self, name)
+            found = checked(f"{type(self).__name__}.{name}", value, hint)
+            if found is not value:
+                object.__setattr__(self, name, found)
+
+
+@cache
+def _hints(cls: Any) -> dict[str, Any]:
+    hints = get_type_hints(cls, include_extras=True)
+    return {field.name: hints[field.name] for field in dataclasses.fields(cls)}
+
+
+def checked(name: str, value: Any, hint: Any) -> Any:
+    """The value as an argument of type `hint` has it; ValueError for one of another type or out of range.
+
+    The type may be annotated with a `Range` or a tuple of choices. Numbers of NumPy and whole numbers in place of
+    floats become Python's own, lists tuples. Types that are not known here take anything.
+    """
+    limits: Any = Range()
+    if get_origin(hint) is Annotated:
+        hint, limits = get_args(hint)
+    origin, entries = get_origin(hint), get_args(hint)
+    choices = limits if isinstance(limits, tuple) else entries if origin is Literal else ()
+    if hint in (float, int):
+        return _number(name, value, hint, limits)
+    if choices and (not isinstance(value, str) or value not in choices):
+        raise ValueError(f"{name} must be one of {', '.join(choices)}, not {shown(value)}")
+    if (hint is bool and not isinstance(value, bool)) or (hint is str and not isinstance(value, str)):
+        raise ValueError(f"{name} must be {'True or False' if hint is bool else 'text'}, not {shown(value)}")
+    if origin is tuple:
+        if not isinstance(value, Sequence) or isinstance(value, str) or (entries[0] in (float, int) and not value):
+            raise ValueError(f"{name} must be a tuple, not {shown(value)}")
+        hints = entries[:1] * len(value) if entries[-1] is Ellipsis else entries
+        if len(hints) != len(value):
+            raise ValueError(f"{name} must have {len(hints)} entries, not {shown(value)}")
+        return tuple(checked(f"{name}[{i}]", *entry) for i, entry in enumerate(zip(value, hints, strict=True)))
+    if origin in (Union, UnionType):  # None and tensors as they are, all else by the first
+        return value if isinstance(value, entries[1:]) else checked(name, value, entries[0])
+    return value
+
+
+def _number(name: str, value: Any, kind: type, limits: Range) -> Any:
+    try:
+        number = float(value) if isinstance(value, Real) and not isinstance(value, bool) else float("nan")
+    except OverflowError:
+        number = float("inf")
+    if not abs(number) <= LARGEST or (kind is int and not isinstance(value, Integral)):
+        raise ValueError(f"{name} must be a {'whole' if kind is int else 'finite'} number, not {shown(value)}")
+    if number < limits.low or number > limits.high or (limits.open_low and number == limits.low):
+        limit = f"be at most {limits.high:g}" if number > limits.high else f"be at least {limits.low:g}"
+        if (limits.low, limits.high, limits.open_low) == (0, 1, False):
+            limit = "lie between 0 and 1"
+        raise ValueError(f"{name} must {f'be above {limits.low:g}' if limits.open_low else limit}, not {shown(value)}")
+    return value if type(value) is kind else kind(value)
+
+
+def check_part(name: str, value: Any, methods: tuple[str, ...], what: str) -> None:
+    """Refuse what lacks one of the methods that make it `what`, and a class in place of an object of it."""
+    if isinstance(value, type):
+        raise ValueError(f"{name} must be {what}, not the class itself: use {value.__name__}()")
+    if not all(callable(getattr(value, method, None)) for method in methods):
+        raise ValueError(f"{name} must be {what}, not {shown(value)}")
+
+
+# ------------------------------------------------------------------------------------------------- images and labels
 
 LAYOUTS = {3: "signals [B, C, L]", 4: "images [B, C, H, W]", 5: "videos [B, C, T, H, W]"}
 INTEGERS = {torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64}
@@ -26,10 +128,8 @@ def check_shape(shape: Any, taker: str = "a mixer", ndims: tuple[int, ...] = tup
         takes = " or ".join(LAYOUTS[count] for count in ndims)
         remedy = "" if len(ndims) > 1 or len(shape) not in LAYOUTS else ": Mixup and CutMix take signals and videos too"
         raise ValueError(f"{taker} mixes {takes}, not a batch of shape {list(shape)}{remedy}")
-    if shape[0] == 0:
-        raise ValueError("the batch is empty: a mixer needs at least one image")
     if 0 in shape:
-        raise ValueError(f"the images are empty: a mixer needs at least one pixel, not shape {list(shape)}")
+        raise ValueError(f"a batch of shape {list(shape)} is empty: a mixer needs at least one image, of one pixel")
 
 
 def check_batch(images: Any, labels: Any, drawn: int | None = None) -> Tensor:
@@ -39,9 +139,6 @@ def check_batch(images: Any, labels: Any, drawn: int | None = None) -> Tensor:
         images: [B, C, H, W], or signals and videos, of float16 to float64, bfloat16 or integers from uint8 to int64.
         labels: [B] or [B, 1] class indices of any integer dtype, on the images' device.
         drawn: the number of images for which draws were made; None where there are none yet.
-
-    Raises:
-        ValueError: for anything else.
     """
     if not isinstance(images, Tensor):
         remedy = "torch.stack(images)" if isinstance(images, list | tuple) else "torch.as_tensor(images)"
@@ -67,20 +164,19 @@ def class_indices(labels: Any, size: int) -> Tensor:
         raise ValueError(
             f"labels must be a tensor of class indices, not {type(labels).__name__}: use torch.as_tensor(labels)"
         )
-    found, single = list(labels.shape), labels.shape in ((size,), (size, 1))
+    single = labels.shape in ((size,), (size, 1))
     if single and labels.dtype in INDICES:
-        labels = labels.to(torch.int64)
-        return labels.squeeze(1) if labels.ndim == 2 else labels
-    if single and labels.dtype == torch.bool:
-        raise ValueError(f"labels must be class indices, not {labels.dtype}: use labels.to(torch.int64)")
+        return labels.to(torch.int64).view(size)
     if not single and (labels.ndim != 2 or len(labels) != size):
-        raise ValueError(f"labels must be [B] with B = {size} images, not of shape {found}: give each image one class")
+        raise ValueError(
+            f"labels must be [B] with B = {size} images, not of shape {list(labels.shape)}: give each image one class"
+        )
     dense = "labels.view(-1, 1)" if single else "labels"
     simple = "whole numbers become labels.to(torch.int64)" if single else "one-hot labels become labels.argmax(1)"
     raise ValueError(
-        f"labels must be class indices [B] of an integer dtype, not {labels.dtype} of shape {found}: {simple}; for "
-        f"multi-hot or soft targets give the mixer torch.full(({size},), {IGNORED}) as labels and mix them with "
-        f"batch.mix_targets({dense})"
+        f"labels must be class indices [B] of an integer dtype, not {labels.dtype} of shape {list(labels.shape)}: "
+        f"{simple}; for multi-hot or soft targets give the mixer torch.full(({size},), {IGNORED}) as labels and mix "
+        f"them with batch.mix_targets({dense})"
     )
 
 

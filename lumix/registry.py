@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 from typing import Any, TypeVar
 
-from lumix.checks import shown
+from lumix.inputs import shown
 
 KINDS = ("mixer", "step", "rule", "law", "term", "network", "task")
 # Fields of mixers and steps that whoever builds a run fills in: from the whole Mix, from the data, the mixer of a step.

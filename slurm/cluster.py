@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal, NamedTuple
 
 from experiments.scale import Scale
 from experiments.suggest import choose
-from lumix.checks import Count, CountOrNone, NotNegative, Range
+from lumix.inputs import Count, CountOrNone, NotNegative, Range
 from training.config import Execution, Run
 from training.records import Config
 from training.run_directory import RunError

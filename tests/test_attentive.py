@@ -8,8 +8,8 @@ from torch import nn
 from torch.nn import functional as F
 
 from lumix.batch import Kind
-from lumix.draws import draw_partners
 from lumix.mixers.attentive import AttentiveCutMix
+from lumix.random import draw_partners
 
 DTYPES = [torch.float32, torch.float64, torch.float16, torch.bfloat16, torch.uint8]
 

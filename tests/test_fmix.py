@@ -8,8 +8,8 @@ import torch
 from batches import images_of, labels_of, mix, stream
 
 from lumix.batch import Kind
-from lumix.draws import draw_beta, draw_normal, draw_partners, draw_uniform
 from lumix.mixers.fmix import FMix, low_frequency_image
+from lumix.random import draw_beta, draw_normal, draw_partners, draw_uniform
 
 DTYPES = [torch.float32, torch.float64, torch.float16, torch.bfloat16, torch.uint8]
 

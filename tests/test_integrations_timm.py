@@ -12,9 +12,9 @@ from batches import stream
 from timm.loss import SoftTargetCrossEntropy
 
 from lumix import AreaRule, BetaLaw, BinaryCrossEntropy, Kind, LUMixRule, MixLoss
-from lumix.draws import draw_partners
 from lumix.integrations.timm import Criterion, Mixup
 from lumix.mixers.paste import Draws, assign, box_around, visible_share
+from lumix.random import draw_partners
 
 CLASSES = 7
 HEIGHT, WIDTH = 13, 9

@@ -6,8 +6,8 @@ from batches import images_of, labels_of, mix, stream
 from torch.nn import functional as F
 
 from lumix.batch import Kind
-from lumix.draws import draw_integers, draw_partners, draw_uniform
 from lumix.mixers.resizemix import ResizeMix
+from lumix.random import draw_integers, draw_partners, draw_uniform
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.float16, torch.bfloat16, torch.uint8])

@@ -7,9 +7,9 @@ from batches import images_of, labels_of, stream
 from sklearn.datasets import load_sample_images
 
 from lumix.batch import Kind
-from lumix.draws import draw_beta, draw_partners, draw_uniform
 from lumix.mixers.paste import box_around, visible_share
 from lumix.mixers.saliencymix import IMAGENET_MEAN, IMAGENET_STD, SaliencyMix, fine_grained_saliency, peaks
+from lumix.random import draw_beta, draw_partners, draw_uniform
 from training.data.sets import digits, shapes
 
 DTYPES = [torch.float32, torch.float64, torch.float16, torch.bfloat16, torch.uint8]

@@ -10,7 +10,7 @@ import json
 from dataclasses import dataclass, field, fields
 from typing import Annotated, Any, Literal
 
-from lumix.checks import Count, CountOrNone, NotNegative, Range, Share, shown
+from lumix.inputs import Count, CountOrNone, NotNegative, Range, Share, shown
 from lumix.losses import CrossEntropy
 from lumix.registry import GIVEN, arguments_of, default_of, describe, get_part, name_of, part_of
 from lumix.rules import AreaRule

@@ -5,26 +5,16 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Self, get_origin, get_type_hints
 
-from lumix.checks import LARGEST, check_choice, check_fields, check_number
+from lumix.inputs import Checked
 from lumix.registry import default_of, from_dict, to_dict
 
 
-def one_of(owner: object, name: str, allowed: tuple[str, ...]) -> None:
-    """Raise ValueError, naming record, field and value, unless the field is one of `allowed`."""
-    check_choice(f"{type(owner).__name__}.{name}", getattr(owner, name), allowed)
-
-
-def within(owner: object, name: str, low: float, high: float = LARGEST) -> None:
-    """Raise ValueError, naming record, field and value, unless the field lies in [low, high]."""
-    check_number(f"{type(owner).__name__}.{name}", getattr(owner, name), low, high)
-
-
 @dataclass(frozen=True)
-class Config:
+class Config(Checked):
     """Base of the configuration records: their fields are checked by type, and written where they are no default."""
 
     def __post_init__(self) -> None:
-        check_fields(self)
+        super().__post_init__()
         self.check()
 
     def check(self) -> None:

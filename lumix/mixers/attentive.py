@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lumix.batch import Kind, MixedBatch
-from lumix.checks import Count, shown
+from lumix.inputs import Count, shown
 from lumix.mixers.base import BatchDraws, WholeBatchMixer, evaluating
 from lumix.mixers.paste import mix_by_mask, mixed_batch
 from lumix.registry import register

@@ -10,10 +10,9 @@ import torch
 from torch import Tensor, nn
 
 from lumix.batch import Kind, MixedBatch
-from lumix.checks import Checked, Share
-from lumix.draws import device_of, draw_partners, draw_uniform, for_worker
-from lumix.inputs import LAYOUTS, check_batch, check_shape, sides
+from lumix.inputs import LAYOUTS, Checked, Share, check_batch, check_shape, sides
 from lumix.mixers.paste import Draws, MixPlan, apply_plan, assign, unmixed_plan
+from lumix.random import device_of, draw_partners, draw_uniform, for_worker
 
 ANY = tuple(LAYOUTS)  # signals, images and videos
 MIXER = ("draw", "apply")  # what an object needs to be a mixer

@@ -7,10 +7,10 @@ import torch
 from torch import Tensor
 
 from lumix.batch import Kind
-from lumix.checks import Positive
-from lumix.draws import draw_beta, draw_integers
+from lumix.inputs import Positive
 from lumix.mixers.base import ANY, PlannedMixer
 from lumix.mixers.paste import Draws, box_around, boxes_drawn, draw_blends, visible_share
+from lumix.random import draw_beta, draw_integers
 from lumix.registry import register
 
 
@@ -34,7 +34,7 @@ class Mixup(PlannedMixer):
 @register("mixer", "cutmix", "CutMix", pixels="cut")
 @dataclass(frozen=True)
 class CutMix(PlannedMixer):
-    """Paste a box of the partner into each image; the own label keeps the share that stays visible.
+    """LUMix, equations 1 and 2: paste a box of the partner; the own label keeps the share that is visible.
 
     Attributes:
         alpha: of the Beta that the box's share is drawn from; 1 is uniform.

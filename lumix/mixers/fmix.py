@@ -7,10 +7,10 @@ import torch
 from torch import Tensor
 
 from lumix.batch import Kind, MixedBatch
-from lumix.checks import Positive, Share
-from lumix.draws import draw_beta, draw_normal, draw_uniform
+from lumix.inputs import Positive, Share
 from lumix.mixers.base import BatchDraws, WholeBatchMixer
 from lumix.mixers.paste import blend, mix_by_mask, mixed_batch
+from lumix.random import draw_beta, draw_normal, draw_uniform
 from lumix.registry import register
 
 DECAY = 3.0  # power of frequency by which the noise falls

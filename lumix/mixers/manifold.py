@@ -14,10 +14,10 @@ import torch
 from torch import Tensor, nn
 
 from lumix.batch import Kind, MixedBatch
-from lumix.checks import Positive
-from lumix.draws import device_of, draw_integers
+from lumix.inputs import Positive
 from lumix.mixers.base import PlannedMixer, hooks_run
 from lumix.mixers.paste import Draws, MixPlan, draw_blends
+from lumix.random import device_of, draw_integers
 from lumix.registry import register
 
 

@@ -7,10 +7,10 @@ import torch
 from torch import Tensor
 
 from lumix.batch import Kind, MixedBatch
-from lumix.checks import Checked, Count, Positive, check_part
-from lumix.draws import device_of, draw_beta, draw_partners
+from lumix.inputs import Checked, Count, Positive, check_part
 from lumix.mixers.base import MIXER, Mixer, NoMix
 from lumix.mixers.paste import blend, mixed_batch
+from lumix.random import device_of, draw_beta, draw_partners
 from lumix.registry import register
 
 

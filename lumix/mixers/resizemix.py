@@ -8,9 +8,9 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from lumix.batch import Kind, MixedBatch
-from lumix.draws import draw_integers, draw_uniform
 from lumix.mixers.base import BatchDraws, WholeBatchMixer
 from lumix.mixers.paste import mixed_batch, visible_share
+from lumix.random import draw_integers, draw_uniform
 from lumix.registry import register
 
 SMALLEST, LARGEST = 0.1, 0.8  # tau is uniform between them

@@ -13,10 +13,10 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from lumix.batch import Kind, MixedBatch
-from lumix.checks import Positive, check_numbers
-from lumix.draws import draw_beta
+from lumix.inputs import Positive, checked
 from lumix.mixers.base import IMAGENET_MEAN, IMAGENET_STD, BatchDraws, WholeBatchMixer
 from lumix.mixers.paste import apply_plan, assign, box_around, boxes_drawn, visible_share
+from lumix.random import draw_beta
 from lumix.registry import register
 
 SURROUNDS = (12, 24, 28, 48, 56, 112)
@@ -80,7 +80,7 @@ class SaliencyMix(WholeBatchMixer):
     def to_bytes(self, images: Tensor) -> Tensor:
         """Normalised float images as the uint8 pixels they came from."""
         channels = images.shape[1]
-        check_numbers("mean", self.mean)
+        checked("mean", self.mean, tuple[float, ...])
         if len(self.mean) != channels:
             raise ValueError(
                 f"mean and std have {len(self.mean)} entries, the images {channels} channels: "

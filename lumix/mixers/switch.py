@@ -7,11 +7,11 @@ import torch
 from torch import Tensor
 
 from lumix.batch import Kind, MixedBatch
-from lumix.checks import Checked, Share, check_part
-from lumix.draws import draw_uniform
+from lumix.inputs import Checked, Share, check_part
 from lumix.mixers.base import MIXER, Mixer, NoMix, PlannedMixer
 from lumix.mixers.basic import CutMix, Mixup
 from lumix.mixers.paste import Draws
+from lumix.random import draw_uniform
 
 
 @dataclass(frozen=True)

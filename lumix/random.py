@@ -8,10 +8,9 @@ import torch
 from torch import Tensor
 from torch.utils.data import get_worker_info
 
-from lumix.checks import shown
+from lumix.inputs import shown
 
-MODES = ("batch", "pair", "elem")
-PAIRINGS = ("flip", "permutation")
+# ------------------------------------------------------------------------------------------------- workers
 
 
 def for_worker(generator: torch.Generator) -> torch.Generator:
@@ -25,7 +24,7 @@ def for_worker(generator: torch.Generator) -> torch.Generator:
     worker = get_worker_info()
     if worker is None:
         return generator
-    if generator.device.type != "cpu":
+    if device_of(generator).type != "cpu":
         raise ValueError(
             f"a generator on {generator.device} cannot draw in a DataLoader's worker: give the mixer of a collate_fn a "
             "torch.Generator() on the CPU, or mix in the training loop"
@@ -54,6 +53,7 @@ def _restored(device: torch.device, state: bytes) -> torch.Generator:
 # torch sends a generator's state through shared memory that is gone before a spawned worker opens it.
 ForkingPickler.register(torch.Generator, lambda generator: (_restored, (generator.device, _state(generator))))
 
+# ------------------------------------------------------------------------------------------------- draws
 
 RATIOS = (0.1, 1e30)  # alphas whose Gamma draws neither underflow nor overflow
 
@@ -68,6 +68,16 @@ def device_of(generator: Any) -> torch.device:
 def draw_uniform(count: int, generator: torch.Generator) -> Tensor:
     """[D] float64 in [0, 1), on the generator's device."""
     return torch.rand(count, generator=generator, device=device_of(generator), dtype=torch.float64)
+
+
+def draw_normal(shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
+    """Standard normal draws in float64, on the generator's device."""
+    return torch.randn(shape, generator=generator, device=device_of(generator), dtype=torch.float64)
+
+
+def draw_integers(high: Tensor, generator: torch.Generator) -> Tensor:
+    """[D] int64, uniform on 0 .. high - 1 for each entry of `high` [D] int64, which are at least 1."""
+    return torch.minimum((draw_uniform(len(high), generator) * high).long(), high - 1)
 
 
 def draw_beta(alpha: float, count: int, generator: torch.Generator) -> Tensor:
@@ -87,11 +97,6 @@ def draw_beta(alpha: float, count: int, generator: torch.Generator) -> Tensor:
     log_uniform = torch.log1p(-draw_uniform(2 * count, generator)).view(2, count)
     # Both differences are finite before the division, which may overflow to the infinity that it should be.
     return torch.sigmoid(gamma[0].log() - gamma[1].log() + (log_uniform[0] - log_uniform[1]) / alpha)
-
-
-def draw_integers(high: Tensor, generator: torch.Generator) -> Tensor:
-    """[D] int64, uniform on 0 .. high - 1 for each entry of `high` [D] int64, which are at least 1."""
-    return torch.minimum((draw_uniform(len(high), generator) * high).long(), high - 1)
 
 
 def draw_partners(size: int, mode: str, pairing: str, generator: torch.Generator) -> tuple[Tensor, Tensor, int]:
@@ -123,8 +128,3 @@ def draw_partners(size: int, mode: str, pairing: str, generator: torch.Generator
     if mode == "pair":
         return partner, pair, (size + 1) // 2
     return partner, index, size
-
-
-def draw_normal(shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
-    """Standard normal draws in float64, on the generator's device."""
-    return torch.randn(shape, generator=generator, device=device_of(generator), dtype=torch.float64)
