@@ -1,7 +1,4 @@
-"""Arguments of protocols as tables write them: grids (Table 7), losses (Table 9), segmentation recipes (Table 4).
-
-Imports no torch, so that tables list at once.
-"""
+"""Arguments of protocols as tables write them: grids (Table 7), losses (Table 9), segmentation recipes (Table 4)."""
 
 from dataclasses import dataclass
 from typing import Literal

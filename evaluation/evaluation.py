@@ -1,7 +1,4 @@
-"""An evaluation: the registry of protocols, its key, and its cache in the run directory.
-
-Importing this file loads no torch, so that tables can name evaluations and list at once.
-"""
+"""An evaluation: the registry of protocols, its key, and its cache in the run directory."""
 
 import hashlib
 import importlib
@@ -13,6 +10,8 @@ from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
+
+import numpy as np
 
 from training import run_directory
 from training.records import Config
@@ -111,10 +110,7 @@ def fingerprint() -> str:
 def read_evaluation(
     directory: Path, evaluation: Evaluation, others: Mapping[str, Path] | None = None, cache: Path | None = None
 ) -> dict[str, Any] | None:
-    """The cached evaluation of the weights that the run directory holds now, or None; RunError for a damaged file.
-
-    Arguments as of `evaluate`.
-    """
+    """The cached evaluation of the weights that the run directory holds now, or None; RunError for a damaged file."""
     path = (cache or directory / "eval") / f"{evaluation.key}.json"
     if not path.exists():
         return None
@@ -129,8 +125,6 @@ def read_arrays(cache: Path, evaluation: Evaluation) -> dict[str, Any]:
     path = cache / f"{evaluation.key}.npz"
     if not path.exists():
         return {}
-    import numpy as np  # late: tables are listed without it
-
     with np.load(path) as archive:
         return dict(archive)
 
@@ -158,9 +152,7 @@ def evaluate(
     found = read_evaluation(directory, evaluation, others, cache)
     if found is not None and not (fresh_code and found["fingerprint"] != fingerprint()):
         return found
-    import numpy as np  # late: tables are listed without both
-
-    from training.state import load_model
+    from training.state import load_model  # late: timm takes seconds, and tables are listed without it
 
     model = load_model(directory, device)
     resolved = {name: {**evaluation.arguments[name], "directory": path} for name, path in others.items()}

@@ -12,13 +12,9 @@ from evaluation.images import Card, Device, accuracies, normaliser
 
 
 def fgsm(model: Callable[[Tensor], Tensor], images: Tensor, labels: Tensor, radius: float) -> Tensor:
-    """The images one step of `radius` up the cross entropy of their labels, back in [0, 1]: a new tensor.
+    """Images [B, C, H, W] one step of `radius` (maximum norm) up the cross entropy of labels [B], back in [0, 1].
 
-    Args:
-        model: images -> logits [B, C], normalisation included; in evaluation mode.
-        images: [B, C, H, W] in [0, 1]; pixels without gradient stay.
-        labels: [B] int64.
-        radius: of the ball in the maximum norm, at least 0.
+    The model, in evaluation mode, normalises images itself and gives logits [B, C]. Pixels without gradient stay.
     """
     if not bool(((images >= 0) & (images <= 1)).all()):
         raise ValueError("images must lie in [0, 1], before normalisation")

@@ -29,9 +29,8 @@ def attention_grid(model: nn.Module, images: Tensor) -> NDArray[np.float64]:
 def foreground(attention: ArrayLike, mass: float) -> Masks:
     """The smallest set of strongest patches that holds `mass` of the attention, bool as `attention`'s shape.
 
-    Args:
-        attention: [..., patches], not negative, each row with a positive sum (it is divided by it).
-        mass: in [0, 1]. At 1 only patches without any attention are left out, at 0 all are.
+    Attention is [..., patches], not negative, each row with a positive sum (it is divided by it). Mass is in [0, 1]:
+    at 1 only patches without any attention are left out, at 0 all are.
     """
     values = np.asarray(attention, dtype=np.float64)
     if not 0 <= mass <= 1:

@@ -30,7 +30,6 @@ Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]
 Logits = NDArray[np.floating]
 Labels = NDArray[np.int64]
-
 BIN_SIZE = 100  # samples in a bin of the adaptive calibration error
 RECALL = 0.95
 CURVE_POINTS = 40  # of the response rate, for the figure

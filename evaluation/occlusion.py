@@ -21,10 +21,7 @@ from training.rng import stream_seed
 
 
 def attended_mask(attention: Tensor, variant: str, loss: int) -> Tensor:
-    """Which patches stay, bool [B, n, n] on the CPU, when `loss` per cent go by a variant of `ATTENDED`.
-
-    Attention is [B, n * n], over the patches row by row.
-    """
+    """Which patches stay, bool [B, n, n] on the CPU, when `loss` per cent go by a variant; attention is [B, n * n]."""
     checked("variant", variant, Annotated[str, ATTENDED])
     patches, salient = attention.shape[-1], variant.startswith("salient")
     if variant.endswith("by_count"):

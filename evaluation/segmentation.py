@@ -52,9 +52,6 @@ def drive(model: nn.Module, card: Card, arguments: Mapping[str, Any], device: De
     return score(fine_tune(model, card, recipe, train, device), test, recipe, card, device)
 
 
-# ------------------------------------------------------------------------------------------------- models
-
-
 class MaskTransformer(nn.Module):
     """Segmenter's decoder (Strudel et al. 2021): class tokens attend with the patches, whose scores are cosines.
 

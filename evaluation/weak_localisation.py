@@ -65,10 +65,7 @@ def best_fit(boxes: Boxes, truth: Boxes) -> Floats:
 def box_fits(attention: Floats, truth: Sequence[Boxes], patch: int) -> Floats:
     """The best IoU in [0, 1] over the true boxes, [masses, 2 + heads, regions, N] in the order of `declared_grid`.
 
-    Args:
-        attention: [N, heads, R, C] of the class token.
-        truth: for each image its boxes [K, 4], K at least 1.
-        patch: pixels along the side of a patch.
+    Attention of the class token is [N, heads, R, C]; each image has boxes [K, 4]; a patch has `patch` pixels a side.
     """
     images, heads = attention.shape[:2]
     with_mean = np.concatenate((attention, attention.mean(1, keepdims=True)), axis=1)

@@ -30,12 +30,9 @@ BACKGROUND, VOID = 0, 255
 def jaccard(masks: Masks, target: NDArray[np.uint8], exclude_void: bool = False) -> float | None:
     """Intersection over union of the best head, averaged over the object classes in one image, in percent.
 
-    None for an image without object, which the average over images leaves out.
-
-    Args:
-        masks: [heads, H, W] bool, one mask per head.
-        target: [H, W] class of each pixel, 0 background, 255 void.
-        exclude_void: leave void pixels out. The published script means to and does not: they count in the union.
+    None for an image without object, which the average over images leaves out. Masks are [heads, H, W] bool, the target
+    [H, W] is the class of each pixel, 0 background, 255 void. The published script means to leave void pixels out
+    (`exclude_void`) and does not: they count in the union.
     """
     found = masks & (target != VOID) if exclude_void else masks
     best = []
