@@ -31,7 +31,7 @@ def make(
     missing = [item for item in runs.values() if is_open(scale, item)]
     stale = {item.directory for item in missing}
     asked = {one.place: one for table in tables for one in evaluations.evaluation_items(scale, table, rows, seeds)}
-    unmade = [one for one in asked.values() if one.needs & stale or evaluations.is_open(scale, one)]
+    unmade = [one for one in asked.values() if one.needs & stale or is_open(scale, one)]
     if dry_run:
         _print_plan(scale, missing, unmade, seeds)
         print(f"{len(missing)} of {len(runs)} runs would be trained{_how(scale, missing, seeds)}")

@@ -118,10 +118,6 @@ class Scale:
         """GPUs of one training: all that the scale gives, or one where a batch would leave them idle."""
         return self.gpus if run.batch_size >= IMAGES_PER_GPU * self.gpus else 1
 
-    def gpu_hours(self, run: Run) -> float:
-        """Estimated GPU-hours of one seed of `run`; 0 at a scale for CPUs."""
-        return self.hours(run) if self.gpus else 0.0
-
 
 def semi_images(run: Run) -> float:
     """Images that a run with labels for some trains on, over all its updates; one without gradient counts a third."""

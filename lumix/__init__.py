@@ -10,8 +10,8 @@ around the network. Of other packages this one needs torch alone; `lumix.integra
 """
 
 from lumix import functional as functional
-from lumix.automix.learner import AutoMix as AutoMix
-from lumix.automix.learner import SAMix as SAMix
+from lumix.automix import AutoMix as AutoMix
+from lumix.automix import SAMix as SAMix
 from lumix.batch import Kind as Kind
 from lumix.batch import MixedBatch as MixedBatch
 from lumix.losses import BinaryCrossEntropy as BinaryCrossEntropy

@@ -1,4 +1,4 @@
-"""The equations of LUMix, numbered as in the paper, and of Decoupled Mixup (DM) as functions of tensors.
+"""The equations of LUMix and of Decoupled Mixup (DM) as functions of tensors; docs/equations.md is their index.
 
 Shape legend: B samples, C classes. `labels` [B] is the own class (the canvas, the paper's image B), `partner_labels`
 [B] the class of the partner (what is pasted, the paper's image A). Label weights are per sample, [B], and belong to the
@@ -8,7 +8,7 @@ docs/deviations.md (I-1, I-2, ...).
 """
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 
@@ -28,16 +28,16 @@ def take(values: Tensor, labels: Tensor) -> Tensor:
 
 
 def mix_weights(area: Tensor, random: Tensor, predicted: Tensor, r_r: float | Tensor, r_s: float | Tensor) -> Tensor:
-    """Equation 3: the convex combination of three label weights [B] of one orientation, in [0, 1] if they are.
+    """LUMix, equation 3: lambda = (1 - r_r - r_s) lambda_0 + r_r lambda_r + r_s lambda_s, of label weights [B].
 
     `area` is the weight by pasted area (lambda_0), `random` a draw (lambda_r), `predicted` what the network says
-    (lambda_s). The formula is the same for own and partner weights, as long as all three are of the same kind.
+    (lambda_s): all three own weights, or all three partner weights. The result is in [0, 1] if they are.
     """
     return (1 - r_r - r_s) * area + r_r * random + r_s * predicted
 
 
 def predicted_weight(logits: Tensor, labels: Tensor, partner_labels: Tensor, scores: str = "softmax") -> Tensor:
-    """Equations 4 and 5: own weight p[y1] / (p[y1] + p[y2]) read from the prediction, [B] in [0, 1].
+    """LUMix, equations 4 and 5: 1 - lambda_s = p[y1] / (p[y1] + p[y2]), read from the prediction, [B] in [0, 1].
 
     For softmax probabilities the ratio is the sigmoid of a logit difference: no softmax, no 0/0, exact in float32.
 
@@ -60,7 +60,7 @@ def predicted_weight(logits: Tensor, labels: Tensor, partner_labels: Tensor, sco
 
 
 def attention_weight(attention: Tensor, own_share: Tensor) -> Tensor:
-    """Own weight [B] in [0, 1]: the attention on the own image over that on all patches (Chen et al. 2022).
+    """TransMix, attention: own weight [B] in [0, 1], sum of A over the own image's patches over its sum over all.
 
     Args:
         attention: [B, P] of the class token on the patches of the mixed image, at least 0; rows need not sum to 1.
@@ -74,7 +74,9 @@ def attention_weight(attention: Tensor, own_share: Tensor) -> Tensor:
 def soft_cross_entropy(
     log_p: Tensor, labels: Tensor, partner_labels: Tensor, own_weight: Tensor, smoothing: float = 0.0
 ) -> Tensor:
-    """Cross entropy [B] against (1 - lambda) Y1 + lambda Y2, the first term of equation 6, by class index.
+    """LUMix, equation 6, first term: cross entropy [B] against y = (1 - lambda) Y1 + lambda Y2, by class index.
+
+    DM, proposition 1: its gradient for the logits is p - y, so it is least where p = y, whatever the images show.
 
     Smoothing both one-hots before mixing equals smoothing the mixed target, so it is one mean over the classes.
 
@@ -93,7 +95,7 @@ def soft_cross_entropy(
 def pair_targets(
     labels: Tensor, partner_labels: Tensor, own_weight: Tensor, num_classes: int, smoothing: float = 0.0
 ) -> Tensor:
-    """The two entries [2, B] of the mixed, smoothed target, at the own and at the partner class.
+    """The two entries y [2, B] of the mixed, smoothed target, at the own and at the partner class.
 
     A same-class pair has one entry, 1 - smoothing + smoothing / C, returned in both places.
     """
@@ -117,7 +119,7 @@ def binary_cross_entropy(
 
 
 def regulariser(scores: tuple[Tensor, Tensor], targets: Tensor, same: Tensor, reading: str = "or") -> Tensor:
-    """Equations 7 and 8: R = sum over the pair of y_k max(0, b_k - p_k), per sample [B] in [0, 1].
+    """LUMix, equation 7: R = sum over the pair of y_k max(0, b_k - p_k), per sample [B] in [0, 1].
 
     As p_k <= 1 = b_k on the pair and b_k = 0 off it, the maximum never acts (I-11): R = sum of y_k b_k (1 - p_k).
 
@@ -132,7 +134,7 @@ def regulariser(scores: tuple[Tensor, Tensor], targets: Tensor, same: Tensor, re
 
 
 def indicator(same: Tensor, reading: str = "or") -> Tensor:
-    """b of equation 8 at the own and at the partner class, [2, B] bool.
+    """LUMix, equation 8: b at the own and at the partner class, [2, B] bool.
 
     Args:
         same: [B] bool, where both classes coincide; the class then counts once, in the first entry.
@@ -147,7 +149,7 @@ def indicator(same: Tensor, reading: str = "or") -> Tensor:
 
 
 def rest(logits: Tensor, labels: Tensor, partner_labels: Tensor) -> Tensor:
-    """log of the sum of exp(z_c) over the classes c outside the pair, [B]: what both classes of DM compete with."""
+    """log of the sum of exp(z_c) over the classes c outside the pair, [B]: with what both compete in DM."""
     return torch.logsumexp(without_pair(logits, torch.stack([labels, partner_labels])), dim=-1)
 
 
@@ -161,10 +163,13 @@ def without_pair(logits: Tensor, index: Tensor) -> Tensor:
 
 
 def decoupled(logits: Tensor, labels: Tensor, partner_labels: Tensor) -> Tensor:
-    """-log phi[a|b] and -log phi[b|a] of Decoupled Mixup [2, B], at least 0; for two different classes.
+    """DM, decoupled softmax: -log phi[a|b] and -log phi[b|a] [2, B], at least 0; for two different classes.
 
     phi[a|b] = exp(z_a) / sum of exp(z_c) over c != b, the softmax without the other mixed class. With `rest` r that is
     sigmoid(z_a - r): no probability is taken from 1, which would lose all digits as p_b -> 1.
+
+    DM, proposition 2: the gradient of their sum is p_a / (1 - p_b) - 1 for z_a, p_b / (1 - p_a) - 1 for z_b, both at
+    most 0, and p_c (1 / (1 - p_b) + 1 / (1 - p_a)) for the others: free of lambda, and 0 where p_a + p_b = 1.
 
     Args:
         logits: [B, C].
@@ -176,8 +181,17 @@ def decoupled(logits: Tensor, labels: Tensor, partner_labels: Tensor) -> Tensor:
 
 
 def rescale(weight: Tensor, t: float | Tensor, xi: float | Tensor) -> Tensor:
-    """Target r(lambda; t, xi) = min(1, lambda / t) ^ xi of DM(BCE) for label weights `weight`, in [0, 1].
+    """DM, rescaled target: r(lambda; t, xi) = min(1, lambda / t) ^ xi for label weights `weight`, in [0, 1].
 
     r(0) is 0 for xi > 0 and 1 for xi = 0.
     """
     return (weight / t).clamp(max=1) ** xi
+
+
+@torch.no_grad()
+def follow(slow: nn.Module, fast: nn.Module, momentum: float) -> None:
+    """AutoMix, momentum update: theta_k <- m theta_k + (1 - m) theta_q, for all parameters; Self-Tuning has it too.
+
+    Buffers, as the statistics of batch normalisation, stay the slow module's own.
+    """
+    torch._foreach_lerp_(list(slow.parameters()), list(fast.parameters()), 1 - momentum)

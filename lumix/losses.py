@@ -133,7 +133,7 @@ class BinaryCrossEntropy(Checked):
 @register("term", "decoupled", "decoupled term of DM(CE)")
 @dataclass(frozen=True)
 class Decoupled(Checked):
-    """eta L_DM with L_DM = -log phi[a|b] - log phi[b|a] of Decoupled Mixup; beside `CrossEntropy` it is DM(CE).
+    """DM, DM(CE): eta L_DM with L_DM = -log phi[a|b] - log phi[b|a], beside `CrossEntropy`.
 
     It knows no lambda, no label smoothing and no label rule. Same-class pairs have no such term, as nothing competes
     with their class, nor have images that show less than `VISIBLE` of either class, which would be pushed to a class
@@ -160,11 +160,13 @@ class Decoupled(Checked):
 @register("term", "rescaled_binary_cross_entropy", "DM(BCE)")
 @dataclass(frozen=True)
 class RescaledBinaryCrossEntropy(Checked):
-    """DM(BCE): sigmoid cross entropy, summed over classes, with target r(lambda; t, xi) = min(1, lambda / t) ^ xi.
+    """DM, DM(BCE): sigmoid cross entropy, summed over classes, with target r(lambda; t, xi) = min(1, lambda / t) ^ xi.
 
     t and xi go by the kind of each sample, so that a batch may be switched: blended or cut (all others). t = xi = 1 is
     MBCE (one), xi = 0 is MBCE (two). The two targets need not sum to 1; a same-class pair has one, the sum of both and
     at most 1, and a class that the image does not show has target 0.
+
+    DM, appendix B.3: t = 1, xi = 0.8 for methods that cut, t = 0.5, xi = 1 for those that blend.
 
     Attributes:
         cut_t, cut_xi: of cut samples.
@@ -197,7 +199,7 @@ class RescaledBinaryCrossEntropy(Checked):
 
 
 class MixLoss(nn.Module):
-    """A sum of terms with the weights of a label rule; by default equation 6, cross entropy + eta R.
+    """LUMix, equation 6: cross entropy + eta R, with the weights of a label rule; or the sum of other terms.
 
     Args:
         rule: gives the own weight [B]; `AreaRule` (default) is the ordinary mixed loss, `LUMixRule` is LUMix.
@@ -235,12 +237,9 @@ class MixLoss(nn.Module):
             raise ValueError(f"terms must be a sequence of loss terms, not {shown(terms)}: use [CrossEntropy()]")
         for term in terms:
             check_part("each of terms", term, ("__call__",), "a loss term as CrossEntropy()")
-            if not isinstance(getattr(term, "name", None), str):
-                raise ValueError(
-                    f"each of terms must be a loss term with a name, called with (logits, batch, own_weight, active), "
-                    f"not {shown(term)}: see lumix.Term"
-                )
-        names = [term.name for term in terms]
+        names = [getattr(term, "name", None) for term in terms]
+        if None in names:
+            raise ValueError(f"each of terms must be a loss term with a name, see lumix.Term, not {shown(terms)}")
         if not names or len(set(names)) < len(names):
             raise ValueError(f"a loss needs at least one term, and terms of different names, not {names}")
         self.rule: Rule = rule if rule is not None else AreaRule()
@@ -424,52 +423,30 @@ def take_pair(values: Tensor, index: Tensor) -> Tensor:
     return values.t().gather(0, index)
 
 
-def _may_overwrite() -> bool:
-    """Whether a backward pass may write into what it kept."""
-    return not (torch.is_grad_enabled() or graph_is_kept() or torch._C._are_functorch_transforms_active())
+def _may_overwrite(upstream: Tensor) -> bool:
+    """Whether a backward pass may write into what it kept: not where its graph is kept or its gradient batched."""
+    batched = torch._C._functorch.is_legacy_batchedtensor(upstream) or torch._C._are_functorch_transforms_active()
+    return not (torch.is_grad_enabled() or graph_is_kept() or batched)
 
 
 def _by_pair(
     terms: tuple[Any, ...], logits: Tensor, batch: MixedBatch, own_weight: Tensor, active: Tensor
 ) -> tuple[Tensor, dict[str, Tensor]]:
+    """`functional.soft_cross_entropy`, and with two terms `functional.regulariser`; only the sum carries a gradient."""
     penalties = terms[1].penalties(batch, own_weight, active, logits.shape[-1]) if len(terms) == 2 else None
-    loss, *parts = pair_loss(logits, batch.labels, batch.partner_labels, own_weight, penalties, terms[0].smoothing)
+    index = torch.stack([batch.labels, batch.partner_labels])
+    weights = torch.stack([own_weight, 1 - own_weight])
+    found = _PairLoss.apply(logits, index, weights, penalties, terms[0].smoothing)
+    loss, *parts = (found, found) if penalties is None else found
     return loss, {term.name: part for term, part in zip(terms, parts, strict=True)}
 
 
-def pair_loss(
-    logits: Tensor,
-    labels: Tensor,
-    partner_labels: Tensor,
-    own_weight: Tensor,
-    penalties: Tensor | None = None,
-    smoothing: float = 0.0,
-) -> tuple[Tensor, ...]:
-    """`functional.soft_cross_entropy` and `functional.regulariser` together: (sum, cross entropy[, regulariser]), [B].
-
-    Only the sum carries a gradient. One array of the size of the logits [B, C] is kept for the backward pass, which
-    turns it into the gradient if the graph is not kept.
-
-    Args:
-        logits: [B, C].
-        labels, partner_labels: [B] int64.
-        own_weight: [B].
-        penalties: [2, B] from `Regulariser.penalties`; None leaves the regulariser out.
-        smoothing: as for `functional.soft_cross_entropy`.
-    """
-    index = torch.stack([labels, partner_labels])
-    weights = torch.stack([own_weight, 1 - own_weight])
-    if penalties is None:
-        loss = _PairLoss.apply(logits, index, weights, None, smoothing)
-        return loss, loss.detach()
-    return _PairLoss.apply(logits, index, weights, penalties, smoothing)
-
-
 class _PairLoss(torch.autograd.Function):
-    """`pair_loss` with the pair as the first axis of `index`, `weights` and `penalties` [2, B].
+    """Loss [B], or loss, cross entropy and regulariser; `index`, `weights` and `penalties` [2, B] are of the pair.
 
-    With c_k = -(1 - smoothing) w_k - y_k p_k on the pair, the gradient to z_j is the sum of c_k over the classes k of
-    the pair that are j, minus smoothing / C, minus p_j times (the sum of c - smoothing).
+    One array [B, C] is kept for the backward pass, which turns it into the gradient if the graph is not kept. With
+    c_k = -(1 - smoothing) w_k - y_k p_k on the pair, the gradient to z_j is the sum of c_k over the classes k of the
+    pair that are j, minus smoothing / C, minus p_j times (the sum of c - smoothing).
     """
 
     @staticmethod
@@ -510,7 +487,7 @@ class _PairLoss(torch.autograd.Function):
             to_weights = (smoothing - 1) * upstream * take_pair(functional.log_softmax(logits), index)
         on_pair, smoothed = (upstream * on_pair).to(p.dtype), (smoothing * upstream).to(p.dtype)
         total = (smoothed - on_pair.sum(dim=0)).unsqueeze(-1)
-        gradient = p.mul_(total) if _may_overwrite() else p * total
+        gradient = p.mul_(total) if _may_overwrite(upstream) else p * total
         if smoothing:
             gradient = gradient.sub_((smoothed / logits.shape[-1]).unsqueeze(-1))
         gradient.scatter_add_(-1, index.t(), on_pair.t())
@@ -543,8 +520,7 @@ def _by_rest(
 class _Rest(torch.autograd.Function):
     """Logits of the pair [2, B], `functional.rest` [B] and, if wanted, the mean of all logits [B].
 
-    Keeps one array [B, C], the softmax outside the pair, which the backward pass turns into the gradient if the graph
-    is not kept.
+    As above one array [B, C] is kept, the softmax outside the pair.
     """
 
     @staticmethod
@@ -563,7 +539,7 @@ class _Rest(torch.autograd.Function):
         if torch.is_grad_enabled():  # a gradient of this gradient is wanted, which the kept softmax does not have
             softmax = torch.softmax(functional.without_pair(logits, index), dim=-1)
         scale = to_rest.unsqueeze(-1)
-        gradient = softmax.mul_(scale) if _may_overwrite() else softmax * scale
+        gradient = softmax.mul_(scale) if _may_overwrite(to_rest) else softmax * scale
         if to_mean is not None:
             gradient = gradient.add_((to_mean / logits.shape[-1]).unsqueeze(-1))
         return gradient.scatter_add_(-1, index.t(), to_pair.t()).to(logits.dtype), None, None

@@ -81,7 +81,7 @@ class AreaRule(Rule):
 
 
 def attended_weight(batch: MixedBatch, attention: Tensor | None) -> Tensor:
-    """Own weights [B] by where the class token looks: equation 4 of TransMix, with the own image's mask.
+    """Own weights [B] by where the class token looks, see `functional.attention_weight`, with the own image's mask.
 
     A patch belongs to the image that shows at its first pixel, so a box smaller than a patch may get no attention.
 
@@ -105,7 +105,7 @@ def attended_weight(batch: MixedBatch, attention: Tensor | None) -> Tensor:
 @register("rule", "transmix", "TransMix")
 @dataclass(frozen=True)
 class TransMixRule(Checked, Rule):
-    """TransMix (Chen et al. 2022): of cut samples the weights by area and by attention, averaged.
+    """TransMix, label: of cut samples the weights by area and by attention, averaged (Chen et al. 2022).
 
     Attributes:
         share: of attention in the weight, 1/2 as published.
@@ -185,7 +185,7 @@ class ConstantLaw(Checked):
 @register("rule", "lumix", "LUMix")
 @dataclass(frozen=True)
 class LUMixRule(Checked, Rule):
-    """Equation 3: lambda = (1 - r_r - r_s) lambda_0 + r_r lambda_r + r_s lambda_s, per sample, clamped to [0, 1].
+    """LUMix, equation 3: (1 - r_r - r_s) lambda_0 + r_r lambda_r + r_s lambda_s per sample, clamped to [0, 1].
 
     Attributes:
         r_r, r_s: shares of the random draw and of the prediction; at least 0, together at most 1.

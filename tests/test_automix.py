@@ -9,9 +9,17 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 import lumix
-from lumix.automix import learner as module
-from lumix.automix.block import AutoMixBlock, MixBlock, SAMixBlock, cross_attention, residual_embedding
-from lumix.automix.losses import cosine, mask_loss, momentum_at
+from lumix import automix as module
+from lumix.automix import (
+    AutoMixBlock,
+    MixBlock,
+    SAMixBlock,
+    cosine,
+    cross_attention,
+    mask_loss,
+    momentum_at,
+    residual_embedding,
+)
 from lumix.batch import Kind
 from lumix.rules import TransMixRule
 

@@ -118,20 +118,3 @@ def test_unknown_keys_are_refused_at_every_depth(run, name):
         nested["loss"] = {"rule": {**to_dict(rule), name: 1}}
         with pytest.raises(ValueError, match=f"{name_of(rule)} has no argument"):
             Run.from_dict(nested)
-
-
-@given(st.floats(0, 2), st.floats(0, 2))
-def test_weights_above_one_are_refused(r_r, r_s):
-    if r_r + r_s > 1 + 1e-9:
-        with pytest.raises(ValueError, match="at most 1"):
-            lumix.LUMixRule(r_r, r_s)
-    else:
-        assert (lumix.LUMixRule(r_r, r_s).r_r, lumix.LUMixRule(r_r, r_s).r_s) == (r_r, r_s)
-
-
-@given(runs, st.sampled_from([float("nan"), "1", None, [1]]))
-def test_values_of_the_wrong_kind_are_refused(run, value):
-    with pytest.raises(ValueError, match="epochs"):
-        run.replace(epochs=value)
-    with pytest.raises(ValueError, match="lr"):
-        run.optim.replace(lr=value)

@@ -10,7 +10,7 @@ import pytest
 from engine import small_run, stopped_after
 
 from training import run_directory
-from training.config import Execution
+from training.config import Execution, Run
 from training.loop import fit
 from training.state import read_checkpoint
 
@@ -51,16 +51,14 @@ dist.destroy_process_group()
 """
 
 
-def two_processes(
-    tmp_path: Path, directory: Path, *, stop_at: int = 0, evaluate: bool = False, **changes: Any
-) -> list[Any]:
-    """What each of two processes printed after fitting, or only evaluating, a small run together."""
+def two_processes(tmp_path: Path, directory: Path, run: Run, *, stop_at: int = 0, evaluate: bool = False) -> list[Any]:
+    """What each of two processes printed after fitting, or only evaluating, a run together."""
     job = {
         "store": str(tmp_path / f"store-{directory.name}-{stop_at}"),
         "directory": str(directory),
         "stop_at": stop_at,
         "evaluate": evaluate,
-        "run": small_run(**changes).to_dict(),
+        "run": run.to_dict(),
     }
     script = WORKER.format(tests=str(ROOT / "tests"))
     processes = [
@@ -83,14 +81,14 @@ def two_processes(
 
 
 def test_two_processes_train_evaluate_and_resume(tmp_path: Path) -> None:
-    results = two_processes(tmp_path, tmp_path / "whole")
+    results = two_processes(tmp_path, tmp_path / "whole", small_run())
     assert results[0] == results[1]
     # 797 test images do not divide by two: each counts once, none twice.
     assert results[0]["n_samples"] == 797
     assert results[0]["measured"]["processes"] == 2
-    two_processes(tmp_path, tmp_path / "stopped", stop_at=14)
+    two_processes(tmp_path, tmp_path / "stopped", small_run(), stop_at=14)
     assert run_directory.read_result(tmp_path / "stopped") is None
-    resumed = two_processes(tmp_path, tmp_path / "stopped")
+    resumed = two_processes(tmp_path, tmp_path / "stopped", small_run())
     assert "resumed" in (tmp_path / "stopped" / "log.txt").read_text()
     assert resumed[0]["checksum"] == results[0]["checksum"]
 
@@ -103,11 +101,11 @@ def test_two_processes_evaluate_as_one_does(tmp_path: Path) -> None:
     saved = read_checkpoint(tmp_path / "r" / "checkpoint.pt")
     assert saved is not None
     one = saved["states"][0]["metrics"][-1]
-    for both in two_processes(tmp_path, tmp_path / "r", evaluate=True):
+    for both in two_processes(tmp_path, tmp_path / "r", small_run(), evaluate=True):
         assert (both["top1"], both["top5"], both["test_samples"]) == (one["top1"], one["top5"], 797)
         assert both["eval_loss"] == pytest.approx(one["eval_loss"], rel=1e-6)
 
 
 def test_an_error_reaches_both_processes(tmp_path: Path) -> None:
-    results = two_processes(tmp_path, tmp_path / "r", batch_size=15)
+    results = two_processes(tmp_path, tmp_path / "r", small_run(batch_size=15))
     assert all("does not divide over 2 processes" in result["error"] for result in results)

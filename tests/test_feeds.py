@@ -12,7 +12,7 @@ from torch import Tensor
 
 from lumix import CrossEntropy
 from lumix.registry import get_part
-from lumix.semi.views import Views
+from lumix.semi import Views
 from training.config import Data, Execution, Loss, Mix, Optim, Run
 from training.data.feeds import BatchSampler, FolderFeed, build_feed, first_share, labelled_rows, name_of_rows
 from training.data.sets import load, normalise

@@ -108,16 +108,6 @@ def test_signals_keep_the_share_that_their_labels_say(name, data):
     assert torch.equal(signals, batch.images)
 
 
-def test_boxes_of_signals_have_the_drawn_length():
-    weight = lumix.CutMix(alpha=1.0, mode="elem")(torch.zeros(4000, 1, 100), labels_of(4000), stream()).own_weight
-    drawn = lumix.CutMix(mode="elem", correct_lam=False)(
-        torch.zeros(4000, 1, 100), labels_of(4000), stream()
-    ).own_weight
-    assert (weight >= drawn - 1e-6).all()  # what is clipped at an end stays the own signal's
-    inside = weight - drawn < 0.02
-    assert 0.3 < float(inside.float().mean()) < 0.9
-
-
 @pytest.mark.parametrize("name", IMAGES_ALONE)
 @pytest.mark.parametrize("shape", [(4, 3, 16), (4, 3, 2, 16, 16), (4, 16)])
 def test_other_mixers_refuse_videos_and_signals_by_name(name, shape):
@@ -314,14 +304,6 @@ def test_missing_classes_in_the_drop_in():
         mixup(images, torch.tensor([0, -1, -100, 3]))
 
 
-@pytest.mark.parametrize("mixer", MIXERS, ids=lambda mixer: type(mixer).__name__)
-def test_every_mixer_takes_missing_classes(mixer):
-    batch = run(mixer, images_of(4, height=8), torch.tensor([0, -100, 2, 3]))
-    assert torch.equal(batch.partner_labels, batch.labels[batch.partner])
-    if isinstance(mixer, lumix.PuzzleMix):
-        assert batch.own_weight.isfinite().all()
-
-
 @pytest.mark.parametrize("shape", [(4,), (4, 1)])
 def test_one_logit_of_two_classes_is_refused_with_what_equals_it(shape):
     batch = lumix.CutMix()(images_of(4), torch.tensor([0, 1, 1, 0]), stream())
@@ -407,28 +389,3 @@ def test_masks_of_videos_and_signals():
     batch = lumix.CutMix()(signals, labels_of(4), stream(3))
     assert torch.equal(batch.cut_masks(signals), batch.images)
     assert torch.equal(batch.cut_masks(signals[:, 0]), batch.images[:, 0])
-
-
-# ------------------------------------------------------------------------------------------------- sizes of Puzzle-Mix
-
-
-def test_every_side_that_blocks_can_tile_has_grids():
-    mixer = lumix.PuzzleMix()
-    for side in range(4, 400):
-        if any(side % divisor == 0 for divisor in range(2, side // 2 + 1)):
-            grids = mixer.suitable_grids(side)
-            assert grids
-            assert all(side % grid == 0 and side // grid >= 2 for grid in grids)
-        else:
-            with pytest.raises(ValueError, match=f"no grid suits {side} pixels: .* resize or crop to") as error:
-                mixer.suitable_grids(side)
-            mixer.suitable_grids(int(str(error.value).split()[-1]))
-
-
-@pytest.mark.parametrize("side", [28, 45, 84, 150, 299])
-def test_usual_sides_are_mixed_at_the_defaults(side):
-    images = images_of(2, height=side, width=side)
-    for seed in range(3):
-        batch = run(lumix.PuzzleMix(), images, labels_of(2), seed)
-        assert batch.images.isfinite().all()
-        assert torch.allclose(batch.mask.mean((1, 2, 3)), batch.own_weight, atol=1e-5)

@@ -1,12 +1,11 @@
 """MixLoss against Algorithm 1 as printed, dense targets, timm's losses and finite differences."""
 
+import copy
 from dataclasses import dataclass
 
 import pytest
 import torch
 from batches import algorithm_1, build_loss, label_batch, one_hot, random_logits, stream
-from timm.data.mixup import mixup_target
-from timm.loss import SoftTargetCrossEntropy
 from torch.nn import functional as F
 
 from lumix import (
@@ -15,6 +14,7 @@ from lumix import (
     BinaryCrossEntropy,
     ConstantLaw,
     CrossEntropy,
+    Decoupled,
     Kind,
     LUMixRule,
     MixLoss,
@@ -69,14 +69,6 @@ def test_without_shares_and_regulariser_lumix_is_the_baseline_bit_for_bit(kind, 
     plain = build_loss(AreaRule(), kind=kind, **soft, smoothing=0.1)
     lumix = build_loss(LUMixRule(0.0, 0.0, apply_to=apply_to), kind=kind, **soft, smoothing=0.1, eta=0.0)
     assert torch.equal(lumix(logits, BATCH, stream()), plain(logits, BATCH))
-
-
-@pytest.mark.parametrize("smoothing", [0.0, 0.1])
-def test_baseline_is_timms_soft_target_cross_entropy(smoothing):
-    batch, logits = label_batch(), LOGITS.float()
-    batch = batch._replace(partner_labels=batch.labels.flip(0))  # timm's pairing
-    dense = mixup_target(batch.labels, CLASSES, batch.own_weight[:, None], smoothing)
-    torch.testing.assert_close(MixLoss(smoothing=smoothing)(logits, batch), SoftTargetCrossEntropy()(logits, dense))
 
 
 # ------------------------------------------------------------------------------------------------- gradients
@@ -238,27 +230,6 @@ def test_a_term_of_ones_own_is_added_and_named():
     assert MixLoss(rule, [Entropy(0.3)]).smoothing == 0.0
 
 
-@pytest.mark.parametrize("detach", [True, False])
-@pytest.mark.parametrize("reading", ["or", "and"])
-@pytest.mark.parametrize("smoothing", [0.0, 0.1])
-@pytest.mark.parametrize("eta", [0.0, 0.3])
-def test_in_one_piece_or_as_a_sum_of_terms_the_loss_is_the_same(eta, smoothing, reading, detach):
-    """Value, gradient and each part: eager losses take one softmax, those that torch.func looks on take the terms."""
-    loss = build_loss(LUMixRule(0.3, 0.3, detach=detach), smoothing=smoothing, eta=eta, reading=reading)
-    batch = exact(BATCH)
-
-    def parts(logits):
-        total, values = loss.per_sample(logits, batch, loss.rule.weigh(logits, batch, LAM_R))
-        return total.sum(), (total.detach(), values)
-
-    summed, values = torch.func.grad(parts, has_aux=True)(LOGITS)
-    logits = LOGITS.clone().requires_grad_()
-    total, fused_values = parts(logits)
-    close = {"rtol": 1e-12, "atol": 1e-12}
-    torch.testing.assert_close(torch.autograd.grad(total, logits)[0], summed, **close)
-    torch.testing.assert_close(fused_values, values, **close)
-
-
 def test_eta_keeps_all_its_digits():
     """A Python number must not pass through float32."""
     rule, weight = LUMixRule(), CUT.own_weight.double()
@@ -281,6 +252,30 @@ def test_slices_of_a_batch_average_to_the_whole():
     loss = MixLoss(smoothing=0.1)
     parts = torch.stack([loss(LOGITS[i : i + 4], BATCH.rows(slice(i, i + 4))) for i in (0, 4, 8)])
     torch.testing.assert_close(parts.mean(), loss(LOGITS, BATCH))
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda value: MixLoss(LUMixRule(), eta=value),
+        lambda value: MixLoss(LUMixRule(r_r=value)),
+        lambda value: MixLoss(None, [CrossEntropy(), Decoupled(value)]),
+    ],
+)
+@pytest.mark.parametrize("learnt", [True, False])
+def test_tensors_in_the_parts_are_the_losss_own(make, learnt):
+    """Listed, saved, moved and copied with it; what is learnt gets its gradient."""
+    value = torch.tensor(0.4)
+    loss = make(torch.nn.Parameter(value) if learnt else value)
+    assert len(list(loss.parameters())) == learnt
+    assert len(loss.state_dict()) == 1
+    for other in (loss, copy.deepcopy(loss)):
+        other(LOGITS, CUT, stream()).backward() if learnt else None
+        assert all(parameter.grad is not None for parameter in other.parameters())
+    moved = loss.to(torch.float64)(LOGITS, CUT, stream())
+    torch.testing.assert_close(moved, make(value.double())(LOGITS, CUT, stream()), rtol=1e-6, atol=1e-6)
+    held = [v for part in (loss.rule, *loss.terms) for v in vars(part).values() if isinstance(v, torch.Tensor)]
+    assert [tensor.dtype for tensor in held] == [torch.float64]
 
 
 @pytest.mark.parametrize("apply_to", ["cut", "both"])

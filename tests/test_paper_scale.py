@@ -15,12 +15,11 @@ from experiments.methods import PLAIN, smoothed
 from experiments.registry import TABLES, get_table, owners
 from experiments.scale import get_scale
 from lumix.registry import name_of
-from training.build import build_loss, build_mixer, build_task
-from training.config import Run
+from training.build import build_mixer, build_task
+from training.config import Mix, Run
 from training.data.feeds import updates_per_epoch
 from training.models import build_model
 from training.optim import build_optimizer, build_schedule, parameter_groups, undecayed_names
-from training.tasks.mixed import MixTask
 
 IMAGES = {
     "imagenet": 1_281_167,
@@ -100,8 +99,9 @@ def test_a_paper_run_builds_with_its_schedule(key: str) -> None:
         assert "block" in {name.partition(".")[0] for name, _ in task.learner.named_parameters()}
         return
     frozen = torch.nn.Identity()  # Attentive-CutMix fetches its network's weights, which a test cannot
-    mixer = build_mixer(run.mix, IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD, frozen)
-    task = MixTask(model=model, mixer=mixer, loss=build_loss(run.loss), device=torch.device("meta"))
+    build_mixer(run.mix, IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD, frozen)
+    plain = run.replace(mix=Mix(), optim=run.optim.replace(ema_decay=0.0, ema_reported=False))
+    task = build_task(plain, model, IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD, torch.device("meta"))
     ours = {smoothed(run.replace(loss=PLAIN), value).loss for value in SMOOTHING}  # rows of ours
     assert task.criterion.smoothing == smoothing or run.loss in ours
 

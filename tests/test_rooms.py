@@ -32,7 +32,7 @@ ALLOWED: dict[str, set[str]] = {
     "lumix.rules": LEAVES,
     "lumix.losses": {*LEAVES, "lumix.rules"},
     "lumix.automix": {*LEAVES, "lumix.losses", "lumix.mixers"},
-    "lumix.semi": {*LEAVES, "lumix.losses", "lumix.mixers"},
+    "lumix.semi": {*LEAVES, "lumix.automix", "lumix.losses", "lumix.mixers"},
     "lumix.integrations": METHOD,
     "training": {*METHOD, "lumix"},
     "evaluation": {*METHOD, "lumix", "training"},
@@ -80,7 +80,7 @@ IMPORTS = {module: imports_of(module) for module in SOURCES}
 
 def test_there_is_something_to_check() -> None:
     assert {room_of(module) for module in SOURCES} == set(ALLOWED)
-    assert len(SOURCES) > 150
+    assert len(SOURCES) > 100
 
 
 @pytest.mark.parametrize("module", SOURCES)

@@ -1,27 +1,22 @@
 """Self-Tuning: its contrast and queues against plain loops, constants, schedules, resumption."""
 
-import json
 import math
-import subprocess
-import sys
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
-import safetensors.torch
 import torch
 from batches import stream
-from engine import check_resumed_equals_whole
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 import lumix
 from lumix import CrossEntropy, CutMix, Decoupled, ManifoldMix, Mixup, TransMixRule
+from lumix.functional import follow
 from lumix.mixers.base import NoMix
-from lumix.semi.learner import SelfTuning as Learner
-from lumix.semi.self_tuning import ClassQueues, follow, group_contrast, last_of_place
-from lumix.semi.views import Views
+from lumix.semi import ClassQueues, Views, group_contrast
+from lumix.semi import SelfTuning as Learner
 from training.build import build_task
 from training.config import Data, Loss, Mix, Model, Optim, Run
 from training.models import build_model
@@ -178,10 +173,6 @@ def test_queues_hold_the_last_keys_of_each_class_first_in_first_out() -> None:
     assert queues.taken.tolist() == [len(every) for every in plain]
 
 
-def test_of_those_that_go_to_one_place_each_writes_what_the_last_does() -> None:
-    assert last_of_place(torch.tensor([4, 7, 4, 9, 7, 4])).tolist() == [5, 4, 5, 3, 4, 5]
-
-
 def test_slow_parameters_follow_and_buffers_do_not() -> None:
     slow, fast = (nn.Sequential(nn.Linear(3, 3), nn.BatchNorm1d(3)) for _ in range(2))
     fast(torch.randn(5, 3, generator=stream()))
@@ -335,18 +326,6 @@ def test_a_restored_state_gives_bit_equal_next_steps(changes: dict[str, Any], tm
     assert all(torch.equal(value, wanted[name]) for name, value in found.items())
 
 
-@pytest.mark.parametrize("changes", [{}, MIXED])
-def test_in_the_loop_stopped_and_resumed_equals_undisturbed(changes: dict[str, Any], tmp_path: Path) -> None:
-    run = a_run(**changes).replace(data=Data("digits", 8, labels=40, crop_padding=1), batch_size=16, median_last=1)
-    result = check_resumed_equals_whole(run, tmp_path)
-    assert "self_tuning" in result["key"]
-    network = build_model(run.model, 10, 1, 8, seed=0)
-    network.load_state_dict(safetensors.torch.load_file(tmp_path / "whole" / "model.safetensors"))
-    line = json.loads((tmp_path / "whole" / "metrics.jsonl").read_text().splitlines()[-1])
-    assert {"cross_entropy", "contrast", "contrast_unlabelled"} <= set(line)
-    assert ("lam" in line) == bool(changes)
-
-
 def test_microbatches_give_the_gradients_of_the_whole() -> None:
     run = a_run(**MIXED).replace(model=Model("resnet18", "resnet18", RESNET, norm="group"))
     whole, parts = Loop(run), Loop(run)
@@ -357,45 +336,9 @@ def test_microbatches_give_the_gradients_of_the_whole() -> None:
     torch.testing.assert_close(found, wanted, rtol=1e-4, atol=1e-5)
 
 
-def test_the_head_learns_faster_to_the_end() -> None:
-    run = a_run(optim=Optim(lr=0.001, name="sgd", min_lr=0.0001))
-    task = a_task(run)
-    optimizer = build_optimizer(run.optim, task.parameter_groups())
-    trained = {id(p) for group in optimizer.param_groups for p in group["params"]}
-    assert trained == {id(p) for p in task.learner.parameters() if p.requires_grad}
-    schedule = build_schedule(run.optim, optimizer, 2, 5)
-    head = {id(p) for p in task.learner.network.fc.parameters()}
-    for step, rate in {0: 0.001, 9: 0.0001}.items():
-        schedule.step_update(step)
-        for group in optimizer.param_groups:
-            factor = 10 if id(group["params"][0]) in head else 1
-            assert group["lr"] == pytest.approx(factor * rate)
-
-
-def test_what_is_reported_is_the_query_network() -> None:
-    task = a_task(a_run())
-    assert task.reported_model() is task.learner.network
-    images, labels = torch.rand(6, 1, 8, 8), torch.arange(6)
-    mixed = a_task(a_run(**MIXED)).mix_test(images, labels, stream())
-    assert torch.equal(mixed.partner, torch.arange(6).roll(-1))
-
-
-def test_initial_weights_depend_on_the_seed_alone() -> None:
-    before = torch.get_rng_state()
-    first, second, other = a_task(a_run()), a_task(a_run()), a_task(a_run(), seed=1)
-    assert torch.equal(before, torch.get_rng_state())
-    weights = [task.learner.projector.weight for task in (first, second, other)]
-    assert torch.equal(weights[0], weights[1])
-    assert not torch.equal(weights[0], weights[2])
-
-
 def test_what_would_be_ignored_is_refused() -> None:
-    with pytest.raises(ValueError, match=r"leave Optim\.ema_decay, which is 0.9, at 0"):
-        a_task(a_run(optim=Optim(lr=0.01, ema_decay=0.9)))
     with pytest.raises(ValueError, match="records no attention for"):
         a_task(a_run(loss=Loss(rule=TransMixRule())))
-    with pytest.raises(ValueError, match="head_lr_factor must be above 0, not 0"):
-        a_task(a_run(task=SelfTuning(head_lr_factor=0.0)))
     views, labels = views_of(0)
     fewer = Views(views.labelled, tuple(view[:6] for view in views.unlabelled))
     with pytest.raises(ValueError, match="take as many unlabelled images as labelled ones"):
@@ -407,46 +350,3 @@ def test_what_would_be_ignored_is_refused() -> None:
     hidden = a_task(a_run(mix=Mix(choices=((ManifoldMix(layers=("layer1",)), 1.0),))))
     with pytest.raises(ValueError, match="a batch that is mixed inside the network cannot be split"):
         hidden.prepare(views, labels, partial(step_generator, 0, 0, 0))
-
-
-WORKER = """
-import json, sys
-from functools import partial
-sys.path.insert(0, {tests!r})
-import torch, torch.distributed as dist
-from training.rng import step_generator
-from test_self_tuning import MIXED, Loop, a_run, views_of
-torch.set_num_threads(1)
-rank = int(sys.argv[1])
-dist.init_process_group("gloo", init_method="file://" + sys.argv[2], rank=rank, world_size=2)
-loop = Loop(a_run(**MIXED))
-loop.task.prepare_distributed()
-loop.task.train()
-for step in range(3):
-    batch = loop.task.prepare(*views_of(10 * step + rank), partial(step_generator, 0, rank, step))
-    loop.updater.update(lambda part: loop.task.step(part).loss, batch)
-    loop.task.after_update(step)
-learner = loop.task.learner
-sums = {{name: float(value.double().sum()) for name, value in learner.named_parameters()}}
-sums |= {{name: float(value.double().sum()) for name, value in learner.queues.named_buffers()}}
-print(json.dumps(sums))
-dist.destroy_process_group()
-"""
-
-
-def test_two_processes_have_equal_networks_and_queues(tmp_path: Path) -> None:
-    script = WORKER.format(tests=str(Path(__file__).parent))
-    command = [sys.executable, "-c", script]
-    processes = [
-        subprocess.Popen(
-            [*command, str(rank), str(tmp_path / "store")], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-        )
-        for rank in range(2)
-    ]
-    outputs = []
-    for process in processes:
-        out, err = process.communicate(timeout=120)
-        assert process.returncode == 0, err
-        outputs.append(json.loads(out.splitlines()[-1]))
-    assert outputs[0] == outputs[1]
-    assert outputs[0]["taken"] == 3 * 2 * 16

@@ -6,7 +6,7 @@ from batches import stream
 from torch import Tensor
 from torch.nn import functional as F
 
-from lumix.semi.pseudo_labels import (
+from lumix.semi import (
     guess_labels,
     mix_targets,
     pseudo_labels,

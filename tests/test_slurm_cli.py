@@ -5,6 +5,7 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import command_line
@@ -15,6 +16,7 @@ from experiments.registry import get_table
 from experiments.runs import items_of_table
 from experiments.scale import get_scale
 from slurm import jobs
+from slurm.__main__ import main
 from slurm.cluster import Cluster
 from slurm.jobs import Job, SchedulerError, Submitted
 from slurm.status import cancel, items_named, status_of, statuses
@@ -27,13 +29,18 @@ TABLE, PAPER = "lumix_table10_laws", get_scale("paper")
 
 @pytest.fixture
 def root(tmp_path, monkeypatch) -> Path:
+    """A folder with parameters, without the machine's commands and cluster."""
     (tmp_path / "params.yaml").write_text(PARAMS)
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PATH", "/nowhere")
+    monkeypatch.delenv("LUMIX_CLUSTER", raising=False)
     return tmp_path
 
 
-def call(root: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    return command_line.call(root, "slurm", *arguments)
+@pytest.fixture
+def call(root, capsys) -> Callable[..., tuple[int, str, str]]:
+    """`python -m slurm` with arguments in that folder: exit code, output, errors."""
+    return lambda *arguments: (main(arguments), *capsys.readouterr())
 
 
 def test_help_loads_nothing_of_weight(root):
@@ -51,43 +58,33 @@ def test_help_loads_nothing_of_weight(root):
         (["cancel", "zzz"], "unknown table 'zzz': choose from"),
     ],
 )
-def test_wrong_usage_is_one_sentence_and_exit_code_2(root, arguments, sentence):
-    answer = call(root, *arguments)
-    assert answer.returncode == 2
-    assert answer.stderr.startswith(f"error: {sentence}")
-    assert answer.stderr.count("\n") == 1
+def test_wrong_usage_is_one_sentence_and_exit_code_2(call, arguments, sentence):
+    code, _, error = call(*arguments)
+    assert code == 2
+    assert error.startswith(f"error: {sentence}")
+    assert error.count("\n") == 1
 
 
-def test_dry_run_takes_tables_rows_and_seeds(root):
-    assert "runs:      2 to submit (1 configurations)" in (
-        call(root, "submit", TABLE, "--only", "normal_1", "--seeds", "2", "--dry-run").stdout
-    )
-    everything = call(root, "submit", "all", "--dry-run").stdout
-    assert everything == call(root, "submit", "lumix_controls", TABLE, "--dry-run").stdout
+def test_dry_run_takes_tables_rows_and_seeds(root, call):
+    _, text, _ = call("submit", TABLE, "--only", "normal_1", "--seeds", "2", "--dry-run")
+    assert "runs:      2 to submit (1 configurations)" in text
+    assert call("submit", "all", "--dry-run") == call("submit", "lumix_controls", TABLE, "--dry-run")
     assert not (root / "runs").exists()
 
 
-def test_debug_trains_here_also_within_an_interactive_job(root, monkeypatch):
+def test_debug_trains_here_also_within_an_interactive_job(call, monkeypatch):
     """Its SLURM_* say four tasks, of which only this one would come."""
     for name, value in {"JOB_ID": "77", "NTASKS": "4", "PROCID": "0", "LOCALID": "0", "JOB_NODELIST": "n1"}.items():
         monkeypatch.setenv(f"SLURM_{name}", value)
     arguments = ("submit", TABLE, "--scale", "mini", "--only", "normal_1", "--seeds", "1", "--cluster", "debug")
-    answer = call(root, *arguments)
-    assert answer.returncode == 0, answer.stderr
-    assert "seed 0  finished" in answer.stdout
-    assert "nothing to submit" in call(root, *arguments).stdout
-    assert "1 done" in call(root, "status", "--scale", "mini").stdout
+    code, text, error = call(*arguments)
+    assert code == 0, error
+    assert "seed 0  finished" in text
+    assert "nothing to submit" in call(*arguments)[1]
+    assert "1 done" in call("status", "--scale", "mini")[1]
 
 
-@pytest.mark.parametrize(
-    "command",
-    [
-        "slurm submit lumix_table10_laws --dry-run",
-        "slurm status lumix_table10_laws",
-        "experiments list",
-        "experiments show lumix_table10_laws",
-    ],
-)
+@pytest.mark.parametrize("command", ["experiments list", "slurm submit lumix_table10_laws --dry-run"])
 def test_a_terminal_that_cannot_print_greek_ends_no_command(root, command):
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONIOENCODING": "ascii"}
     answer = subprocess.run([sys.executable, "-m", *command.split()], cwd=root, env=environment, capture_output=True)
@@ -149,16 +146,15 @@ def test_done_is_what_the_directory_says_whatever_slurm_thinks(item, entry):
     assert status_of(item, None, {}).state == "older code"
 
 
-def test_status_tells_what_to_do_about_a_failure(item, root):
+def test_status_tells_what_to_do_about_a_failure(item, call):
     item.directory.mkdir(parents=True)
     (item.directory / "result.json").write_text("{")
-    text = call(root, "status", TABLE).stdout
+    _, text, _ = call("status", TABLE)
     assert "result.json is damaged, delete it and submit again" in text
     assert text.endswith(f"once the cause is mended, submit 1 again: python -m slurm submit {TABLE} --resume\n")
 
 
-def test_without_slurm_the_directories_speak(item, entry, monkeypatch):
-    monkeypatch.setenv("PATH", "")
+def test_without_slurm_the_directories_speak(item, entry):
     started(item)
     (found,), warning = statuses(PAPER, [item])
     assert (found.state, found.note) == ("queued", "or lost")
@@ -218,7 +214,8 @@ def test_help_and_costs_are_as_reviewed(root):
 
 
 def help_text(root: Path) -> str:
-    return "\n".join(call(root, *command, "--help").stdout for command in ([], ["submit"], ["status"], ["cancel"]))
+    commands = ([], ["submit"], ["status"], ["cancel"])
+    return "\n".join(command_line.call(root, "slurm", *command, "--help").stdout for command in commands)
 
 
 def costs(root: Path) -> str:

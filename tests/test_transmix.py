@@ -4,16 +4,16 @@ import pytest
 import timm
 import torch
 from batches import images_of, labels_of, random_logits, stream
+from engine import small_run
 from torch import nn
 
 from lumix import AreaRule, CutMix, FMix, Kind, LUMixRule, MixedBatch, Mixup, Switch, TransMixRule, functional
-from lumix.mixers.base import NoMix
 from lumix.registry import get_part
 from lumix.rules import attended_weight
 from training.attention import class_attention
-from training.build import build_loss
-from training.config import Loss
-from training.tasks.mixed import DrawnBatch, MixTask
+from training.build import build_task
+from training.config import Loss, Mix, Optim
+from training.tasks.mixed import DrawnBatch
 
 PATCH = 4
 GRID = 6  # images of 12 x 8 pixels have 3 x 2 patches of 4
@@ -134,10 +134,15 @@ def vit():
     )
 
 
+def a_task(model, rule):
+    run = small_run(mix=Mix(), loss=Loss(rule=rule), optim=Optim(lr=0.1))
+    device = next(model.parameters(), torch.empty(0)).device
+    return build_task(run, model, (0.5,), (0.5,), device)
+
+
 def test_the_task_weighs_by_the_attention_of_its_own_forward_pass():
-    model, loss = vit().eval(), build_loss(Loss(rule=TransMixRule()))
-    assert isinstance(loss.rule, TransMixRule)
-    task = MixTask(model=model, mixer=NoMix(), loss=loss, device=torch.device("cpu"))
+    model = vit().eval()
+    task = a_task(model, TransMixRule())
     batch = cut_batch()
     batch = batch._replace(labels=batch.labels % 5, partner_labels=batch.partner_labels % 5)
     lam = task.step(DrawnBatch(batch, None)).record["lam"]
@@ -152,11 +157,10 @@ def test_models_without_a_class_token_are_refused_by_name(name):
     with torch.device("meta"):
         model = timm.create_model(name)
     with pytest.raises(ValueError, match=f"{type(model).__name__} has no class token"):
-        MixTask(model=model, mixer=NoMix(), loss=build_loss(Loss(rule=TransMixRule())), device=torch.device("meta"))
+        a_task(model, TransMixRule())
 
 
 def test_area_and_plain_lumix_ask_for_no_attention():
     assert not any(rule.needs_attention for rule in (AreaRule(), LUMixRule()))
     for name in ("area", "lumix"):
-        loss = build_loss(Loss(rule=get_part(name).cls()))
-        assert isinstance(MixTask(model=nn.Identity(), mixer=NoMix(), loss=loss, device="cpu"), MixTask)
+        assert not a_task(nn.Identity(), get_part(name).cls()).criterion.rule.needs_attention

@@ -10,7 +10,7 @@ from datetime import datetime
 import pytest
 from workspace import TABLE, Run, Workspace, await_that
 
-STAGE = f"results@{TABLE}"
+STAGE = "results"
 TWO_TASKS = """
 import sys
 from pathlib import Path
@@ -64,7 +64,7 @@ def test_two_people_submit_a_table_at_once_and_it_is_trained_once(
     assert "0 runs trained, 5 found" in output
     assert time.monotonic() - start < 60
     results = [each.root / "results" / "mini" / f"{TABLE}.json" for each in (workspace, local)]
-    assert json.loads(results[0].read_text())["rows"] == json.loads(results[1].read_text())["rows"]
+    assert json.loads(results[0].read_text())["cells"] == json.loads(results[1].read_text())["cells"]
     assert "nothing to submit" in workspace.slurm("submit", TABLE, "--cluster", "test.toml")
 
 

@@ -53,7 +53,7 @@ def test_preemption_and_daemons_that_are_away(
     workspace: Workspace, cluster: LocalCluster, recorded: Callable[..., None]
 ) -> None:
     """A job of higher priority takes the node; then slurmdbd is down, then slurmctld."""
-    run = workspace.submit(cluster=workspace.cluster(asleep=20.0))
+    run = workspace.submit(cluster=workspace.cluster(asleep=45.0))
 
     run.training()
     start = time.monotonic()

@@ -56,7 +56,7 @@ def copy_project(target: Path) -> None:
     params = target / "params.yaml"
     _substitute(params, r"^launcher: .*$", "launcher: slurm")
     _substitute(params, r"^seeds: .*$", "seeds: 1")
-    _substitute(params, r"^tables:\n(  - .*\n)+", f"tables:\n  - {TABLE}\n")
+    _substitute(params, r"^tables: all$", f"tables: [{TABLE}]")
     shutil.rmtree(target / "results", ignore_errors=True)
     for command in (["add", "--all"], ["commit", "--quiet", "--message", "test"]):
         who = ("-c", "user.name=a", "-c", "user.email=a@b", "-c", "commit.gpgsign=false")

@@ -21,9 +21,6 @@ def class_attention(model: nn.Module, images: Tensor) -> Tensor:
     Returns:
         [B, heads, patches] float32 or wider, patches row by row. The keys of class, distillation and register tokens
         are dropped after the softmax, so rows sum to less than 1.
-
-    Raises:
-        ValueError: for a model without class token or ordinary attention.
     """
     with recorded_attention(model) as recorded:
         model(images)
@@ -54,11 +51,7 @@ def recorded_attention(model: nn.Module) -> Iterator[list[Tensor]]:
 
 
 def check_class_attention(model: nn.Module) -> tuple[Attention, int]:
-    """The last attention layer, and how many tokens stand before the patches.
-
-    Raises:
-        ValueError: naming the model, where its class attention cannot be read.
-    """
+    """The last attention layer, and how many tokens stand before the patches."""
     model = unwrapped(model)
     name, blocks = type(model).__name__, getattr(model, "blocks", None)
     if getattr(model, "cls_token", None) is None or not blocks:

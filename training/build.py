@@ -11,7 +11,6 @@ from lumix.mixers.base import Mixer, NoMix, PlannedMixer
 from lumix.mixers.switch import Either, Switch
 from lumix.registry import part_of
 from training.config import Loss, Mix, Run
-from training.tasks.mixed import Task
 
 Values = tuple[float, ...]  # an entry a channel
 
@@ -38,20 +37,9 @@ class Setup:
     updates: int = 1
 
 
-def build_task(
-    run: Run,
-    network: nn.Module,
-    mean: Values,
-    std: Values,
-    device: torch.device,
-    *,
-    pretrained: bool = True,
-    seed: int = 0,
-    updates: int = 1,
-) -> Task:
-    """The task of a run, see `Setup`; RunError where published weights cannot be had."""
-    task: Task = run.task.build(Setup(run, network, mean, std, device, pretrained, seed, updates))
-    return task
+def build_task(run: Run, *arguments: Any, **options: Any) -> Any:
+    """The `training.tasks.mixed.Task` of a run; arguments as of `Setup`."""
+    return run.task.build(Setup(run, *arguments, **options))
 
 
 def build_mixer(mix: Mix, mean: Values, std: Values, frozen: nn.Module | None = None) -> Mixer:
@@ -89,17 +77,3 @@ def frozen_network(setup: Setup) -> nn.Module | None:
             frozen: nn.Module = mixer.network(setup.run.data, setup.mean, setup.std, setup.pretrained)
             return frozen.to(setup.device).eval().requires_grad_(False)
     return None
-
-
-def mixing_parts(setup: Setup) -> dict[str, Any]:
-    """The arguments of `MixTask`."""
-    run = setup.run
-    return {
-        "model": setup.network,
-        "mixer": build_mixer(run.mix, setup.mean, setup.std, frozen_network(setup)),
-        "loss": build_loss(run.loss),
-        "device": setup.device,
-        "channels_last": run.channels_last,
-        "ema_decay": run.optim.ema_decay,
-        "ema_reported": run.optim.ema_reported,
-    }

@@ -13,7 +13,7 @@ from contextlib import ExitStack
 from dataclasses import fields
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple, cast
+from typing import Any, cast
 
 import torch
 from timm.layers import DropPath
@@ -114,8 +114,8 @@ class Ensemble(Loop):
             kinds[self._first_like[place], batch.box is None, batch.mask is None, batch.moved].append(place)
         return torch.stack([self._loss_of(places, drawn, images, logits, attention) for places in kinds.values()]).sum()
 
-    def _hidden_mixes(self, batches: Mapping[int, MixedBatch]) -> dict[str, "HiddenMix"]:
-        """What is mixed inside the networks, by module; a network with nothing to mix behind it has own weights of 1.
+    def _hidden_mixes(self, batches: Mapping[int, MixedBatch]) -> dict[str, tuple[Tensor, Tensor]]:
+        """Own weights and partners [M, B] of what is mixed inside the networks, by module; 1 where nothing is.
 
         The batches that ask for it count as mixed from now on.
         """
@@ -128,7 +128,7 @@ class Ensemble(Loop):
                 for place, batch in batches.items()
             }
             partner = self._stacked({place: batch.partner for place, batch in batches.items()})
-            mixes[name] = HiddenMix(self._stacked(weights), partner)
+            mixes[name] = self._stacked(weights), partner
         for hidden in asked.values():
             hidden.done = True
         return mixes
@@ -166,15 +166,8 @@ def joined(parts: Sequence[DrawnBatch], images: Tensor) -> DrawnBatch:
     return DrawnBatch(whole, torch.cat(draws) if draws else None)
 
 
-class HiddenMix(NamedTuple):
-    """Mixing behind a module: own weights [M, B] and partners [M, B]."""
-
-    weight: Tensor
-    partner: Tensor
-
-
-def _mix_output(_module: nn.Module, _arguments: Any, output: Tensor, *, weight: Tensor, partner: Tensor) -> Tensor:
-    return mixed_output(output, weight, partner)
+def _mixed_behind(mix: tuple[Tensor, Tensor], _module: nn.Module, _arguments: Any, output: Tensor) -> Tensor:
+    return mixed_output(output, *mix)
 
 
 class StackedNetworks:
@@ -182,10 +175,6 @@ class StackedNetworks:
 
     Each network stays whole: its own optimizer updates it, and it is read, written and evaluated as before. Gradients
     add up in the stacks until `zero_grad`; who clears one network's gradients to None cuts it off.
-
-    Raises:
-        RunError: for a network with batch normalisation, whose running statistics do not stack, or one that draws
-            random numbers (dropout, stochastic depth), which differ from those of a network alone.
     """
 
     def __init__(self, networks: Sequence[nn.Module]) -> None:
@@ -211,21 +200,20 @@ class StackedNetworks:
         *,
         shared: bool = False,
         attends: bool = False,
-        hidden: Mapping[str, HiddenMix] | None = None,
+        hidden: Mapping[str, tuple[Tensor, Tensor]] | None = None,
     ) -> tuple[Tensor, Tensor | None]:
         """Logits [M, B, C] of images [M, B, C, H, W], or [B, C, H, W] that are `shared` by all networks.
 
         With `attends` also the class attention [M, B, patches] of the last block, the mean over its heads, without
-        gradient. `hidden` says by module what is mixed behind it.
+        gradient. `hidden` says by module what is mixed behind it: own weights and partners [M, B].
         """
         mixes = dict(hidden or {})
 
-        def forward(parameters: dict[str, Tensor], own: Tensor, *mix: HiddenMix) -> tuple[Tensor, ...]:
+        def forward(parameters: dict[str, Tensor], own: Tensor, *mix: tuple[Tensor, Tensor]) -> tuple[Tensor, ...]:
             with ExitStack() as stack:
                 for name, values in zip(mixes, mix, strict=True):
-                    hook = partial(_mix_output, weight=values.weight, partner=values.partner)
-                    handle = self.skeleton.get_submodule(name).register_forward_hook(hook)
-                    stack.callback(handle.remove)
+                    hook = partial(_mixed_behind, values)
+                    stack.callback(self.skeleton.get_submodule(name).register_forward_hook(hook).remove)
                 seen = stack.enter_context(recorded_attention(self.skeleton)) if attends else []
                 logits = functional_call(self.skeleton, parameters, (own,))
             return (logits, seen[-1].mean(dim=1)) if attends else (logits,)

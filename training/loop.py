@@ -5,6 +5,7 @@ Killed at any instant and called again, it gives the weights of an uninterrupted
 """
 
 import json
+import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
@@ -140,20 +141,8 @@ class Training:
         """The loss of a part, weighed by its share in the batch of `count`; recorded on the way."""
         result = self.task.step(part)
         self.state.statistics.add(result.statistics())
-        self.note_bad(result.loss)
+        self.bad.clamp_(max=torch.where(result.loss.detach().isfinite(), NEVER, self.state.update))  # does not wait
         return result.loss * (part.size / count)
-
-    def note_bad(self, loss: Tensor) -> None:
-        """Remember the update if the loss is not finite; nothing waits for the device."""
-        self.bad.clamp_(max=torch.where(loss.detach().isfinite(), NEVER, self.state.update))
-
-    def diverged(self, update: int) -> RunError:
-        """What to say where the loss was not finite at an update."""
-        return RunError(
-            f"the loss of {self.run.key} seed {self.seed} is not finite at update {update} (epoch "
-            f"{update // self.feed.updates_per_epoch + 1}): lower the learning rate or clip the gradient; the last "
-            f"good checkpoint, if there is one, is kept in {self.directory}"
-        )
 
     def record_epoch(self, epoch: int, scores: dict[str, Any]) -> None:
         """Write down an epoch with its scores, {} where it was not evaluated."""
@@ -222,7 +211,7 @@ class Loop:
     def resume(self) -> None:
         """Continue from the checkpoint of these very trainings, if there is one."""
         saved = self.process.agree(lambda: read_checkpoint(self.path))
-        names = self._names()
+        names = [[member.run.key, member.seed] for member in self.members]
         if saved is not None and saved["members"] != names:
             if len(names) == 1:
                 raise RunError(f"{self.path} belongs to run {saved['members']}, not to {names}: move it away")
@@ -239,21 +228,15 @@ class Loop:
             code = "" if began == now else f", begun by code {began} and continued by {now}"
             member.log(f"resumed at update {self.update}{code}")
 
-    def _names(self) -> list[list[Any]]:
-        return [[member.run.key, member.seed] for member in self.members]
-
     def _save_if_due(self) -> None:
-        """Save a checkpoint if the last one is long enough ago or the runs are to stop; touch the locks.
-
-        Raises:
-            Stopped: if any process was asked to stop.
-        """
+        """Save a checkpoint if the last one is long enough ago or the runs are to stop; touch the locks."""
         due = time.monotonic() - self.saved_at >= self.execution.checkpoint_seconds
         flags = torch.tensor([self.stop(), due and self.process.rank == 0], device=self.process.device)
         stops, due = (bool(flag) for flag in self.process.sum(flags.long()))
         if stops or due:
             states = [member.state.to_dict() for member in self.members]
-            saved = {"members": self._names(), "update": self.update, "lost": self.lost, "states": states}
+            names = [[member.run.key, member.seed] for member in self.members]
+            saved = {"members": names, "update": self.update, "lost": self.lost, "states": states}
             self.process.agree(lambda: save_checkpoint(self.path, saved))
             self.saved_at = time.monotonic()
         if self.process.rank == 0:
@@ -306,14 +289,17 @@ class Loop:
         bad = self.process.minimum(self.bad).tolist()
         for place, member in self.live.items():
             if bad[place] < NEVER:
-                self._drop(place, member.diverged(bad[place]))
+                where = f"update {bad[place]} (epoch {bad[place] // member.feed.updates_per_epoch + 1})"
+                self._drop(place, f"is not finite at {where}: lower the learning rate or clip the gradient")
 
-    def _drop(self, place: int, error: RunError) -> None:
-        self.lost[place] = str(error)
+    def _drop(self, place: int, why: str) -> None:
+        member = self.members[place]
+        kept = f"the last good checkpoint, if there is one, is kept in {member.directory}"
+        self.lost[place] = f"the loss of {member.run.key} seed {member.seed} {why}; {kept}"
         if len(self.members) > 1:
-            self.members[place].log(f"failed: {error}")
+            member.log(f"failed: {self.lost[place]}")
         if not self.live:
-            raise error
+            raise RunError(self.lost[place])
 
     @torch.no_grad()
     def evaluate(self) -> dict[int, dict[str, Any]]:
@@ -332,13 +318,12 @@ class Loop:
                     for place, own in mixed.items():
                         own.add(logits[place])
         scores = {}
-        for place, member in live.items():
-            try:
-                scores[place] = scores_of(clean[place], process) | (mixed[place].percent() if mixed else {})
-            except RunError as error:
-                name = f"{member.run.key} seed {member.seed}, update {self.update}"
-                kept = f"the last good checkpoint, if there is one, is kept in {member.directory}"
-                self._drop(place, RunError(f"{name}: {error}; {kept}"))
+        for place in live:
+            found = scores_of(clean[place], process) | (mixed[place].percent() if mixed else {})
+            if math.isfinite(found["eval_loss"]):
+                scores[place] = found
+            else:
+                self._drop(place, f"on test images is not finite at update {self.update}: lower the learning rate")
         return scores
 
     def results(self, finished: Sequence[dict[str, Any] | None]) -> list[dict[str, Any] | RunError]:

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lumix.automix.learner import AutoMix
+from lumix.automix import AutoMix
 from lumix.batch import MixedBatch
 from lumix.mixers.base import PlannedMixer, evaluating
 from lumix.mixers.paste import apply_plan
@@ -29,14 +29,10 @@ def next_ones(size: int) -> Tensor:
 
 
 def mix_as_in_training(task: Any, images: Tensor, labels: Tensor, generator: torch.Generator) -> MixedBatch:
-    """Test images, each mixed with the next one as a task does in training, with a label weight of its own; new memory.
-
-    Raises:
-        ValueError: for a mixer that chooses partners itself.
-    """
+    """Test images in new memory, each mixed with the next one as in training, with a label weight of its own."""
     learner = getattr(task, "learner", None)
     if isinstance(learner, AutoMix):
-        weight = draw_beta(learner.alpha, len(images), generator).float().to(images.device)
+        weight = draw_beta(learner.options.alpha, len(images), generator).float().to(images.device)
         with evaluating(learner):
             return learner.mix(images, labels, next_ones(len(images)).to(images.device), weight)
     if not isinstance(task.mixer, PlannedMixer):

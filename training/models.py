@@ -44,10 +44,6 @@ def build_model(
         seed: decides the initial weights, which do not depend on the caller's random state and leave it as it is.
         fetch: begin with the published weights that `model.weights` asks for; off where others follow, or none are
             needed. Those trained here are `initial_network`'s.
-
-    Raises:
-        ValueError: for a model that timm does not know (naming near ones) or for arguments it does not take.
-        RunError: where the weights cannot be had.
     """
     entry_point = _known_entry_point(model.name)
     arguments: dict[str, Any] = {name: tuple(v) if isinstance(v, list) else v for name, v in model.arguments.items()}
@@ -85,11 +81,7 @@ def _known_entry_point(name: str) -> str:
 
 
 def with_published_weights(name: str, **arguments: Any) -> nn.Module:
-    """timm's model of that name with the weights of its tag, else of timm's choice; a head of another size is new.
-
-    Raises:
-        RunError: where there are no such weights, they cannot be fetched, or they do not fit the arguments.
-    """
+    """timm's model of that name with the weights of its tag, else of timm's choice; a head of another size is new."""
     entry_point = name.split(".")[0]
     if timm.is_model(entry_point) and not timm.is_model_pretrained(entry_point):
         raise RunError(f"timm {timm.__version__} has no published weights of {name}: name a model that has some")
@@ -170,10 +162,6 @@ def initial_network(model: Model, num_classes: int, in_chans: int, image_size: i
     """The network that a training begins with: `build_model`'s, with the weights that `model.weights` asks for.
 
     Weights "shapes" are of the same network trained on procedural scenes of ten shapes; the classifier is new.
-
-    Raises:
-        ValueError: for images without three channels, which the scenes have.
-        RunError: where published weights cannot be had.
     """
     network = build_model(model, num_classes, in_chans, image_size, seed, fetch=True)
     if model.weights == "shapes":

@@ -1,29 +1,35 @@
-"""Tasks and frozen networks as a run names them: their arguments.
+"""Tasks and frozen networks as a run names them: their arguments, which what trains takes as its `options`.
 
-What trains takes these as its `options`. It is imported when it is built: it needs timm, which takes longer to import
-than a list of tables may take.
+That is imported when it is built: it needs timm, which takes longer to import than a list of tables may take.
 """
 
+import importlib
 from dataclasses import dataclass
 from typing import Any
 
+from lumix.automix import AutoMixOptions
 from lumix.inputs import Checked, Count, NotNegative, Positive, Share
 from lumix.registry import register
+from lumix.semi import SelfTuningOptions
 
 # ------------------------------------------------------------------------------------------------- tasks
 
 
-@register("task", "mix", "one network on mixed images")
-@dataclass(frozen=True)
-class Mixed(Checked):
-    """One network trains on images mixed as the run says."""
+class TaskOptions(Checked):
+    """Base of the arguments of tasks; `home` is the module and the class of what trains."""
+
+    home = ("training.tasks.mixed", "MixTask")
 
     def build(self, setup: Any) -> Any:
-        """The task for a `training.build.Setup`; so for all tasks."""
-        from training.build import mixing_parts
-        from training.tasks.mixed import MixTask
+        """The task for a `training.build.Setup`."""
+        module, name = self.home
+        return getattr(importlib.import_module(module), name)(self, setup)
 
-        return MixTask(**mixing_parts(setup))
+
+@register("task", "mix", "one network on mixed images")
+@dataclass(frozen=True)
+class Mixed(TaskOptions):
+    """One network trains on images mixed as the run says."""
 
 
 OWN: dict[str, Any] = {"needs": "networks of its own", "dynamic": True, "pixels": "cut"}
@@ -31,32 +37,23 @@ OWN: dict[str, Any] = {"needs": "networks of its own", "dynamic": True, "pixels"
 
 @register("task", "automix", "AutoMix", **OWN)
 @dataclass(frozen=True)
-class AutoMix(Checked):
-    """AutoMix; arguments as of `lumix.AutoMix`, and learning rates of the mask generator's own.
+class AutoMix(AutoMixOptions, TaskOptions):
+    """AutoMix, with learning rates of the mask generator's own.
 
     Attributes:
         block_lr, block_min_lr: of the mask generator, at its peak and at the end; None is the run's.
     """
 
-    alpha: Positive = 2.0
-    stage: int | None = None
-    large: bool = False
-    momentum: Share = 0.999999
-    mask_decays: bool = False
-    share: Share = 1.0
+    home = ("training.tasks.learners", "AutoMixTask")
+
     block_lr: Positive | None = None
     block_min_lr: NotNegative | None = None
-
-    def build(self, setup: Any) -> Any:
-        from training.tasks.learners import AutoMixTask
-
-        return AutoMixTask(self, setup)
 
 
 @register("task", "samix", "SAMix", **OWN)
 @dataclass(frozen=True)
 class SAMix(AutoMix):
-    """The same with SAMix."""
+    """SAMix; arguments as of `AutoMix`."""
 
 
 @register(
@@ -68,28 +65,15 @@ class SAMix(AutoMix):
     unlabelled=("weak", "weak"),
 )
 @dataclass(frozen=True)
-class SelfTuning(Checked):
-    """Self-Tuning; arguments as of `lumix.semi.learner.SelfTuning`.
+class SelfTuning(SelfTuningOptions, TaskOptions):
+    """Self-Tuning, or with the run's mixing its variant of Decoupled Mixup."""
 
-    Attributes:
-        head_lr_factor: learning rate of the classifier over the run's.
-    """
-
-    places: Count = 32
-    features: Count = 1024
-    temperature: Positive = 0.07
-    momentum: Share = 0.999
-    head_lr_factor: Positive = 10.0
-
-    def build(self, setup: Any) -> Any:
-        from training.tasks.learners import SelfTuningTask
-
-        return SelfTuningTask(self, setup)
+    home = ("training.tasks.learners", "SelfTuningTask")
 
 
 @register("task", "fixmatch", "FixMatch", labelled=("weak",), unlabelled=("weak", "strong"))
 @dataclass(frozen=True)
-class FixMatch(Checked):
+class FixMatch(TaskOptions):
     """Weak views give pseudo-labels, strong views learn those that are trusted (Sohn et al. 2020).
 
     Attributes:
@@ -99,15 +83,12 @@ class FixMatch(Checked):
         ramp: share of the run over which the weight rises from 0; 0 has it from the beginning.
     """
 
+    home = ("training.tasks.semi", "FixMatchTask")
+
     threshold: Share = 0.95
     ratio: Count = 7
     weight: NotNegative = 1.0
     ramp: Share = 0.0
-
-    def build(self, setup: Any) -> Any:
-        from training.tasks.semi import FixMatchTask
-
-        return FixMatchTask(self, setup)
 
 
 @register("task", "pseudo_label", "Pseudo-Label", labelled=("weak",), unlabelled=("weak",))
@@ -121,7 +102,7 @@ class PseudoLabel(FixMatch):
 
 @register("task", "mixmatch", "MixMatch", labelled=("weak",), unlabelled=("weak", "weak"))
 @dataclass(frozen=True)
-class MixMatch(Checked):
+class MixMatch(TaskOptions):
     """Guessed labels of unlabelled images, all images mixed with one another (Berthelot et al. 2019).
 
     Attributes:
@@ -130,15 +111,12 @@ class MixMatch(Checked):
         weight, ramp: as of `FixMatch`.
     """
 
+    home = ("training.tasks.semi", "MixMatchTask")
+
     temperature: Positive = 0.5
     alpha: Positive = 0.5
     weight: NotNegative = 100.0
     ramp: Share = 0.4
-
-    def build(self, setup: Any) -> Any:
-        from training.tasks.semi import MixMatchTask
-
-        return MixMatchTask(self, setup)
 
 
 # ------------------------------------------------------------------------------------------------- frozen networks

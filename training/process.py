@@ -27,11 +27,7 @@ class Process:
 
     @classmethod
     def current(cls, device: str) -> "Process":
-        """This process on `device`: "cpu", "cuda" (the current one) or "cuda:1".
-
-        Raises:
-            RunError: for a device that this machine does not have.
-        """
+        """This process on `device`: "cpu", "cuda" (the current one) or "cuda:1"."""
         try:
             torch.empty(0, device=device)
         except (RuntimeError, AssertionError) as error:

@@ -78,11 +78,7 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def read_json(path: Path) -> Any:
-    """The value in a JSON file.
-
-    Raises:
-        RunError: for a damaged file, naming it and the remedy.
-    """
+    """The value in a JSON file."""
     try:
         return json.loads(path.read_text())
     except (ValueError, RecursionError, IsADirectoryError) as error:
@@ -120,9 +116,6 @@ def open_directory(
     """Make a directory ready for the run of that key (`run` as a dictionary) and seed; its result if it is finished.
 
     Call it while the directory is `locked`: what a killed process left of its temporary files is swept.
-
-    Raises:
-        RunError: for a directory of another run or seed, or a damaged file.
     """
     config = directory / "config.json"
     for left in directory.glob(".*.*"):
@@ -143,11 +136,7 @@ def open_directory(
 
 
 def read_result(directory: Path) -> dict[str, Any] | None:
-    """result.json of a run directory, or None if the run is not finished.
-
-    Raises:
-        RunError: for a damaged file.
-    """
+    """result.json of a run directory, or None if the run is not finished."""
     path = directory / "result.json"
     if not path.exists():
         return None

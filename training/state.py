@@ -2,7 +2,6 @@
 
 import hashlib
 import io
-import math
 import pickle
 import statistics
 from collections.abc import Mapping
@@ -79,14 +78,8 @@ def sums_of(values: list[Tensor], parts: int = 1) -> Tensor:
 
 
 def scores_of(evaluator: Any, process: Process) -> dict[str, Any]:
-    """Loss, top-1 and top-5 that timm's evaluator counted, each image once over all processes; a call of all of them.
-
-    Raises:
-        RunError: where the loss is not finite.
-    """
+    """Loss, top-1 and top-5 that timm's evaluator counted, each image once over all processes, which all call it."""
     scores = evaluator.compute(distributed=process.distributed)
-    if not math.isfinite(scores["loss"]):
-        raise RunError("the test loss is not finite: lower the learning rate")
     samples = int(process.sum(evaluator.counts)[0])
     return {"top1": scores["top1"], "top5": scores["top5"], "eval_loss": scores["loss"], "test_samples": samples}
 
@@ -154,11 +147,7 @@ def save_checkpoint(path: Path, content: dict[str, Any]) -> None:
 
 
 def read_checkpoint(path: Path) -> dict[str, Any] | None:
-    """What `save_checkpoint` wrote, on the CPU; None if there is none.
-
-    Raises:
-        RunError: for a damaged file, naming it and the remedy.
-    """
+    """What `save_checkpoint` wrote, on the CPU; None if there is none."""
     if not path.exists():
         return None
     try:
@@ -186,11 +175,7 @@ def export_model(directory: Path, network: nn.Module, card: dict[str, Any]) -> N
 
 
 def load_model(directory: Path, device: torch.device | str = "cpu") -> nn.Module:
-    """The trained network of a finished run, in evaluation mode.
-
-    Raises:
-        RunError: where there is none, or its files are damaged.
-    """
+    """The trained network of a finished run, in evaluation mode."""
     path = directory / "model.safetensors"
     if not path.exists() or not (directory / "model.json").exists():
         raise RunError(f"{directory} holds no trained model: run its table first")

@@ -80,12 +80,7 @@ def _row(
 ) -> Row:
     name, method, agnostic, ours, note = entry
     speed = PAPER_SPEED[role].get(id)
-    labels = {
-        "method": name,
-        "backbone": backbone,
-        "fps": str(speed) if speed else "",
-        "agnostic": agnostic,
-    }
+    labels = {"method": name, "backbone": backbone, "fps": str(speed) if speed else "", "agnostic": agnostic}
     lacking = LACKING.get((role, id), "") or scale.setting("deit").unavailable.get(role, "")
     row_id, baseline = f"{role}_{id}", f"{role}_baseline"
     if lacking:

@@ -25,14 +25,7 @@ ROWS: tuple[tuple[str, str, str, Method, str, bool], ...] = (
     ("bce_lumix", "BCE", "yes", _bce_lumix, "soft targets where LUMix acts", False),
     ("bce_threshold", "BCE", "", partial(binary, target="threshold"), "target 1 above 0.2, as RSB does", True),
     ("bce_soft", "BCE", "", partial(binary, target="soft"), "target is the area", True),
-    (
-        "bce_lumix_sigmoid",
-        "BCE",
-        "yes",
-        _bce_lumix_sigmoid,
-        "λs and R from sigmoid scores",
-        True,
-    ),
+    ("bce_lumix_sigmoid", "BCE", "yes", _bce_lumix_sigmoid, "λs and R from sigmoid scores", True),
     ("bce_lumix_class_sum", "BCE", "yes", partial(_bce_lumix, reduction="class_sum"), "summed over classes", True),
 )
 

@@ -82,13 +82,7 @@ def semi_run(role: str) -> Run:
         data=Data("digits", image_size=8, labels=40, strong="rand-m5-n1-mstd101-inc1", cutout=0.5),
         model=net.replace(role=role, norm=""),
         optim=Optim(
-            lr=0.1,
-            name="sgd",
-            weight_decay=5e-4,
-            schedule="cosine_7_16",
-            min_lr=0.0,
-            ema_decay=0.98,
-            ema_reported=True,
+            lr=0.1, name="sgd", weight_decay=5e-4, schedule="cosine_7_16", min_lr=0.0, ema_decay=0.98, ema_reported=True
         ),
         loss=PLAIN,
         task=FixMatch(ratio=2),

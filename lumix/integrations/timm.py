@@ -31,8 +31,7 @@ from lumix.mixers.switch import Switch
 from lumix.random import for_worker
 from lumix.rules import AreaRule
 
-ROWS = {Tensor.__getitem__, Tensor.index_select}
-WHOLE = {Tensor.to, Tensor.cuda, Tensor.cpu, Tensor.pin_memory, Tensor.detach, Tensor.clone, Tensor.contiguous}
+KEEPING = {Tensor.to, Tensor.cuda, Tensor.cpu, Tensor.pin_memory, Tensor.detach, Tensor.clone, Tensor.contiguous}
 
 
 class MixTarget(Tensor):
@@ -52,25 +51,24 @@ class MixTarget(Tensor):
     smoothing: float
     generator: torch.Generator
 
-    @staticmethod
-    def of(dense: Tensor, batch: MixedBatch, smoothing: float, generator: torch.Generator) -> "MixTarget":
-        target = dense.as_subclass(MixTarget)
-        target.batch, target.smoothing, target.generator = batch, smoothing, generator
-        return target
-
     @classmethod
     def __torch_function__(cls, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         with torch._C.DisableTorchFunctionSubclass():
             found = function(*args, **(kwargs or {}))
         source = args[0] if args and isinstance(args[0], cls) and isinstance(found, Tensor) else None
-        if source is None or found is source or not hasattr(source, "batch"):
+        if source is None or found is source:
             return found
-        if function in WHOLE:
-            return cls.of(found, source.batch.to(found.device), source.smoothing, source.generator)
-        by_rows = function in ROWS and found.ndim == 2 and found.shape[1:] == source.shape[1:]
-        if by_rows and isinstance(args[-1], slice | Tensor):
-            return cls.of(found, source.batch.rows(args[-1]), source.smoothing, source.generator)
+        if function in KEEPING:
+            return _target(found, source.batch.to(found.device), source.smoothing, source.generator)
+        if function is Tensor.__getitem__ and isinstance(args[1], slice | Tensor) and found.ndim == 2:
+            return _target(found, source.batch.rows(args[1]), source.smoothing, source.generator)
         return found
+
+
+def _target(dense: Tensor, batch: MixedBatch, smoothing: float, generator: torch.Generator) -> MixTarget:
+    target = dense.as_subclass(MixTarget)
+    target.batch, target.smoothing, target.generator = batch, smoothing, generator
+    return target
 
 
 class Mixup:
@@ -134,14 +132,12 @@ class Mixup:
     def apply(self, images: Tensor, target: Tensor, plan: MixPlan) -> tuple[Tensor, MixTarget]:
         """As the call, under a given plan."""
         target = check_batch(images, target, len(plan.partner))
-        if target.device.type == "cpu":
-            wrong = target[(target != IGNORED) & ((target < 0) | (target >= self.num_classes))]
-            if len(wrong):
-                labels = target[target != IGNORED]
-                raise ValueError(
-                    f"labels must lie in 0 .. {self.num_classes - 1} for num_classes={self.num_classes}, "
-                    f"not {int(labels.min())} .. {int(labels.max())}; samples without a class have {IGNORED}"
-                )
+        known = target[target != IGNORED]
+        if target.device.type == "cpu" and bool(((known < 0) | (known >= self.num_classes)).any()):
+            raise ValueError(
+                f"labels must lie in 0 .. {self.num_classes - 1} for num_classes={self.num_classes}, "
+                f"not {int(known.min())} .. {int(known.max())}; samples without a class have {IGNORED}"
+            )
         if self.mixer.mode != "batch":
             plan = replace(plan, own_weight=plan.own_weight.float().double())
         batch = apply_plan(images, target, plan)
@@ -149,8 +145,8 @@ class Mixup:
         if get_worker_info() is not None:  # this process goes on with it
             generator = torch.Generator().manual_seed(int(torch.randint(2**62, (), generator=generator)))
         dense = self._dense(batch, plan.own_weight.to(images.device, non_blocking=True))
-        known = batch._replace(images=images.new_empty((len(images), 0, 0, 0)))
-        return batch.images, MixTarget.of(dense, known, self.label_smoothing, generator)
+        bare = batch._replace(images=images.new_empty((len(images), 0, 0, 0)))
+        return batch.images, _target(dense, bare, self.label_smoothing, generator)
 
     def _dense(self, batch: MixedBatch, own_weight: Tensor) -> Tensor:
         """timm's target [B, C] for own weights [B] in float64."""
@@ -187,7 +183,14 @@ class Criterion(nn.Module):
                 "a MixedBatch goes to MixLoss itself"
             )
         if not isinstance(target, MixTarget):
-            return self._plain(logits, target)
+            plain = type(self.loss.rule) is AreaRule and self.loss.terms == (CrossEntropy(0.0),)
+            if plain or (target.ndim == 1 and not logits.requires_grad):
+                return F.cross_entropy(logits.float(), target, ignore_index=self.loss.ignore_index)
+            raise ValueError(
+                f"the target is a tensor of shape {list(target.shape)}, which does not say what was mixed, and "
+                f"{self.loss} asks: mix training batches with lumix.integrations.timm.Mixup in place of timm's Mixup "
+                "or FastCollateMixup and torchvision's mixers, or use MixLoss() alone, which takes the target as it is"
+            )
         if target.smoothing != self.loss.smoothing:
             raise ValueError(
                 f"Mixup has label_smoothing={target.smoothing}, MixLoss smoothing={self.loss.smoothing}: "
@@ -196,13 +199,3 @@ class Criterion(nn.Module):
         if logits.shape[-1] != target.shape[1]:
             raise ValueError(f"Mixup has num_classes={target.shape[1]}, the logits have {logits.shape[-1]} classes")
         return self.loss(logits, target.batch, target.generator)
-
-    def _plain(self, logits: Tensor, target: Tensor) -> Tensor:
-        is_plain = type(self.loss.rule) is AreaRule and self.loss.terms == (CrossEntropy(0.0),)
-        if not is_plain and (target.ndim > 1 or logits.requires_grad):
-            raise ValueError(
-                f"the target is a tensor of shape {list(target.shape)}, which does not say what was mixed, and "
-                f"{self.loss} asks: mix training batches with lumix.integrations.timm.Mixup in place of timm's Mixup "
-                "or FastCollateMixup and torchvision's mixers, or use MixLoss() alone, which takes the target as it is"
-            )
-        return F.cross_entropy(logits.float(), target, ignore_index=self.loss.ignore_index)

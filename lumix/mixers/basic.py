@@ -34,7 +34,7 @@ class Mixup(PlannedMixer):
 @register("mixer", "cutmix", "CutMix", pixels="cut")
 @dataclass(frozen=True)
 class CutMix(PlannedMixer):
-    """Paste a box of the partner into each image; the own label keeps the share that stays visible.
+    """LUMix, equations 1 and 2: paste a box of the partner; the own label keeps the share that is visible.
 
     Attributes:
         alpha: of the Beta that the box's share is drawn from; 1 is uniform.

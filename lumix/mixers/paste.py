@@ -4,7 +4,6 @@ Shape legend: B samples; D draws, where mode "batch" makes one draw for the batc
 "elem" one for each sample. Weights belong to the own label; they are float64 until applied.
 """
 
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
@@ -248,27 +247,20 @@ def mix_by_writing(images: Tensor, plan: MixPlan, inplace: bool = False) -> Tens
 
 def blend_all(images: Tensor, plan: MixPlan, mixed: Tensor) -> Tensor:
     """Blend every sample into `mixed`, which may be the images themselves; a flipped batch from both ends at a time."""
-    own, target, size, step = images, mixed, len(images), max(1, PIECE // images[0].nbytes)
-    if mixed.is_contiguous(memory_format=torch.channels_last):  # which index_select would give up
-        own, target = images.permute(0, 2, 3, 1), mixed.permute(0, 2, 3, 1)
-    own_share, other_share = shares(plan.own_weight, images.dtype)
+    size, step = len(images), max(1, PIECE // images[0].nbytes)
     flipped = mixed is images and size % 2 == 0 and torch.equal(plan.partner, torch.arange(size - 1, -1, -1))
-    others = own.index_select(0, plan.partner) if mixed is images and not flipped else None
-
-    def theirs(rows: slice) -> Tensor:
-        if flipped:
-            found = own[size - rows.stop : size - rows.start].flip(0)
-        else:
-            found = own.index_select(0, plan.partner[rows]) if others is None else others[rows]
-        return found.to(own_share.dtype).mul_(other_share[rows])
-
+    own, target = images.clone() if mixed is images and not flipped else images, mixed
+    if mixed.is_contiguous(memory_format=torch.channels_last):  # which index_select would give up
+        own, target = own.permute(0, 2, 3, 1), mixed.permute(0, 2, 3, 1)
+    own_share, other_share = shares(plan.own_weight, images.dtype)
     stop = size // 2 if flipped else size
     for start in range(0, stop, step):
-        pieces = [slice(start, min(start + step, stop))]
+        rows = [slice(start, min(start + step, stop))]
         if flipped:
-            pieces.append(slice(size - pieces[0].stop, size - start))
-        for rows, other in [(rows, theirs(rows)) for rows in pieces]:
-            blend_into(target[rows], own[rows], own_share[rows], other)
+            rows.append(slice(size - rows[0].stop, size - start))
+        theirs = [own.index_select(0, plan.partner[r]).to(own_share.dtype).mul_(other_share[r]) for r in rows]
+        for r, other in zip(rows, theirs, strict=True):
+            blend_into(target[r], own[r], own_share[r], other)
     return mixed
 
 
@@ -289,24 +281,13 @@ def pixels(images: Tensor) -> Any:
         return bits
 
 
-def cycles(partner: list[int]) -> Iterator[list[int]]:
-    """The cycles of a permutation of 0 .. B - 1: each sample is followed by its partner, the last by the first."""
-    waiting = [True] * len(partner)
-    for first in range(len(partner)):
-        if waiting[first]:
-            cycle, i = [], first
-            while waiting[i]:
-                waiting[i] = False
-                cycle.append(i)
-                i = partner[i]
-            yield cycle
-
-
 def write_in_cycles(images: Tensor, plan: MixPlan, partner: list[int]) -> Tensor:
-    """Blend or paste in place, round each cycle: only what its last sample needs of its first is kept."""
-    own = images
-    if images.is_contiguous(memory_format=torch.channels_last):
-        own = images.permute(0, 2, 3, 1)
+    """Blend or paste in place, for partners that are a permutation.
+
+    Each sample is written before the one that reads from it; of each cycle only what its last sample needs of its first
+    is kept.
+    """
+    own = images.permute(0, 2, 3, 1) if images.is_contiguous(memory_format=torch.channels_last) else images
     blended, boxes = is_kind(plan.kind, Kind.BLEND).tolist(), plan.box.tolist()
     own_share, other_share = shares(plan.own_weight, images.dtype)
     view, each = pixels(images), own.unbind(0) if Kind.BLEND in plan.kinds else ()
@@ -319,10 +300,12 @@ def write_in_cycles(images: Tensor, plan: MixPlan, partner: list[int]) -> Tensor
         top, bottom, left, right = boxes[i]
         return view[partner[i], top:bottom, left:right]
 
-    areas = box_area(plan.box).tolist()
-    for cycle in cycles(partner):
-        if len(cycle) == 2 and areas[cycle[0]] < areas[cycle[1]]:
-            cycle.reverse()  # keeps the smaller of the two boxes
+    waiting = set(range(len(partner)))
+    while waiting:
+        cycle = [waiting.pop()]
+        while partner[cycle[-1]] in waiting:
+            cycle.append(partner[cycle[-1]])
+            waiting.remove(cycle[-1])
         last = cycle[-1]
         kept = theirs(last)
         if not blended[last]:

@@ -157,7 +157,7 @@ def upsample(mask: Tensor, factor: int) -> Tensor:
 
 
 def input_saliency(model: torch.nn.Module | None, images: Tensor, labels: Tensor) -> Tensor:
-    """Puzzle-Mix's saliency s: root mean square over channels [B, H, W] float32 of the loss's gradient at the images.
+    """Puzzle-Mix, saliency: s, root mean square over channels [B, H, W] float32 of the loss's gradient at the images.
 
     The network, possibly wrapped, is in eval mode meanwhile; its weights get no gradient. The loss is cross entropy,
     summed: a mean would push the gradients of half precision below its smallest number, and only shares matter.
@@ -205,7 +205,7 @@ class Energy(NamedTuple):
 
 
 def mask_energy(share: Tensor, colours: Tensor, partner: Tensor, lam: float, labels: int = LABELS) -> Energy:
-    """Puzzle-Mix's mask objective, of mixing each image with its partner, in units of 1 / (1000 n^2), truncated.
+    """Puzzle-Mix, mask objective: of mixing each image with its partner, in units of 1 / (1000 n^2), truncated.
 
     unary(l) = (1 - t) s_partner + t s_own + breaks of colours + prior(l), t = l / (L - 1); see `colour_breaks` for the
     parts of neighbours and `label_prior` for the last.
@@ -233,14 +233,14 @@ def mask_energy(share: Tensor, colours: Tensor, partner: Tensor, lam: float, lab
 
 
 def label_prior(lam: float, labels: int = LABELS) -> Tensor:
-    """Puzzle-Mix's prior of the drawn own share lam, [L] float64: -log(C(L - 1, i) lam^(L-1-i) (1 - lam)^i + 1e-8)."""
+    """Puzzle-Mix, prior: -log(C(L - 1, i) lam^(L - 1 - i) (1 - lam)^i + 1e-8) of the own share lam, [L] float64."""
     top = labels - 1
     chances = [math.comb(top, i) * lam ** (top - i) * (1 - lam) ** i for i in range(labels)]
     return torch.tensor([-math.log(chance + 1e-8) for chance in chances], dtype=torch.float64)
 
 
 def colour_breaks(own_cost: Tensor, partner_cost: Tensor, own: Tensor, other: Tensor, scale: float) -> Tensor:
-    """Puzzle-Mix's breaks of colours between each block and the one below, in all four cases of who is shown.
+    """Puzzle-Mix, colour breaks: between each block and the one below, in all four cases of who is shown.
 
     Linear parts are added to both costs [B, n, n] in place, the rest are weights of unequal labels [B, n - 1, n].
     """
@@ -392,7 +392,7 @@ def _distances(side: int, eps: float, device: torch.device) -> tuple[Tensor, Ten
 
 
 def transport_plan(visible: Tensor, share: Tensor, eps: float = EPSILON) -> Tensor:
-    """Puzzle-Mix's transport objective: which cell of an image stands where, for cost eps C_ij - s_i [visible_j].
+    """Puzzle-Mix, transport objective: which cell of an image stands where, for cost eps C_ij - s_i [visible_j].
 
     Every visible target has exactly one source (for eps above 0), no source has two targets, and a source can be
     dropped. Among equal costs the first cell wins, as published.

@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler, Subset
 
 from lumix.registry import part_of
-from lumix.semi.views import Views
+from lumix.semi import Views
 from training.config import Execution, Run
 from training.data.files import files_of_run, ignore_signals
 from training.data.sets import ImageSet, augment, is_resident, load, normalise
@@ -34,11 +34,7 @@ Address = tuple[int, int, int]  # (epoch or update, position in it, index of the
 
 
 def updates_per_epoch(images: int, run: Run, processes: int = 1) -> int:
-    """`Run.epoch_steps`, or where that is 0 the whole batches in a pass over the images; the rest is dropped.
-
-    Raises:
-        RunError: if there is not one, or it does not divide over the processes.
-    """
+    """`Run.epoch_steps`, or where that is 0 the whole batches in a pass over the images; the rest is dropped."""
     if run.batch_size > images and not run.epoch_steps:
         raise RunError(f"batch_size {run.batch_size} is larger than the {images} training images: choose a smaller one")
     if run.batch_size % processes:
@@ -300,9 +296,6 @@ def labelled_rows(labels: Tensor, num_classes: int, count: int, seed: int) -> Te
 
     Labels [N] int64 are those of all training images. With one seed fewer labels lie within more, and all methods get
     the same.
-
-    Raises:
-        ValueError: for a count that does not divide over the classes, or more than there are of a class.
     """
     each, rest = divmod(count, num_classes)
     if rest:

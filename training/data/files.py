@@ -31,11 +31,7 @@ Transform = Callable[[Any], Any]
 
 
 def data_root() -> Path:
-    """The folder of all image sets: environment variable LUMIX_DATA, default `data`.
-
-    Raises:
-        ValueError: if LUMIX_DATA names no folder.
-    """
+    """The folder of all image sets: environment variable LUMIX_DATA, default `data`."""
     named = os.environ.get("LUMIX_DATA")
     if named and not Path(named).is_dir():
         raise ValueError(f"LUMIX_DATA is {named!r}, which is no folder: set it to the folder that holds the image sets")
@@ -43,12 +39,7 @@ def data_root() -> Path:
 
 
 def read_image(path: str | Path) -> Image.Image:
-    """The RGB image in a file of one of `FORMATS`.
-
-    Raises:
-        ValueError: naming the file, if it cannot be read to its last pixel, or says that it has more pixels than
-            Pillow's limit: that is refused before they are decoded.
-    """
+    """The RGB image in a file of one of `FORMATS`."""
     try:
         if not os.path.isfile(path):  # a pipe would be waited for
             raise OSError("it is no file")
@@ -110,9 +101,6 @@ def file_set(
 
     Of fine-grained sets "val" is the published test set. Aircraft's variants are the classes, and its training and
     validation images train together.
-
-    Raises:
-        ValueError: where it is missing or incomplete, naming its folder and LUMIX_DATA.
     """
     root = data_root()
     if name not in FINE_GRAINED:

@@ -13,7 +13,7 @@ import os
 import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from functools import lru_cache, partial
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -30,6 +30,7 @@ from training.data.files import data_root, read_image
 from training.rng import stream_seed
 
 Array = NDArray[np.floating[Any]]
+Outline = Callable[[Array, Array], Array]
 
 DRAWN = ("shapes", "ovals", "moons")  # procedural scenes, by their family of outlines
 FROM_FILES = ("cifar10", "cifar100", "tiny_imagenet")
@@ -179,11 +180,6 @@ def load(data: Data) -> tuple[ImageSet, ImageSet]:
     Training sets come in an order fixed by their content, so a cut is the first images of one fixed permutation.
 
     Cached within the process and shared, so never write into the tensors.
-
-    Raises:
-        ValueError: for files that are missing or damaged (naming file and remedy), a set that is not resident, an
-            augmentation that resident sets do not have, an image size that is no multiple of the set's own, or more
-            training images than there are.
     """
     if not is_resident(data.name):
         raise ValueError(f"{data.name} is read from files: use training.data.files, not load")
@@ -260,7 +256,7 @@ def _triangle(x: Array, y: Array) -> Array:
 
 
 # Signed distances, negative inside, in units of the object's radius; y points down as in the image.
-SHAPES: dict[str, Callable[[Array, Array], Array]] = {
+SHAPES: dict[str, Outline] = {
     "disc": lambda x, y: np.hypot(x, y) - 0.85,
     "square": lambda x, y: _box(x, y, 0.75, 0.75),
     "triangle": _triangle,
@@ -272,7 +268,7 @@ SHAPES: dict[str, Callable[[Array, Array], Array]] = {
     "bar": lambda x, y: _box(x, y, 0.95, 0.28),
     "corner": lambda x, y: np.minimum(_box(x + 0.5, y, 0.28, 0.85), _box(x, y - 0.57, 0.78, 0.28)),
 }
-UNSEEN_SHAPES: dict[str, Callable[[Array, Array], Array]] = {
+UNSEEN_SHAPES: dict[str, Outline] = {
     "frame": lambda x, y: np.abs(_box(x, y, 0.6, 0.6)) - 0.2,
     "tee": lambda x, y: np.minimum(_box(x, y + 0.55, 0.85, 0.25), _box(x, y - 0.1, 0.25, 0.75)),
     "hourglass": lambda x, y: np.maximum(np.abs(y) - 0.8, np.abs(x) - 0.9 * np.abs(y) - 0.1),
@@ -293,25 +289,16 @@ def _ring(x: Array, y: Array, half_width: float) -> Array:
     return np.abs(np.hypot(x, y) - (0.92 - half_width)) - half_width
 
 
-def _at(function: Callable[[Array, Array, float], Array], value: float, x: Array, y: Array) -> Array:
-    return function(x, y, value)
-
-
-def _variants(
-    functions: dict[str, Callable[[Array, Array, float], Array]], values: tuple[tuple[float, ...], ...]
-) -> dict[str, Callable[[Array, Array], Array]]:
-    """Each outline at each of its values, as "ring 0.1"."""
-    return {
-        f"{name} {value:g}": partial(_at, function, value)
-        for (name, function), own in zip(functions.items(), values, strict=True)
-        for value in own
-    }
+def _variants(name: str, outline: Callable[[Array, Array, float], Array], *values: float) -> dict[str, Outline]:
+    """An outline at each of some values, as "ring 0.1"."""
+    return {f"{name} {value:g}": lambda x, y, value=value: outline(x, y, value) for value in values}  # type: ignore[misc]
 
 
 # Fine-grained: ten variants of two shapes, told apart by a proportion.
 PROPORTIONS = (0.22, 0.36, 0.52, 0.7, 0.9)
-OVALS = _variants({"bar": lambda x, y, h: _box(x, y, 0.95, h), "ellipse": _ellipse}, (PROPORTIONS, PROPORTIONS))
-MOONS = _variants({"crescent": _crescent, "ring": _ring}, ((0.15, 0.3, 0.45, 0.65, 0.9), (0.1, 0.17, 0.25, 0.34, 0.44)))
+OVALS = _variants("bar", lambda x, y, h: _box(x, y, 0.95, h), *PROPORTIONS)
+OVALS |= _variants("ellipse", _ellipse, *PROPORTIONS)
+MOONS = _variants("crescent", _crescent, 0.15, 0.3, 0.45, 0.65, 0.9) | _variants("ring", _ring, 0.1, 0.17, 0.25, 0.34, 0.44)
 FAMILIES = {"shapes": SHAPES, "unseen shapes": UNSEEN_SHAPES, "ovals": OVALS, "moons": MOONS}
 
 

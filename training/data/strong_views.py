@@ -27,11 +27,7 @@ TAPS = (-1, 0, 1, 2)
 
 
 def rand_augment(notation: str, fill: tuple[int, ...]) -> RandAugment:
-    """timm's RandAugment of a notation such as rand-m5-n1-mstd101-inc1; what affine maps uncover gets the RGB `fill`.
-
-    Raises:
-        ValueError: for a notation without inc1, whose operations differ.
-    """
+    """timm's RandAugment of a notation such as rand-m5-n1-mstd101-inc1; what affine maps uncover gets the RGB `fill`."""
     options = {"translate_pct": TRANSLATION, "img_mean": fill, "interpolation": BICUBIC}
     step = rand_augment_transform(notation, options)
     if step.choice_weights is not None or any(op.name in ("Posterize", "Solarize", "Color") for op in step.ops):

@@ -1,21 +1,24 @@
 """Learners of the method as tasks: AutoMix and SAMix, which learn their masks, and Self-Tuning."""
 
 from collections.abc import Callable
+from dataclasses import fields
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from lumix.automix import learner as automix
+from lumix import automix
 from lumix.batch import MixedBatch
 from lumix.mixers.base import NoMix
 from lumix.registry import name_of
-from lumix.semi.learner import SelfTuning
+from lumix.semi import SelfTuning
 from training.build import Setup, build_loss, build_mixer, frozen_network
 from training.config import Mix
 from training.optim import parameter_groups
 from training.rng import stream_seed
 from training.tasks.mixed import StepResult, Streams, Task, record_of
+
+HEAD_RATE = 10.0  # learning rate of Self-Tuning's classifier over the run's
 
 
 class LearnerTask(Task):
@@ -80,7 +83,7 @@ class AutoMixTask(LearnerTask):
             raise ValueError(f"a task that learns to mix takes the place of Run.mix, which is {run.mix}: leave it out")
         kind = automix.SAMix if name_of(options) == "samix" else automix.AutoMix
         rates = {"lr": options.block_lr, "min_lr": options.block_min_lr}
-        arguments = {name: value for name, value in vars(options).items() if not name.startswith("block_")}
+        arguments = {field.name: getattr(options, field.name) for field in fields(automix.AutoMixOptions)}
         super().__init__(
             setup,
             "block",
@@ -117,14 +120,12 @@ class SelfTuningTask(LearnerTask):
                 name: build_mixer(mix, setup.mean, setup.std, frozen)
                 for name, mix in (("mixer", run.mix), ("pair_mixer", run.mix.replace(pairing="flip")))
             }
-        arguments = dict(vars(options))
-        factor = arguments.pop("head_lr_factor")
         super().__init__(
             setup,
             "projector",
-            lambda: SelfTuning(setup.network, loss=build_loss(run.loss), **arguments, **mixers),
+            lambda: SelfTuning(setup.network, loss=build_loss(run.loss), **vars(options), **mixers),
             lambda learner: learner.network.get_classifier(),
-            {"lr": factor * run.optim.lr, "min_lr": factor * run.optim.min_lr},
+            {"lr": HEAD_RATE * run.optim.lr, "min_lr": HEAD_RATE * run.optim.min_lr},
         )
         self.mixer = mixers.get("mixer", NoMix())  # of test images
 

@@ -15,6 +15,7 @@ from lumix.losses import MixLoss
 from lumix.mixers.base import Mixer
 from lumix.mixers.manifold import hidden_mixing
 from training.attention import check_class_attention, recorded_attention
+from training.build import Setup, build_loss, build_mixer, frozen_network
 from training.optim import parameter_groups
 
 Streams = Callable[[str], torch.Generator]  # the generator of a name ("mix", "rule", ...) at this step of this process
@@ -60,7 +61,7 @@ class Task(ClassificationTask):
     def prepare(self, images: Any, labels: Tensor, streams: Streams) -> Any:
         """A batch after all random draws of an update: with its `size` B, and its parts by `rows(slice)`.
 
-        They are [B, C, H, W], or `lumix.semi.views.Views` for a task that is registered with views. They may be
+        They are [B, C, H, W], or `lumix.semi.Views` for a task that is registered with views. They may be
         overwritten.
         """
         raise NotImplementedError
@@ -107,36 +108,20 @@ class DrawnBatch(NamedTuple):
 
 
 class MixTask(Task):
-    """Mix on the device, forward, weigh the labels, loss.
-
-    Args:
-        channels_last: memory format of the network and of the images.
-        ema_decay: of a moving average of the weights; 0 keeps none.
-        ema_reported: whether the average is evaluated and exported instead of the raw weights.
-
-    Raises:
-        ValueError: naming the model, where the label rule asks for attention that it does not have.
-    """
+    """Mix on the device, forward, weigh the labels, loss."""
 
     criterion: MixLoss
 
-    def __init__(
-        self,
-        *,
-        model: nn.Module,
-        mixer: Mixer,
-        loss: MixLoss,
-        device: torch.device,
-        channels_last: bool = False,
-        ema_decay: float = 0.0,
-        ema_reported: bool = False,
-    ) -> None:
+    def __init__(self, options: Any, setup: Setup) -> None:
+        run = setup.run
+        loss = build_loss(run.loss)
         if loss.rule.needs_attention:
-            check_class_attention(model)
-        super().__init__(model, loss, device, channels_last)
-        self.mixer, self.ema_reported = mixer, ema_reported
-        if ema_decay:
-            self.setup_ema(decay=ema_decay)
+            check_class_attention(setup.network)
+        super().__init__(setup.network, loss, setup.device, run.channels_last)
+        self.mixer: Mixer = build_mixer(run.mix, setup.mean, setup.std, frozen_network(setup))
+        self.ema_reported = run.optim.ema_reported
+        if run.optim.ema_decay:
+            self.setup_ema(decay=run.optim.ema_decay)
 
     def prepare(self, images: Any, labels: Tensor, streams: Streams) -> Any:
         """Images mixed by the stream "mix", possibly in place, and the rule's part drawn by the stream "rule"."""

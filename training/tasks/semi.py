@@ -11,8 +11,8 @@ from lumix.batch import rows_of
 from lumix.functional import at_least_float32
 from lumix.losses import CrossEntropy
 from lumix.registry import describe
-from lumix.semi.pseudo_labels import guess_labels, mix_targets, pseudo_labels, soft_cross_entropy, squared_error
-from training.build import Setup, mixing_parts
+from lumix.semi import guess_labels, mix_targets, pseudo_labels, soft_cross_entropy, squared_error
+from training.build import Setup
 from training.config import Loss, Mix, Run
 from training.tasks.mixed import DrawnBatch, MixTask, StepResult, Streams, losses_of
 
@@ -27,7 +27,7 @@ class SemiTask(MixTask):
     """
 
     def __init__(self, options: Any, setup: Setup) -> None:
-        super().__init__(**mixing_parts(setup))
+        super().__init__(options, setup)
         if self.criterion.rule.needs_attention:
             raise ValueError(f"nothing records attention for {self.criterion.rule} here: use another label rule")
         self.updates, self.weight, self.ramp = setup.updates, options.weight, options.ramp
@@ -127,9 +127,6 @@ class FixMatchTask(SemiTask):
         """Pseudo-labels by the network in training, then the draws by the streams "mix" and "rule".
 
         With one view of unlabelled images it is both the weak and the strong one.
-
-        Raises:
-            ValueError: for another number of unlabelled images, or mixing inside the network.
         """
         (labelled,), weak, strong = images.labelled, images.unlabelled[0], images.unlabelled[-1]
         if len(weak) != self.ratio * len(labels):
