@@ -84,11 +84,7 @@ def _how(scale: Scale, missing: Sequence[Item], seeds: int | None) -> str:
 def train(
     scale: Scale, items: Sequence[Item], asked: Sequence[EvaluationItem] = (), seeds: int | None = None
 ) -> list[Answer]:
-    """Train the items, together where they can be, make the evaluations, and return the answers that are failures.
-
-    Raises:
-        Interrupted: at Ctrl-C or SIGTERM, after the processes were stopped; a line says how many jobs are left.
-    """
+    """Train the items, together where they can be, make the evaluations, and return the answers that are failures."""
     jobs = grouped(scale, items, seeds)
     jobs.sort(key=lambda job: -scale.hours(job.run) * (len(job.items) if isinstance(job, Group) else STACKED_GAIN))
     ordered: list[Job] = [*jobs, *asked]

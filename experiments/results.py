@@ -21,7 +21,7 @@ from filelock import FileLock
 
 from evaluation.evaluation import PROTOCOLS, fingerprint, read_arrays
 from experiments import evaluations
-from experiments.claims import INCONCLUSIVE, judge
+from experiments.claims import INCONCLUSIVE, Values, judge
 from experiments.intervals import LEVEL, holm, paired_differences, t_interval
 from experiments.registry import get_table, owners, seeds_of
 from experiments.runs import items_of_table
@@ -69,10 +69,6 @@ def collect(scale: Scale, tables: Iterable[Table], seeds: int | None = None) -> 
 
     A training or an evaluation that is not finished here keeps what is recorded of it: a failure loses no result, and
     several machines can add to one record. Processes that collect at the same time wait for each other.
-
-    Raises:
-        RunError: for a damaged file in a run directory, naming it and the remedy.
-        ValueError: for a damaged file in results/ or measured/, likewise.
     """
     Path("runs").mkdir(exist_ok=True)
     with FileLock("runs/.collect.lock"):
@@ -233,11 +229,7 @@ _MEASURED = {"schema": int, "older_code": [[str]], "runs": {"*": {"seeds": {"#":
 
 
 def read(path: Path) -> dict[str, Any]:
-    """One of the files.
-
-    Raises:
-        ValueError: for a damaged file, naming it and the remedy.
-    """
+    """One of the files."""
     is_run = path.parent.parent.name == "runs"
     table = path.parent.name if is_run else path.stem
     try:
@@ -324,23 +316,48 @@ def read_record(
     kept = read(root / results_path(scale.name, table.id))["cells"]
     path = root / measured_path(scale.name, table.id)
     older = read(path)["older_code"] if measured and path.exists() else []
-    speeds = table.measured_columns
-    values: dict[Reference, dict[int, float]] = {}
-    samples: dict[Reference, int] = {}
-    for cell, found in _outcomes(scale, table, runs, seeds).items():
-        if kept.get(cell[0], {}).get(cell[1]) == _source(table, cell) and (measured or cell[1] not in speeds):
-            values[cell] = {seed: _number(table, cell, outcome) for seed, outcome in found.items()}
-            samples[cell] = next((outcome["n_samples"] for outcome in found.values()), 0)
+    hidden = set() if measured else table.measured_columns
+    outcomes = {
+        cell: found
+        for cell, found in _outcomes(scale, table, runs, seeds).items()
+        if kept.get(cell[0], {}).get(cell[1]) == _source(table, cell) and cell[1] not in hidden
+    }
+    values = {cell: {seed: _number(table, cell, one) for seed, one in of.items()} for cell, of in outcomes.items()}
+
+    def shown(row: Row, column: str) -> dict[str, Any]:
+        cell, run = (row.id, column), row.runs.get(column)
+        evaluation = table.evaluation(cell) if run else None
+        numbers = list(values.get(cell, {}).values())
+        status, reason = "done", ""
+        if run is None:
+            status, reason = "not at this scale", row.unavailable
+        elif not numbers:
+            trained = evaluation is not None and runs.get(run.key, {}).get("seeds")
+            status, reason = "not run", f"no finished {'evaluation' if trained else 'run'}"
+        elif len(numbers) < (wanted := len(_wanted(scale, table, cell, seeds))):
+            reason = f"{len(numbers)} of {wanted} seeds are {'evaluated' if evaluation else 'finished'}"
+        return {
+            "status": status,
+            "reason": reason,
+            "paper": table.paper.get(cell),
+            "mean": statistics.fmean(numbers) if numbers else None,
+            "std": statistics.stdev(numbers) if len(numbers) > 1 else None,
+            "n": len(numbers),
+            "values": {str(seed): value for seed, value in values.get(cell, {}).items()},
+            "run": run.key if run else None,
+            "evaluation": evaluation.key if evaluation else None,
+            "n_samples": next((one["n_samples"] for one in outcomes.get(cell, {}).values()), None),
+            "older_code": [row.id, column] in older,
+            "difference": _difference(table, cell, values),
+        }
+
     rows = []
     for row in table.rows:
-        columns = [column.id for column in table.value_columns if measured or column.id not in speeds]
-        cells = {column: _cell(scale, table, row, column, values, runs, seeds) for column in columns}
-        for column, shown in cells.items():
-            shown |= {"n_samples": samples.get((row.id, column)), "older_code": [row.id, column] in older}
+        cells = {column.id: shown(row, column.id) for column in table.value_columns if column.id not in hidden}
         rows.append({"id": row.id, "labels": dict(row.labels), "ours": row.ours, "note": row.note, "cells": cells})
     claims = []
     for claim in table.claims:
-        if measured or speeds.isdisjoint(column for _, column in claim.cells):
+        if hidden.isdisjoint(column for _, column in claim.cells):
             told = {"id": claim.id, "text": claim.sentence, "source": claim.source, "register": list(claim.register)}
             claims.append({**told, **judge(claim, values, table.paper, scale.replicates)})
     record = {
@@ -368,43 +385,7 @@ def _number(table: Table, cell: Reference, outcome: Mapping[str, Any]) -> float:
     return float(numbers[name])
 
 
-def _cell(
-    scale: Scale,
-    table: Table,
-    row: Row,
-    column: str,
-    values: Mapping[Reference, Mapping[int, float]],
-    runs: Runs,
-    seeds: int | None,
-) -> dict[str, Any]:
-    cell, run = (row.id, column), row.runs.get(column)
-    evaluation = table.evaluation(cell) if run else None
-    numbers = list(values.get(cell, {}).values())
-    status, reason = "done", ""
-    if run is None:
-        status, reason = "not at this scale", row.unavailable
-    elif not numbers:
-        trained = evaluation is not None and runs.get(run.key, {}).get("seeds")
-        status, reason = "not run", f"no finished {'evaluation' if trained else 'run'}"
-    elif len(numbers) < (wanted := len(_wanted(scale, table, cell, seeds))):
-        reason = f"{len(numbers)} of {wanted} seeds are {'evaluated' if evaluation else 'finished'}"
-    return {
-        "status": status,
-        "reason": reason,
-        "paper": table.paper.get(cell),
-        "mean": statistics.fmean(numbers) if numbers else None,
-        "std": statistics.stdev(numbers) if len(numbers) > 1 else None,
-        "n": len(numbers),
-        "values": {str(seed): value for seed, value in sorted(values.get(cell, {}).items())},
-        "run": run.key if run else None,
-        "evaluation": evaluation.key if evaluation else None,
-        "difference": _difference(table, cell, values),
-    }
-
-
-def _difference(
-    table: Table, cell: Reference, values: Mapping[Reference, Mapping[int, float]]
-) -> dict[str, Any] | None:
+def _difference(table: Table, cell: Reference, values: Values) -> dict[str, Any] | None:
     """The cell less the one it is compared with, paired by seed; None where either has no value."""
     to = table.against(cell)
     if to is None or not values.get(cell) or not values.get(to):
@@ -447,11 +428,7 @@ class Results:
 def read_results(
     root: Path, scale: Scale, tables: Sequence[str], seeds: int | None = None, measured: bool = True
 ) -> Results:
-    """The results of one scale, with verdicts corrected for the number of claims; `measured` as of `read_record`.
-
-    Raises:
-        ValueError: for a damaged or foreign file, naming it.
-    """
+    """The results of one scale, with verdicts corrected for the number of claims; `measured` as of `read_record`."""
     runs = read_runs(root, scale.name, measured)
     wanted = [table for table in tables if not scale.tables or table in scale.tables]
     found = [table for table in wanted if (root / results_path(scale.name, table)).exists()]
