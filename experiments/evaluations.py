@@ -50,11 +50,7 @@ class EvaluationItem:
 
 
 def evaluation_item(scale: Scale, table: Table, run: Run, evaluation: Evaluation, seed: int) -> EvaluationItem:
-    """The evaluation of one seed of a run of `table`.
-
-    Raises:
-        ValueError: for an evaluation that needs a run which the table does not have.
-    """
+    """The evaluation of one seed of a run of `table`."""
     others = {}
     for name, (key, fixed) in evaluation.sources.items():
         if key not in table.runs:

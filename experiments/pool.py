@@ -137,11 +137,7 @@ def _one_line(error: Exception) -> str:
 def run_pool(
     jobs: Sequence[Job], execution: Execution, processes: int, fresh_code: bool = False, work: Work = work
 ) -> Generator[Answer]:
-    """Do all jobs, the first ones first; yields an answer as each one ends.
-
-    Raises:
-        Interrupted: at Ctrl-C or SIGTERM, after the processes were stopped.
-    """
+    """Do all jobs, the first ones first; yields an answer as each one ends."""
     os.environ.update(dict.fromkeys(THREAD_VARIABLES, "1"))  # read when a library loads, hence before a process starts
     waiting = [(job, 1) for job in jobs]  # with the number of the try
     unfinished = {item.directory for job in jobs for item in _trainings(job)}

@@ -10,9 +10,9 @@ else: means, intervals, differences and verdicts are computed here whenever a re
 """
 
 import json
-import re
 import statistics
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,7 @@ from filelock import FileLock
 
 from evaluation.evaluation import PROTOCOLS, fingerprint, read_arrays
 from experiments import evaluations
-from experiments.claims import INCONCLUSIVE, judge
+from experiments.claims import INCONCLUSIVE, Values, judge
 from experiments.intervals import LEVEL, holm, paired_differences, t_interval
 from experiments.registry import get_table, owners, seeds_of
 from experiments.runs import items_of_table
@@ -69,10 +69,6 @@ def collect(scale: Scale, tables: Iterable[Table], seeds: int | None = None) -> 
 
     A training or an evaluation that is not finished here keeps what is recorded of it: a failure loses no result, and
     several machines can add to one record. Processes that collect at the same time wait for each other.
-
-    Raises:
-        RunError: for a damaged file in a run directory, naming it and the remedy.
-        ValueError: for a damaged file in results/ or measured/, likewise.
     """
     Path("runs").mkdir(exist_ok=True)
     with FileLock("runs/.collect.lock"):
@@ -214,76 +210,34 @@ def as_text(value: Any, indent: int = 0) -> str:
 
 # ------------------------------------------------------------------------------------------------- reading
 
-# What a file must hold at least: entries by name, "name?" where there is one, "*" for every name, "#" for every seed.
-_EVALUATION = {"values?": {"*": float}, "n_samples?": int, "facts?": {"*": str}, "arrays?": {"*": list}}
-_OUTCOME = {
-    "top1?": {"last": float, "best": float, "median_last": float},
-    "checksum?": str,
-    "curve?": [{"epoch": int, "*": (float, type(None))}],
-    "evaluations?": {"*": _EVALUATION},
-    "seconds?": float,
-    "images_per_second?": float,
-    "commit?": (str, type(None)),
-    "dirty?": (bool, type(None)),
-    "hardware?": {"device": str, "cpu": str, "cores": int, "torch": str, "timm": str},
-}
-_RUN = {"config": dict, "seeds": {"#": _OUTCOME}}
-_TABLE = {"schema": int, "cells": {"*": {"*": str}}}
-_MEASURED = {"schema": int, "older_code": [[str]], "runs": {"*": {"seeds": {"#": _OUTCOME}}}}
 
-
-def read(path: Path) -> dict[str, Any]:
-    """One of the files.
-
-    Raises:
-        ValueError: for a damaged file, naming it and the remedy.
-    """
-    is_run = path.parent.parent.name == "runs"
-    table = path.parent.name if is_run else path.stem
+@contextmanager
+def _damage_named(path: Path) -> Iterator[None]:
+    """Whatever is wrong with a file becomes a ValueError of one sentence with the remedy."""
     try:
-        found = json.loads(path.read_text(encoding="utf-8"), parse_constant=_finite, parse_float=_finite)
-        _check(found, _RUN if is_run else _MEASURED if "measured" in path.parts[-3:-1] else _TABLE)
-        if not is_run and found["schema"] != SCHEMA:
-            raise ValueError(f"it is of schema {found['schema']}, not {SCHEMA}")
-    except (OSError, ValueError, RecursionError) as error:
-        what = " ".join(str(error).split())[:200]
+        yield
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
+        table = path.parent.name if path.parent.parent.name == "runs" else path.stem
+        what = " ".join(f"{type(error).__name__}: {error}".split())[:200]
         raise ValueError(
             f"{path} is damaged ({what}): restore it with git checkout {path}, or delete it and make it again with "
             f"python -m experiments run {table}"
-        ) from None
-    return dict(found)
+        ) from error
+
+
+def read(path: Path) -> dict[str, Any]:
+    """One of the files; ValueError for a damaged one."""
+    with _damage_named(path):
+        found = json.loads(path.read_text(encoding="utf-8"), parse_constant=_finite, parse_float=_finite)
+        if path.parent.parent.name != "runs" and found["schema"] != SCHEMA:
+            raise ValueError(f"it is of schema {found['schema']}, not {SCHEMA}")
+        return dict(found)
 
 
 def _finite(text: str) -> float:
-    value = float(text)
-    if not abs(value) < 1e15:
+    if not abs(value := float(text)) < 1e15:
         raise ValueError(f"{text[:30]} is no result")
     return value
-
-
-def _check(value: Any, shape: Any, place: str = "") -> None:
-    """ValueError where a value has not the shape, saying at which place."""
-    if isinstance(shape, dict):
-        if not isinstance(value, dict):
-            raise ValueError(f"{place or 'it'} is no group of entries")
-        for name in shape:
-            if name not in value and name not in "*#" and not name.endswith("?"):
-                raise ValueError(f"{place}/{name} is missing")
-        for name, entry in value.items():
-            of = next((shape[key] for key in (name, f"{name}?", "*", "#") if key in shape), None)
-            if "#" in shape and not re.fullmatch(r"\d{1,9}", name):
-                raise ValueError(f"{place}/{name} is no seed")
-            if of is not None:
-                _check(entry, of, f"{place}/{name}")
-    elif isinstance(shape, list):
-        if not isinstance(value, list):
-            raise ValueError(f"{place} is no list")
-        for index, entry in enumerate(value):
-            _check(entry, shape[0], f"{place}/{index}")
-    elif type(value) not in (types := shape if isinstance(shape, tuple) else (shape,)) and not (
-        type(value) is int and float in types and abs(value) < 1e15
-    ):
-        raise ValueError(f"{place} is {str(value)[:40]!r}")
 
 
 def read_runs(root: Path, scale: str, measured: bool = True) -> Runs:
@@ -294,13 +248,20 @@ def read_runs(root: Path, scale: str, measured: bool = True) -> Runs:
     runs: Runs = {}
     for path in sorted((root / "results" / scale / "runs").glob("*/*.json")):
         found = read(path)
-        seeds = {seed: found["seeds"][seed] for seed in sorted(found["seeds"], key=int)}
-        runs[path.stem] = {"config": Run.from_dict(found["config"]), "owner": path.parent.name, "seeds": seeds}
+        with _damage_named(path):
+            seeds = {seed: found["seeds"][seed] for seed in sorted(found["seeds"], key=int)}
+            for seed, outcome in seeds.items():
+                kinds = {type(value) for value in (*outcome["top1"].values(), outcome["n_samples"])}
+                if not kinds <= {int, float} or not isinstance(outcome["checksum"], str):
+                    raise TypeError(f"seed {seed} holds something else than numbers")
+            runs[path.stem] = {"config": Run.from_dict(found["config"]), "owner": path.parent.name, "seeds": seeds}
     for path in sorted((root / "measured" / scale).glob("*.json")) if measured else ():
-        for key, part in read(path)["runs"].items():
-            for seed, values in part["seeds"].items():
-                if seed in (seeds := runs.get(key, {}).get("seeds", {})):
-                    seeds[seed] = _merged(seeds[seed], values)
+        found = read(path)
+        with _damage_named(path):
+            for key, part in found["runs"].items():
+                for seed, values in part["seeds"].items():
+                    if seed in (seeds := runs.get(key, {}).get("seeds", {})):
+                        seeds[seed] = _merged(seeds[seed], values)
     return runs
 
 
@@ -324,23 +285,48 @@ def read_record(
     kept = read(root / results_path(scale.name, table.id))["cells"]
     path = root / measured_path(scale.name, table.id)
     older = read(path)["older_code"] if measured and path.exists() else []
-    speeds = table.measured_columns
-    values: dict[Reference, dict[int, float]] = {}
-    samples: dict[Reference, int] = {}
-    for cell, found in _outcomes(scale, table, runs, seeds).items():
-        if kept.get(cell[0], {}).get(cell[1]) == _source(table, cell) and (measured or cell[1] not in speeds):
-            values[cell] = {seed: _number(table, cell, outcome) for seed, outcome in found.items()}
-            samples[cell] = next((outcome["n_samples"] for outcome in found.values()), 0)
+    hidden = set() if measured else table.measured_columns
+    outcomes = {
+        cell: found
+        for cell, found in _outcomes(scale, table, runs, seeds).items()
+        if kept.get(cell[0], {}).get(cell[1]) == _source(table, cell) and cell[1] not in hidden
+    }
+    values = {cell: {seed: _number(table, cell, one) for seed, one in of.items()} for cell, of in outcomes.items()}
+
+    def shown(row: Row, column: str) -> dict[str, Any]:
+        cell, run = (row.id, column), row.runs.get(column)
+        evaluation = table.evaluation(cell) if run else None
+        numbers = list(values.get(cell, {}).values())
+        status, reason = "done", ""
+        if run is None:
+            status, reason = "not at this scale", row.unavailable
+        elif not numbers:
+            trained = evaluation is not None and runs.get(run.key, {}).get("seeds")
+            status, reason = "not run", f"no finished {'evaluation' if trained else 'run'}"
+        elif len(numbers) < (wanted := len(_wanted(scale, table, cell, seeds))):
+            reason = f"{len(numbers)} of {wanted} seeds are {'evaluated' if evaluation else 'finished'}"
+        return {
+            "status": status,
+            "reason": reason,
+            "paper": table.paper.get(cell),
+            "mean": statistics.fmean(numbers) if numbers else None,
+            "std": statistics.stdev(numbers) if len(numbers) > 1 else None,
+            "n": len(numbers),
+            "values": {str(seed): value for seed, value in values.get(cell, {}).items()},
+            "run": run.key if run else None,
+            "evaluation": evaluation.key if evaluation else None,
+            "n_samples": next((one["n_samples"] for one in outcomes.get(cell, {}).values()), None),
+            "older_code": [row.id, column] in older,
+            "difference": _difference(table, cell, values),
+        }
+
     rows = []
     for row in table.rows:
-        columns = [column.id for column in table.value_columns if measured or column.id not in speeds]
-        cells = {column: _cell(scale, table, row, column, values, runs, seeds) for column in columns}
-        for column, shown in cells.items():
-            shown |= {"n_samples": samples.get((row.id, column)), "older_code": [row.id, column] in older}
+        cells = {column.id: shown(row, column.id) for column in table.value_columns if column.id not in hidden}
         rows.append({"id": row.id, "labels": dict(row.labels), "ours": row.ours, "note": row.note, "cells": cells})
     claims = []
     for claim in table.claims:
-        if measured or speeds.isdisjoint(column for _, column in claim.cells):
+        if hidden.isdisjoint(column for _, column in claim.cells):
             told = {"id": claim.id, "text": claim.sentence, "source": claim.source, "register": list(claim.register)}
             claims.append({**told, **judge(claim, values, table.paper, scale.replicates)})
     record = {
@@ -368,43 +354,7 @@ def _number(table: Table, cell: Reference, outcome: Mapping[str, Any]) -> float:
     return float(numbers[name])
 
 
-def _cell(
-    scale: Scale,
-    table: Table,
-    row: Row,
-    column: str,
-    values: Mapping[Reference, Mapping[int, float]],
-    runs: Runs,
-    seeds: int | None,
-) -> dict[str, Any]:
-    cell, run = (row.id, column), row.runs.get(column)
-    evaluation = table.evaluation(cell) if run else None
-    numbers = list(values.get(cell, {}).values())
-    status, reason = "done", ""
-    if run is None:
-        status, reason = "not at this scale", row.unavailable
-    elif not numbers:
-        trained = evaluation is not None and runs.get(run.key, {}).get("seeds")
-        status, reason = "not run", f"no finished {'evaluation' if trained else 'run'}"
-    elif len(numbers) < (wanted := len(_wanted(scale, table, cell, seeds))):
-        reason = f"{len(numbers)} of {wanted} seeds are {'evaluated' if evaluation else 'finished'}"
-    return {
-        "status": status,
-        "reason": reason,
-        "paper": table.paper.get(cell),
-        "mean": statistics.fmean(numbers) if numbers else None,
-        "std": statistics.stdev(numbers) if len(numbers) > 1 else None,
-        "n": len(numbers),
-        "values": {str(seed): value for seed, value in sorted(values.get(cell, {}).items())},
-        "run": run.key if run else None,
-        "evaluation": evaluation.key if evaluation else None,
-        "difference": _difference(table, cell, values),
-    }
-
-
-def _difference(
-    table: Table, cell: Reference, values: Mapping[Reference, Mapping[int, float]]
-) -> dict[str, Any] | None:
+def _difference(table: Table, cell: Reference, values: Values) -> dict[str, Any] | None:
     """The cell less the one it is compared with, paired by seed; None where either has no value."""
     to = table.against(cell)
     if to is None or not values.get(cell) or not values.get(to):
@@ -447,15 +397,14 @@ class Results:
 def read_results(
     root: Path, scale: Scale, tables: Sequence[str], seeds: int | None = None, measured: bool = True
 ) -> Results:
-    """The results of one scale, with verdicts corrected for the number of claims; `measured` as of `read_record`.
-
-    Raises:
-        ValueError: for a damaged or foreign file, naming it.
-    """
+    """The results of one scale, with verdicts corrected for the number of claims; `measured` as of `read_record`."""
     runs = read_runs(root, scale.name, measured)
     wanted = [table for table in tables if not scale.tables or table in scale.tables]
     found = [table for table in wanted if (root / results_path(scale.name, table)).exists()]
-    records = {t: read_record(root, scale, get_table(t, scale), runs, seeds, measured) for t in found}
+    records = {}
+    for table in found:
+        with _damage_named(root / results_path(scale.name, table)):
+            records[table] = read_record(root, scale, get_table(table, scale), runs, seeds, measured)
     for paper in {table.split("_")[0] for table in found}:
         correct([claim for table in found if table.split("_")[0] == paper for claim in records[table]["claims"]])
     return Results(scale.name, tuple(wanted), records)

@@ -50,11 +50,7 @@ class Item:
         return (self.directory / "environment.json").exists()
 
     def read(self) -> dict[str, Any] | None:
-        """Its result.json, None while it is not finished.
-
-        Raises:
-            RunError: for a damaged file or the result of another run, naming it and the remedy.
-        """
+        """Its result.json, None while it is not finished."""
         result = run_directory.read_result(self.directory)
         if result is not None and (result["key"], result.get("seed")) != (self.run.key, self.seed):
             raise run_directory.RunError(

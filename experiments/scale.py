@@ -103,11 +103,7 @@ class Scale:
         return (self.alone(run) and self.alone_seeds) or self.seeds
 
     def setting(self, name: str) -> Setting:
-        """The setting of that name.
-
-        Raises:
-            ValueError: for one that the scale does not have, with near matches.
-        """
+        """The setting of that name."""
         return self.settings[choose(f"setting of scale {self.name}", name, self.settings)]
 
     def base(self, setting: str, role: str) -> Run:
@@ -133,11 +129,7 @@ def register_scale(name: str, module: str) -> None:
 
 
 def get_scale(name: str) -> Scale:
-    """The scale of that name.
-
-    Raises:
-        ValueError: for any other name, with those there are.
-    """
+    """The scale of that name."""
     choose("scale", name, HOMES)
     scale = importlib.import_module(HOMES[name]).SCALE
     assert isinstance(scale, Scale)

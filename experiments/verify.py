@@ -47,11 +47,7 @@ class Comparison:
 
 
 def verify(scale: Scale, against: Path | None = None) -> tuple[str, bool]:
-    """What to print, and whether all is well. `against` is a project's root; None is the last commit of this one.
-
-    Raises:
-        ValueError: where there is nothing to compare with, or a file is damaged.
-    """
+    """What to print, and whether all is well. `against` is a project's root; None is the last commit of this one."""
     what, name = f"results/{scale.name}", str(against or "the last commit")
     with tempfile.TemporaryDirectory() as folder:
         root = against or _committed(Path(folder))

@@ -125,7 +125,12 @@ def test_a_table_renews_its_part_of_what_others_own_and_removes_what_is_gone(sca
     run = table.cells["full", "top1"]
     path = results.run_path(scale.name, owners(scale)[run.key], run.key)
     evaluations = {"e-1": {"values": {"a": 1.0}, "n_samples": 1, "facts": {}}}
-    kept = {"top1": {"last": 1.0, "best": 1.0, "median_last": 1.0}, "checksum": "None", "evaluations": evaluations}
+    kept = {
+        "top1": {"last": 1.0, "best": 1.0, "median_last": 1.0},
+        "checksum": "None",
+        "n_samples": 1,
+        "evaluations": evaluations,
+    }
     run_directory.write_json(path, {"config": run.to_dict(), "seeds": {"0": kept, "5": kept}})
     gone, foreign = (results.run_path(scale.name, owner, "gone") for owner in (COMPONENTS, RIVALS))
     for other in (gone, foreign):
@@ -167,7 +172,7 @@ def test_a_table_says_which_accuracy_it_shows(scale, statistic, value):  # noqa:
         ('"last": 90.0', '"last": true'),
         ('"seeds": {', '"seeds": {"x": {},'),
         ('"config": {', '"config": [1], "other": {'),
-        ('"curve": [', '"curve": [[1], '),
+        ('"top1": {', '"top": {'),
         ('"checksum": "c"', '"checksum": null'),
     ],
 )

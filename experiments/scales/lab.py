@@ -13,7 +13,7 @@ from evaluation.arguments import Recipe
 from evaluation.evaluation import Evaluation
 from experiments import learning, recipes
 from experiments.methods import PLAIN, SWITCH
-from experiments.protocols import PER_IMAGE, robustness
+from experiments.protocols import PER_IMAGE, robustness, segmentation
 from experiments.scale import Scale, Setting, semi_images
 from experiments.scales import fine_grained
 from lumix.registry import name_of
@@ -236,10 +236,7 @@ SETTINGS = {
         "CamVid street scenes at 240x180, 11 classes, 367 training and 233 test images; a small DeiT-S (patches of "
         "4 pixels) and a ResNet-18 pre-trained on CIFAR-100, 4000 updates of crops of 96 pixels, one "
         "GPU. Not Pascal Context.",
-        {
-            name: Evaluation("segmentation", {"recipe": r.to_dict()})
-            for name, r in (("segmenter", SEGMENTER), ("deeplab", DEEPLAB))
-        },
+        segmentation(segmenter=SEGMENTER, deeplab=DEEPLAB),
         notes={"deeplab": "stand-in: the library's DeepLabV3+, 256 channels wide, on a ResNet-18"},
     ),
     "adversarial": Setting(

@@ -11,7 +11,7 @@ from evaluation.arguments import Recipe
 from evaluation.evaluation import Evaluation
 from experiments.learning import learning, semi_supervised
 from experiments.methods import PLAIN, SWITCH
-from experiments.protocols import PER_IMAGE, robustness
+from experiments.protocols import PER_IMAGE, robustness, segmentation
 from experiments.scale import Scale, Setting
 from experiments.scales.mini_models import MODELS, SCENE_MODELS
 from lumix.registry import name_of, part_of
@@ -258,10 +258,7 @@ SETTINGS = {
         "Ten shapes and background in procedural scenes of 16x16 pixels, a tiny DeiT-S (4-pixel patches, images "
         "enlarged to 24) and a tiny ResNet (images enlarged to 32), both pre-trained and fine-tuned on these scenes "
         "on one CPU thread, tested on 100 of them. This exercises the mechanics and says nothing about Pascal Context.",
-        {
-            name: Evaluation("segmentation", {"recipe": r.to_dict()})
-            for name, r in (("segmenter", SEGMENTER), ("deeplab", DEEPLAB))
-        },
+        segmentation(segmenter=SEGMENTER, deeplab=DEEPLAB),
         notes={
             "deeplab": "stand-in: the library's DeepLabV3+, 32 channels wide, dilations 1, 2, 3, on the tiny ResNet of "
             "this scale"

@@ -5,7 +5,7 @@ from functools import partial
 from evaluation.arguments import Recipe
 from evaluation.evaluation import Evaluation
 from experiments import learning, recipes
-from experiments.protocols import AS_PUBLISHED, robustness
+from experiments.protocols import AS_PUBLISHED, robustness, segmentation
 from experiments.scale import Scale, Setting, semi_images
 from experiments.scales import fine_grained
 from lumix.registry import name_of
@@ -121,10 +121,7 @@ SETTINGS = {
         run,
         "Pascal Context, 59 classes and background, at 480 pixels: DeiT-S of the paper's recipe with Segmenter's mask "
         "transformer (80 000 updates of 16 crops), ResNet-101 with DeepLabV3+ (40 000 updates), each on one GPU.",
-        {
-            name: Evaluation("segmentation", {"recipe": r.to_dict()})
-            for name, r in (("segmenter", SEGMENTER), ("deeplab", DEEPLAB))
-        },
+        segmentation(segmenter=SEGMENTER, deeplab=DEEPLAB),
         notes={"deeplab": "the library's DeepLabV3+ on a ResNet-101 of our own pre-training"},
     ),
     "adversarial": Setting(
