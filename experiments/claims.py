@@ -67,9 +67,6 @@ def read_claims(path: Path, cells: Collection[Cell], column: str) -> tuple[Claim
     """The claims in a file on a table of these cells; `column` is that of names without one, "" where there are more.
 
     A claim with a * that stands for no cell is one on rows that this scale does not have, and is left out.
-
-    Raises:
-        ValueError: for a comparison that cannot be read, naming file and claim.
     """
     found = []
     with path.open(newline="", encoding="utf-8") as file:

@@ -7,10 +7,9 @@ from typing import Any
 
 from evaluation.evaluation import Evaluation, fingerprint, read_evaluation
 from experiments.registry import directory_of, seeds_of, tables_of
-from experiments.runs import ABSENT, DAMAGED, FINISHED, OLDER, Item
+from experiments.runs import Item, is_open
 from experiments.scale import Scale
 from experiments.table import Table
-from training import run_directory
 from training.config import Run
 
 
@@ -32,17 +31,26 @@ class EvaluationItem:
         return self.item.directory / "eval" / self.evaluation.key
 
     @property
+    def code(self) -> str:
+        """The fingerprint of the code that would make it now."""
+        return fingerprint()
+
+    @property
+    def begun(self) -> bool:
+        return False
+
+    def read(self) -> dict[str, Any] | None:
+        """The outcome for the weights that there are now, None while it is missing; RunError for a damaged file."""
+        return read_evaluation(self.item.directory, self.evaluation, self.others)
+
+    @property
     def needs(self) -> frozenset[Path]:
         """The run directories that must be finished first."""
         return frozenset((self.item.directory, *self.others.values()))
 
 
 def evaluation_item(scale: Scale, table: Table, run: Run, evaluation: Evaluation, seed: int) -> EvaluationItem:
-    """The evaluation of one seed of a run of `table`.
-
-    Raises:
-        ValueError: for an evaluation that needs a run which the table does not have.
-    """
+    """The evaluation of one seed of a run of `table`."""
     others = {}
     for name, (key, fixed) in evaluation.sources.items():
         if key not in table.runs:
@@ -85,34 +93,3 @@ def ready_with(scale: Scale, run: Run, seed: int) -> list[EvaluationItem]:
     }
     finished = [item for item in items.values() if all((need / "result.json").exists() for need in item.needs)]
     return [item for item in finished if is_open(scale, item)]
-
-
-def read(item: EvaluationItem) -> dict[str, Any] | None:
-    """The outcome of an evaluation for the weights that there are now, None while it is missing.
-
-    Raises:
-        RunError: for a damaged file, naming it and the remedy.
-    """
-    return read_evaluation(item.item.directory, item.evaluation, item.others)
-
-
-def is_older(outcome: dict[str, Any]) -> bool:
-    """Whether other code of `evaluation` made it."""
-    return bool(outcome["fingerprint"] != fingerprint())
-
-
-def state(item: EvaluationItem) -> str:
-    """One of finished, older code, not started, damaged."""
-    try:
-        outcome = read(item)
-    except run_directory.RunError:
-        return DAMAGED
-    if outcome is None:
-        return ABSENT
-    return OLDER if is_older(outcome) else FINISHED
-
-
-def is_open(scale: Scale, item: EvaluationItem) -> bool:
-    """Whether the scale asks for this evaluation: missing, or made by other code where that matters."""
-    found = state(item)
-    return found != FINISHED and not (found == OLDER and not scale.retrain_on_code_change)

@@ -31,12 +31,9 @@ def make(
     missing = [item for item in runs.values() if is_open(scale, item)]
     stale = {item.directory for item in missing}
     asked = {one.place: one for table in tables for one in evaluations.evaluation_items(scale, table, rows, seeds)}
-    unmade = [one for one in asked.values() if one.needs & stale or evaluations.is_open(scale, one)]
+    unmade = [one for one in asked.values() if one.needs & stale or is_open(scale, one)]
     if dry_run:
-        _print_plan(scale, missing, unmade, seeds)
-        print(f"{len(missing)} of {len(runs)} runs would be trained{_how(scale, missing, seeds)}")
-        if asked:
-            print(f"{len(unmade)} of {len(asked)} evaluations would be made")
+        _print_plan(scale, len(runs), missing, len(asked), unmade, seeds)
         return 0
     name = " ".join(table.id for table in tables) if len(tables) < 4 else "all"
     if launcher == "slurm" and (missing or (unmade and "SLURM_JOB_ID" not in os.environ)):  # a job may evaluate
@@ -63,9 +60,13 @@ def make(
     return FAILURE if failed else 0
 
 
-def _print_plan(scale: Scale, missing: Sequence[Item], unmade: Sequence[EvaluationItem], seeds: int | None) -> None:
-    """What would be done: which trainings together, which alone and why."""
-    for job in grouped(scale, missing, seeds):
+def _print_plan(
+    scale: Scale, runs: int, missing: Sequence[Item], asked: int, unmade: Sequence[EvaluationItem], seeds: int | None
+) -> None:
+    """What would be done of so many runs and evaluations: which trainings together, which alone and why."""
+    jobs = grouped(scale, missing, seeds)
+    groups = [job for job in jobs if isinstance(job, Group)]
+    for job in jobs:
         if isinstance(job, Group):
             print(f"an ensemble of {len(job.items)} seeds of {job.run.key}:")
         for item in job.missing if isinstance(job, Group) else (job,):
@@ -73,22 +74,16 @@ def _print_plan(scale: Scale, missing: Sequence[Item], unmade: Sequence[Evaluati
             print(f"{item.directory}  {state(item)}{alone}")
     for one in unmade:
         print(one.place)
-
-
-def _how(scale: Scale, missing: Sequence[Item], seeds: int | None) -> str:
-    jobs = grouped(scale, missing, seeds)
-    groups = sum(isinstance(job, Group) for job in jobs)
-    return f", as {groups} ensembles and {len(jobs) - groups} alone" if groups else ""
+    how = f", as {len(groups)} ensembles and {len(jobs) - len(groups)} alone" if groups else ""
+    print(f"{len(missing)} of {runs} runs would be trained{how}")
+    if asked:
+        print(f"{len(unmade)} of {asked} evaluations would be made")
 
 
 def train(
     scale: Scale, items: Sequence[Item], asked: Sequence[EvaluationItem] = (), seeds: int | None = None
 ) -> list[Answer]:
-    """Train the items, together where they can be, make the evaluations, and return the answers that are failures.
-
-    Raises:
-        Interrupted: at Ctrl-C or SIGTERM, after the processes were stopped; a line says how many jobs are left.
-    """
+    """Train the items, together where they can be, make the evaluations, and return the answers that are failures."""
     jobs = grouped(scale, items, seeds)
     jobs.sort(key=lambda job: -scale.hours(job.run) * (len(job.items) if isinstance(job, Group) else STACKED_GAIN))
     ordered: list[Job] = [*jobs, *asked]

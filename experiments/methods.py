@@ -1,32 +1,17 @@
 """The methods of the tables as functions from a base run to a run: equal methods, equal runs, whichever table asks."""
 
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
-from lumix import (
-    AttentiveCutMix,
-    BinaryCrossEntropy,
-    ConstantLaw,
-    CrossEntropy,
-    CutMix,
-    LUMixRule,
-    ManifoldMix,
-    Mixer,
-    Mixup,
-    PuzzleMix,
-    RandomLambda,
-    RandomShuffle,
-    Regulariser,
-    Rule,
-    TransMixRule,
-)
+import lumix as parts
 from training.config import Loss, Run
 from training.parts import Embedded, Pretrained
 
 HEADLINE_ROLE = "deit_s"
-MIXUP, CUTMIX = Mixup(alpha=0.8), CutMix(alpha=1.0)
+MIXUP, CUTMIX = parts.Mixup(alpha=0.8), parts.CutMix(alpha=1.0)
 SWITCH = ((MIXUP, 0.5), (CUTMIX, 0.5))  # the mixing of DeiT's recipe: one of the two for each batch
-PLAIN = Loss(terms=(CrossEntropy(),))  # nothing smoothed, labels by area
+PLAIN = Loss(terms=(parts.CrossEntropy(),))  # nothing smoothed, labels by area
 
 
 def same(run: Run) -> Run:
@@ -37,7 +22,7 @@ def same(run: Run) -> Run:
 # ------------------------------------------------------------------------------------------------- label rules, losses
 
 
-def with_rule(run: Run, rule: Rule) -> Run:
+def with_rule(run: Run, rule: parts.Rule) -> Run:
     """The run with another label rule."""
     return run.replace(loss=run.loss.replace(rule=rule))
 
@@ -46,13 +31,13 @@ def with_regulariser(run: Run, eta: float, **changes: Any) -> Run:
     """The run with LUMix's regulariser R, on targets smoothed as those of its first term; without where eta is 0."""
     first, *others = run.loss.terms
     kept = (term for term in others if term.name != "regulariser")
-    added = (Regulariser(eta=eta, smoothing=getattr(first, "smoothing", 0.0), **changes),) if eta else ()
+    added = (parts.Regulariser(eta=eta, smoothing=getattr(first, "smoothing", 0.0), **changes),) if eta else ()
     return run.replace(loss=run.loss.replace(terms=(first, *kept, *added)))
 
 
 def components(run: Run, r_r: float, r_s: float, eta: float = 0.0) -> Run:
     """Parts of LUMix: weights of the random and of the predicted ratio, R only where eta is above 0."""
-    return with_regulariser(with_rule(run, LUMixRule(r_r=r_r, r_s=r_s)), eta)
+    return with_regulariser(with_rule(run, parts.LUMixRule(r_r=r_r, r_s=r_s)), eta)
 
 
 def lumix(run: Run, eta: float = 1.0, reading: str = "or", **changes: Any) -> Run:
@@ -62,28 +47,20 @@ def lumix(run: Run, eta: float = 1.0, reading: str = "or", **changes: Any) -> Ru
         eta, reading: of R.
         changes: arguments of the rule that differ.
     """
-    return with_regulariser(with_rule(run, LUMixRule(**changes)), eta, reading=reading)
+    return with_regulariser(with_rule(run, parts.LUMixRule(**changes)), eta, reading=reading)
 
 
-def constant_control(run: Run) -> Run:
-    """LUMix with the random ratio fixed at its mean 1/2: the same expected gradient, no noise (methods.md 2.3 b)."""
-    return lumix(run, law=ConstantLaw())
-
-
-def transmix(run: Run) -> Run:
-    """TransMix: the label weight of cut images is the mean of area and attention."""
-    return with_rule(run, TransMixRule())
-
-
-def lumix_and_attention(run: Run) -> Run:
-    """LUMix that gives half of the area's remaining 0.5 to attention, as TransMix gives half of the whole (ours)."""
-    return lumix(run, r_a=0.25)
+# LUMix with the random ratio fixed at its mean 1/2: the same expected gradient, no noise (methods.md 2.3 b).
+constant_control = partial(lumix, law=parts.ConstantLaw())
+# LUMix that gives half of the area's remaining 0.5 to attention, as TransMix gives half of the whole (ours).
+lumix_and_attention = partial(lumix, r_a=0.25)
+transmix = partial(with_rule, rule=parts.TransMixRule())  # the label weight of cut images: mean of area and attention
 
 
 def binary(run: Run, **changes: Any) -> Run:
     """The run under binary cross entropy in place of softmax cross entropy, smoothed alike."""
     first, *others = run.loss.terms
-    base = BinaryCrossEntropy(smoothing=getattr(first, "smoothing", 0.0), **changes)
+    base = parts.BinaryCrossEntropy(smoothing=getattr(first, "smoothing", 0.0), **changes)
     return run.replace(loss=run.loss.replace(terms=(base, *others)))
 
 
@@ -98,12 +75,12 @@ def sigmoid_scores(run: Run) -> Run:
 
 def random_shuffle(run: Run, patch: int) -> Run:
     """Random Shuffling: patches of the mixed image are permuted (Table 12)."""
-    return run.replace(mix=run.mix.replace(then=(RandomShuffle(patch=patch),)))
+    return run.replace(mix=run.mix.replace(then=(parts.RandomShuffle(patch=patch),)))
 
 
 def random_lambda(run: Run, patch: int) -> Run:
     """Random lambda: one Beta(0.8, 0.8) ratio for each patch, in place of both Mixup and CutMix (Table 12, I-18)."""
-    return run.replace(mix=run.mix.replace(choices=((RandomLambda(alpha=0.8, patch=patch), 1.0),)))
+    return run.replace(mix=run.mix.replace(choices=((parts.RandomLambda(alpha=0.8, patch=patch), 1.0),)))
 
 
 def without_cutmix(run: Run) -> Run:
@@ -111,22 +88,21 @@ def without_cutmix(run: Run) -> Run:
     return run.replace(mix=run.mix.replace(choices=((MIXUP, 1.0),)))
 
 
-def in_place_of_cutmix(run: Run, rival: Mixer) -> Run:
+def in_place_of_cutmix(run: Run, rival: parts.Mixer) -> Run:
     """A rival of Table 6 in CutMix's place in the switch, Mixup kept."""
     return run.replace(mix=run.mix.replace(choices=((MIXUP, 0.5), (rival, 0.5))))
 
 
-def puzzle(run: Run, alpha: float = 1.0) -> PuzzleMix:
+def puzzle(run: Run, alpha: float = 1.0) -> parts.PuzzleMix:
     """Puzzle-Mix; transport moves cells of 4 pixels on small images, as on CIFAR, and whole blocks on all others."""
-    small = 32 <= run.data.image_size <= 64
-    return PuzzleMix(alpha=alpha, transport_size=4 if small else -1)
+    return parts.PuzzleMix(alpha=alpha, transport_size=4 if 32 <= run.data.image_size <= 64 else -1)
 
 
-def manifold(run: Run, alpha: float = 2.0) -> ManifoldMix:
+def manifold(run: Run, alpha: float = 2.0) -> parts.ManifoldMix:
     """ManifoldMix after the input or one of the first two stages, which residual nets of version 2 name otherwise."""
     if run.model.name.startswith("resnetv2"):
-        return ManifoldMix(("", "stages.0", "stages.1"), alpha)
-    return ManifoldMix(alpha=alpha)
+        return parts.ManifoldMix(("", "stages.0", "stages.1"), alpha)
+    return parts.ManifoldMix(alpha=alpha)
 
 
 def puzzle_mix(run: Run) -> Run:
@@ -140,9 +116,8 @@ def attentive_cutmix(run: Run) -> Run:
     For embedded sets a tiny ResNet that was trained on them stands in for it: 2 of 4x4 cells on the digits.
     """
     if run.data.name in ("digits", "shapes"):
-        return in_place_of_cutmix(run, AttentiveCutMix(network=Embedded(), size=None, cells=2))
-    network = Pretrained(model="resnet50.tv_in1k")
-    return in_place_of_cutmix(run, AttentiveCutMix(network=network))
+        return in_place_of_cutmix(run, parts.AttentiveCutMix(network=Embedded(), size=None, cells=2))
+    return in_place_of_cutmix(run, parts.AttentiveCutMix(network=Pretrained(model="resnet50.tv_in1k")))
 
 
 def smoothed(run: Run, smoothing: float) -> Run:

@@ -25,11 +25,7 @@ class Params:
 
 
 def read_params(path: Path = FILE) -> Params:
-    """The parameters in `path`.
-
-    Raises:
-        ValueError: for a missing, malformed or nonsensical file, naming it and the remedy.
-    """
+    """The parameters in `path`."""
     try:
         values: Any = yaml.safe_load(path.read_text(encoding="utf-8"))
     except OSError as error:

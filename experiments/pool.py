@@ -106,17 +106,6 @@ class _Place:
         theirs, self.end = CONTEXT.Pipe(duplex=False)
         self.executor = ProcessPoolExecutor(1, CONTEXT, _begin, (theirs,))
 
-    def submit(self, *arguments: Any) -> "Future[tuple[dict[str, Any] | None, str]]":
-        try:
-            return self.executor.submit(_answer, *arguments)
-        except BrokenProcessPool:  # it died while it had nothing to do
-            self.renew()
-            return self.executor.submit(_answer, *arguments)
-
-    def renew(self) -> None:
-        self.close()
-        self.__init__()  # type: ignore[misc]
-
     def close(self) -> None:
         self.end.close()
         self.executor.shutdown(cancel_futures=True)
@@ -145,42 +134,34 @@ def _one_line(error: Exception) -> str:
     return text if isinstance(error, (run_directory.RunError, ValueError)) else f"{type(error).__name__}: {text}"
 
 
-def trainings(job: Job) -> tuple[Item, ...]:
-    """The trainings that a job answers for."""
-    return job.missing if isinstance(job, Group) else (job,) if isinstance(job, Item) else ()
-
-
 def run_pool(
-    jobs: Sequence[Job],
-    execution: Execution,
-    processes: int,
-    fresh_code: bool = False,
-    work: Work = work,
+    jobs: Sequence[Job], execution: Execution, processes: int, fresh_code: bool = False, work: Work = work
 ) -> Generator[Answer]:
-    """Do all jobs, the first ones first; yields an answer as each one ends.
-
-    Raises:
-        Interrupted: at Ctrl-C or SIGTERM, after the processes were stopped.
-    """
+    """Do all jobs, the first ones first; yields an answer as each one ends."""
+    os.environ.update(dict.fromkeys(THREAD_VARIABLES, "1"))  # read when a library loads, hence before a process starts
     waiting = [(job, 1) for job in jobs]  # with the number of the try
-    unfinished = {item.directory for job in jobs for item in trainings(job)}
-    places = [_Place() for _ in range(min(max(1, processes), len(jobs)))]
-    idle = list(places)
+    unfinished = {item.directory for job in jobs for item in _trainings(job)}
+    idle = [_Place() for _ in range(min(max(1, processes), len(jobs)))]
     busy: dict[Future[tuple[dict[str, Any] | None, str]], tuple[_Place, Job, int]] = {}
-    with _settings():
+    with _signals():
         try:
             while waiting or busy:
                 while idle and (found := next((one for one in waiting if not one[0].needs & unfinished), None)):
-                    waiting.remove(found)
                     place = idle.pop()
-                    busy[place.submit(work, found[0], execution, fresh_code)] = (place, *found)
+                    try:
+                        busy[place.executor.submit(_answer, work, found[0], execution, fresh_code)] = place, *found
+                        waiting.remove(found)
+                    except BrokenProcessPool:  # it died while it had nothing to do
+                        place.close()
+                        idle.append(_Place())
                 for future in wait(busy, return_when=FIRST_COMPLETED).done:
                     place, job, tries = busy.pop(future)
-                    idle.append(place)
                     try:
                         result, error = future.result()
+                        idle.append(place)
                     except BrokenProcessPool:
-                        place.renew()
+                        place.close()
+                        idle.append(_Place())
                         if tries < TRIES:
                             waiting.insert(0, (job, tries + 1))
                             continue
@@ -192,8 +173,13 @@ def run_pool(
                             if answer.result is None:
                                 yield from _lost(answer.item, waiting)
         finally:
-            for place in places:
+            for place in (*idle, *(place for place, _, _ in busy.values())):
                 place.close()
+
+
+def _trainings(job: Job) -> tuple[Item, ...]:
+    """The trainings that a job answers for."""
+    return job.missing if isinstance(job, Group) else (job,) if isinstance(job, Item) else ()
 
 
 def _answers(job: Job, result: dict[str, Any] | None, error: str) -> list[Answer]:
@@ -212,24 +198,19 @@ def _lost(failed: Item, waiting: list[tuple[Job, int]]) -> list[Answer]:
 
 
 @contextmanager
-def _settings() -> Iterator[None]:
-    """While the pool works: one thread for its processes, `Interrupted` for SIGINT and SIGTERM, no end by a pipe."""
+def _signals() -> Iterator[None]:
+    """While the pool works, SIGINT and SIGTERM are `Interrupted`, and a pipe that breaks ends nothing."""
 
     def interrupt(number: int, frame: object) -> None:
         for each in (signal.SIGINT, signal.SIGTERM):  # once is enough: a second one must not cut the stopping short
             signal.signal(each, signal.SIG_IGN)
         raise Interrupted(number)
 
-    variables = {name: os.environ.get(name) for name in THREAD_VARIABLES}
-    os.environ.update(dict.fromkeys(THREAD_VARIABLES, "1"))  # read when a library loads, hence before the start
     handlers: dict[int, Any] = {signal.SIGINT: interrupt, signal.SIGTERM: interrupt, signal.SIGPIPE: signal.SIG_IGN}
-    if threading.current_thread() is not threading.main_thread():
-        handlers = {}
-    before = {number: signal.signal(number, handler) for number, handler in handlers.items()}
+    main = threading.current_thread() is threading.main_thread()
+    before = {number: signal.signal(number, handler) for number, handler in handlers.items() if main}
     try:
         yield
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-        for name, value in variables.items():
-            os.environ.pop(name) if value is None else os.environ.update({name: value})

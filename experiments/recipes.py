@@ -8,25 +8,12 @@ does; the total batch of 1024 is our choice, at which each original scales its l
 from typing import Any
 
 from experiments.methods import PLAIN, SWITCH
-from lumix import CrossEntropy
-from training.config import Data, Loss, Mix, Model, Optim, Run
+from training.config import Data, Mix, Model, Optim, Run
 from training.parts import FixMatch, SelfTuning
 
-RAND_AUGMENT = "rand-m9-mstd0.5-inc1"
-
-
-def imagenet(test_crop: float = 0.875, repeats: int = 1) -> Data:
-    """Random resized crop, flip, RandAugment, erasing. RandAugment switches colour jitter off."""
-    return Data(
-        name="imagenet",
-        image_size=224,
-        flip=True,
-        crop_scale=0.08,
-        rand_augment=RAND_AUGMENT,
-        erasing=0.25,
-        repeats=repeats,
-        test_crop=test_crop,
-    )
+RAND_AUGMENT = "rand-m9-mstd0.5-inc1"  # which switches colour jitter off
+IMAGENET = Data("imagenet", image_size=224, flip=True, crop_scale=0.08, test_crop=0.875)  # random resized crop and flip
+AUGMENTED = IMAGENET.replace(rand_augment=RAND_AUGMENT, erasing=0.25)
 
 
 def _base(data: Data, model: Model, optim: Optim, epochs: int, channels_last: bool = False) -> Run:
@@ -46,7 +33,7 @@ def deit(role: str, name: str, **arguments: Any) -> Run:
     """DeiT: 3 repeats of each image, clipping at 1 (table A1 of Decoupled Mixup), a tracked average of the weights."""
     optim = Optim(lr=1e-3, weight_decay=0.05, warmup_epochs=5, min_lr=1e-5, clip_grad=1.0, ema_decay=0.99996)
     arguments = {"drop_path_rate": 0.1, **arguments}
-    return _base(imagenet(repeats=3), Model(role, name, arguments), optim, epochs=300)
+    return _base(AUGMENTED.replace(repeats=3), Model(role, name, arguments), optim, epochs=300)
 
 
 def deit_recipe_resnet(role: str, name: str) -> Run:
@@ -57,37 +44,29 @@ def deit_recipe_resnet(role: str, name: str) -> Run:
 
 def plain_resnet(role: str, name: str) -> Run:
     """The classic recipe: 100 epochs of SGD at 0.1 with cosine decay, crop and flip, nothing mixed or smoothed."""
-    data = Data(name="imagenet", image_size=224, flip=True, crop_scale=0.08, test_crop=0.875)
     optim = Optim(lr=0.1, name="sgd", weight_decay=1e-4, min_lr=0.0)
-    run = _base(data, Model(role, name), optim, epochs=100, channels_last=True)
-    return run.replace(mix=Mix(), loss=Loss(terms=(CrossEntropy(),)), batch_size=256)
+    run = _base(IMAGENET, Model(role, name), optim, epochs=100, channels_last=True)
+    return run.replace(mix=Mix(), loss=PLAIN, batch_size=256)
 
 
 def swin(role: str, name: str, drop_path_rate: float) -> Run:
     """Swin: clipping at 5, the paper's warm-up start of 1e-6 (Swin's own: 5e-7)."""
     optim = Optim(lr=1e-3, weight_decay=0.05, warmup_epochs=20, min_lr=1e-5, clip_grad=5.0)
-    return _base(imagenet(), Model(role, name, {"drop_path_rate": drop_path_rate}), optim, epochs=300)
+    return _base(AUGMENTED, Model(role, name, {"drop_path_rate": drop_path_rate}), optim, epochs=300)
 
 
 def convnext(role: str, name: str, drop_path_rate: float) -> Run:
     """ConvNeXt: layer scale 1e-6, no clipping, and the moving average of the weights is what is reported."""
-    optim = Optim(
-        lr=1e-3,
-        weight_decay=0.05,
-        warmup_epochs=20,
-        min_lr=1e-6,
-        ema_decay=0.9999,
-        ema_reported=True,
-    )
+    optim = Optim(lr=1e-3, weight_decay=0.05, warmup_epochs=20, min_lr=1e-6, ema_decay=0.9999, ema_reported=True)
     arguments = {"drop_path_rate": drop_path_rate, "ls_init_value": 1e-6}
-    return _base(imagenet(), Model(role, name, arguments), optim, epochs=300, channels_last=True)
+    return _base(AUGMENTED, Model(role, name, arguments), optim, epochs=300, channels_last=True)
 
 
 def xcit(role: str, name: str, drop_path_rate: float, eta: float) -> Run:
     """XCiT: 400 epochs, 3 repeats, layer scale `eta`, a tracked average, tested without cropping."""
     optim = Optim(lr=1e-3, weight_decay=0.05, warmup_epochs=20, min_lr=1e-5, ema_decay=0.99996)
     arguments = {"drop_path_rate": drop_path_rate, "eta": eta}
-    return _base(imagenet(test_crop=1.0, repeats=3), Model(role, name, arguments), optim, epochs=400)
+    return _base(AUGMENTED.replace(repeats=3, test_crop=1.0), Model(role, name, arguments), optim, epochs=400)
 
 
 # ------------------------------------------------------------------------------------------------- Decoupled Mixup
@@ -101,15 +80,8 @@ def pytorch_style(role: str, name: str) -> Run:
 
 def rsb_a3(role: str, name: str) -> Run:
     """RSB A3: LAMB, RandAugment 6, 100 epochs of batch 2048, trained at 160 and tested at 224 pixels (D-12)."""
-    data = Data(
-        name="imagenet",
-        image_size=160,
-        test_size=224,
-        flip=True,
-        crop_scale=0.08,
-        rand_augment="rand-m6-mstd0.5-inc1",
-        test_crop=0.95,
-    )
+    augmented = {"rand_augment": "rand-m6-mstd0.5-inc1", "test_crop": 0.95}
+    data = IMAGENET.replace(image_size=160, test_size=224, **augmented)
     optim = Optim(lr=8e-3, name="lamb", weight_decay=0.02, warmup_epochs=5, min_lr=1e-6)
     run = _base(data, Model(role, name), optim, epochs=100, channels_last=True)
     return run.replace(mix=Mix(), loss=PLAIN, batch_size=2048)
@@ -142,18 +114,10 @@ def semi_supervised(data_set: str, role: str) -> Run:
     WRN-28-2 with decay 5e-4 on CIFAR-10 and WRN-28-8 with decay 1e-3 on CIFAR-100; `Data.labels` is the table's.
     """
     arguments, decay = (NARROW, 5e-4) if data_set == "cifar10" else (WIDE, 1e-3)
-    run = cifar100(role, "resnetv2_18", **arguments)
+    run, average = cifar100(role, "resnetv2_18", **arguments), dict[str, Any](ema_decay=0.999, ema_reported=True)
     return run.replace(
         data=run.data.replace(name=data_set, labels=400, strong=STRONG, cutout=0.5),
-        optim=Optim(
-            lr=0.03,
-            name="sgd",
-            weight_decay=decay,
-            schedule="cosine_7_16",
-            min_lr=0.0,
-            ema_decay=0.999,
-            ema_reported=True,
-        ),
+        optim=Optim(lr=0.03, name="sgd", weight_decay=decay, schedule="cosine_7_16", min_lr=0.0, **average),
         task=FixMatch(),
         epochs=1024,
         epoch_steps=1024,

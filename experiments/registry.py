@@ -59,11 +59,7 @@ def clear_caches() -> None:
 
 @cache
 def get_table(name: str, scale: Scale) -> Table:
-    """The table of that id, built for `scale`.
-
-    Raises:
-        ValueError: for an unknown id, with near matches.
-    """
+    """The table of that id, built for `scale`."""
     choose("table", name, TABLES)
     if scale.tables and name not in scale.tables:
         raise ValueError(f"scale {scale.name} has no table {name}: it has {', '.join(scale.tables)}")

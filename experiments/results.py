@@ -1,30 +1,30 @@
 """Results: gathered from run directories, kept in results/ and measured/, and read back as the record of a table.
 
-    results/<scale>/<table>.json              of each cell: its run, its evaluation, and the number that each seed gave
+    results/<scale>/<table>.json              of each cell that has a number: its run and its evaluation
     results/<scale>/runs/<table>/<key>.json   of each run that the table owns: configuration; of each seed outcome,
                                               checksum of the weights, curve, and what evaluations found
-    measured/<scale>/<table>.json             of the same runs: seconds, speeds, hardware, commit; cells that show speed
+    measured/<scale>/<table>.json             of the same runs: seconds, speeds, hardware, commit; cells of older code
 
 What code and seeds determine lies in results/, what a machine took in measured/. Both keep what seeds gave and nothing
 else: means, intervals, differences and verdicts are computed here whenever a record is read.
 """
 
 import json
-import re
 import statistics
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from filelock import FileLock
 
-from evaluation.evaluation import PROTOCOLS, read_arrays
+from evaluation.evaluation import PROTOCOLS, fingerprint, read_arrays
 from experiments import evaluations
-from experiments.claims import INCONCLUSIVE, judge
+from experiments.claims import INCONCLUSIVE, Values, judge
 from experiments.intervals import LEVEL, holm, paired_differences, t_interval
 from experiments.registry import get_table, owners, seeds_of
-from experiments.runs import is_older, items_of_table, read_item
+from experiments.runs import items_of_table
 from experiments.scale import Scale
 from experiments.table import Reference, Row, Table
 from training import run_directory
@@ -38,7 +38,7 @@ NOT_RECORDED = ("key", "seed", "lambda")
 # Of result.json and of an evaluation's file; the code's fingerprint says what made them, and decides no number.
 MEASURED = frozenset(("seconds", "images_per_second", "hardware", "commit", "dirty", "processes", "fingerprint"))
 Runs = dict[str, dict[str, Any]]  # run key -> {"config": Run, "owner": table, "seeds": {"0": outcome}}
-Cells = dict[str, dict[str, dict[str, Any]]]  # row -> column -> {"run", "evaluation", "n_samples", "values"}
+Outcomes = dict[Reference, dict[int, dict[str, Any]]]  # of a cell and a seed: its training's or its evaluation's
 
 
 def results_path(scale: str, table: str) -> Path:
@@ -69,17 +69,13 @@ def collect(scale: Scale, tables: Iterable[Table], seeds: int | None = None) -> 
 
     A training or an evaluation that is not finished here keeps what is recorded of it: a failure loses no result, and
     several machines can add to one record. Processes that collect at the same time wait for each other.
-
-    Raises:
-        RunError: for a damaged file in a run directory, naming it and the remedy.
-        ValueError: for a damaged file in results/ or measured/, likewise.
     """
     Path("runs").mkdir(exist_ok=True)
     with FileLock("runs/.collect.lock"):
         runs = read_runs(Path(), scale.name)
         for table in tables:
             _renew(scale, table, runs, seeds)
-            _write(scale, table, runs, cells_of(scale, table, runs, seeds))
+            _write(scale, table, runs, seeds)
             yield read_record(Path(), scale, table, runs, seeds)
 
 
@@ -91,7 +87,7 @@ def _renew(scale: Scale, table: Table, runs: Runs, seeds: int | None) -> None:
         runs[key] = {"config": run, "owner": owner, "seeds": {} if owner == table.id else dict(recorded[key])}
     for item in items_of_table(scale, table, seeds=seeds):
         found = recorded[item.run.key].get(str(item.seed), {})
-        if (result := read_item(item)) is not None:
+        if (result := item.read()) is not None:
             old, found = found, {name: value for name, value in flat(result).items() if name not in NOT_RECORDED}
             found["curve"] = [_reduced(epoch) for epoch in run_directory.read_metrics(item.directory)]
             if old.get("evaluations") and old.get("checksum") == found.get("checksum"):
@@ -99,7 +95,7 @@ def _renew(scale: Scale, table: Table, runs: Runs, seeds: int | None) -> None:
         if found:
             runs[item.run.key]["seeds"][str(item.seed)] = found
     for made in evaluations.evaluation_items(scale, table, seeds=seeds):
-        if (outcome := evaluations.read(made)) is not None:
+        if (outcome := made.read()) is not None:
             shown = {name: value for name, value in flat(outcome).items() if name in EVALUATED}
             arrays = read_arrays(made.place.parent, made.evaluation)
             if arrays:
@@ -114,49 +110,47 @@ def _reduced(epoch: Mapping[str, Any]) -> dict[str, Any]:
     return {name: float(f"{value:.5g}") if isinstance(value, float) else value for name, value in shown.items()}
 
 
-def cells_of(scale: Scale, table: Table, runs: Runs, seeds: int | None = None, measured: bool = True) -> Cells:
-    """What each cell shows of the runs: one number a seed; `measured` as of `read_record`."""
-    cells: Cells = {}
-    for (row, column), run in table.cells.items():
-        if not measured and table.is_measured((row, column)):
-            continue
-        evaluation, metric = table.evaluation((row, column)), table.metric_of((row, column))
-        values, samples = {}, 0
-        for seed in map(str, _wanted(scale, table, (row, column), seeds)):
-            found = runs[run.key]["seeds"].get(seed, {}) if run.key in runs else {}
-            if evaluation is not None:
-                found = found.get("evaluations", {}).get(evaluation.key, {})
-            if found:
-                numbers = found[metric] if evaluation is None else found["values"]
-                name = table.statistic if evaluation is None else metric
-                if name not in numbers:
-                    made = evaluation.key if evaluation else run.key
-                    raise ValueError(f"{made} has no number {name!r}; it has {', '.join(numbers)}")
-                values[seed], samples = float(numbers[name]), samples or found["n_samples"]
-        if values:
-            of = {} if evaluation is None else {"evaluation": evaluation.key}
-            cells.setdefault(row, {})[column] = {"run": run.key, **of, "n_samples": samples, "values": values}
-    return cells
+def _outcomes(scale: Scale, table: Table, runs: Runs, seeds: int | None) -> Outcomes:
+    """What stands behind each cell, of the seeds that it should have."""
+    found: Outcomes = {}
+    for cell, run in table.cells.items():
+        of_run, evaluation = runs[run.key]["seeds"] if run.key in runs else {}, table.evaluation(cell)
+        for seed in _wanted(scale, table, cell, seeds):
+            outcome = of_run.get(str(seed), {})
+            if evaluation:
+                outcome = outcome.get("evaluations", {}).get(evaluation.key)
+            if outcome:
+                found.setdefault(cell, {})[seed] = outcome
+    return found
 
 
 def _wanted(scale: Scale, table: Table, cell: Reference, seeds: int | None) -> range:
-    """The seeds that a cell should have."""
     run = table.cells[cell]
     if table.evaluation(cell) is None:
         return seeds_of(scale, run, seeds)
     return evaluations.evaluated_seeds(scale, table, run, seeds)
 
 
-def _write(scale: Scale, table: Table, runs: Runs, cells: Cells) -> None:
+def _source(table: Table, cell: Reference) -> str:
+    """The run of a cell and, behind a space, its evaluation."""
+    evaluation = table.evaluation(cell)
+    return table.cells[cell].key + (f" {evaluation.key}" if evaluation else "")
+
+
+def _write(scale: Scale, table: Table, runs: Runs, seeds: int | None) -> None:
     """Write a table's files, and the runs of other tables that it shows; runs that it owns no more are removed."""
-    name, speeds = scale.name, table.measured_columns
-    determined, measured = (
-        {row: kept for row, of in cells.items() if (kept := {c: of[c] for c in of if (c in speeds) == is_measured})}
-        for is_measured in (False, True)
-    )
+    name, cells, older = scale.name, dict[str, dict[str, str]](), []
+    for (row, column), found in _outcomes(scale, table, runs, seeds).items():
+        cells.setdefault(row, {})[column] = _source(table, (row, column))
+        trained = [runs[table.cells[row, column].key]["seeds"][str(seed)] for seed in found]
+        codes = [(run_directory.code_fingerprint(), trained)]
+        if table.evaluation((row, column)):
+            codes.append((fingerprint(), list(found.values())))
+        if any(outcome.get("fingerprint") != code for code, every in codes for outcome in every):
+            older.append([row, column])
     head = {"schema": SCHEMA, "table": table.id, "scale": name}
-    _put(results_path(name, table.id), {**head, "cells": determined})
-    beside = {table.id: {**head, "older_code": _older(table, runs, cells), "cells": measured}}
+    _put(results_path(name, table.id), {**head, "cells": cells})
+    beside = {table.id: {**head, "older_code": older}}
     folder = run_path(name, table.id, "").parent
     for key in [path.stem for path in folder.glob("*.json") if owners(scale).get(path.stem) != table.id]:
         (folder / f"{key}.json").unlink()
@@ -169,23 +163,11 @@ def _write(scale: Scale, table: Table, runs: Runs, cells: Cells) -> None:
             _put(run_path(name, owner, key), {"config": run["config"].to_dict(), "seeds": plain})
         if owner not in beside and run["seeds"]:
             path = measured_path(name, owner)
-            beside[owner] = read(path) if path.exists() else {**head, "table": owner, "older_code": [], "cells": {}}
-    for owner, found in beside.items():
+            beside[owner] = read(path) if path.exists() else {**head, "table": owner, "older_code": []}
+    for owner, kept in beside.items():
         own = {key: runs[key]["seeds"] for key in sorted(runs) if runs[key]["owner"] == owner}
         of = {key: {"seeds": {s: _divided(one)[1] for s, one in own[key].items()}} for key in own if own[key]}
-        _put(measured_path(name, owner), {**found, "runs": of})
-
-
-def _older(table: Table, runs: Runs, cells: Cells) -> list[list[str]]:
-    """The cells some of whose numbers other code made."""
-    older = []
-    for row, column in ((row, column) for row, found in cells.items() for column in found):
-        cell = cells[row][column]
-        outcomes = [runs[cell["run"]]["seeds"][seed] for seed in cell["values"]]
-        made = [outcome["evaluations"][cell["evaluation"]] for outcome in outcomes if "evaluation" in cell]
-        if any(map(is_older, outcomes)) or any(map(evaluations.is_older, made)):
-            older.append([row, column])
-    return older
+        _put(measured_path(name, owner), {**kept, "runs": of})
 
 
 def _divided(found: Mapping[str, Any], names: frozenset[str] = MEASURED) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -228,77 +210,34 @@ def as_text(value: Any, indent: int = 0) -> str:
 
 # ------------------------------------------------------------------------------------------------- reading
 
-# What a file must hold at least: entries by name, "name?" where there is one, "*" for every name, "#" for every seed.
-_CELLS = {"*": {"*": {"run": str, "evaluation?": str, "n_samples": int, "values": {"#": float}}}}
-_EVALUATION = {"values?": {"*": float}, "n_samples?": int, "facts?": {"*": str}, "arrays?": {"*": list}}
-_OUTCOME = {
-    "top1?": {"last": float, "best": float, "median_last": float},
-    "checksum?": str,
-    "curve?": [{"epoch": int, "*": (float, type(None))}],
-    "evaluations?": {"*": _EVALUATION},
-    "seconds?": float,
-    "images_per_second?": float,
-    "commit?": (str, type(None)),
-    "dirty?": (bool, type(None)),
-    "hardware?": {"device": str, "cpu": str, "cores": int, "torch": str, "timm": str},
-}
-_RUN = {"config": dict, "seeds": {"#": _OUTCOME}}
-_TABLE = {"schema": int, "table": str, "cells": _CELLS}
-_MEASURED = {**_TABLE, "older_code": [[str]], "runs": {"*": {"seeds": {"#": _OUTCOME}}}}
 
-
-def read(path: Path) -> dict[str, Any]:
-    """One of the files.
-
-    Raises:
-        ValueError: for a damaged file, naming it and the remedy.
-    """
-    is_run = path.parent.parent.name == "runs"
-    table = path.parent.name if is_run else path.stem
+@contextmanager
+def _damage_named(path: Path) -> Iterator[None]:
+    """Whatever is wrong with a file becomes a ValueError of one sentence with the remedy."""
     try:
-        found = json.loads(path.read_text(encoding="utf-8"), parse_constant=_number, parse_float=_number)
-        _check(found, _RUN if is_run else _MEASURED if "measured" in path.parts[-3:-1] else _TABLE)
-        if not is_run and found["schema"] != SCHEMA:
-            raise ValueError(f"it is of schema {found['schema']}, not {SCHEMA}")
-    except (OSError, ValueError, RecursionError) as error:
-        what = " ".join(str(error).split())[:200]
+        yield
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
+        table = path.parent.name if path.parent.parent.name == "runs" else path.stem
+        what = " ".join(f"{type(error).__name__}: {error}".split())[:200]
         raise ValueError(
             f"{path} is damaged ({what}): restore it with git checkout {path}, or delete it and make it again with "
             f"python -m experiments run {table}"
-        ) from None
-    return dict(found)
+        ) from error
 
 
-def _number(text: str) -> float:
-    value = float(text)
-    if not abs(value) < 1e15:
+def read(path: Path) -> dict[str, Any]:
+    """One of the files; ValueError for a damaged one."""
+    with _damage_named(path):
+        found = json.loads(path.read_text(encoding="utf-8"), parse_constant=_finite, parse_float=_finite)
+        if path.parent.parent.name != "runs" and found["schema"] != SCHEMA:
+            raise ValueError(f"it is of schema {found['schema']}, not {SCHEMA}")
+        return dict(found)
+
+
+def _finite(text: str) -> float:
+    if not abs(value := float(text)) < 1e15:
         raise ValueError(f"{text[:30]} is no result")
     return value
-
-
-def _check(value: Any, shape: Any, place: str = "") -> None:
-    """ValueError where a value has not the shape, saying at which place."""
-    if isinstance(shape, dict):
-        if not isinstance(value, dict):
-            raise ValueError(f"{place or 'it'} is no group of entries")
-        for name in shape:
-            if name not in value and name not in "*#" and not name.endswith("?"):
-                raise ValueError(f"{place}/{name} is missing")
-        for name, entry in value.items():
-            of = next((shape[key] for key in (name, f"{name}?", "*", "#") if key in shape), None)
-            if "#" in shape and not re.fullmatch(r"\d{1,9}", name):
-                raise ValueError(f"{place}/{name} is no seed")
-            if of is not None:
-                _check(entry, of, f"{place}/{name}")
-    elif isinstance(shape, list):
-        if not isinstance(value, list):
-            raise ValueError(f"{place} is no list")
-        for index, entry in enumerate(value):
-            _check(entry, shape[0], f"{place}/{index}")
-    elif type(value) not in (types := shape if isinstance(shape, tuple) else (shape,)) and not (
-        type(value) is int and float in types and abs(value) < 1e15
-    ):
-        raise ValueError(f"{place} is {str(value)[:40]!r}")
 
 
 def read_runs(root: Path, scale: str, measured: bool = True) -> Runs:
@@ -309,13 +248,20 @@ def read_runs(root: Path, scale: str, measured: bool = True) -> Runs:
     runs: Runs = {}
     for path in sorted((root / "results" / scale / "runs").glob("*/*.json")):
         found = read(path)
-        seeds = {seed: found["seeds"][seed] for seed in sorted(found["seeds"], key=int)}
-        runs[path.stem] = {"config": Run.from_dict(found["config"]), "owner": path.parent.name, "seeds": seeds}
+        with _damage_named(path):
+            seeds = {seed: found["seeds"][seed] for seed in sorted(found["seeds"], key=int)}
+            for seed, outcome in seeds.items():
+                kinds = {type(value) for value in (*outcome["top1"].values(), outcome["n_samples"])}
+                if not kinds <= {int, float} or not isinstance(outcome["checksum"], str):
+                    raise TypeError(f"seed {seed} holds something else than numbers")
+            runs[path.stem] = {"config": Run.from_dict(found["config"]), "owner": path.parent.name, "seeds": seeds}
     for path in sorted((root / "measured" / scale).glob("*.json")) if measured else ():
-        for key, part in read(path)["runs"].items():
-            for seed, values in part["seeds"].items():
-                if seed in (seeds := runs.get(key, {}).get("seeds", {})):
-                    seeds[seed] = _merged(seeds[seed], values)
+        found = read(path)
+        with _damage_named(path):
+            for key, part in found["runs"].items():
+                for seed, values in part["seeds"].items():
+                    if seed in (seeds := runs.get(key, {}).get("seeds", {})):
+                        seeds[seed] = _merged(seeds[seed], values)
     return runs
 
 
@@ -336,28 +282,51 @@ def read_record(
     A cell that is recorded of another run or evaluation than the table has by now counts as not run. Without `measured`
     the columns that show what a machine took, and the claims on them, are left out.
     """
-    cells: Cells = read(root / results_path(scale.name, table.id))["cells"]
-    older: list[list[str]] = []
-    if measured and (path := root / measured_path(scale.name, table.id)).exists():
-        beside = read(path)
-        cells, older = _merged(cells, beside["cells"]), beside["older_code"]
-    kept: Cells = {}
-    values: dict[Reference, dict[int, float]] = {}
-    for (row, column), run in table.cells.items():
-        found, evaluation = cells.get(row, {}).get(column, {}), table.evaluation((row, column))
-        if (found.get("run"), found.get("evaluation")) == (run.key, evaluation and evaluation.key):
-            kept.setdefault(row, {})[column] = {**found, "older_code": [row, column] in older}
-            values[row, column] = {int(seed): value for seed, value in found["values"].items()}
-    speeds = table.measured_columns
-    columns = [column.id for column in table.value_columns if measured or column.id not in speeds]
+    kept = read(root / results_path(scale.name, table.id))["cells"]
+    path = root / measured_path(scale.name, table.id)
+    older = read(path)["older_code"] if measured and path.exists() else []
+    hidden = set() if measured else table.measured_columns
+    outcomes = {
+        cell: found
+        for cell, found in _outcomes(scale, table, runs, seeds).items()
+        if kept.get(cell[0], {}).get(cell[1]) == _source(table, cell) and cell[1] not in hidden
+    }
+    values = {cell: {seed: _number(table, cell, one) for seed, one in of.items()} for cell, of in outcomes.items()}
+
+    def shown(row: Row, column: str) -> dict[str, Any]:
+        cell, run = (row.id, column), row.runs.get(column)
+        evaluation = table.evaluation(cell) if run else None
+        numbers = list(values.get(cell, {}).values())
+        status, reason = "done", ""
+        if run is None:
+            status, reason = "not at this scale", row.unavailable
+        elif not numbers:
+            trained = evaluation is not None and runs.get(run.key, {}).get("seeds")
+            status, reason = "not run", f"no finished {'evaluation' if trained else 'run'}"
+        elif len(numbers) < (wanted := len(_wanted(scale, table, cell, seeds))):
+            reason = f"{len(numbers)} of {wanted} seeds are {'evaluated' if evaluation else 'finished'}"
+        return {
+            "status": status,
+            "reason": reason,
+            "paper": table.paper.get(cell),
+            "mean": statistics.fmean(numbers) if numbers else None,
+            "std": statistics.stdev(numbers) if len(numbers) > 1 else None,
+            "n": len(numbers),
+            "values": {str(seed): value for seed, value in values.get(cell, {}).items()},
+            "run": run.key if run else None,
+            "evaluation": evaluation.key if evaluation else None,
+            "n_samples": next((one["n_samples"] for one in outcomes.get(cell, {}).values()), None),
+            "older_code": [row.id, column] in older,
+            "difference": _difference(table, cell, values),
+        }
+
     rows = []
-    for line in table.rows:
-        of = kept.get(line.id, {})
-        shown = {c: _cell(scale, table, line, c, of.get(c, {}), values, runs, seeds) for c in columns}
-        rows.append({"id": line.id, "labels": dict(line.labels), "ours": line.ours, "note": line.note, "cells": shown})
+    for row in table.rows:
+        cells = {column.id: shown(row, column.id) for column in table.value_columns if column.id not in hidden}
+        rows.append({"id": row.id, "labels": dict(row.labels), "ours": row.ours, "note": row.note, "cells": cells})
     claims = []
     for claim in table.claims:
-        if measured or speeds.isdisjoint(column for _, column in claim.cells):
+        if hidden.isdisjoint(column for _, column in claim.cells):
             told = {"id": claim.id, "text": claim.sentence, "source": claim.source, "register": list(claim.register)}
             claims.append({**told, **judge(claim, values, table.paper, scale.replicates)})
     record = {
@@ -377,46 +346,15 @@ def read_record(
     return {**_rounded(record), "evaluations": made, "runs": {key: runs[key] for key in table.runs if key in runs}}
 
 
-def _cell(
-    scale: Scale,
-    table: Table,
-    row: Row,
-    column: str,
-    found: Mapping[str, Any],
-    values: Mapping[Reference, Mapping[int, float]],
-    runs: Runs,
-    seeds: int | None,
-) -> dict[str, Any]:
-    cell, run = (row.id, column), row.runs.get(column)
-    evaluation = table.evaluation(cell) if run else None
-    numbers = list(values.get(cell, {}).values())
-    status, reason = "done", ""
-    if run is None:
-        status, reason = "not at this scale", row.unavailable
-    elif not numbers:
-        trained = evaluation is not None and runs.get(run.key, {}).get("seeds")
-        status, reason = "not run", f"no finished {'evaluation' if trained else 'run'}"
-    elif len(numbers) < (wanted := len(_wanted(scale, table, cell, seeds))):
-        reason = f"{len(numbers)} of {wanted} seeds are {'evaluated' if evaluation else 'finished'}"
-    return {
-        "status": status,
-        "reason": reason,
-        "paper": table.paper.get(cell),
-        "mean": statistics.fmean(numbers) if numbers else None,
-        "std": statistics.stdev(numbers) if len(numbers) > 1 else None,
-        "n": len(numbers),
-        "values": {str(seed): value for seed, value in sorted(values.get(cell, {}).items())},
-        "run": run.key if run else None,
-        "evaluation": evaluation.key if evaluation else None,
-        "n_samples": found.get("n_samples"),
-        "older_code": found.get("older_code", False),
-        "difference": _difference(table, cell, values),
-    }
+def _number(table: Table, cell: Reference, outcome: Mapping[str, Any]) -> float:
+    metric = table.metric_of(cell)
+    numbers, name = (outcome["values"], metric) if table.evaluation(cell) else (outcome[metric], table.statistic)
+    if name not in numbers:
+        raise ValueError(f"{_source(table, cell)} has no number {name!r}; it has {', '.join(numbers)}")
+    return float(numbers[name])
 
 
-def _difference(
-    table: Table, cell: Reference, values: Mapping[Reference, Mapping[int, float]]
-) -> dict[str, Any] | None:
+def _difference(table: Table, cell: Reference, values: Values) -> dict[str, Any] | None:
     """The cell less the one it is compared with, paired by seed; None where either has no value."""
     to = table.against(cell)
     if to is None or not values.get(cell) or not values.get(to):
@@ -459,15 +397,14 @@ class Results:
 def read_results(
     root: Path, scale: Scale, tables: Sequence[str], seeds: int | None = None, measured: bool = True
 ) -> Results:
-    """The results of one scale, with verdicts corrected for the number of claims; `measured` as of `read_record`.
-
-    Raises:
-        ValueError: for a damaged or foreign file, naming it.
-    """
+    """The results of one scale, with verdicts corrected for the number of claims; `measured` as of `read_record`."""
     runs = read_runs(root, scale.name, measured)
     wanted = [table for table in tables if not scale.tables or table in scale.tables]
     found = [table for table in wanted if (root / results_path(scale.name, table)).exists()]
-    records = {t: read_record(root, scale, get_table(t, scale), runs, seeds, measured) for t in found}
+    records = {}
+    for table in found:
+        with _damage_named(root / results_path(scale.name, table)):
+            records[table] = read_record(root, scale, get_table(table, scale), runs, seeds, measured)
     for paper in {table.split("_")[0] for table in found}:
         correct([claim for table in found if table.split("_")[0] == paper for claim in records[table]["claims"]])
     return Results(scale.name, tuple(wanted), records)

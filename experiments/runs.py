@@ -4,7 +4,7 @@ import time
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar, Protocol
 
 from experiments.registry import directory_of, seeds_of
 from experiments.scale import Scale
@@ -16,22 +16,48 @@ LIVELY_SECONDS = 120.0  # a living run touches its lock more often
 FINISHED, OLDER, STARTED, ABSENT, DAMAGED = "finished", "older code", "started", "not started", "damaged"
 
 
+class Job(Protocol):
+    """A training or an evaluation."""
+
+    @property
+    def code(self) -> str: ...
+    @property
+    def begun(self) -> bool: ...
+    def read(self) -> dict[str, Any] | None: ...
+
+
 @dataclass(frozen=True)
 class Item:
-    """One training: a run, a seed and the directory it lives in."""
+    """One training: a run, a seed and the directory it lives in. It `needs` no other run directory to be finished."""
 
     run: Run
     seed: int
     directory: Path
+    needs: ClassVar[frozenset[Path]] = frozenset()
 
     @property
     def name(self) -> str:
         return f"{self.run.key} seed {self.seed}"
 
     @property
-    def needs(self) -> frozenset[Path]:
-        """The run directories that must be finished first: none."""
-        return frozenset()
+    def code(self) -> str:
+        """The fingerprint of the code that would train it now."""
+        return run_directory.code_fingerprint()
+
+    @property
+    def begun(self) -> bool:
+        """Whether a process has been at it."""
+        return (self.directory / "environment.json").exists()
+
+    def read(self) -> dict[str, Any] | None:
+        """Its result.json, None while it is not finished."""
+        result = run_directory.read_result(self.directory)
+        if result is not None and (result["key"], result.get("seed")) != (self.run.key, self.seed):
+            raise run_directory.RunError(
+                f"{self.directory} holds the result of {result['key']} seed {result.get('seed')}, not of {self.name}: "
+                f"move that folder away and run the same command again"
+            )
+        return result
 
 
 @dataclass(frozen=True)
@@ -43,14 +69,11 @@ class Group:
 
     items: tuple[Item, ...]
     missing: tuple[Item, ...]
+    needs: ClassVar[frozenset[Path]] = frozenset()
 
     @property
     def run(self) -> Run:
         return self.items[0].run
-
-    @property
-    def needs(self) -> frozenset[Path]:
-        return frozenset()
 
 
 def grouped(scale: Scale, missing: Iterable[Item], seeds: int | None = None) -> list[Item | Group]:
@@ -88,35 +111,21 @@ def items_of_table(
     return items_of(scale, runs.values(), seeds)
 
 
-def read_item(item: Item) -> dict[str, Any] | None:
-    """result.json of one training, None while it is not finished.
-
-    Raises:
-        RunError: for a damaged file or the result of another run, naming it and the remedy.
-    """
-    result = run_directory.read_result(item.directory)
-    if result is not None and (result["key"], result.get("seed")) != (item.run.key, item.seed):
-        raise run_directory.RunError(
-            f"{item.directory} holds the result of {result['key']} seed {result.get('seed')}, not of {item.name}: "
-            f"move that folder away and run the same command again"
-        )
-    return result
-
-
-def is_older(result: dict[str, Any]) -> bool:
-    """Whether a result was made by other code of `lumix` than there is now."""
-    return bool(result.get("fingerprint") != run_directory.code_fingerprint())
-
-
-def state(item: Item) -> str:
+def state(item: Job) -> str:
     """One of finished, older code, started, not started, damaged."""
     try:
-        result = read_item(item)
+        result = item.read()
     except run_directory.RunError:
         return DAMAGED
-    if result is not None:
-        return OLDER if is_older(result) else FINISHED
-    return STARTED if (item.directory / "environment.json").exists() else ABSENT
+    if result is None:
+        return STARTED if item.begun else ABSENT
+    return FINISHED if result.get("fingerprint") == item.code else OLDER
+
+
+def is_open(scale: Scale, item: Job) -> bool:
+    """Whether the scale asks for this job: not finished, or finished by other code where that matters."""
+    found = state(item)
+    return found != FINISHED and not (found == OLDER and not scale.retrain_on_code_change)
 
 
 def activity(item: Item) -> str:
@@ -129,9 +138,3 @@ def activity(item: Item) -> str:
         return "running"
     last = log.read_text().splitlines()[-1:] if log.exists() else []
     return "failed" if last and last[0].startswith("failed:") else found
-
-
-def is_open(scale: Scale, item: Item) -> bool:
-    """Whether the scale asks to train this item: not finished, or finished by other code where that matters."""
-    found = state(item)
-    return found != FINISHED and not (found == OLDER and not scale.retrain_on_code_change)

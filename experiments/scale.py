@@ -103,11 +103,7 @@ class Scale:
         return (self.alone(run) and self.alone_seeds) or self.seeds
 
     def setting(self, name: str) -> Setting:
-        """The setting of that name.
-
-        Raises:
-            ValueError: for one that the scale does not have, with near matches.
-        """
+        """The setting of that name."""
         return self.settings[choose(f"setting of scale {self.name}", name, self.settings)]
 
     def base(self, setting: str, role: str) -> Run:
@@ -117,10 +113,6 @@ class Scale:
     def gpus_of(self, run: Run) -> int:
         """GPUs of one training: all that the scale gives, or one where a batch would leave them idle."""
         return self.gpus if run.batch_size >= IMAGES_PER_GPU * self.gpus else 1
-
-    def gpu_hours(self, run: Run) -> float:
-        """Estimated GPU-hours of one seed of `run`; 0 at a scale for CPUs."""
-        return self.hours(run) if self.gpus else 0.0
 
 
 def semi_images(run: Run) -> float:
@@ -137,11 +129,7 @@ def register_scale(name: str, module: str) -> None:
 
 
 def get_scale(name: str) -> Scale:
-    """The scale of that name.
-
-    Raises:
-        ValueError: for any other name, with those there are.
-    """
+    """The scale of that name."""
     choose("scale", name, HOMES)
     scale = importlib.import_module(HOMES[name]).SCALE
     assert isinstance(scale, Scale)

@@ -5,11 +5,7 @@ from collections.abc import Iterable
 
 
 def choose(kind: str, name: str, known: Iterable[str]) -> str:
-    """`name` itself if it is known.
-
-    Raises:
-        ValueError: otherwise, with near matches, or with every known name where none is near.
-    """
+    """`name` itself if it is known."""
     names = list(known)
     if name in names:
         return name

@@ -41,6 +41,9 @@ class Column:
         return f"{self.title} (lower is better)" if self.lower_is_better else self.title
 
 
+TOP1 = Column("top1", "Top-1")
+
+
 @dataclass(frozen=True)
 class Row:
     """A row: its labels and a run for each value column, or the reason why this scale has none.
@@ -66,8 +69,8 @@ class Table:
     title: str
     paper_table: str | None
     label_columns: tuple[Column, ...]
-    value_columns: tuple[Column, ...]
     rows: tuple[Row, ...]
+    value_columns: tuple[Column, ...] = (TOP1,)
     id: str = ""
     folder: Path = Path()
     baseline: Reference | None = None  # what every other cell is compared with; None: the row's first value column
@@ -162,9 +165,6 @@ def make_row(
     reason = scale.setting(setting).unavailable.get(role, "")
     runs = {} if reason else {column: method(scale.base(setting, role)) for column, method in methods.items()}
     return Row(id, labels, runs, ours, note, reason)
-
-
-TOP1 = Column("top1", "Top-1")
 
 
 def top1_row(

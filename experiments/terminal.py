@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from typing import Any
 
 from experiments import evaluations, formatting
-from experiments.cost import Cost
 from experiments.runs import FINISHED, Item, items_of, state
 from experiments.scale import Scale
 from experiments.table import Column, Row, Table
@@ -59,7 +58,11 @@ def showing(scale: Scale, table: Table, seeds: int | None) -> str:
     header = ["row", *labels, "column", "paper", "run", "measure", "seeds", "note"]
     lines = [_shown(scale, table, row, column, seeds) for row in table.rows for column in table.value_columns]
     first = {(run.model.role, run.data.name): run for run in reversed(table.runs.values())}
-    recipes = dict.fromkeys(f"  {run.model.role}: {recipe(run)}" for run in reversed(first.values()))
+    unit = "GPU-hours" if scale.gpus else "CPU-hours"
+    recipes = dict.fromkeys(
+        f"  {run.model.role}: {recipe(run)}; about {scale.hours(run):.2g} {unit} a seed"
+        for run in reversed(first.values())
+    )
     made = {one.key: f"  {one.key}: {json.dumps(one.arguments)}" for one in table.evaluations.values()}
     head = [
         f"{table.id}: {table.paper_table or 'ours'}, {table.title}",
@@ -92,35 +95,10 @@ def statuses(scale: Scale, tables: Sequence[Table], seeds: int | None) -> str:
         items = items_of(scale, table.runs.values(), seeds)
         done = sum(state(item) == FINISHED for item in items)
         asked = evaluations.evaluation_items(scale, table, seeds=seeds)
-        made = sum(evaluations.state(item) == FINISHED for item in asked)
+        made = sum(state(item) == FINISHED for item in asked)
         evaluated = f"{made} of {len(asked)}" if asked else ""
         lines.append((table.id, f"{done} of {len(items)}", evaluated, progress_of(items)))
     return f"scale {scale.name}\n\n" + grid(("table", "finished", "evaluated", "seeds"), lines)
-
-
-def cost_table(scale: Scale, costs: Sequence[Cost]) -> str:
-    """Unique runs, hours and price of every table; a run counts for the first table that shows it."""
-    names = ("runs", "trainings", "hours", "finished", "seconds")
-    total = Cost("all", *(sum(getattr(cost, name) for cost in costs) for name in names))
-    lines = [
-        [
-            cost.table,
-            str(cost.runs),
-            str(cost.trainings),
-            f"{cost.hours:.1f}" if cost.hours >= 10 else f"{cost.hours:.2f}",
-            f"{cost.hours * scale.dollars_per_gpu_hour:.0f}" if scale.gpus else "-",
-            f"{cost.finished} of {cost.trainings}",
-            f"{cost.seconds:.0f}",
-        ]
-        for cost in (*costs, total)
-    ]
-    unit = "GPU-hours" if scale.gpus else "CPU-hours"
-    header = ["table", "runs", "trainings", f"{unit} (estimate)", "dollars", "finished", "seconds (measured)"]
-    price = "no GPU is needed, hence no price"
-    if scale.gpus:
-        source = f"experiments/scales/{scale.name}.py"
-        price = f"{scale.dollars_per_gpu_hour:.2f} dollars per GPU-hour, a round figure: see {source}"
-    return f"scale {scale.name}: {scale.text}\n\n{grid(header, lines)}\n\n{price}"
 
 
 def results_table(record: dict[str, Any]) -> str:

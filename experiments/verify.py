@@ -8,7 +8,7 @@ until it is like another draw of the seed. There numbers may differ, of all seed
 
 but by `POINTS` of accuracy, or `SHARE` of a loss or the like, in any case. Most are far closer: with generic kernels
 for AVX-512's (torch, oneDNN, MKL told so), 34 trainings of the digits changed their checksums, kept every accuracy,
-and moved recorded losses by at most 1e-4. All else must be the same, and every cell must show what its runs hold.
+and moved recorded losses by at most 1e-4. All else must be the same.
 """
 
 import math
@@ -26,16 +26,14 @@ from typing import Any
 
 from scipy import stats
 
-from experiments.registry import tables_of
-from experiments.results import Cells, Runs, cells_of, read, read_runs, results_path
-from experiments.scale import Scale, get_scale
-from experiments.table import Table
+from experiments.results import read
+from experiments.scale import Scale
 
 POINTS, SHARE, REACH = 1.0, 0.1, 6.0
 SHOWN = 50  # differences
-ACCURACY = re.compile(r"^cells/|/top\d|/values/")
+ACCURACY = re.compile(r"/top\d|/values/")
 FREE = re.compile(r".*(/checksum|/best_epoch|/arrays/.*)")  # what may change with the rounding beside numbers
-SEED = re.compile(r"(?<=^seeds/)\d+|(?<=/values/)\d+$")
+SEED = re.compile(r"(?<=^seeds/)\d+")
 
 
 @dataclass
@@ -49,11 +47,7 @@ class Comparison:
 
 
 def verify(scale: Scale, against: Path | None = None) -> tuple[str, bool]:
-    """What to print, and whether all is well. `against` is a project's root; None is the last commit of this one.
-
-    Raises:
-        ValueError: where there is nothing to compare with, or a file is damaged.
-    """
+    """What to print, and whether all is well. `against` is a project's root; None is the last commit of this one."""
     what, name = f"results/{scale.name}", str(against or "the last commit")
     with tempfile.TemporaryDirectory() as folder:
         root = against or _committed(Path(folder))
@@ -61,7 +55,7 @@ def verify(scale: Scale, against: Path | None = None) -> tuple[str, bool]:
         same = _machines(root, scale.name) == _machines(Path(), scale.name)
     if not found.files:
         raise ValueError(f"{what} and {name} have no file in common: name a folder with such results with --against")
-    if found.equal and not found.wrong:
+    if found.equal:
         return f"equal: the {found.files} files of {what} are those of {name}", True
     sizes = "largest differences: " + (", ".join(f"{k} {v:.3g}" for k, v in sorted(found.largest.items())) or "none")
     if same or found.wrong:
@@ -73,7 +67,7 @@ def verify(scale: Scale, against: Path | None = None) -> tuple[str, bool]:
 
 
 def compare(root: Path, other: Path, scale: str) -> Comparison:
-    """Every file of results/<scale> below `root` with its twin below `other`, whose cells and runs must agree."""
+    """Every file of results/<scale> below `root` with its twin below `other`."""
     found, place = Comparison(), Path("results", scale)
     for name in sorted({path.relative_to(top) for top in (root, other) for path in (top / place).rglob("*.json")}):
         both = (root / name).exists() and (other / name).exists()
@@ -84,11 +78,6 @@ def compare(root: Path, other: Path, scale: str) -> Comparison:
         elif (was := read(root / name)) != (now := read(other / name)):
             found.equal = False
             _compare(found, name, was, now)
-    runs = read_runs(other, scale, measured=False)
-    for table in tables_of(get_scale(scale)):
-        name = results_path(scale, table.id)
-        if (other / name).exists():
-            found.wrong += _contradictions(name, read(other / name)["cells"], table, runs)
     return found
 
 
@@ -133,17 +122,6 @@ def _leaves(value: Any, place: str = "") -> Iterator[tuple[str, Any]]:
             yield from _leaves(entry, f"{place}/{name}" if place else str(name))
     else:
         yield place, value
-
-
-def _contradictions(name: Path, cells: Cells, table: Table, runs: Runs) -> Iterator[str]:
-    """Cells that do not show what their runs hold."""
-    shown = {(row, column): cell for row, found in cells.items() for column, cell in found.items()}
-    seeds = 1 + max((int(seed) for cell in shown.values() for seed in cell["values"]), default=0)
-    held = cells_of(get_scale(name.parent.name), table, runs, seeds, measured=False)
-    for (row, column), cell in shown.items():
-        other = held.get(row, {}).get(column, {"run": cell["run"], "values": {}})
-        if other["run"] == cell["run"] and not cell["values"].items() <= other["values"].items():
-            yield f"{name}: {row}/{column} does not show what {cell['run']} has"
 
 
 def _committed(folder: Path) -> Path:

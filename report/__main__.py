@@ -32,6 +32,9 @@ def main(arguments: list[str] | None = None, root: Path = Path()) -> int:
             print(f"report: {folder / 'index.html'}")
     except (OSError, ValueError) as error:
         return fail(error, FAILURE)
+    except (LookupError, TypeError, AttributeError) as error:
+        what = f"results or measured hold what is no result ({type(error).__name__}: {error})"
+        return fail(ValueError(f"{what}: restore them with git checkout results measured"), FAILURE)
     return 0
 
 

@@ -11,11 +11,7 @@ from experiments.scale import NAMES, get_scale
 
 
 def read_results(root: Path, scale: str | None = None, measured: bool = False) -> Results:
-    """The results of one scale, that of params.yaml unless another is named; `measured` adds what measured/ holds.
-
-    Raises:
-        ValueError: for a damaged or foreign file, naming it.
-    """
+    """The results of one scale, that of params.yaml unless another is named; `measured` adds what measured/ holds."""
     params = read_params(root / "params.yaml")
     return results.read_results(root, get_scale(scale or params.scale), params.tables, params.seeds, measured)
 

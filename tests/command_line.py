@@ -6,17 +6,6 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
-RUN = """
-import sys
-from {module}.__main__ import main
-try:
-    code = main(sys.argv[1:])
-except SystemExit as stop:
-    code = stop.code
-heavy = {{'torch', 'timm', 'torchvision', 'pandas', 'submitit'}} & set(sys.modules)
-assert not heavy, heavy
-sys.exit(code)
-"""
 HELP = """
 import sys
 from {module}.__main__ import parser
@@ -33,12 +22,6 @@ def call(folder: Path, module: str, *arguments: str, code: str = "") -> subproce
     return subprocess.run(
         [sys.executable, *start, *arguments], cwd=folder, env=environment, capture_output=True, text=True, timeout=300
     )
-
-
-def check_loads_nothing_heavy(folder: Path, module: str, *arguments: str) -> None:
-    answer = call(folder, module, *arguments, code=RUN.format(module=module))
-    assert answer.returncode == 0, answer.stderr
-    assert answer.stdout
 
 
 def check_help_loads_nothing_of_weight(folder: Path, module: str) -> None:

@@ -53,7 +53,7 @@ def write_table(
             change(row, found["seeds"][str(seed)])
     root.mkdir(parents=True, exist_ok=True)
     with chdir(root):
-        results._write(size, built, runs, results.cells_of(size, built, runs, seeds))
+        results._write(size, built, runs, seeds)
 
 
 def write_parameters(root: Path, *tables: str) -> None:

@@ -14,7 +14,7 @@ from experiments.methods import lumix
 from experiments.pool import run_pool
 from experiments.registry import get_table
 from experiments.results import collect
-from experiments.runs import Item, items_of_table
+from experiments.runs import Item, is_open, items_of_table, state
 from experiments.scale import Scale, get_scale
 from experiments.table import Column, Row, Table
 from training import run_directory
@@ -148,7 +148,7 @@ def test_a_real_run_is_trained_and_evaluated_in_one_pool(tmp_path):
     assert (trained.error, evaluated.error) == ("", "")
     assert evaluated.result["checksum"] == trained.result["checksum"]
     assert evaluated.result["values"]["grid_1"] == pytest.approx(trained.result["top1"]["last"])
-    assert evaluations.read(item) == evaluated.result
+    assert item.read() == evaluated.result
 
 
 # ------------------------------------------------------------------------------------------------- records
@@ -191,23 +191,23 @@ def test_cells_show_the_metric_of_their_evaluation(scale):
 def test_missing_stale_and_older_evaluations_are_told_apart(scale):
     table = finished_table(scale)
     first, second, *_ = evaluation_items(scale, table)
-    assert not evaluations.is_open(scale, first)
+    assert not is_open(scale, first)
     file_of(first).unlink()
     cell = grid_4(scale, table)
     assert (cell["n"], cell["reason"]) == (1, "1 of 2 seeds are evaluated")
     finish(second.item, 90.0, checksum="other weights")
-    assert evaluations.is_open(scale, second)
+    assert is_open(scale, second)
     cell = grid_4(scale, table)
     assert (cell["status"], cell["reason"]) == ("not run", "no finished evaluation")
     measure(first, {"grid_1": 1.0}, fingerprint="of other code")
-    assert evaluations.is_open(scale, first)
-    assert not evaluations.is_open(get_scale("lab"), first)
+    assert is_open(scale, first)
+    assert not is_open(get_scale("lab"), first)
     with pytest.raises(ValueError, match="has no number 'grid_4'; it has grid_1"):
         grid_4(scale, table)
     measure(first, dict.fromkeys(GRIDS, 1.0), fingerprint="other")
     assert grid_4(scale, table)["older_code"]
     run_directory.write_text(file_of(first), "{")
-    assert evaluations.state(first) == "damaged"
+    assert state(first) == "damaged"
     with pytest.raises(run_directory.RunError, match="is damaged"):
         grid_4(scale, table)
 

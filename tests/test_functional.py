@@ -121,7 +121,7 @@ def test_pair_targets_are_the_entries_of_a_dense_target_that_sums_to_one(smoothi
 def test_binary_cross_entropy_is_that_of_the_dense_target():
     logits = random_logits()
     generator = stream(8)
-    own, partner, off = torch.rand(3, len(BATCH), generator=generator, dtype=torch.float64)
+    own, partner, off = torch.rand(3, BATCH.size, generator=generator, dtype=torch.float64)
     partner = torch.where(SAME, own, partner)
     dense = off[:, None].expand_as(logits).clone()
     dense.scatter_(1, PAIR[0][:, None], own[:, None]).scatter_(1, PAIR[1][:, None], partner[:, None])
@@ -196,7 +196,7 @@ def cross_entropy(logits, own_weight):
 def test_gradient_splits_into_area_random_and_either_class_parts(smoothing):
     """Law 4, identity (a): the lambda_s part is the negative log-likelihood of "either class"."""
     logits, r_r, r_s = leaf(), 0.4, 0.1
-    lam_r = torch.rand(len(BATCH), generator=stream(3), dtype=torch.float64)
+    lam_r = torch.rand(BATCH.size, generator=stream(3), dtype=torch.float64)
     actual = gradient(lumix_cross_entropy(logits, lam_r, r_r, r_s, smoothing), logits)
     own, partner = (log_p.gather(1, labels[:, None])[:, 0] for labels in PAIR for log_p in [logits.log_softmax(1)])
     either = -torch.logaddexp(own, partner)
@@ -213,7 +213,7 @@ def test_gradient_splits_into_area_random_and_either_class_parts(smoothing):
 def test_expected_gradient_over_lambda_r_is_that_of_its_mean():
     """Identity (b), Law 5: exact in expectation because the loss is linear in lambda_r; here by Monte Carlo."""
     draws, logits = 4000, leaf()
-    lam_r = BetaLaw(2.0).draw(draws * len(BATCH), stream(3)).double().view(draws, len(BATCH))
+    lam_r = BetaLaw(2.0).draw(draws * BATCH.size, stream(3)).double().view(draws, BATCH.size)
     gradients = torch.stack([gradient(lumix_cross_entropy(logits, lam, 0.4, 0.1), logits) for lam in lam_r])
     mean = gradient(lumix_cross_entropy(logits, torch.full_like(WEIGHT, 0.5), 0.4, 0.1), logits)
     error = gradients.std(0) / draws**0.5
@@ -225,7 +225,7 @@ def test_stationary_ratio_is_that_of_the_parts_without_lambda_s():
     """Identity (c): on the pair, r_s rescales the force along z[y2] - z[y1] but does not move its zero."""
     r_r, r_s, mean = 0.3, 0.2, torch.full_like(WEIGHT, 0.5)
     lam = ((1 - r_r - r_s) * (1 - WEIGHT) + r_r * mean) / (1 - r_s)  # partner weight at the fixed point
-    logits = torch.zeros(len(BATCH), CLASSES, dtype=torch.float64)
+    logits = torch.zeros(BATCH.size, CLASSES, dtype=torch.float64)
     logits.scatter_(1, PAIR[1][:, None], torch.logit(lam)[:, None]).requires_grad_()
     force = gradient(lumix_cross_entropy(logits, mean, r_r, r_s), logits)
     own, partner = (force.gather(1, labels[:, None])[:, 0] for labels in PAIR)

@@ -125,7 +125,7 @@ def test_reading_says_what_the_interval_allows(low: float | None, high: float | 
 
 def test_one_seed_has_no_spread_and_no_interval(root: Path) -> None:
     record = read_results(root).records[ONE]
-    lumix = record["rows"][1]["cells"]["top1"]
+    lumix = record["rows"][2]["cells"]["top1"]
     assert "±" not in formatting.measured(lumix)
     assert "no interval" in formatting.difference(lumix)
 

@@ -12,6 +12,5 @@ def build(scale: Scale) -> Table:
         label_columns=(Column("method", "Method"),),
         value_columns=curves.ETA.columns,
         rows=tuple(curves.row(scale, name, "pytorch", "resnet34", (curves.ETA,)) for name in curves.BEST["eta"]),
-        baseline=None,
         setting=scale.setting("pytorch").text,
     )

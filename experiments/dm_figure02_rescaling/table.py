@@ -12,6 +12,5 @@ def build(scale: Scale) -> Table:
         label_columns=(Column("method", "Method"),),
         value_columns=(*curves.XI.columns, *curves.T.columns),
         rows=tuple(curves.row(scale, name, "rsb_a3", "resnet34", (curves.XI, curves.T)) for name in curves.BEST["xi"]),
-        baseline=None,
         setting=scale.setting("rsb_a3").text,
     )

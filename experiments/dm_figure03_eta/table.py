@@ -19,7 +19,6 @@ def build(scale: Scale) -> Table:
             for setting, data in DATA.items()
             for name in METHODS
         ),
-        baseline=None,
         statistic="median_last",
         setting=" ".join(scale.setting(setting).text for setting in DATA),
     )

@@ -46,7 +46,6 @@ def build(scale: Scale) -> Table:
         title="LUMix and Decoupled Mixup together, ResNet-18 on CutMix",
         paper_table=None,
         label_columns=(Column("labels", "Label weight"), Column("loss", "Loss")),
-        value_columns=(TOP1,),
         rows=tuple(
             make_row(
                 scale,

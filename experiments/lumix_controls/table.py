@@ -4,7 +4,7 @@ from functools import partial
 
 from experiments.methods import components, constant_control, lumix, same
 from experiments.scale import Scale
-from experiments.table import TOP1, Column, Method, Row, Table, top1_row
+from experiments.table import Column, Method, Row, Table, top1_row
 from lumix import BetaLaw
 
 # id, label, method, note
@@ -34,7 +34,6 @@ def build(scale: Scale) -> Table:
         title="Controls of ours, DeiT-S",
         paper_table=None,
         label_columns=(Column("change", "Change"),),
-        value_columns=(TOP1,),
         rows=tuple(_row(scale, *row) for row in ROWS),
         baseline=NONE,
         headline=(NONE, LUMIX, CONSTANT),

@@ -2,7 +2,7 @@
 
 from experiments.methods import components, lumix, same
 from experiments.scale import Scale
-from experiments.table import TOP1, Column, Table, top1_row
+from experiments.table import Column, Table, top1_row
 
 # id, λs, λr, R, method, note
 ROWS = (
@@ -19,7 +19,6 @@ def build(scale: Scale) -> Table:
         title="Components of LUMix, DeiT-S",
         paper_table="Table 2",
         label_columns=(Column("lam_s", "λs"), Column("lam_r", "λr"), Column("r", "R")),
-        value_columns=(TOP1,),
         rows=tuple(
             top1_row(scale, id, {"lam_s": lam_s, "lam_r": lam_r, "r": r}, method, note=note)
             for id, lam_s, lam_r, r, method, note in ROWS

@@ -4,7 +4,7 @@ from functools import partial
 
 from experiments.methods import components, same
 from experiments.scale import Scale
-from experiments.table import TOP1, Column, Table, top1_row
+from experiments.table import Column, Table, top1_row
 
 # id, r1, r2
 RATIOS = (
@@ -22,7 +22,6 @@ def build(scale: Scale) -> Table:
         title="Weights of the random (r1) and the predicted ratio (r2), DeiT-S, without R",
         paper_table="Table 3",
         label_columns=(Column("r1", "r1"), Column("r2", "r2")),
-        value_columns=(TOP1,),
         rows=tuple(
             top1_row(
                 scale,

@@ -20,13 +20,7 @@ def build(scale: Scale) -> Table:
         label_columns=(Column("model", "Model"),),
         value_columns=columns,
         rows=tuple(
-            Row(
-                id,
-                {"model": names[id]},
-                dict.fromkeys(shown, run),
-                unavailable=no_masks,
-                compared_with="deit_s",
-            )
+            Row(id, {"model": names[id]}, dict.fromkeys(shown, run), unavailable=no_masks, compared_with="deit_s")
             for id, run in runs.items()
         ),
         metric="%; Jaccard index (Seg) and mean IoU of boxes (Loc)",

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable
 from functools import partial
-from typing import Any
 
 from evaluation.evaluation import Evaluation
 from experiments import methods
@@ -16,13 +15,10 @@ NO_CLASS_TOKEN = "reads the attention of a class token, which ResNet-50 does not
 NO_STAGES = "not defined for ViTs in the published comparisons: mixed after the first two stages of a ResNet"
 
 
-def _on(rival: Callable[[Run], Run]) -> Callable[[Run], Run]:
-    return lambda run: methods.lumix(rival(run))
-
-
-RESIZEMIX = partial(methods.in_place_of_cutmix, rival=ResizeMix())
-SALIENCYMIX = partial(methods.in_place_of_cutmix, rival=SaliencyMix())
-FMIX = partial(methods.in_place_of_cutmix, rival=FMix())
+Method = Callable[[Run], Run]
+RESIZEMIX, SALIENCYMIX, FMIX = (
+    partial(methods.in_place_of_cutmix, rival=rival) for rival in (ResizeMix(), SaliencyMix(), FMix())
+)
 
 
 def _manifoldmix(run: Run) -> Run:
@@ -30,8 +26,12 @@ def _manifoldmix(run: Run) -> Run:
     return methods.in_place_of_cutmix(run, methods.manifold(run))
 
 
+def _on(rival: Method) -> Method:
+    return lambda run: methods.lumix(rival(run))
+
+
 # id, name, method, model-agnostic, ours, note
-METHODS: tuple[tuple[str, str, Callable[[Run], Run], str, bool, str], ...] = (
+METHODS: tuple[tuple[str, str, Method, str, bool, str], ...] = (
     ("baseline", "Baseline", methods.without_cutmix, "-", False, "Mixup alone"),
     ("cutmix", "CutMix", methods.same, "yes", False, ""),
     ("saliencymix", "SaliencyMix", SALIENCYMIX, "yes", False, ""),
@@ -64,41 +64,22 @@ def throughput(scale: Scale, run: Run, precision: str) -> Evaluation:
 
     The method is timed on every batch, as the paper's speeds imply; the baseline goes on blending.
     """
-    baseline = methods.without_cutmix(scale.base("deit", run.model.role))
-    if scale.gpus:
-        counts: dict[str, Any] = {"batch": 128, "warmup": 50, "rounds": 5, "steps": 200}
-    else:
-        counts = {"batch": 50, "warmup": 4, "rounds": 9, "steps": 4}
-    return Evaluation(
-        "throughput",
-        {"baseline": {"key": baseline.key, "seed": 0}, "every_batch": True, **counts, "precision": precision},
-    )
+    baseline = {"key": methods.without_cutmix(scale.base("deit", run.model.role)).key, "seed": 0}
+    batch, warmup, rounds, steps = (128, 50, 5, 200) if scale.gpus else (50, 4, 9, 4)
+    counts = {"batch": batch, "warmup": warmup, "rounds": rounds, "steps": steps}
+    return Evaluation("throughput", {"baseline": baseline, "every_batch": True, **counts, "precision": precision})
 
 
-def _row(
-    scale: Scale, role: str, backbone: str, id: str, entry: tuple[str, Callable[[Run], Run], str, bool, str]
-) -> Row:
-    name, method, agnostic, ours, note = entry
-    speed = PAPER_SPEED[role].get(id)
-    labels = {
-        "method": name,
-        "backbone": backbone,
-        "fps": str(speed) if speed else "",
-        "agnostic": agnostic,
-    }
-    lacking = LACKING.get((role, id), "") or scale.setting("deit").unavailable.get(role, "")
+def _row(scale: Scale, role: str, backbone: str, entry: tuple[str, str, Method, str, bool, str]) -> Row:
+    id, name, method, agnostic, ours, note = entry
+    labels = {"method": name, "backbone": backbone, "fps": str(PAPER_SPEED[role].get(id, "")), "agnostic": agnostic}
     row_id, baseline = f"{role}_{id}", f"{role}_baseline"
-    if lacking:
+    if lacking := LACKING.get((role, id), "") or scale.setting("deit").unavailable.get(role, ""):
         return Row(row_id, labels, {}, ours, "", lacking, baseline)
-    run = method(scale.base("deit", role))
-    columns = _columns(scale)
-    evaluations = {
-        column.id: throughput(scale, run, "bfloat16" if column.id == "speed_amp" else "float32")
-        for column in columns
-        if column.id != TOP1.id
-    }
-    runs = {column.id: run for column in columns}
-    return Row(row_id, labels, runs, ours, note, compared_with=baseline, evaluations=evaluations)
+    run, columns = method(scale.base("deit", role)), [column.id for column in _columns(scale)]
+    precision = {"speed_amp": "bfloat16"}
+    evaluations = {id: throughput(scale, run, precision.get(id, "float32")) for id in columns if id != TOP1.id}
+    return Row(row_id, labels, dict.fromkeys(columns, run), ours, note, "", baseline, evaluations)
 
 
 def _columns(scale: Scale) -> tuple[Column, ...]:
@@ -126,10 +107,6 @@ def build(scale: Scale) -> Table:
             Column("agnostic", "Model-agnostic"),
         ),
         value_columns=_columns(scale),
-        rows=tuple(
-            _row(scale, role, backbone, id, tuple(entry))  # type: ignore[arg-type]
-            for role, backbone in BACKBONES
-            for id, *entry in (*METHODS, automix)
-        ),
+        rows=tuple(_row(scale, role, backbone, entry) for role, backbone in BACKBONES for entry in (*METHODS, automix)),
         metric="top-1 accuracy, %; speed and memory in % of the baseline's, measured side by side",
     )

@@ -5,7 +5,7 @@ from typing import Any
 
 from experiments.methods import lumix, same
 from experiments.scale import Scale
-from experiments.table import TOP1, Column, Method, Table, top1_row
+from experiments.table import Column, Method, Table, top1_row
 from lumix import BetaLaw, NormalLaw
 
 
@@ -37,7 +37,6 @@ def build(scale: Scale) -> Table:
         title="Law of the random ratio λr, DeiT-S",
         paper_table="Table 10",
         label_columns=(Column("law", "λr"),),
-        value_columns=(TOP1,),
         rows=tuple(
             top1_row(scale, id, {"law": law}, method, ours=ours, note=note) for id, law, method, note, ours in ROWS
         ),

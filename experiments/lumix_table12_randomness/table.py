@@ -4,7 +4,7 @@ from functools import partial
 
 from experiments.methods import lumix, random_lambda, random_shuffle, same
 from experiments.scale import Scale
-from experiments.table import TOP1, Column, Method, Table, top1_row
+from experiments.table import Column, Method, Table, top1_row
 
 
 def _rows(patch: int) -> tuple[tuple[str, str, str, str, Method, str, bool], ...]:
@@ -25,7 +25,6 @@ def build(scale: Scale) -> Table:
         title="More randomness, DeiT-S",
         paper_table="Table 12",
         label_columns=(Column("shuffle", "Random shuffling"), Column("lumix", "LUMix"), Column("grid", "Random λ")),
-        value_columns=(TOP1,),
         rows=tuple(
             top1_row(scale, id, {"shuffle": shuffled, "lumix": with_lumix, "grid": grid}, method, ours=ours, note=note)
             for id, shuffled, with_lumix, grid, method, note, ours in _rows(scale.patch)

@@ -13,7 +13,7 @@ from evaluation.arguments import Recipe
 from evaluation.evaluation import Evaluation
 from experiments import learning, recipes
 from experiments.methods import PLAIN, SWITCH
-from experiments.protocols import PER_IMAGE, robustness
+from experiments.protocols import PER_IMAGE, robustness, segmentation
 from experiments.scale import Scale, Setting, semi_images
 from experiments.scales import fine_grained
 from lumix.registry import name_of
@@ -68,29 +68,34 @@ def _xcit(width: int, depth: int, heads: int, eta: float) -> dict[str, Any]:
     }
 
 
-MODELS: dict[str, tuple[str, dict[str, Any]]] = {
-    "deit_s": ("deit_small_patch16_224", _vit(192, 9, 3)),
-    "deit_b": ("deit_base_patch16_224", _vit(288, 9, 6)),
-    "swin_t": ("swin_tiny_patch4_window7_224", _swin(64, (2, 2, 4), 0.1)),
-    "swin_s": ("swin_small_patch4_window7_224", _swin(64, (2, 2, 8), 0.15)),
-    "swin_b": ("swin_base_patch4_window7_224", _swin(96, (2, 2, 8), 0.2)),
-    "convnext_t": ("convnext_tiny", _convnext(48, (2, 2, 4, 2), 0.05)),
-    "convnext_s": ("convnext_small", _convnext(48, (2, 2, 8, 2), 0.1)),
-    "convnext_b": ("convnext_base", _convnext(64, (2, 2, 8, 2), 0.1)),
-    "xcit_s": ("xcit_small_12_p16_224", _xcit(192, 6, 4, 1.0)),
-    "xcit_m": ("xcit_medium_24_p16_224", _xcit(192, 12, 4, 1e-5)),
-    "xcit_l": ("xcit_large_24_p16_224", _xcit(256, 12, 8, 1e-5)),
-    "resnet50": ("resnet18", {"cifar_stem": True}),
-    "resnet18": ("resnet18", {"cifar_stem": True}),
-    "resnet34": ("resnet34", {"cifar_stem": True}),
-    "resnext50": ("resnext50_32x4d", {"cifar_stem": True}),
-    "wrn28_8": ("resnetv2_18", {**recipes.WIDE, "layers": [2, 2, 2], "channels": [64, 128, 256], "cifar_stem": True}),
+# Of each role a network, and assumed, not measured, training images per second of one H100-class GPU in bfloat16.
+MODELS: dict[str, tuple[str, dict[str, Any], int]] = {
+    "deit_s": ("deit_small_patch16_224", _vit(192, 9, 3), 30_000),
+    "deit_b": ("deit_base_patch16_224", _vit(288, 9, 6), 16_000),
+    "swin_t": ("swin_tiny_patch4_window7_224", _swin(64, (2, 2, 4), 0.1), 8_000),
+    "swin_s": ("swin_small_patch4_window7_224", _swin(64, (2, 2, 8), 0.15), 6_000),
+    "swin_b": ("swin_base_patch4_window7_224", _swin(96, (2, 2, 8), 0.2), 4_000),
+    "convnext_t": ("convnext_tiny", _convnext(48, (2, 2, 4, 2), 0.05), 8_000),
+    "convnext_s": ("convnext_small", _convnext(48, (2, 2, 8, 2), 0.1), 6_000),
+    "convnext_b": ("convnext_base", _convnext(64, (2, 2, 8, 2), 0.1), 4_000),
+    "xcit_s": ("xcit_small_12_p16_224", _xcit(192, 6, 4, 1.0), 25_000),
+    "xcit_m": ("xcit_medium_24_p16_224", _xcit(192, 12, 4, 1e-5), 14_000),
+    "xcit_l": ("xcit_large_24_p16_224", _xcit(256, 12, 8, 1e-5), 10_000),
+    "resnet50": ("resnet18", {"cifar_stem": True}, 25_000),
+    "resnet18": ("resnet18", {"cifar_stem": True}, 25_000),
+    "resnet34": ("resnet34", {"cifar_stem": True}, 14_000),
+    "resnext50": ("resnext50_32x4d", {"cifar_stem": True}, 5_000),
+    "wrn28_8": (
+        "resnetv2_18",
+        {**recipes.WIDE, "layers": [2, 2, 2], "channels": [64, 128, 256], "cifar_stem": True},
+        20_000,
+    ),
 }
 
 
 def run(role: str) -> Run:
     """The base run of a role."""
-    name, arguments = MODELS[role]
+    name, arguments, _ = MODELS[role]
     convolutional = role.startswith(("convnext", "resnet"))
     return Run(
         data=CIFAR100,
@@ -128,7 +133,7 @@ def tiny_run(role: str) -> Run:
     """The base run of DeiT-S on Tiny-ImageNet, whose objects have boxes: 16x16 tokens of 4x4 pixels."""
     if role != "deit_s":
         raise ValueError(f"only deit_s is trained on Tiny-ImageNet, not {role!r}")
-    name, arguments = MODELS[role]
+    name, arguments, _ = MODELS[role]
     model = Model(role, name, {**arguments, "img_size": 64})
     return run(role).replace(data=TINY_IMAGENET, model=model, epochs=TINY_EPOCHS)
 
@@ -136,29 +141,10 @@ def tiny_run(role: str) -> Run:
 def semi_run(role: str) -> Run:
     """FixMatch's recipe for CIFAR-100 with 2^15 updates in place of 2^20."""
     base = recipes.semi_supervised("cifar100", role)
-    name, arguments = MODELS[role]
+    name, arguments, _ = MODELS[role]
     return base.replace(model=Model(role, name, arguments), epochs=32)
 
 
-# Assumed, not measured: training images per second of one H100-class GPU, bfloat16, not compiled.
-IMAGES_PER_SECOND = {
-    "deit_s": 30_000,
-    "deit_b": 16_000,
-    "swin_t": 8_000,
-    "swin_s": 6_000,
-    "swin_b": 4_000,
-    "convnext_t": 8_000,
-    "convnext_s": 6_000,
-    "convnext_b": 4_000,
-    "xcit_s": 25_000,
-    "xcit_m": 14_000,
-    "xcit_l": 10_000,
-    "resnet50": 25_000,
-    "resnet18": 25_000,
-    "resnet34": 14_000,
-    "resnext50": 5_000,
-    "wrn28_8": 20_000,
-}
 LEARNED = {"automix": 3.0, "samix": 3.0}  # plain steps in one, by their count of passes
 
 
@@ -171,9 +157,9 @@ def hours(run: Run) -> float:
     if run.data.name in fine_grained.LABELS:
         return fine_grained.hours(run)
     if run.data.labels:
-        return (semi_images(run) / IMAGES_PER_SECOND[run.model.role] + 20) / 3600
+        return (semi_images(run) / MODELS[run.model.role][2] + 20) / 3600
     images = (400_000 if run.data.name == "tiny_imagenet" else 50_000) * run.data.share
-    seconds = LEARNED.get(name_of(run.task), 1) / IMAGES_PER_SECOND[run.model.role]
+    seconds = LEARNED.get(name_of(run.task), 1) / MODELS[run.model.role][2]
     seconds += 0.35e-3 / 2 if "puzzlemix" in run.mix.names else 0
     return (run.epochs * images * seconds + 20) / 3600
 
@@ -236,8 +222,7 @@ SETTINGS = {
         "ImageNet.",
     ),
     "rsb_a3": Setting(
-        rsb_run,
-        "CIFAR-100 at 32 pixels, a ResNet-18 for ResNet-50, LAMB for 100 epochs, one GPU. Not ImageNet.",
+        rsb_run, "CIFAR-100 at 32 pixels, a ResNet-18 for ResNet-50, LAMB for 100 epochs, one GPU. Not ImageNet."
     ),
     "objects": Setting(
         tiny_run,
@@ -251,10 +236,7 @@ SETTINGS = {
         "CamVid street scenes at 240x180, 11 classes, 367 training and 233 test images; a small DeiT-S (patches of "
         "4 pixels) and a ResNet-18 pre-trained on CIFAR-100, 4000 updates of crops of 96 pixels, one "
         "GPU. Not Pascal Context.",
-        {
-            name: Evaluation("segmentation", {"recipe": r.to_dict()})
-            for name, r in (("segmenter", SEGMENTER), ("deeplab", DEEPLAB))
-        },
+        segmentation(segmenter=SEGMENTER, deeplab=DEEPLAB),
         notes={"deeplab": "stand-in: the library's DeepLabV3+, 256 channels wide, on a ResNet-18"},
     ),
     "adversarial": Setting(

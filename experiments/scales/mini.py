@@ -11,7 +11,7 @@ from evaluation.arguments import Recipe
 from evaluation.evaluation import Evaluation
 from experiments.learning import learning, semi_supervised
 from experiments.methods import PLAIN, SWITCH
-from experiments.protocols import PER_IMAGE, robustness
+from experiments.protocols import PER_IMAGE, robustness, segmentation
 from experiments.scale import Scale, Setting
 from experiments.scales.mini_models import MODELS, SCENE_MODELS
 from lumix.registry import name_of, part_of
@@ -82,13 +82,7 @@ def semi_run(role: str) -> Run:
         data=Data("digits", image_size=8, labels=40, strong="rand-m5-n1-mstd101-inc1", cutout=0.5),
         model=net.replace(role=role, norm=""),
         optim=Optim(
-            lr=0.1,
-            name="sgd",
-            weight_decay=5e-4,
-            schedule="cosine_7_16",
-            min_lr=0.0,
-            ema_decay=0.98,
-            ema_reported=True,
+            lr=0.1, name="sgd", weight_decay=5e-4, schedule="cosine_7_16", min_lr=0.0, ema_decay=0.98, ema_reported=True
         ),
         loss=PLAIN,
         task=FixMatch(ratio=2),
@@ -264,10 +258,7 @@ SETTINGS = {
         "Ten shapes and background in procedural scenes of 16x16 pixels, a tiny DeiT-S (4-pixel patches, images "
         "enlarged to 24) and a tiny ResNet (images enlarged to 32), both pre-trained and fine-tuned on these scenes "
         "on one CPU thread, tested on 100 of them. This exercises the mechanics and says nothing about Pascal Context.",
-        {
-            name: Evaluation("segmentation", {"recipe": r.to_dict()})
-            for name, r in (("segmenter", SEGMENTER), ("deeplab", DEEPLAB))
-        },
+        segmentation(segmenter=SEGMENTER, deeplab=DEEPLAB),
         notes={
             "deeplab": "stand-in: the library's DeepLabV3+, 32 channels wide, dilations 1, 2, 3, on the tiny ResNet of "
             "this scale"
