@@ -246,14 +246,19 @@ def blend_all(images: Tensor, plan: MixPlan, mixed: Tensor) -> Tensor:
     if mixed.is_contiguous(memory_format=torch.channels_last):  # which index_select would give up
         own, target = own.permute(0, 2, 3, 1), mixed.permute(0, 2, 3, 1)
     own_share, other_share = shares(plan.own_weight, images.dtype)
+
+    def theirs(rows: slice) -> Tensor:
+        mirrored = slice(size - rows.stop, size - rows.start)
+        other = own[mirrored].flip(0) if flipped else own.index_select(0, plan.partner[rows])
+        return other.to(own_share.dtype).mul_(other_share[rows])
+
     stop = size // 2 if flipped else size
     for start in range(0, stop, step):
-        rows = [slice(start, min(start + step, stop))]
+        pieces = [slice(start, min(start + step, stop))]
         if flipped:
-            rows.append(slice(size - rows[0].stop, size - start))
-        theirs = [own.index_select(0, plan.partner[r]).to(own_share.dtype).mul_(other_share[r]) for r in rows]
-        for r, other in zip(rows, theirs, strict=True):
-            blend_into(target[r], own[r], own_share[r], other)
+            pieces.append(slice(size - pieces[0].stop, size - start))
+        for rows, other in [(rows, theirs(rows)) for rows in pieces]:
+            blend_into(target[rows], own[rows], own_share[rows], other)
     return mixed
 
 
@@ -293,12 +298,14 @@ def write_in_cycles(images: Tensor, plan: MixPlan, partner: list[int]) -> Tensor
         top, bottom, left, right = boxes[i]
         return view[partner[i], top:bottom, left:right]
 
-    waiting = set(range(len(partner)))
+    waiting, areas = set(range(len(partner))), box_area(plan.box).tolist()
     while waiting:
         cycle = [waiting.pop()]
         while partner[cycle[-1]] in waiting:
             cycle.append(partner[cycle[-1]])
             waiting.remove(cycle[-1])
+        if len(cycle) == 2 and areas[cycle[0]] < areas[cycle[1]]:
+            cycle.reverse()  # keeps the smaller of the two boxes
         last = cycle[-1]
         kept = theirs(last)
         if not blended[last]:
