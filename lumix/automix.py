@@ -243,6 +243,7 @@ class AutoMix(nn.Module):
                 f"stage must name one of the {len(info)} feature maps of the network, from 0, not {self.stage!r}"
             )
         self.loss = loss if loss is not None else MixLoss()
+        check_part("loss", self.loss, ("per_sample", "weights"), "a MixLoss, as MixLoss(LUMixRule())")
         if self.loss.rule.needs_attention:
             raise ValueError(f"masks that are learned have no attention for {self.loss.rule}: use another label rule")
         self.network = network

@@ -259,6 +259,7 @@ class SelfTuning(nn.Module):
         if (mixer is None) != (pair_mixer is None):
             raise ValueError("mixer and pair_mixer are one method in two pairings: give both or neither")
         self.loss = loss if loss is not None else MixLoss()
+        check_part("loss", self.loss, ("per_sample", "weights"), "a MixLoss, as MixLoss(LUMixRule())")
         if self.loss.rule.needs_attention:
             raise ValueError(f"Self-Tuning records no attention for {self.loss.rule}: use another label rule")
         self.mixer, self.pair_mixer = mixer, pair_mixer

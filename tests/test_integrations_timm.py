@@ -159,6 +159,8 @@ def test_criterion_takes_plain_labels_in_validation_and_refuses_them_in_training
     torch.testing.assert_close(loss, torch.nn.functional.cross_entropy(logits.half().float(), labels))
     with pytest.raises(ValueError, match=r"does not say what was mixed.*mix training batches"):
         criterion(logits.requires_grad_(), labels)
+    with torch.no_grad():
+        criterion(logits, labels)
 
 
 def test_criterion_applies_lumix_with_draws_from_the_mixers_stream():

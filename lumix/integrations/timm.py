@@ -186,7 +186,7 @@ class Criterion(nn.Module):
             )
         if not isinstance(target, MixTarget):
             plain = type(self.loss.rule) is AreaRule and self.loss.terms == (CrossEntropy(0.0),)
-            if plain or (target.ndim == 1 and not logits.requires_grad):
+            if plain or (target.ndim == 1 and not (logits.requires_grad and torch.is_grad_enabled())):
                 return F.cross_entropy(logits.float(), target, ignore_index=self.loss.ignore_index)
             raise ValueError(
                 f"the target is a tensor of shape {list(target.shape)}, which does not say what was mixed, and "
