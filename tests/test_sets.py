@@ -304,7 +304,11 @@ def test_a_missing_set_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
 
 def test_a_missing_folder_is_downloaded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     source = publish(tmp_path / "source", monkeypatch)
-    monkeypatch.setattr(CIFAR100, "download", lambda self: shutil.copytree(source, Path(self.root) / source.name))
+
+    def download(self: Any) -> None:
+        shutil.copytree(source, Path(self.root) / source.name, dirs_exist_ok=True)
+
+    monkeypatch.setattr(CIFAR100, "download", download)
     (tmp_path / "data").mkdir()
     assert len(sets.cifar("cifar100", tmp_path / "data")[0]) == 6
 
