@@ -281,7 +281,7 @@ def test_other_pickles_than_the_published_are_never_run(
     (folder / name).unlink()
     if content is not None:
         (folder / name).write_bytes(content)
-    with pytest.raises(ValueError, match=r"cifar-100-python is not the published, complete set .*fresh copy"):
+    with pytest.raises(ValueError, match=r"cifar-100-python is not the published, complete CIFAR-100 .*fresh copy"):
         sets.cifar("cifar100", tmp_path)
     assert "code of the file" not in capsys.readouterr().out
 
@@ -292,7 +292,7 @@ def test_a_missing_set_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
 
     monkeypatch.setattr(CIFAR100, "download", no_internet)
     monkeypatch.setenv("LUMIX_DATA", str(tmp_path))
-    with pytest.raises(ValueError, match=r"cifar-100-python is not the published.*no route.*set LUMIX_DATA"):
+    with pytest.raises(ValueError, match=r"CIFAR-100 is not in .*cannot be downloaded \(no route\): put it there"):
         load(Data("cifar100", 32))
     with pytest.raises(ValueError, match=r"Tiny-ImageNet is not in .*LUMIX_DATA"):
         load(Data("tiny_imagenet", 64))
@@ -302,15 +302,11 @@ def test_a_missing_set_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
         load(Data("cifar100", 32))
 
 
-def test_a_missing_folder_is_downloaded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_download_appears_only_when_complete(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     source = publish(tmp_path / "source", monkeypatch)
-
-    def download(self: Any) -> None:
-        shutil.copytree(source, Path(self.root) / source.name, dirs_exist_ok=True)
-
-    monkeypatch.setattr(CIFAR100, "download", download)
-    (tmp_path / "data").mkdir()
+    monkeypatch.setattr(CIFAR100, "download", lambda self: shutil.copytree(source, Path(self.root) / source.name))
     assert len(sets.cifar("cifar100", tmp_path / "data")[0]) == 6
+    assert [path.name for path in (tmp_path / "data").iterdir()] == [source.name]
 
 
 # Tiny-ImageNet -----------------------------------------------------------------------------------------------------

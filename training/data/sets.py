@@ -9,6 +9,8 @@ first k images are a fixed random subset. Every complaint is a ValueError that n
 """
 
 import hashlib
+import os
+import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
@@ -380,18 +382,17 @@ KINDS: dict[str, tuple[Any, ...]] = {
 
 def cifar(name: str, root: Path) -> tuple[ImageSet, ImageSet]:
     """CIFAR-10 or CIFAR-100 as (train, test), read by torchvision, which downloads it where its folder is missing."""
-    folder = root / KINDS[name][0].base_folder
-    missing = not folder.is_dir()
-    for kind in KINDS[name][:1] if missing else KINDS[name]:
+    published, *_ = KINDS[name]
+    folder, title = root / published.base_folder, name.upper().replace("CIFAR", "CIFAR-")
+    if not folder.is_dir():
+        _download(published, folder, title)
+    for kind in KINDS[name]:
         try:
-            train, test = (_cifar_set(kind(root, train=train, download=missing), name) for train in (True, False))
+            train, test = (_cifar_set(kind(root, train=train), name) for train in (True, False))
             return train, test
-        except (OSError, RuntimeError) as error:
+        except RuntimeError as error:
             reason = error
-    raise ValueError(
-        f"{folder} is not the published, complete set and it is not to be had ({reason}): put a fresh copy there, or set "
-        f"LUMIX_DATA to the folder that has it"
-    )
+    raise ValueError(f"{folder} is not the published, complete {title} ({reason}): {REPLACE}")
 
 
 def _cifar_set(source: Any, name: str) -> ImageSet:
@@ -399,6 +400,22 @@ def _cifar_set(source: Any, name: str) -> ImageSet:
     order = _hash_order([image.tobytes() + bytes([y]) for image, y in zip(images, labels, strict=True)])
     pixels, names = torch.from_numpy(np.ascontiguousarray(images[order])), tuple(source.classes)
     return ImageSet(pixels, torch.from_numpy(labels[order]), len(names), *STATISTICS[name], class_names=names)
+
+
+def _download(kind: Any, folder: Path, title: str) -> None:
+    """torchvision's download and MD5 check, moved into place when complete, so that no half copy is ever read."""
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}-") as scratch:
+            kind(scratch, download=True)
+            os.replace(Path(scratch) / folder.name, folder)
+    except (OSError, RuntimeError) as error:
+        if folder.is_dir():  # another process was faster
+            return
+        raise ValueError(
+            f"{title} is not in {folder} and cannot be downloaded ({error}): put it there, or set LUMIX_DATA to the "
+            f"folder that has it"
+        ) from error
 
 
 # Tiny-ImageNet -----------------------------------------------------------------------------------------------------
