@@ -55,7 +55,7 @@ def build_model(
         torch.default_generator.manual_seed(seed)
         try:
             create = with_published_weights if fetch and model.weights == "imagenet" else timm.create_model
-            network = create(model.name, num_classes=num_classes, in_chans=in_chans, **arguments)
+            network: Any = create(model.name, num_classes=num_classes, in_chans=in_chans, **arguments)
         except (TypeError, AssertionError, IndexError) as error:
             raise ValueError(f"timm's {model.name} does not accept Model.arguments {arguments}: {error}") from error
         if cifar_stem:
@@ -65,7 +65,7 @@ def build_model(
         if model.init == "small":
             _small_init(network)
         if model.init == "prior":
-            head: nn.Linear = network.get_classifier()  # type: ignore[operator]
+            head = network.get_classifier()
             nn.init.constant_(head.bias, -math.log(num_classes - 1))
     return network
 
@@ -162,12 +162,12 @@ def initial_network(model: Model, num_classes: int, in_chans: int, image_size: i
 
     Weights "shapes" are of the same network trained on procedural scenes of ten shapes; the classifier is new.
     """
-    network = build_model(model, num_classes, in_chans, image_size, seed, fetch=True)
+    network: Any = build_model(model, num_classes, in_chans, image_size, seed, fetch=True)
     if model.weights == "shapes":
         if in_chans != 3:
             raise ValueError(f"Model.weights 'shapes' are for images of 3 channels, not of {in_chans}")
         text = json.dumps(model.replace(weights="").to_dict(), sort_keys=True)
-        head = network.get_classifier()  # type: ignore[operator]
+        head = network.get_classifier()
         kept = {id(parameter) for parameter in head.parameters()}
         names = {name for name, parameter in network.named_parameters() if id(parameter) in kept}
         trained = _trained_on_shapes(text, image_size)
@@ -192,9 +192,7 @@ class Features(nn.Module):
     `given` and `wanted` are (mean, std) by which the run normalises its images, and by which the network wants them.
     """
 
-    def __init__(
-        self, network: nn.Module, stage: int, given: tuple[Tensor, Tensor], wanted: tuple[Tensor, Tensor]
-    ) -> None:
+    def __init__(self, network: Any, stage: int, given: tuple[Tensor, Tensor], wanted: tuple[Tensor, Tensor]) -> None:
         super().__init__()
         self.network, self.stage = network, stage
         self.register_buffer("scale", (given[1] / wanted[1]).view(1, -1, 1, 1))
@@ -202,7 +200,7 @@ class Features(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         images = images * self.get_buffer("scale") + self.get_buffer("shift")
-        found = self.network.forward_intermediates(images, indices=[self.stage], intermediates_only=True)  # type: ignore[operator]
+        found = self.network.forward_intermediates(images, indices=[self.stage], intermediates_only=True)
         return Tensor(found[0])
 
 
@@ -222,10 +220,10 @@ def embedded(data: Data, mean: Values, std: Values, pretrained: bool) -> nn.Modu
 
 def pretrained(model: str, mean: Values, std: Values, pretrained: bool) -> nn.Module:
     """A network of timm, by its name with the tag of its weights; RunError where these cannot be had."""
-    network = with_published_weights(model) if pretrained else timm.create_model(model)
+    network: Any = with_published_weights(model) if pretrained else timm.create_model(model)
     given = torch.tensor(mean), torch.tensor(std)
     wanted = torch.tensor(IMAGENET_DEFAULT_MEAN), torch.tensor(IMAGENET_DEFAULT_STD)
-    return Features(network, len(network.feature_info) - 1, given, wanted)  # type: ignore[arg-type]
+    return Features(network, len(network.feature_info) - 1, given, wanted)
 
 
 @lru_cache(maxsize=2)

@@ -24,7 +24,6 @@ from typing import Any, BinaryIO
 from filelock import FileLock, Timeout
 
 ROOT = Path(__file__).resolve().parents[1]
-LOCK_STALE_SECONDS = 900  # a lock that was not touched for so long is no sign of life
 
 
 class RunError(RuntimeError):
