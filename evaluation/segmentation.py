@@ -368,14 +368,16 @@ def slide(model: Segment, images: Tensor, window: int, stride: int) -> Tensor:
 
 
 def probabilities(model: Segment, images: Tensor, size: tuple[int, int], flip: bool, recipe: Recipe) -> Tensor:
-    """Softmax maps [B, K, H, W] at the size of the images, which are shown resized to `size`, mirrored if `flip`."""
+    """Softmax maps [B, K, H, W] of images shown resized to `size`, mirrored if `flip`, and brought back as logits."""
     shape = (images.shape[2], images.shape[3])
     seen = images if size == shape else interpolate(images, size, mode="bilinear", align_corners=False)
     logits = slide(model, seen.flip(3) if flip else seen, recipe.crop, recipe.stride)
     if bool(logits.isnan().any()):
         raise ValueError("the segmentation model gives NaN: its training diverged, lower Recipe.lr")
-    maps = (logits.flip(3) if flip else logits).float().softmax(dim=1)
-    return maps if size == shape else interpolate(maps, shape, mode="bilinear", align_corners=False)
+    logits = (logits.flip(3) if flip else logits).float()
+    # Before the softmax, as in Segmenter and mmseg.
+    logits = logits if size == shape else interpolate(logits, shape, mode="bilinear", align_corners=False)
+    return logits.softmax(dim=1)
 
 
 def segment(model: Segment, images: Tensor, recipe: Recipe) -> tuple[Tensor, Tensor]:

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 from torch import Tensor, nn
-from torch.nn.functional import conv2d
+from torch.nn.functional import conv2d, interpolate
 
 from evaluation import segmentation as seg
 from evaluation.arguments import Recipe
@@ -286,6 +286,16 @@ def test_probabilities_sum_to_one_and_mirror_with_the_image() -> None:
         torch.testing.assert_close(probabilities(pointwise, images, size, True, SLIDING), plain)
     with pytest.raises(ValueError, match=r"gives NaN.*lower Recipe.lr"):
         segment(lambda images: images * math.nan, torch.zeros(1, 3, 16, 16), SLIDING)
+
+
+def test_logits_go_back_to_the_size_of_the_image_before_their_softmax() -> None:
+    images = torch.randn(1, 3, 45, 60, generator=generator(3))
+    size = seg.target_size(45, 60, SLIDING.base, SLIDING.crop)
+    seen = interpolate(images, size, mode="bilinear", align_corners=False)
+    logits = interpolate(4 * slide(edge_model, seen, 16, 12), (45, 60), mode="bilinear", align_corners=False)
+    found = probabilities(lambda crops: 4 * edge_model(crops), images, size, False, SLIDING)
+    torch.testing.assert_close(found, logits.softmax(1))
+    assert torch.equal(segment(lambda crops: 4 * edge_model(crops), images, SLIDING)[0], logits.argmax(1))
 
 
 @settings(deadline=None, max_examples=15)
