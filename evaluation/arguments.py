@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from lumix.inputs import Count, CountOrNone, NotNegative, Share
-from training.records import Config
+from training.config import Config
 
 # Number of patches -> rows and columns: the paper's six, then the finer ones that its text speaks of (I-29).
 GRIDS = {1: (1, 1), 4: (2, 2), 8: (2, 4), 16: (4, 4), 32: (4, 8), 64: (8, 8), 196: (14, 14)}

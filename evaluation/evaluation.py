@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from training import run_directory
-from training.records import Config
+from training.config import Config
 
 
 class Protocol(NamedTuple):

@@ -319,10 +319,7 @@ def fine_tune(model: nn.Module, card: Card, recipe: Recipe, scenes: Scenes, devi
 
 
 def confusion(prediction: Tensor, truth: Tensor, num_classes: int) -> Tensor:
-    """Pixels by true class (rows) and predicted class (columns), int64 [num_classes, num_classes].
-
-    Both of integers of one shape; truth is `IGNORE` where a pixel does not count.
-    """
+    """Pixels by true (rows) and predicted class (columns), int64 [classes, classes]; those that count, not `IGNORE`."""
     counted = truth != IGNORE
     places = truth[counted].long() * num_classes + prediction[counted]
     return torch.bincount(places, minlength=num_classes**2).view(num_classes, num_classes)

@@ -34,11 +34,9 @@ from lumix.random import draw_beta, draw_partners, draw_uniform
 
 
 def cross_attention(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-    """AutoMix, attention: P v with P = softmax(q . k / sqrt(D)), in float32 also under autocast.
+    """AutoMix, attention: P v [B, 1, h, w] with P = softmax(q . k / sqrt(D)), in float32 also under autocast.
 
-    Args:
-        query, key: [B, D, h, w]; each place of the query looks at all places of the key.
-        value: [B, 1, h, w], as the result.
+    Each place of the query [B, D, h, w] looks at all places of the key [B, D, h, w] with their values [B, 1, h, w].
     """
     with torch.autocast(query.device.type, enabled=False):
         # One head of D channels: [B, 1, N, D], values [B, 1, N, 1].
@@ -50,10 +48,8 @@ def cross_attention(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
 def mask_loss(own_mask: Tensor, own_weight: Tensor, variance: float = 0.0, margin: float = 0.1) -> Tensor:
     """AutoMix, mask loss: max(|mean(s) - lambda| - margin, 0). SAMix, mask loss: that less 2 Var(s). A scalar.
 
-    Args:
-        own_mask: s, [B, 1, H, W] share of the own image, one batch; mean and variance are over all its pixels.
-        own_weight: lambda, [B] label weight of the own image, for which the mask is to make room.
-        variance: 0 in AutoMix, 2 in SAMix, whose masks are pushed away from the constant one.
+    s is `own_mask` [B, 1, H, W], mean and variance are over all pixels of the batch; lambda is `own_weight` [B], for
+    which the mask is to make room. SAMix's `variance`, 2, pushes masks away from the constant one.
     """
     miss = (own_mask.mean() - own_weight.mean()).abs() - margin
     loss = miss.clamp(min=0)
@@ -184,10 +180,7 @@ class LearnersBatch(NamedTuple):
 
 @dataclass(frozen=True)
 class Losses:
-    """One forward pass: the scalar `loss`, its `parts` by name ([B], weighed, no gradient), and what weighed labels.
-
-    `own_weight` is [B], or None where nothing was mixed.
-    """
+    """One forward pass: the scalar `loss`, its `parts` by name ([B], weighed, no gradient), the labels' weights [B]."""
 
     loss: Tensor
     parts: dict[str, Tensor]
@@ -267,10 +260,7 @@ class AutoMix(nn.Module):
         generator: torch.Generator,
         rule_generator: torch.Generator | None = None,
     ) -> LearnersBatch:
-        """All draws for images [B, C, H, W] and labels [B], and the mixed images of the network.
-
-        `rule_generator` is of the label rule's draws; None is `generator`.
-        """
+        """All draws for images [B, C, H, W] and labels [B], the label rule's by its own generator or the same."""
         labels = check_batch(images, labels)
         check_shape(images.shape, "a learner", (4,))
         features = self._features(images)
@@ -292,10 +282,7 @@ class AutoMix(nn.Module):
     def mix(
         self, images: Tensor, labels: Tensor, partner: Tensor, own_weight: Tensor, features: Tensor | None = None
     ) -> MixedBatch:
-        """Images [B, C, H, W] mixed with their partners [B] for label weights [B]: by masks, or plainly at the edges.
-
-        `features` are of the images, where the slow copy has seen them already.
-        """
+        """Images [B, C, H, W] mixed with partners [B] for label weights [B]: by masks, or plainly at the edges."""
         features = self._features(images) if features is None else features
         mask = self.block(features, features[partner], own_weight, images.shape[-2:])
         plain = torch.minimum(own_weight, 1 - own_weight) <= self.PLAIN

@@ -237,12 +237,9 @@ class MixLoss(nn.Module):
             raise ValueError(f"terms must be a sequence of loss terms, not {shown(terms)}: use [CrossEntropy()]")
         for term in terms:
             check_part("each of terms", term, ("__call__",), "a loss term as CrossEntropy()")
-            if not isinstance(getattr(term, "name", None), str):
-                raise ValueError(
-                    f"each of terms must be a loss term with a name, called with (logits, batch, own_weight, active), "
-                    f"not {shown(term)}: see lumix.Term"
-                )
-        names = [term.name for term in terms]
+        names = [getattr(term, "name", None) for term in terms]
+        if None in names:
+            raise ValueError(f"each of terms must be a loss term with a name, see lumix.Term, not {shown(terms)}")
         if not names or len(set(names)) < len(names):
             raise ValueError(f"a loss needs at least one term, and terms of different names, not {names}")
         self.rule: Rule = rule if rule is not None else AreaRule()

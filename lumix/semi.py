@@ -117,15 +117,9 @@ def group_contrast(
 ) -> Tensor:
     """Self-Tuning, equations 4 and 5: pseudo-group contrast [B], KL(uniform over the positives || softmax of q k / t).
 
-    Positives of a query are the key of its own other view and the queued keys of its (pseudo-)class; the keys of all
-    other classes are negatives. Places that no key has taken yet do not occur.
-
-    Args:
-        queries: [B, F] of length 1, with gradient.
-        own_keys: [B, F] of length 1, of the queries' own other views; a constant here.
-        labels: [B] int64, labels or pseudo-labels.
-        queue: [C, D, F] of length 1, a constant here.
-        filled: [C, D] bool, which places of the queue hold a key.
+    Positives of a query [B, F] are the key [B, F] of its own other view and the queued keys of its (pseudo-)class [B];
+    the keys of all other classes are negatives. Places of the queue [C, D, F] that no key has taken yet, where `filled`
+    [C, D] is false, do not occur. All keys are constants, and all vectors of length 1.
     """
     checked("temperature", temperature, Positive)
     with torch.autocast(queries.device.type, enabled=False):
@@ -287,8 +281,8 @@ class SelfTuning(nn.Module):
     ) -> ContrastBatch:
         """Keys, pseudo-labels and all draws for `views`, (queries, keys) of B images of either kind, with labels [B].
 
-        Pseudo-labels are of the queries and with the statistics of their batch, as published. The generators are of the
-        mixer's and of the label rule's draws; the latter None is the former.
+        Pseudo-labels are of the queries and with the statistics of their batch, as published. The label rule draws from
+        its own generator or the mixer's.
         """
         (query, key), (unlabelled_query, unlabelled_key) = _pairs(views)
         labels = check_batch(query, labels)
@@ -346,8 +340,7 @@ class SelfTuning(nn.Module):
     def after_update(self, batch: ContrastBatch, progress: float) -> None:
         """Let the slow copy follow, and the whole batch's keys into the queues, labelled ones first.
 
-        Under torch.distributed those of all processes, so that all have the same queues. `progress` is the share of
-        the training that is done, 0 to 1.
+        Under torch.distributed those of all processes, so that all have the same queues. `progress` is from 0 to 1.
         """
         checked("progress", progress, Share)
         self.progress.fill_(progress)

@@ -9,8 +9,7 @@ from typing import Annotated, Any, Literal, NamedTuple
 from experiments.scale import Scale
 from experiments.suggest import choose
 from lumix.inputs import Count, CountOrNone, NotNegative, Range
-from training.config import Execution, Run
-from training.records import Config
+from training.config import Config, Execution, Run
 from training.run_directory import RunError
 
 FOLDER = Path(__file__).resolve().parent / "clusters"

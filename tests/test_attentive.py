@@ -1,15 +1,12 @@
 """Attentive CutMix with networks whose feature maps are known: cells, weights, modes, and what it refuses."""
 
 import pytest
-import timm
 import torch
 from batches import images_of, labels_of, stream
 from torch import nn
 from torch.nn import functional as F
 
-from lumix.batch import Kind
 from lumix.mixers.attentive import AttentiveCutMix
-from lumix.random import draw_partners
 
 DTYPES = [torch.float32, torch.float64, torch.float16, torch.bfloat16, torch.uint8]
 
@@ -58,20 +55,6 @@ def test_the_own_images_strongest_cells_are_pasted_on_the_partner(dtype, layout,
         assert batch.images.is_contiguous(memory_format=layout)
         torch.testing.assert_close(batch.own_weight, torch.full((size,), 5 / 12))
         assert torch.equal(images, before)
-
-
-def test_the_record_is_a_mask_of_the_drawn_partners():
-    images, labels = images_of(6), labels_of(6)
-    batch = AttentiveCutMix(brightness, size=None)(images, labels, stream())
-    partner, _, _ = draw_partners(6, "batch", "permutation", stream())
-    assert torch.equal(batch.partner, partner)
-    assert torch.equal(batch.partner_labels, labels[partner])
-    assert batch.is_kind(Kind.MASK).all()
-    assert batch.box is None
-    assert (batch.own_weight.dtype, batch.kind.dtype, batch.mask.dtype) == (torch.float32, torch.uint8, torch.float32)
-    # 12 x 8 pixels do not hold 3 columns evenly: the weight is the published one, half of the cells
-    assert (batch.own_weight == 0.5).all()
-    assert ((batch.own_mask().mean((1, 2, 3)) - 0.5).abs() <= 1 / 8).all()
 
 
 def test_equal_scores_are_taken_row_by_row():
@@ -132,31 +115,11 @@ def test_a_module_runs_frozen_and_is_left_as_it_was(bound):
     assert not module.training
 
 
-def test_a_network_that_fails_gets_its_mode_back():
-    module = Watching()
-    with pytest.raises(RuntimeError):
-        AttentiveCutMix(module, size=None)(images_of(4)[:, :2], labels_of(4), stream())
-    assert module.training
-    assert module.norm.training
-
-
 def test_grey_images_are_repeated_for_a_network_of_three_channels():
     for channels in (3, 1):
         module = Watching(channels)
         AttentiveCutMix(module, size=16)(images_of(4)[:, :1], labels_of(4), stream())
         assert module.seen[0][3] == (4, channels, 16, 16)
-
-
-def test_a_timm_network_serves_by_its_forward_features():
-    network = timm.create_model("resnet10t", num_classes=0)
-    images, labels = images_of(4, height=64, width=64), labels_of(4)
-    batch = AttentiveCutMix(network.forward_features, cells=1, size=None)(images, labels, stream())
-    assert (batch.own_weight == 0.25).all()
-    assert network.training
-    with torch.no_grad():
-        scores = network.eval().forward_features(images).mean(1)
-    kept = torch.stack([strongest(score, 1) for score in scores])
-    assert torch.equal(batch.mask[:, 0, ::32, ::32].bool(), kept)
 
 
 def mix_with(network=brightness, size=4, **options):

@@ -77,15 +77,6 @@ def test_the_residual_embedding_is_odd_around_a_half_and_grows() -> None:
     assert (embedded[0].item(), embedded[-1].item()) == pytest.approx((0, 1))
 
 
-@pytest.mark.parametrize("name", BLOCKS)
-def test_masks_begin_near_a_half_whatever_the_label_weight(name: str) -> None:
-    torch.manual_seed(0)
-    block, features = BLOCKS[name](6), torch.randn(4, 6, 3, 3, generator=stream())
-    mask = block(features, features.flip(0), torch.tensor([0.1, 0.4, 0.6, 0.9]), (12, 12))
-    assert mask.shape == (4, 1, 12, 12)
-    assert (mask - 0.5).abs().max() < 0.1
-
-
 def trained_block(name: str) -> tuple[MixBlock, Tensor]:
     """A block that sees the label weight, after updates by the mask loss alone, and the features it saw."""
     torch.manual_seed(0)

@@ -1,6 +1,6 @@
 """Every label rule on every mixer: docs/combinations.md says what should happen, and here it happens."""
 
-import re
+from dataclasses import fields
 from pathlib import Path
 
 import pytest
@@ -10,9 +10,12 @@ from torch import nn
 
 import lumix
 from lumix import Kind, MixLoss
+from lumix.registry import PARTS
 
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "combinations.md"
 CLASSES, SIZE, SIDE, PATCH = 4, 6, 16, 4
+# What fits a mixer to images of this size; all else stays at its default.
+FITTING = {"patch": PATCH, "std": (0.2,) * 3, "mean": (0.5,) * 3, "network": nn.AvgPool2d(4), "size": None}
 
 
 class Network(nn.Module):
@@ -26,27 +29,6 @@ class Network(nn.Module):
         return self.layer2(self.layer1(images).tanh()).mean((2, 3))
 
 
-MIXERS = {
-    "Mixup": lumix.Mixup(),
-    "CutMix": lumix.CutMix(),
-    "ResizeMix": lumix.ResizeMix(),
-    "SaliencyMix": lumix.SaliencyMix(),
-    "FMix": lumix.FMix(),
-    "PuzzleMix": lumix.PuzzleMix(std=(0.2, 0.2, 0.2)),
-    "AttentiveCutMix": lumix.AttentiveCutMix(nn.AvgPool2d(4), size=None),
-    "ManifoldMix": lumix.ManifoldMix(),
-    "RandomLambda": lumix.RandomLambda(patch=4),
-    "RandomShuffle(CutMix())": lumix.RandomShuffle(lumix.CutMix(), PATCH),
-}
-RULES = {
-    "AreaRule": lumix.AreaRule(),
-    "LUMixRule": lumix.LUMixRule(),
-    'LUMixRule(apply_to="both")': lumix.LUMixRule(apply_to="both"),
-    "TransMixRule": lumix.TransMixRule(),
-    "LUMixRule(r_a=0.25)": lumix.LUMixRule(r_r=0.0, r_s=0.0, r_a=0.25),
-}
-
-
 def promises():
     """(mixer, rule) -> the word that stands in the table."""
     lines = [line for line in PAGE.read_text().splitlines() if line.startswith("|") and "---" not in line]
@@ -57,20 +39,29 @@ def promises():
 PROMISES = promises()
 
 
+def named(text):
+    """The part that a cell of the page writes, as `Mixup` or `RandomShuffle(CutMix())`."""
+    name, _, inner = text.partition("(")
+    part = getattr(lumix, name)
+    given = {field.name: FITTING[field.name] for field in fields(part) if field.name in FITTING}
+    given |= {"mixer": named(inner.removesuffix("())"))} if inner.endswith("())") else {}
+    given |= eval(f"dict({inner.removesuffix(')')})") if "=" in inner else {}
+    return part(**given)
+
+
 def test_the_table_names_every_mixer_and_rule():
-    assert set(PROMISES) == {(mixer, rule) for mixer in MIXERS for rule in RULES}
-    mixers = {name for name in lumix.__all__ if re.search("Mix$|Mixup|Lambda$|Shuffle$", name)}
-    modules = {"AutoMix", "SAMix"}  # around a network, not mixers
-    assert {name.split("(")[0] for name in MIXERS} == mixers - modules
+    for place, kinds in ((0, ("mixer", "step")), (1, ("rule",))):
+        known = {part.cls.__name__ for part in PARTS.values() if part.kind in kinds}
+        assert {pair[place].split("(")[0] for pair in PROMISES} == known
 
 
 def mixed_batch(name):
     """A batch in which at least one pair is mixed, with the network and its logits."""
-    network = Network()
+    network, mixer = Network(), named(name)
     images = torch.rand(SIZE, 3, SIDE, SIDE, generator=stream(1))
     labels = torch.arange(SIZE) % CLASSES
     for seed in range(20):
-        batch = MIXERS[name](images, labels, stream(seed), network)
+        batch = mixer(images, labels, stream(seed), network)
         touched = ~batch.is_kind(Kind.NONE) & (batch.own_weight > 0) & (batch.own_weight < 1)
         if batch.mask is not None:  # Puzzle-Mix may show half of both images everywhere, which attention cannot tell
             touched &= batch.mask.flatten(1).amin(1) != batch.mask.flatten(1).amax(1)
@@ -84,7 +75,7 @@ def mixed_batch(name):
 def test_combination(mixer, rule):
     batch, logits = mixed_batch(mixer)
     attention = torch.rand(SIZE, (SIDE // PATCH) ** 2, generator=stream(3))
-    loss = MixLoss(RULES[rule], smoothing=0.1, eta=1.0)
+    loss = MixLoss(named(rule), smoothing=0.1, eta=1.0)
     if PROMISES[mixer, rule] == "no":
         with pytest.raises(ValueError, match="box nor mask"):
             loss(logits, batch, stream(4), attention)

@@ -56,7 +56,7 @@ def test_a_layout_is_read_back(name: str, split: str) -> None:
 def test_labels_are_known_without_opening_a_file(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Image, "open", None)
     data = Data(name, 28, labels=3, crop_scale=0.5)
-    assert files_of_run(data, 2, 2).labels.tolist() == LABELS["train"]
+    assert files_of_run(data, 2, 2)[3].tolist() == LABELS["train"]
 
 
 def test_ten_crops_are_judged_together(name: str) -> None:
@@ -150,7 +150,7 @@ def test_test_images_are_resized_and_cropped_in_the_middle(tmp_path: Path, monke
     path = tmp_path / "imagenet" / "val" / "n01" / "1.JPEG"
     Image.fromarray(np.random.default_rng(0).integers(0, 256, (40, 60, 3), dtype=np.uint8)).save(path)
     monkeypatch.setenv("LUMIX_DATA", str(tmp_path))
-    image, label = files_of_run(IMAGENET).test[1]
+    image, label = files_of_run(IMAGENET)[2][1]
     assert (image.shape, image.dtype, label) == ((3, 32, 32), torch.float32, 1)
     short = math.floor(32 / 0.875)
     resized = Image.open(path).convert("RGB").resize((int(short * 60 / 40), short), Image.Resampling.BICUBIC)

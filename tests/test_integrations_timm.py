@@ -10,6 +10,7 @@ import timm.data.mixup as timm_mixup
 import torch
 from batches import stream
 from timm.loss import SoftTargetCrossEntropy
+from timm.utils import accuracy
 
 from lumix import AreaRule, BetaLaw, BinaryCrossEntropy, Kind, LUMixRule, MixLoss
 from lumix.integrations.timm import Criterion, Mixup
@@ -183,6 +184,13 @@ def test_a_dense_target_is_refused_where_something_would_be_lost(loss):
 def test_a_dense_target_is_soft_cross_entropy_where_nothing_is_lost():
     logits, dense = torch.randn(6, CLASSES), torch.rand(6, CLASSES).softmax(1)
     torch.testing.assert_close(Criterion(MixLoss())(logits, dense), SoftTargetCrossEntropy()(logits, dense))
+
+
+def test_an_accuracy_of_a_mixed_target_is_refused_and_a_reshaped_one_is_a_tensor():
+    target = Mixup(0.8, 1.0, num_classes=CLASSES)(*a_batch())[1]
+    with pytest.raises(TypeError, match=r"dense, \[B, C\]: use target\.argmax\(1\)"):
+        accuracy(torch.randn(len(target), CLASSES), target)
+    assert type(target.reshape(-1)) is torch.Tensor
 
 
 def test_the_stream_is_there_before_the_first_batch():

@@ -232,10 +232,13 @@ def test_blended_samples_have_no_mask_of_one_object_per_pixel():
     ("spoil", "message"),
     [
         (lambda x, y: (x, y.float()), r"class indices \[B\] of an integer dtype, not torch\.float32 of shape \[6\]"),
-        (lambda x, y: (x, y.bool()), r"not torch\.bool: use labels\.to\(torch\.int64\)"),
+        (
+            lambda x, y: (x, y.bool()),
+            r"not torch\.bool of shape \[6\]: whole numbers become labels\.to\(torch\.int64\)",
+        ),
         (lambda x, y: (x, y[:3]), r"labels must be \[B\] with B = 6 images, not of shape \[3\]"),
         (lambda x, y: (x[0, 0], y), r"mixes .*images \[B, C, H, W\].*, not a batch of shape \[12, 8\]"),
-        (lambda x, y: (x[:0], y[:0]), "the batch is empty"),
+        (lambda x, y: (x[:0], y[:0]), r"a batch of shape \[0, .*\] is empty"),
     ],
 )
 def test_bad_batches_are_refused_in_one_sentence(make, spoil, message):

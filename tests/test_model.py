@@ -9,11 +9,11 @@ import torch
 from engine import small_run
 from torch import nn
 
+from experiments.scales.mini_models import SCENE_MODELS
 from training.config import Data, Loss, Mix, Model, Optim
 from training.data.sets import load, normalise
 from training.loop import fit
-from training.models import build_model
-from training.rng import epoch_order
+from training.models import build_model, initial_network
 from training.run_directory import RunError
 from training.state import load_model
 
@@ -185,23 +185,46 @@ def test_lists_from_json_are_as_good_as_tuples() -> None:
     assert count(build_model(lists, 10, 1, 8, seed=0)) == 38154
 
 
-def accuracy_after(model: Model, steps: int, seed: int) -> float:
-    train, test = load(Data("digits", 8, train_size=500))
-    network = build_model(model, 10, 1, 8, seed)
-    optimizer = torch.optim.AdamW(network.parameters(), lr=5e-3)
-    order = torch.cat([epoch_order(500, seed, epoch) for epoch in range(steps // 10)]).view(-1, 50)
-    for chosen in order:
-        logits = network(normalise(train.images[chosen], train.mean, train.std))
-        optimizer.zero_grad()
-        nn.functional.cross_entropy(logits, train.labels[chosen]).backward()
-        optimizer.step()
-    network.eval()
-    with torch.inference_mode():
-        predicted = network(normalise(test.images, test.mean, test.std)).argmax(1)
-    return (predicted == test.labels).float().mean().item()
+# Weights trained on scenes -------------------------------------------------------------------------------------------
+
+HEAD = "head.fc."  # of residual networks of version 2
+SCENES = SCENE_MODELS["resnet18"].replace(weights="shapes")
 
 
-def test_a_tiny_transformer_learns_digits_and_faster_with_the_small_init() -> None:
-    small = accuracy_after(DEIT, steps=100, seed=0)
-    assert small > 0.75
-    assert small > accuracy_after(DEIT.replace(init="timm"), steps=100, seed=0) + 0.1
+def test_all_but_the_classifier_is_of_the_network_trained_on_scenes() -> None:
+    before = torch.get_rng_state()
+    first, second = (initial_network(SCENES, 10, 3, 16, seed) for seed in (0, 1))
+    assert torch.equal(before, torch.get_rng_state())
+    plain = build_model(SCENES, 10, 3, 16, 1)
+    fresh = dict(plain.named_parameters())
+    for (name, value), other in zip(first.named_parameters(), second.parameters(), strict=True):
+        of_head = name.startswith(HEAD)
+        assert torch.equal(other, fresh[name]) == of_head, name
+        assert torch.equal(value, other) == (not of_head or name.endswith("bias")), name  # biases begin at 0
+    with torch.no_grad():
+        next(first.parameters()).add_(1)  # in memory of its own
+    assert torch.equal(next(initial_network(SCENES, 10, 3, 16, 1).parameters()), next(second.parameters()))
+
+
+def test_features_of_scenes_separate_other_scenes_better_than_random_ones() -> None:
+    """By the nearest mean of a class among the features of ovals, which were not trained on."""
+    train, test = load(Data("ovals", 16, train_size=300))
+
+    def accuracy(network: torch.nn.Module) -> float:
+        with torch.no_grad():
+            own, other = (
+                network.eval().forward_head(  # type: ignore[operator]
+                    network.forward_features(normalise(part.images, part.mean, part.std)), pre_logits=True
+                )
+                for part in (train, test)
+            )
+        means = torch.stack([own[train.labels == label].mean(0) for label in range(10)])
+        return float((torch.cdist(other, means).argmin(1) == test.labels).float().mean())
+
+    trained, random = initial_network(SCENES, 10, 3, 16, 0), build_model(SCENES, 10, 3, 16, 0)
+    assert accuracy(trained) > accuracy(random) + 0.05
+
+
+def test_images_of_one_channel_are_refused() -> None:
+    with pytest.raises(ValueError, match="for images of 3 channels, not of 1"):
+        initial_network(SCENES, 10, 1, 16, 0)

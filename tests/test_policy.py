@@ -1,6 +1,7 @@
 """The house rules that a reviewer would otherwise have to watch: sizes, seeds, pins."""
 
 import ast
+import json
 import tomllib
 from pathlib import Path
 
@@ -26,6 +27,32 @@ def room_of(path):
 
 
 SOURCES = sources(*PACKAGES)
+
+# ------------------------------------------------------------------------------------------------- sizes
+
+# Lines of Python that a room may have, notebooks' cells included: what comes into a full room takes something out.
+BUDGETS = {
+    "lumix": 4700,
+    "training": 4000,
+    "evaluation": 1900,
+    "experiments": 4900,
+    "slurm": 900,
+    "report": 700,
+    "paper_figures": 1000,
+    "benchmarks": 1200,
+    "tests": 14950,
+    "tests_slurm": 1100,
+}
+
+
+@pytest.mark.parametrize("room", BUDGETS)
+def test_a_room_keeps_its_budget(room):
+    lines = sum(len(path.read_text().splitlines()) for path in sources(room))
+    for path in (ROOT / room).glob("*.ipynb"):
+        cells = json.loads(path.read_text())["cells"]
+        lines += sum(len("".join(cell["source"]).splitlines()) for cell in cells if cell["cell_type"] == "code")
+    assert 0 < lines <= BUDGETS[room]
+
 
 # ------------------------------------------------------------------------------------------------- style
 

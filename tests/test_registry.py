@@ -78,11 +78,8 @@ def test_what_is_no_part_or_no_run_is_refused_in_a_sentence(build: Any, sentence
         build()
 
 
-# Words of other meanings in the field: FixMatch's mixup, the kind of pixels "cut" ...
-DISTINCT = ("saliencymix", "puzzlemix", "attentivecutmix", "resizemix", "fmix", "manifoldmix")
-
-
-@pytest.mark.parametrize("name", DISTINCT)
+# Mixup and CutMix are words of other meanings in the field, as FixMatch's mixup.
+@pytest.mark.parametrize("name", [n for n, p in PARTS.items() if p.kind == "mixer" and n not in ("mixup", "cutmix")])
 def test_a_method_is_named_in_its_own_file_alone(name: str) -> None:
     part = PARTS[name]
     words = re.compile(rf"\b({name}|{part.cls.__name__}|{re.escape(part.title)})\b")

@@ -13,7 +13,6 @@ from torch.nn import functional as F
 
 import lumix
 from lumix import CrossEntropy, CutMix, Decoupled, ManifoldMix, Mixup, TransMixRule
-from lumix.functional import follow
 from lumix.mixers.base import NoMix
 from lumix.semi import ClassQueues, Views, group_contrast
 from lumix.semi import SelfTuning as Learner
@@ -122,13 +121,6 @@ def test_contrast_equals_a_plain_loop(counts: tuple[int, ...], temperature: floa
     assert bool(gradient.isfinite().all())
 
 
-def test_contrast_is_zero_where_positives_are_alike_and_alone() -> None:
-    key = F.normalize(torch.randn(1, FEATURES, generator=stream()), dim=1)
-    queue = key.expand(1, PLACES, FEATURES)
-    loss = group_contrast(key, key, torch.tensor([0]), queue, torch.ones(1, PLACES, dtype=torch.bool))
-    torch.testing.assert_close(loss, torch.zeros(1), atol=1e-5, rtol=0)
-
-
 def test_no_gradient_reaches_keys_and_queue() -> None:
     generator = stream()
     queries, keys = (torch.randn(4, FEATURES, generator=generator, requires_grad=True) for _ in range(2))
@@ -171,17 +163,6 @@ def test_queues_hold_the_last_keys_of_each_class_first_in_first_out() -> None:
             states.add(len(kept))
     assert states == {0, 1, 2, 3}
     assert queues.taken.tolist() == [len(every) for every in plain]
-
-
-def test_slow_parameters_follow_and_buffers_do_not() -> None:
-    slow, fast = (nn.Sequential(nn.Linear(3, 3), nn.BatchNorm1d(3)) for _ in range(2))
-    fast(torch.randn(5, 3, generator=stream()))
-    before = {name: value.clone() for name, value in slow.state_dict().items()}
-    follow(slow, fast, 0.999)
-    trained = dict(fast.named_parameters())
-    for name, value in slow.state_dict().items():
-        wanted = 0.999 * before[name] + 0.001 * trained[name] if name in trained else before[name]
-        torch.testing.assert_close(value, wanted)
 
 
 # ------------------------------------------------------------------------------------------------- learner

@@ -64,7 +64,7 @@ def test_a_user_brings_his_own_file(tmp_path, monkeypatch):
         ("gpus = 4", "Cluster has no field 'gpus'; it has name, description, executor, device, partition"),
         ('device = "tpu"', "Cluster.device must be one of cuda, cpu, not 'tpu'"),
         ('device = "cuda"', "Cluster.gpus_per_node must be at least 1 where device is cuda, not 0"),
-        ('device = "cpu"\nmodules = "cuda"', "Cluster.modules must be a tuple of values, not 'cuda'"),
+        ('device = "cpu"\nmodules = "cuda"', "Cluster.modules must be a tuple"),
         ('device = "cpu"\ntime_limit_minutes = 1', "Cluster.signal_delay_seconds must be below the time limit of 1"),
         ('device = "cpu"\nmax_parallel_jobs = 0', "Cluster.max_parallel_jobs must be at least 1, not 0"),
         ("device = ", "Invalid value"),

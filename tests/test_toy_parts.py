@@ -159,7 +159,7 @@ TOY = {
 
         def build(scale):
             rows = (row(scale, "usual", same), row(scale, "toy", toy))
-            return Table("A toy", None, (Column("what", "What"),), COLUMNS, rows, baseline=("usual", "top1"))
+            return Table("A toy", None, (Column("what", "What"),), rows, COLUMNS, baseline=("usual", "top1"))
     ''',
     "task.py": '''
         """A toy task: two networks that learn together and from each other."""
@@ -306,7 +306,11 @@ def test_the_command_line_of_a_package_runs_its_toys_in_the_pool(toys: Path) -> 
     determined, measured = (json.loads(Path(f"{f}/toy/toy_table.json").read_text()) for f in ("results", "measured"))
     assert set(determined["cells"]["toy"]) == {"top1", "agreement", "pace"}
     assert '"pace":' in json.dumps(measured)
-    assert not any('"pace":' in path.read_text() for path in Path("results").rglob("*.json"))
+    values = [
+        path.read_text() for path in Path("results/toy/runs").rglob("*.json")
+    ]  # the table's file names cells alone
+    assert any('"agreement":' in text for text in values)
+    assert not any('"pace":' in text for text in values)
 
 
 @pytest.mark.usefixtures("toys")

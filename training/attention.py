@@ -12,15 +12,11 @@ from lumix.mixers.base import hooks_run, unwrapped
 
 
 def class_attention(model: nn.Module, images: Tensor) -> Tensor:
-    """Softmax attention from the class token to the patch tokens in the last block.
+    """Softmax attention [B, heads, patches] from the class token to the patch tokens in the last block.
 
-    Args:
-        model: a timm vision transformer with a class token; its mode and weights stay as they are.
-        images: [B, C, H, W], normalised as the model expects.
-
-    Returns:
-        [B, heads, patches] float32 or wider, patches row by row. The keys of class, distillation and register tokens
-        are dropped after the softmax, so rows sum to less than 1.
+    It is float32 or wider. Patches come row by row; the keys of class, distillation and register tokens are dropped
+    after the softmax, so rows sum to less than 1. The model, a timm vision transformer with a class token, keeps mode
+    and weights; its images [B, C, H, W] are normalised as it expects.
     """
     with recorded_attention(model) as recorded:
         model(images)

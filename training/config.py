@@ -5,19 +5,68 @@ is a readable slug with eight hexadecimal digits of that text's SHA-256: equal r
 ask for them, and a new field with a default renames none. A changed meaning needs a new name.
 """
 
+import dataclasses
 import hashlib
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self, get_origin, get_type_hints
 
-from lumix.inputs import Count, CountOrNone, NotNegative, Range, Share, shown
+from lumix.inputs import Checked, Count, CountOrNone, NotNegative, Range, Share, shown
 from lumix.losses import CrossEntropy
-from lumix.registry import GIVEN, arguments_of, default_of, describe, get_part, name_of, part_of
+from lumix.registry import GIVEN, arguments_of, default_of, describe, from_dict, get_part, name_of, part_of, to_dict
 from lumix.rules import AreaRule
-from training.records import Config
 
 FINE_GRAINED = ("cub200", "aircraft", "cars")
 DATA_SETS = ("digits", "shapes", "ovals", "moons", "cifar10", "cifar100", "tiny_imagenet", "imagenet", *FINE_GRAINED)
+
+
+@dataclass(frozen=True)
+class Config(Checked):
+    """Base of the configuration records: their fields are checked by type, and written where they are no default."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.check()
+
+    def check(self) -> None:
+        """Raise ValueError, naming field and value, where fields make no sense together."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """What differs from the defaults, as JSON knows it."""
+        values = ((entry, getattr(self, entry.name)) for entry in dataclasses.fields(self))
+        return {entry.name: _encoded(value) for entry, value in values if value != default_of(entry)}
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Self:
+        """The record that `to_dict` wrote; ValueError for a key that the record does not have."""
+        hints = get_type_hints(cls)
+        unknown = sorted(set(values) - set(hints))
+        if unknown:
+            raise ValueError(f"{cls.__name__} has no field {unknown[0]!r}; it has {', '.join(hints)}")
+        return cls(**{name: _decoded(value, hints[name]) for name, value in values.items()})
+
+    def replace(self, **changes: Any) -> Self:
+        """A copy with some fields changed."""
+        return dataclasses.replace(self, **changes)
+
+
+def _encoded(value: Any) -> Any:
+    if isinstance(value, Config):
+        return value.to_dict()
+    if isinstance(value, tuple):
+        return [_encoded(entry) for entry in value]
+    return to_dict(value) if dataclasses.is_dataclass(value) else value
+
+
+def _decoded(value: Any, hint: Any = None) -> Any:
+    """A JSON value as its field has it: records by the field's type, other dictionaries as parts; tuples for lists."""
+    if isinstance(value, list):
+        return tuple(map(_decoded, value))
+    if not isinstance(value, Mapping) or get_origin(hint) is dict:
+        return value
+    is_record = isinstance(hint, type) and issubclass(hint, Config)
+    return hint.from_dict(value) if is_record else from_dict(value)
 
 
 @dataclass(frozen=True)
@@ -123,10 +172,6 @@ class Loss(Config):
         names = [part_of(term, "term").name for term in self.terms]
         if not names or len(set(names)) < len(names):
             raise ValueError(f"Loss.terms must be at least one term, each once, not {names}")
-
-    def term(self, name: str) -> Any:
-        """The term of that name, None where the loss lacks it."""
-        return next((term for term in self.terms if term.name == name), None)
 
     def __str__(self) -> str:
         """In a line, for people."""

@@ -127,8 +127,7 @@ def _group_norm(network: nn.Module) -> None:
 def _small_init(network: nn.Module) -> None:
     """Xavier for every matrix and kernel, 0.2 for position tables and class tokens.
 
-    timm draws both with standard deviation 0.02, which suits widths of several hundred; at width 32 the signal then
-    fades from layer to layer, and digits lose nine points.
+    timm's 0.02 suits widths of several hundred; at width 32 the signal fades, and digits lose nine points.
     """
     for name, parameter in network.named_parameters():
         if name.rsplit(".", 1)[-1] in POSITIONS:
@@ -190,10 +189,7 @@ def _trained_on_shapes(model: str, image_size: int) -> dict[str, torch.Tensor]:
 class Features(nn.Module):
     """The feature map [B, channels, rows, columns] after one stage of a timm network, from a run's own images.
 
-    Args:
-        network: with timm's `forward_intermediates`.
-        stage: index of the stage, as in `network.feature_info`.
-        given, wanted: (mean, std) by which the run normalises its images, and by which the network wants them.
+    `given` and `wanted` are (mean, std) by which the run normalises its images, and by which the network wants them.
     """
 
     def __init__(
@@ -211,10 +207,9 @@ class Features(nn.Module):
 
 
 def embedded(data: Data, mean: Values, std: Values, pretrained: bool) -> nn.Module:
-    """A tiny ResNet that was trained on the run's own training images, whose map stands for one trained on ImageNet.
+    """A tiny ResNet trained on the run's own training images, normalised by `mean` and `std`.
 
-    Images are normalised by `mean` and `std`. Without `pretrained` its weights are random, which is enough to measure
-    time; likewise of `pretrained`.
+    Without `pretrained` its weights are random, which is enough to measure time; likewise of `pretrained`.
     """
     if not is_resident(data.name):
         raise ValueError(

@@ -195,8 +195,8 @@ def load_model(directory: Path, device: torch.device | str = "cpu") -> nn.Module
 def write_result(state: State, feed: Feed, process: Process, directory: Path, stacked: int = 0) -> dict[str, Any]:
     """Export the weights, write result.json, and remove the checkpoint, which nothing needs any more.
 
-    What code and seeds determine stands apart from what was "measured" on this machine. `stacked` is the number of
-    networks in the ensemble that trained this one, 0 where it was trained alone: they round differently.
+    What code and seeds determine stands apart from what was "measured" here. `stacked` is the number of networks in the
+    ensemble that trained this one, 0 where it was trained alone: they round differently.
     """
     run, network, code = state.run, state.task.reported_model(), run_directory.code_fingerprint()
     export_model(directory, network, _card(state, feed))

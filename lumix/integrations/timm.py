@@ -58,6 +58,8 @@ class MixTarget(Tensor):
         source = args[0] if args and isinstance(args[0], cls) and isinstance(found, Tensor) else None
         if source is None or found is source:
             return found
+        if function is Tensor.reshape and found.shape == (1, source.numel()):  # as accuracies do with class indices
+            raise TypeError("accuracies want class indices, and a mixed target is dense, [B, C]: use target.argmax(1)")
         if function in KEEPING:
             return _target(found, source.batch.to(found.device), source.smoothing, source.generator)
         if function is Tensor.__getitem__ and isinstance(args[1], slice | Tensor) and found.ndim == 2:

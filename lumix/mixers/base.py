@@ -105,12 +105,7 @@ class PlannedMixer(Checked, Mixer):
 
 @dataclass(frozen=True)
 class BatchDraws:
-    """What is drawn for a whole batch; a method adds its own fields.
-
-    Attributes:
-        partner: [B] int64.
-        mixes: whether the batch is mixed at all; where it is not, there is nothing but this class.
-    """
+    """What is drawn for a whole batch: partner [B] int64, whether it is mixed at all, and if so a method's fields."""
 
     partner: Tensor
     mixes: bool = field(default=True, kw_only=True)

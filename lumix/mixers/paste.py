@@ -16,13 +16,10 @@ from lumix.random import draw_beta
 
 @dataclass(frozen=True)
 class MixPlan:
-    """What to do with a batch of B images.
+    """What to do with a batch of B images: own_weight [B] float64, partner [B] int64, kind [B] uint8, box [B, 4] int64.
 
     Attributes:
-        own_weight: [B] float64, weight of the own label.
-        partner: [B] int64.
-        kind: [B] uint8, a `Kind` per sample.
-        box: [B, 4] int64, pasted rectangles (top, bottom, left, right); zeros for none.
+        box: pasted rectangles (top, bottom, left, right); zeros for none.
         kinds: the kinds that may occur, known without looking at tensors.
         one_draw: whether all samples share one weight and box.
         hidden: name of the module whose output is mixed instead of the images, or None.
@@ -180,10 +177,7 @@ def mix_by_selecting(images: Tensor, plan: MixPlan) -> Tensor:
 def mixed_batch(
     images: Tensor, labels: Tensor, partner: Tensor, own_weight: Tensor, kind: Tensor | Kind, **others: Any
 ) -> MixedBatch:
-    """The MixedBatch of mixed images, all of one `kind` or of kinds [B] uint8; `others` are further fields of it.
-
-    `labels` [B] int64 and `partner` [B] int64 are on the images' device, `own_weight` [B] of any float dtype.
-    """
+    """The MixedBatch of mixed images, all of one `kind` or of kinds [B] uint8; `others` are further fields of it."""
     if isinstance(kind, Kind):
         kind = torch.full((len(images),), int(kind), dtype=torch.uint8, device=images.device)
     weight = own_weight.to(images.device, torch.float32)
@@ -193,8 +187,7 @@ def mixed_batch(
 def apply_plan(images: Tensor, labels: Tensor, plan: MixPlan, inplace: bool = False) -> MixedBatch:
     """The MixedBatch of B images and labels under a plan of B samples; the caller's stay as they are, unless `inplace`.
 
-    Images and labels are as `lumix.inputs.check_batch` wants and returns them. In place the images are those of the
-    caller, mixed. Where a hidden output is to be mixed they are the caller's, as they were.
+    Labels are as `lumix.inputs.check_batch` returns them. Where a hidden output is to be mixed the images are unmixed.
     """
     plan = plan.to(images.device)
     mixed = mix_images(images, plan, inplace) if plan.hidden is None else images

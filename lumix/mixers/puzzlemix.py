@@ -173,10 +173,7 @@ def input_saliency(model: torch.nn.Module | None, images: Tensor, labels: Tensor
 
 
 def saliency_share(saliency: Tensor, cell: int) -> Tensor:
-    """[B, n, n] float64, each square cell's share of its image's saliency [B, H, W]; every image's sums to 1.
-
-    An image without saliency, or with a gradient that overflowed, gets equal shares.
-    """
+    """[B, n, n] float64, each square cell's share of its image's saliency [B, H, W]; equal where there is none."""
     pooled = F.avg_pool2d(saliency.double().nan_to_num(0.0, 0.0, 0.0), cell)
     total = pooled.sum((1, 2), keepdim=True)
     return torch.where(total > 0, pooled / total, 1 / pooled[0].numel())
@@ -196,25 +193,13 @@ class Energy(NamedTuple):
     down: Tensor
     right: Tensor
 
-    def of(self, labels: Tensor) -> Tensor:
-        """[B] int64, (L - 1)^2 times the energy of `labels` [B, n, n] int64."""
-        unary = self.unary.gather(-1, labels.unsqueeze(-1)).sum((1, 2, 3), dtype=torch.int64)
-        down = (self.down * labels.diff(dim=1).square()).sum((1, 2))
-        right = (self.right * labels.diff(dim=2).square()).sum((1, 2))
-        return unary * (self.unary.shape[-1] - 1) ** 2 + down + right
-
 
 def mask_energy(share: Tensor, colours: Tensor, partner: Tensor, lam: float, labels: int = LABELS) -> Energy:
     """Puzzle-Mix, mask objective: of mixing each image with its partner, in units of 1 / (1000 n^2), truncated.
 
-    unary(l) = (1 - t) s_partner + t s_own + breaks of colours + prior(l), t = l / (L - 1); see `colour_breaks` for the
-    parts of neighbours and `label_prior` for the last.
-
-    Args:
-        share: [B, n, n] float64, the blocks' share of the saliency s.
-        colours: [B, C, n k, n k] float64, un-normalised, averaged over k x k cells of every block.
-        partner: [B] int64.
-        lam: drawn share of the own image.
+    unary(l) = (1 - t) s_partner + t s_own + `colour_breaks` + `label_prior`(l), t = l / (L - 1), for the blocks' share
+    [B, n, n] float64 of the saliency s, colours [B, C, n k, n k] float64, un-normalised, averaged over k x k cells of
+    every block, and the drawn share `lam` of the own image.
     """
     grid = share.shape[-1]
     beta = BETA / grid / 16
@@ -394,16 +379,10 @@ def _distances(side: int, eps: float, device: torch.device) -> tuple[Tensor, Ten
 def transport_plan(visible: Tensor, share: Tensor, eps: float = EPSILON) -> Tensor:
     """Puzzle-Mix, transport objective: which cell of an image stands where, for cost eps C_ij - s_i [visible_j].
 
-    Every visible target has exactly one source (for eps above 0), no source has two targets, and a source can be
-    dropped. Among equal costs the first cell wins, as published.
-
-    Args:
-        visible: [B, n, n] bool, where the image shows.
-        share: [B, n, n] in [0, 1], share of the saliency s; 0 counts as the smallest positive number, since the
-            published rule leaves visible targets without saliency empty.
-
-    Returns:
-        [B, n * n] int64, the source of each target; -1 where the target is hidden.
+    `visible` [B, n, n] bool is where the image shows, `share` [B, n, n] in [0, 1] that of the saliency s; 0 counts as
+    the smallest positive number, since the published rule leaves visible targets without saliency empty. Returns the
+    source [B, n * n] int64 of each target, -1 where it is hidden. Every visible target has exactly one source (for eps
+    above 0), no source has two targets, and a source can be dropped. Among equal costs the first cell wins.
     """
     size, side = share.shape[:2]
     cells = side**2
@@ -423,10 +402,7 @@ def transport_plan(visible: Tensor, share: Tensor, eps: float = EPSILON) -> Tens
 
 
 def _play(target: Tensor, price: Tensor, length: Tensor, rounds: int) -> Tensor:
-    """Who holds each target [N] int64 after so many rounds, -1 for nobody.
-
-    `target` and `price` are the claims of N cells one after the other, `length` [N] says how many each has.
-    """
+    """Who holds each target [N] int64 after so many rounds, -1 for nobody: of N cells with `length` [N] claims each."""
     count = len(length)
     following = length.cumsum(0)
     claim = following - length

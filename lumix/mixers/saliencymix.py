@@ -103,8 +103,8 @@ def peaks(maps: Tensor) -> Tensor:
 def fine_grained_saliency(images: Tensor) -> Tensor:
     """Saliency maps [B, H, W] float32 in [0, 1], in steps of 1/255, of images [B, 3 or 1, H, W] uint8 on any device.
 
-    Each image is a map of its own. The three channels are weighted as OpenCV weighs blue, green and red, whatever
-    they are, as the published code has it. Equal to OpenCV up to 256 x 256 pixels; beyond, OpenCV's own sums round.
+    The three channels are weighted as OpenCV weighs blue, green and red, whatever they are, as the published code has
+    it. Equal to OpenCV up to 256 x 256 pixels; beyond, OpenCV's own sums round.
     """
     if images.ndim != 4 or images.shape[1] not in (1, 3):
         raise ValueError(f"saliency needs images [B, 3 or 1, H, W], not of shape {list(images.shape)}")

@@ -93,10 +93,9 @@ class BatchSampler(Sampler[Address]):
 
 
 class SeededDataset(Dataset[tuple[Any, Any]]):
-    """A map-style dataset whose random transforms depend on (seed, address, stream) alone.
+    """A map-style dataset whose random transforms depend on (seed, address, stream) alone, not on workers or a resume.
 
-    Neither the number of workers nor a resume changes what an address yields, and the random state of the process
-    (random, numpy, torch) is afterwards as it was.
+    The random state of the process (random, numpy, torch) is afterwards as it was.
     """
 
     def __init__(self, dataset: Dataset[tuple[Any, Any]], seed: int, stream: str = "sample") -> None:
@@ -148,8 +147,8 @@ class Feed:
 class ResidentFeed(Feed):
     """A small set that lives on the device as uint8; augmentation is batched there and there is no DataLoader.
 
-    A weak view is flipped and cropped as `Data` says. A strong one is that, then RandAugment, then cutout by a grey
-    square. On grey images RandAugment works on three equal channels.
+    A weak view is flipped and cropped as `Data` says; a strong one is that, then RandAugment (on grey images on three equal
+    channels), then cutout by a grey square.
     """
 
     def __init__(self, run: Run, seed: int, process: Process) -> None:
@@ -292,10 +291,9 @@ class FolderFeed(Feed):
 
 
 def labelled_rows(labels: Tensor, num_classes: int, count: int, seed: int) -> Tensor:
-    """Rows [count] int64, ascending, of the images that keep their label: as many of each class, chosen by the seed.
+    """Rows [count] int64, ascending, of those of labels [N] that are kept: as many of each class, chosen by the seed.
 
-    Labels [N] int64 are those of all training images. With one seed fewer labels lie within more, and all methods get
-    the same.
+    With one seed fewer labels lie within more, and all methods get the same.
     """
     each, rest = divmod(count, num_classes)
     if rest:

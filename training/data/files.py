@@ -11,7 +11,7 @@ import signal
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, TypeAlias
 
 import torch
 from PIL import Image
@@ -146,26 +146,19 @@ class SeveralViews:
         return tuple(self.transform(image) for _ in range(self.number))
 
 
-class RunFiles(NamedTuple):
-    """The sets of files of a run, as (normalised float32 [3, S, S], label): see `files_of_run`."""
+def files_of_run(
+    data: Data, views: int = 0, other_views: int = 0
+) -> tuple[FileSet, FileSet | None, FileSet, Tensor]:
+    """Training images, these again in `other_views` to go without labels, test images, and labels, of a set of files.
 
-    train: FileSet
-    others: FileSet | None
-    test: FileSet
-    labels: Tensor
-
-
-def files_of_run(data: Data, views: int = 0, other_views: int = 0) -> RunFiles:
-    """The training images of a set, these again in `other_views` to go without labels, the test images, and labels.
-
-    Training images go through `train_transform`; where there are `views` of one they are a tuple, each with draws of its
+    Images are normalised float32 [3, S, S]. Training images go through `train_transform`; where there are `views` of one they are a tuple, each with draws of its
     own. Test images go through resize and centre crop. `labels` [N] int64 are those of the training images where
     `data.labels` asks for a choice among them, else empty; no file is opened for them.
     """
     transform, size = train_transform(data), data.test_size or data.image_size
     centre = create_transform(size, interpolation="bicubic", crop_pct=data.test_crop)
     plain = file_set(data.name, "train", loader=str) if data.labels else ()  # str opens nothing
-    return RunFiles(
+    return (
         file_set(data.name, "train", SeveralViews(transform, views) if views else transform),
         file_set(data.name, "train", SeveralViews(transform, other_views)) if other_views else None,
         file_set(data.name, "val", centre),
@@ -206,10 +199,9 @@ def _at_least_one_bit(level: Callable[..., tuple[int]], magnitude: float, hparam
 
 
 def ignore_signals(_worker: int = 0) -> None:
-    """For a DataLoader's `worker_init_fn`: let a worker outlive the signals that SLURM sends to every process of a job.
+    """For a DataLoader's `worker_init_fn`: a worker outlives the signals that SLURM sends to every process of a job.
 
-    Otherwise a worker dies of SIGTERM, or runs the handler inherited from its parent, while the parent is writing its
-    checkpoint.
+    Otherwise it dies, or runs its parent's handler, while the parent is writing its checkpoint.
     """
     for number in (signal.SIGUSR2, signal.SIGTERM, signal.SIGCONT):
         signal.signal(number, signal.SIG_IGN)

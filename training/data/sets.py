@@ -15,7 +15,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
@@ -71,23 +71,11 @@ class ImageSet:
     boxes: Tensor | None = None
     class_names: tuple[str, ...] = ()
 
-    def __post_init__(self) -> None:
-        n = len(self.labels)
-        if self.images.ndim != 4 or self.images.dtype != torch.uint8 or len(self.images) != n:
-            raise ValueError(f"images must be uint8 [{n}, C, H, W], not {self.images.dtype} {list(self.images.shape)}")
-        if self.labels.ndim != 1 or self.labels.dtype != torch.int64:
-            raise ValueError(f"labels must be int64 [N], not {self.labels.dtype} {list(self.labels.shape)}")
-        wrong = (self.labels < 0) | (self.labels >= self.num_classes)
-        if bool(wrong.any()):
-            raise ValueError(f"label {int(self.labels[wrong][0])} is outside the {self.num_classes} classes of the set")
-
     def __len__(self) -> int:
         return len(self.labels)
 
     def __getitem__(self, index: slice | Tensor) -> "ImageSet":
         """Some of the images, by slice (a view) or index tensor [M] int64 (a copy)."""
-        if isinstance(index, int):
-            raise TypeError(f"index an ImageSet with a slice or a tensor, not {index}: use [{index}:{index + 1}]")
         return self._each(lambda part: part[index])
 
     def to(self, device: torch.device | str) -> "ImageSet":
@@ -177,9 +165,8 @@ def is_resident(name: str) -> bool:
 def load(data: Data) -> tuple[ImageSet, ImageSet]:
     """The (train, test) sets of a resident `data.name`, at `data.image_size`, cut to `data.train_size` or `data.share`.
 
-    Training sets come in an order fixed by their content, so a cut is the first images of one fixed permutation.
-
-    Cached within the process and shared, so never write into the tensors.
+    Training sets come in an order fixed by their content, so a cut is the first images of one fixed permutation. They are
+    cached within the process and shared, so never write into the tensors.
     """
     if not is_resident(data.name):
         raise ValueError(f"{data.name} is read from files: use training.data.files, not load")
@@ -341,13 +328,8 @@ def _background(n: int, rng: np.random.Generator) -> Array:
 def shapes(n: int, seed: int, family: str = "shapes") -> ImageSet:
     """`n` scenes [n, 3, 16, 16], one bright object each on dark cluttered ground, with exact masks and boxes.
 
-    Object and ground keep their polarity: with random polarity a thousand images teach nothing. Classes are
-    balanced. Equal arguments give equal scenes; other seeds, others.
-
-    Args:
-        n: number of scenes.
-        seed: decides everything.
-        family: of `FAMILIES`: the ten shapes; five others, labelled 0 to 4 among themselves; or ten variants of two.
+    Object and ground keep their polarity: with random polarity a thousand images teach nothing. Classes are balanced. The
+    seed decides everything. The family is one of `FAMILIES`: ten shapes; five others, labelled 0 to 4; ten variants of two.
     """
     rng = np.random.default_rng(stream_seed(seed, family))
     names = tuple(FAMILIES[family])
@@ -439,18 +421,11 @@ def _download(kind: Any, folder: Path, title: str) -> None:
 # Tiny-ImageNet -----------------------------------------------------------------------------------------------------
 
 
-class _Picture(NamedTuple):
-    path: Path
-    wnid: str
-    box: tuple[int, ...]  # left, top, right, bottom, inclusive, as the files have it
+Picture = tuple[Path, str, list[int]]  # file, class, box (left, top, right, bottom, inclusive, as the files have it)
 
 
 def tiny_imagenet(root: Path) -> tuple[ImageSet, ImageSet]:
-    """Tiny-ImageNet as (train, val) with boxes.
-
-    The classes are those whose training images are there, numbered in the order of their WordNet ids; validation
-    images of other classes are left out.
-    """
+    """Tiny-ImageNet as (train, val) with boxes: the classes whose training images are there, in the order of their ids."""
     folder = root / "tiny-imagenet-200"
     classes = sorted(here.name for here in (folder / "train").glob("n*"))
     if not classes:
@@ -458,38 +433,30 @@ def tiny_imagenet(root: Path) -> tuple[ImageSet, ImageSet]:
             f"Tiny-ImageNet is not in {folder}, or its train has no class folders: unpack tiny-imagenet-200.zip of "
             f"Stanford's CS231n there, or set LUMIX_DATA to the folder that has it"
         )
-    train = [
-        _Picture(folder / "train" / wnid / "images" / row[0], wnid, tuple(map(int, row[-4:])))
+    train: list[Picture] = [
+        (folder / "train" / wnid / "images" / row[0], wnid, list(map(int, row[-4:])))
         for wnid in classes
         for row in _annotations(folder / "train" / wnid / f"{wnid}_boxes.txt", 5)
     ]
-    val = [
-        _Picture(folder / "val" / "images" / row[0], row[1], tuple(map(int, row[-4:])))
-        for row in _annotations(folder / "val" / "val_annotations.txt", 6)
-        if row[1] in classes
-    ]
+    rows = [row for row in _annotations(folder / "val" / "val_annotations.txt", 6) if row[1] in classes]
+    val: list[Picture] = [(folder / "val" / "images" / row[0], row[1], list(map(int, row[-4:]))) for row in rows]
     return _tiny_set(train, classes), _tiny_set(val, classes)
 
 
-def _tiny_set(pictures: Sequence[_Picture], wnids: Sequence[str]) -> ImageSet:
-    pictures = [pictures[index] for index in _hash_order([picture.path.name.encode() for picture in pictures])]
-    images = np.empty((len(pictures), 3, 64, 64), dtype=np.uint8)
-    for row, picture in enumerate(pictures):
-        image = read_image(picture.path)
+def _tiny_set(pictures: Sequence[Picture], wnids: Sequence[str]) -> ImageSet:
+    order = _hash_order([path.name.encode() for path, _, _ in pictures])
+    paths, names, boxes = zip(*(pictures[index] for index in order), strict=True)
+    images = np.empty((len(paths), 3, 64, 64), dtype=np.uint8)
+    for row, path in enumerate(paths):
+        image = read_image(path)
         if image.size != (64, 64):
-            raise ValueError(f"{picture.path} has {image.width}x{image.height} pixels instead of 64x64: {REPLACE}")
+            raise ValueError(f"{path} has {image.width}x{image.height} pixels instead of 64x64: {REPLACE}")
         images[row] = np.asarray(image).transpose(2, 0, 1)
-    labels = torch.tensor([wnids.index(picture.wnid) for picture in pictures], dtype=torch.int64)
-    left, top, right, bottom = torch.tensor([picture.box for picture in pictures], dtype=torch.int64).unbind(1)
-    boxes = torch.stack((top, bottom + 1, left, right + 1), dim=1)
-    return ImageSet(
-        torch.from_numpy(images),
-        labels,
-        len(wnids),
-        *STATISTICS["tiny_imagenet"],
-        boxes=boxes,
-        class_names=tuple(wnids),
-    )
+    labels = torch.tensor([wnids.index(name) for name in names], dtype=torch.int64)
+    left, top, right, bottom = torch.tensor(boxes, dtype=torch.int64).unbind(1)
+    inside = torch.stack((top, bottom + 1, left, right + 1), dim=1)
+    mean, std = STATISTICS["tiny_imagenet"]
+    return ImageSet(torch.from_numpy(images), labels, len(wnids), mean, std, None, inside, tuple(wnids))
 
 
 def _annotations(path: Path, columns: int) -> list[list[str]]:

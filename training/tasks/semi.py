@@ -107,11 +107,10 @@ class FixMatchTask(SemiTask):
 
     Where the run mixes, a term is added: the images that have a label, weak views of labelled images and strong views
     with a trusted pseudo-label, are mixed with one another and learnt under the run's mixed loss as well. There an
-    image counts as it does unmixed, and a mixed one as its own image.
+    image counts as it does unmixed, and a mixed one as its own image. Their number may be odd, so they are not paired
+    by flipping.
 
     Parts of a batch hold images of different kinds, so batch normalisation wants the batch whole: no microbatches.
-
-    The number of images that are mixed may be odd, so they are not paired by flipping.
     """
 
     def __init__(self, options: Any, setup: Setup) -> None:
@@ -196,8 +195,8 @@ class GuessedBatch(NamedTuple):
 class MixMatchTask(SemiTask):
     """Guessed labels of unlabelled images, all images mixed with one another (Berthelot et al. 2019).
 
-    Cross entropy for labelled images, squared error of the probabilities for all views of unlabelled ones; neither
-    mixing by other means nor another loss.
+    Cross entropy for labelled images, squared error of the probabilities for all views of unlabelled ones; no other
+    loss.
     """
 
     def __init__(self, options: Any, setup: Setup) -> None:
