@@ -73,15 +73,11 @@ def read_claims(path: Path, cells: Collection[Cell], column: str) -> tuple[Claim
         for line in csv.DictReader(file):
             try:
                 parts = [one for part in line["comparison"].split(";") for one in _parse(part.strip(), cells, column)]
-            except LookupError:
-                continue
             except ValueError as error:
-                raise ValueError(
-                    f"{path}, {line['id']}: {error}; experiments/claims.py shows how to write it"
-                ) from None
+                raise ValueError(f"{path}, {line['id']}: {error}; see experiments/claims.py") from None
             register = tuple(line["register"].split())
             found.append(Claim(line["id"], line["source"], register, line["sentence"], tuple(parts)))
-    return tuple(found)
+    return tuple(claim for claim in found if claim.comparisons)
 
 
 def _parse(text: str, cells: Collection[Cell], column: str) -> list[Comparison]:
@@ -97,6 +93,8 @@ def _parse(text: str, cells: Collection[Cell], column: str) -> list[Comparison]:
         raise ValueError(f"{text!r} compares nothing")
     above = _named(left, cells, column)
     below = [cell for cell in _named(right, cells, column, above) if [cell] != above]  # others, not the cell itself
+    if not above or not below:
+        return []
     if "mean of " in text or len(above) == len(below) == 1:
         return [Comparison(tuple(above), tuple(below))]
     if 1 not in (len(above), len(below)) and len(above) != len(below):
@@ -118,8 +116,6 @@ def _named(text: str, cells: Collection[Cell], column: str, beside: Sequence[Cel
                 raise ValueError(f"{name!r} does not say which column")
             matches = [cell for cell in cells if fnmatchcase(cell[0], one[0]) and fnmatchcase(cell[1], one[1])]
             found += matches if "*" in name else [one]
-    if not found:
-        raise LookupError(text)
     if len(found) > 1 and not text.startswith(("each of ", "mean of ", "/")):
         raise ValueError(f"{text!r} is {len(found)} cells: say each of or mean of")
     return found

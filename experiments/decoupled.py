@@ -1,8 +1,7 @@
 """The methods and losses of Decoupled Mixup (DM) as functions from a plain base run to a run (its appendix B)."""
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from typing import Any
 
 from experiments.methods import manifold, puzzle
@@ -97,13 +96,13 @@ def method(name: str, setting: str, role: str, loss: LossColumn) -> Method:
     """The mixer of that name under a loss, with alpha and eta as the paper sets them for `role` in `setting`."""
     alpha, eta = alpha_of(name, setting, role, loss.own_alpha), eta_of(name, setting, role)
     heavy = setting == "cifar100" and role == "resnext50" and name in CUTTING
-    return partial(_under, name=name, alpha=alpha, loss=loss, eta=eta, weight_decay=5e-4 if heavy else None)
 
+    def under(run: Run) -> Run:
+        if heavy:  # the public configurations' for cutting on ResNeXt-50 (D-16)
+            run = run.replace(optim=run.optim.replace(weight_decay=5e-4))
+        return loss.apply(mixed(run, name, alpha), eta)
 
-def _under(run: Run, name: str, alpha: float, loss: LossColumn, eta: float, weight_decay: float | None) -> Run:
-    if weight_decay is not None:  # the public configurations' for cutting on ResNeXt-50 (D-16)
-        run = run.replace(optim=run.optim.replace(weight_decay=weight_decay))
-    return loss.apply(mixed(run, name, alpha), eta)
+    return under
 
 
 def columns(losses: Iterable[LossColumn]) -> tuple[Column, ...]:
@@ -132,3 +131,24 @@ def row(
         base = limited(base, share)
     runs = {loss.id: method(name, setting, role, loss)(base) for loss in losses}
     return Row(id, labels, runs, ours)
+
+
+# Tables A2, A3 and A6 compare four methods on every network of every data set.
+FOUR = ("saliencymix", "puzzlemix", *LEARNING)
+Place = tuple[str, str, str, str]  # setting and role of the base run, titles of data and model; of one data set "" data
+
+
+def place_labels(places: Sequence[Place]) -> tuple[Column, ...]:
+    """Data, where they differ, model and method."""
+    data = (Column("data", "Data"),) if places[0][2] else ()
+    return (*data, Column("model", "Model"), Column("method", "Method"))
+
+
+def place_rows(scale: Scale, places: Iterable[Place], losses: Sequence[LossColumn]) -> tuple[Row, ...]:
+    """Each of the four methods at every place."""
+    rows = []
+    for setting, role, data, model in places:
+        labels = {"data": data, "model": model} if data else {"model": model}
+        suffix = f"{setting}_{role}" if data else role
+        rows += [row(scale, name, setting, role, losses, suffix=suffix, labels=labels) for name in FOUR]
+    return tuple(rows)

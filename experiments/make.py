@@ -4,8 +4,8 @@ import os
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import closing, contextmanager
+from collections.abc import Sequence
+from contextlib import closing
 
 from experiments import evaluations
 from experiments.evaluations import EvaluationItem
@@ -38,9 +38,11 @@ def make(
     name = " ".join(table.id for table in tables) if len(tables) < 4 else "all"
     if launcher == "slurm" and (missing or (unmade and "SLURM_JOB_ID" not in os.environ)):  # a job may evaluate
         words = ", ".join(f"{count} {word}" for word, count in sorted(Counter(map(activity, missing)).items()))
-        trains = f"{len(missing)} of {len(runs)} runs of {name} are not finished ({words}): "
-        evaluates = f"{len(unmade)} evaluations of {name} are not made: srun --gpus 1 python -m experiments run {name}"
-        print(f"{trains}python -m slurm submit {name} --cluster a100" if missing else evaluates, file=sys.stderr)
+        text = f"{len(missing)} of {len(runs)} runs of {name} are not finished ({words}): "
+        text += f"python -m slurm submit {name} --cluster a100"
+        if not missing:
+            text = f"{len(unmade)} evaluations of {name} are not made: srun --gpus 1 python -m experiments run {name}"
+        print(text.removesuffix(" all"), file=sys.stderr)
         return NOT_READY
     start = time.monotonic()
     try:
@@ -87,23 +89,26 @@ def train(
     jobs = grouped(scale, items, seeds)
     jobs.sort(key=lambda job: -scale.hours(job.run) * (len(job.items) if isinstance(job, Group) else STACKED_GAIN))
     ordered: list[Job] = [*jobs, *asked]
-    total = len(items) + len(asked)
+    total, start = len(items) + len(asked), time.monotonic()
     processes = min(scale.processes or usable_cores(), len(ordered))
     hours = sum(scale.hours(item.run) for item in items) / processes
     expected = f"{hours:.1f} h" if hours >= 1 else f"{max(1, round(60 * hours))} min"
-    print(f"{total} jobs on {processes} processes; training takes about {expected}", file=sys.stderr)
+
+    def say(text: str) -> None:
+        print(f"{time.monotonic() - start:6.0f} s  {text}", file=sys.stderr, flush=True)
+
+    say(f"{total} jobs on {processes} processes; training takes about {expected}")
     failed: list[Answer] = []
     done = 0
-    answers = run_pool(ordered, scale.execution, processes, scale.retrain_on_code_change)
-    with _lines(total) as write, closing(answers):
+    with closing(run_pool(ordered, scale.execution, processes, scale.retrain_on_code_change)) as answers:
         try:
             for answer in answers:
                 done += 1
-                write(f"[{done}/{total}] {answer.item.name}  {_outcome(answer)}")
+                say(f"[{done}/{total}] {answer.item.name}  {_outcome(answer)}")
                 if answer.result is None:
                     failed.append(answer)
         except Interrupted:
-            write(f"interrupted: {done} of {total} jobs are finished, the same command goes on from there")
+            say(f"interrupted: {done} of {total} jobs are finished, the same command goes on from there")
             raise
     return failed
 
@@ -115,23 +120,3 @@ def _outcome(answer: Answer) -> str:
     if isinstance(answer.item, EvaluationItem):
         return f"{result['images_per_second']:.0f} images/s  {result['seconds']:.1f} s"
     return f"top-1 {result['top1']['last']:.2f}  {result['seconds']:.1f} s"
-
-
-@contextmanager
-def _lines(total: int) -> Iterator[Callable[[str], None]]:
-    """A function that writes a line: below a bar on a terminal, plainly elsewhere."""
-    if not sys.stderr.isatty():
-        start = time.monotonic()
-        yield lambda text: print(f"{time.monotonic() - start:6.0f} s  {text}", file=sys.stderr, flush=True)
-        return
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeElapsedColumn, TimeRemainingColumn
-
-    columns = (BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn())
-    with Progress(*columns, transient=True) as progress:
-        task = progress.add_task("runs", total=total)
-
-        def write(text: str) -> None:
-            progress.console.print(text, markup=False, highlight=False)
-            progress.advance(task)
-
-        yield write

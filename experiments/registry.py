@@ -11,36 +11,38 @@ from experiments.table import Table
 from training.config import Run
 
 # In the order of the report. Each is a folder here with table.py, paper.csv, claims.csv and README.md.
-IDS = (
-    "lumix_table01_models",
-    "lumix_table02_components",
-    "lumix_table03_ratios",
-    "lumix_table04_segmentation",
-    "lumix_table05_localisation",
-    "lumix_table06_rivals",
-    "lumix_table07_shuffling",
-    "lumix_table08_natural",
-    "lumix_table09_occlusion",
-    "lumix_table10_laws",
-    "lumix_table11_losses",
-    "lumix_table12_randomness",
-    "lumix_controls",
-    "dm_figure01_mixed",
-    "dm_table02_small_sets",
-    "dm_table03_imagenet",
-    "dm_table04_losses",
-    "dm_table05_transformers",
-    "dm_table06_fine_grained",
-    "dm_table07_adversarial",
-    "dm_table08_limited_labels",
-    "dm_figure02_eta",
-    "dm_figure02_rescaling",
-    "dm_figure03_eta",
-    "dm_semi_supervised",
-    "dm_self_tuning",
-    "dm_with_lumix",
-)
-TABLES = {id: f"experiments.{id}.table" for id in IDS}  # id -> module with build(scale)
+TABLES = {  # id -> module with build(scale)
+    id: f"experiments.{id}.table"
+    for id in (
+        "lumix_table01_models",
+        "lumix_table02_components",
+        "lumix_table03_ratios",
+        "lumix_table04_segmentation",
+        "lumix_table05_localisation",
+        "lumix_table06_rivals",
+        "lumix_table07_shuffling",
+        "lumix_table08_natural",
+        "lumix_table09_occlusion",
+        "lumix_table10_laws",
+        "lumix_table11_losses",
+        "lumix_table12_randomness",
+        "lumix_controls",
+        "dm_figure01_mixed",
+        "dm_table02_small_sets",
+        "dm_table03_imagenet",
+        "dm_table04_losses",
+        "dm_table05_transformers",
+        "dm_table06_fine_grained",
+        "dm_table07_adversarial",
+        "dm_table08_limited_labels",
+        "dm_figure02_eta",
+        "dm_figure02_rescaling",
+        "dm_figure03_eta",
+        "dm_semi_supervised",
+        "dm_self_tuning",
+        "dm_with_lumix",
+    )
+}
 
 
 def register_table(id: str, module: str) -> None:

@@ -4,7 +4,7 @@ import time
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar
 
 from experiments.registry import directory_of, seeds_of
 from experiments.scale import Scale
@@ -14,16 +14,6 @@ from training.config import Run
 
 LIVELY_SECONDS = 120.0  # a living run touches its lock more often
 FINISHED, OLDER, STARTED, ABSENT, DAMAGED = "finished", "older code", "started", "not started", "damaged"
-
-
-class Job(Protocol):
-    """A training or an evaluation."""
-
-    @property
-    def code(self) -> str: ...
-    @property
-    def begun(self) -> bool: ...
-    def read(self) -> dict[str, Any] | None: ...
 
 
 @dataclass(frozen=True)
@@ -111,8 +101,8 @@ def items_of_table(
     return items_of(scale, runs.values(), seeds)
 
 
-def state(item: Job) -> str:
-    """One of finished, older code, started, not started, damaged."""
+def state(item: Any) -> str:
+    """Of a training or an evaluation one of finished, older code, started, not started, damaged."""
     try:
         result = item.read()
     except run_directory.RunError:
@@ -122,7 +112,7 @@ def state(item: Job) -> str:
     return FINISHED if result.get("fingerprint") == item.code else OLDER
 
 
-def is_open(scale: Scale, item: Job) -> bool:
+def is_open(scale: Scale, item: Any) -> bool:
     """Whether the scale asks for this job: not finished, or finished by other code where that matters."""
     found = state(item)
     return found != FINISHED and not (found == OLDER and not scale.retrain_on_code_change)

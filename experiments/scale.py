@@ -10,13 +10,8 @@ from experiments.suggest import choose
 from lumix.registry import name_of
 from training.config import Execution, Run
 
-HOMES = {
-    "mini": "experiments.scales.mini",
-    "small": "experiments.scales.small",
-    "lab": "experiments.scales.lab",
-    "paper": "experiments.scales.paper",
-}
-NAMES = tuple(HOMES)
+NAMES = ("mini", "small", "lab", "paper")
+HOMES = {name: f"experiments.scales.{name}" for name in NAMES}
 DEFAULT_SETTING = "deit"
 
 

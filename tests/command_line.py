@@ -1,4 +1,4 @@
-"""What the tests of both command lines share: a folder with parameters, a call, and what may not be loaded."""
+"""What the tests of both command lines share: a folder with parameters and a call."""
 
 import os
 import subprocess
@@ -10,7 +10,7 @@ HELP = """
 import sys
 from {module}.__main__ import parser
 parser().format_help()
-print(*({{'yaml', 'scipy', 'numpy', 'rich', 'lumix', 'submitit'}} & set(sys.modules)))
+print(*({{'yaml', 'scipy', 'numpy', 'lumix', 'submitit'}} & set(sys.modules)))
 """
 
 

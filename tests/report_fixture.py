@@ -2,7 +2,6 @@
 
 import random
 import shutil
-import tempfile
 from collections.abc import Callable
 from contextlib import chdir
 from pathlib import Path
@@ -68,10 +67,3 @@ def fake_repository(root: Path) -> Path:
     write_table(root, ONE, 1)
     write_table(root, MANY, 4, change=lambda row, found: found.update(fingerprint="f" * 16) if row == OLDER else None)
     return root
-
-
-def fake_record(table: str, seeds: int) -> dict[str, Any]:
-    """The record of a table of made-up outcomes at scale mini."""
-    with tempfile.TemporaryDirectory() as folder:
-        write_table(Path(folder), table, seeds)
-        return results.read_results(Path(folder), get_scale("mini"), [table]).records[table]

@@ -1,13 +1,14 @@
-"""Evaluations in tables, pool, records and text: made after their trainings, kept by their owner, shown by cells."""
+"""Evaluations in tables, pool, records and text: made after their trainings, kept beside them, shown by cells."""
 
 import dataclasses
 from pathlib import Path
 
+import numpy as np
 import pool_jobs
 import pytest
-from test_experiments import bench_scale, finish, stand_in
+from bench import GRIDS, bench_scale, file_of, finish, finished_table, measure, stand_in
 
-from evaluation.evaluation import Evaluation, fingerprint
+from evaluation.evaluation import Evaluation
 from experiments import evaluations, registry, terminal
 from experiments.evaluations import EvaluationItem, evaluation_items
 from experiments.methods import lumix
@@ -15,34 +16,18 @@ from experiments.pool import run_pool
 from experiments.registry import get_table
 from experiments.results import collect
 from experiments.runs import Item, is_open, items_of_table, state
-from experiments.scale import Scale, get_scale
+from experiments.scale import get_scale
 from experiments.table import Column, Row, Table
 from training import run_directory
 from training.config import Execution
 
-GRIDS = ("grid_1", "grid_4", "grid_8", "grid_16", "average")  # what Table 7 shows at the scale of these tests
-ROOT = Path(__file__).resolve().parents[1]
 SHUFFLING = Evaluation("shuffling", {"grids": [1, 4], "draw": "per_image", "repetitions": 1, "seed": 0, "batch": 500})
 
 
 @pytest.fixture
-def scale(tmp_path, monkeypatch) -> Scale:
+def scale(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    return bench_scale(1, 2, {})
-
-
-def file_of(item: EvaluationItem) -> Path:
-    return item.place.with_name(f"{item.place.name}.json")
-
-
-def measure(item: EvaluationItem, values: dict[str, float], **changes: object) -> None:
-    """What an evaluation of finished runs leaves behind."""
-    outcome = {
-        "key": item.evaluation.key, **item.evaluation.to_dict(), "checksum": "None",
-        "others": dict.fromkeys(item.others, "None"), "fingerprint": fingerprint(), "n_samples": 797, "values": values,
-        "facts": {}, "measured": {"seconds": 2.0, "images_per_second": 398.5}, **changes,
-    }  # fmt: skip
-    run_directory.write_json(file_of(item), outcome)
+    return bench_scale(1, 2)
 
 
 # ------------------------------------------------------------------------------------------------- tables
@@ -52,36 +37,23 @@ def measure(item: EvaluationItem, values: dict[str, float], **changes: object) -
 @pytest.mark.parametrize("scale_name", ["mini", "lab", "paper"])
 def test_robustness_tables_use_runs_that_others_own(name, scale_name):
     scale = get_scale(scale_name)
-    table = get_table(name, scale)
-    base = scale.base("deit", "deit_s")
+    table, base = get_table(name, scale), scale.base("deit", "deit_s")
     assert set(table.runs) == {base.key, lumix(base).key}
-    assert len({key for _, key in table.evaluations}) == 1  # one pass over the data for the whole table
-    for run in table.runs.values():
-        assert registry.owners(scale)[run.key] == "lumix_table01_models"
-        (evaluation,) = {e.key: e for e in table.evaluations.values()}.values()
-        item = evaluations.evaluation_item(scale, table, run, evaluation, 3)
-        assert item.place.parent == Path("runs", scale_name, "lumix_table01_models", run.key, "seed3", "eval")
+    (evaluation,) = {e.key: e for e in table.evaluations.values()}.values()  # one pass over the data for all
+    item = evaluations.evaluation_item(scale, table, base, evaluation, 3)
+    assert item.place.parent == Path("runs", scale_name, "lumix_table01_models", base.key, "seed3", "eval")
     assert all(table.against(cell) in (None, (cell[0], "base")) for cell in table.cells)
-    (source,) = {str(e.arguments.get("source")) for e in table.evaluations.values()}
-    wanted = (
-        "None"
-        if "07" in name
-        else str({"timm": "vit_small_patch16_224.dino"} if scale_name == "paper" else {"key": base.key})
-    )
-    assert source == wanted
+    dino = {"timm": "vit_small_patch16_224.dino"}
+    attention = None if "07" in name else dino if scale_name == "paper" else {"key": base.key}
+    assert evaluation.arguments.get("source") == attention
 
 
 def test_rows_may_replace_evaluation_metric_and_comparison():
-    run = stand_in("deit_s")
-    own = Evaluation("fgsm", {"radius": 8, "batch": 100})
-    table = Table(
-        title="", paper_table=None, label_columns=(),
-        value_columns=(Column("a", "A"), Column("b", "B", SHUFFLING, "average", lower_is_better=True)),
-        rows=(
-            Row("one", {}, {"a": run, "b": run}),
-            Row("two", {}, {"b": run}, evaluations={"b": own}, metrics={"b": "error"}, compared_with="one"),
-        ),
-    )  # fmt: skip
+    run, own = stand_in("deit_s"), Evaluation("fgsm", {"radius": 8, "batch": 100})
+    columns = (Column("a", "A"), Column("b", "B", SHUFFLING, "average", lower_is_better=True))
+    one = Row("one", {}, {"a": run, "b": run})
+    two = Row("two", {}, {"b": run}, evaluations={"b": own}, metrics={"b": "error"}, compared_with="one")
+    table = Table(title="", paper_table=None, label_columns=(), value_columns=columns, rows=(one, two))
     assert table.evaluation(("one", "a")) is None
     assert (table.evaluation(("one", "b")), table.metric_of(("one", "b"))) == (SHUFFLING, "average")
     assert (table.evaluation(("two", "b")), table.metric_of(("two", "b"))) == (own, "error")
@@ -97,48 +69,36 @@ def test_a_source_must_be_a_run_of_the_table_and_may_have_a_fixed_seed(scale):
     assert item.others == {"source": registry.directory_of(scale, base, 1)}
     assert item.needs == {registry.directory_of(scale, run, 1) for run in (base, other)}
     fixed = Evaluation("occlusion", {"filter": {"key": base.key, "seed": 0}})
-    foreign = Evaluation("occlusion", {"filter": {"key": "nobody"}})
     item = evaluations.evaluation_item(scale, table, other, fixed, 1)
     assert item.others == {"filter": registry.directory_of(scale, base, 0)}
+    foreign = Evaluation("occlusion", {"filter": {"key": "nobody"}})
     with pytest.raises(ValueError, match="needs the run nobody as its filter: add it to sources of"):
         evaluations.evaluation_item(scale, table, other, foreign, 1)
-
-
-def test_some_rows_need_the_runs_of_their_sources_too(scale):
-    table = get_table("lumix_table09_occlusion", scale)
-    base, other = table.runs.values()
-    row = Row("alone", {}, {"lumix": other}, metrics={"lumix": "random_0"})
-    alone = dataclasses.replace(table, rows=(row,), sources=(base,))
-    for rows in (None, ["alone"]):
+    alone = dataclasses.replace(table, rows=(Row("r", {}, {"lumix": other}),), sources=(base,))
+    for rows in (None, ["r"]):  # some rows need the runs of their sources too
         assert {item.run.key for item in items_of_table(scale, alone, rows)} == {base.key, other.key}
         assert [item.item.run for item in evaluation_items(scale, alone, rows)] == [other, other]
-    assert len(evaluation_items(scale, table, ["random_0"], seeds=1)) == 2
 
 
 # ------------------------------------------------------------------------------------------------- pool
 
 
-def evaluation_of(item: Item, *needs: Item) -> EvaluationItem:
+def evaluation_of(item, *needs):
     return EvaluationItem(item, SHUFFLING, {str(i): other.directory for i, other in enumerate(needs)})
 
 
 @pytest.mark.parametrize("processes", [1, 2])
-def test_evaluations_wait_for_their_trainings(tmp_path, processes):
-    jobs = [item for item in pool_jobs.items(tmp_path, 6) if item.seed not in (1, 2)]
-    asked = [evaluation_of(jobs[-1], jobs[0]), *map(evaluation_of, jobs[:2])]
-    answers = [a.item for a in run_pool([*asked, *jobs], Execution(), processes, work=pool_jobs.echo)]
-    assert len(answers) == len(asked) + len(jobs)
-    for evaluation in asked:
-        done = {item.directory for item in answers[: answers.index(evaluation)] if isinstance(item, Item)}
-        assert evaluation.needs <= done
-
-
-def test_a_failed_training_takes_its_evaluations_along_and_no_others(tmp_path):
-    jobs = pool_jobs.items(tmp_path, 2)  # seed 1 fails
-    asked = [evaluation_of(jobs[1]), evaluation_of(jobs[0], jobs[1]), evaluation_of(jobs[0])]
-    answers = list(run_pool([*jobs, *asked], Execution(), 2, work=pool_jobs.echo))
-    errors = [next(a.error for a in answers if a.item is item) for item in asked]
-    assert errors == [f"it needs {jobs[1].name}, whose training failed"] * 2 + [""]
+def test_evaluations_wait_for_their_trainings_or_go_with_them(tmp_path, processes):
+    jobs = [item for item in pool_jobs.items(tmp_path, 6) if item.seed != 2]  # seed 1 fails
+    good = [evaluation_of(jobs[-1], jobs[0]), *map(evaluation_of, jobs[2:4])]
+    lost = [evaluation_of(jobs[1]), evaluation_of(jobs[0], jobs[1])]
+    answers = list(run_pool([*good, *lost, *jobs], Execution(), processes, work=pool_jobs.echo))
+    done = [answer.item for answer in answers]
+    assert len(done) == len(good) + len(lost) + len(jobs)
+    for evaluation in good:
+        assert evaluation.needs <= {item.directory for item in done[: done.index(evaluation)] if isinstance(item, Item)}
+    errors = {answer.item.name: answer.error for answer in answers if answer.item in lost}
+    assert set(errors.values()) == {f"it needs {jobs[1].name}, whose training failed"}
 
 
 def test_a_real_run_is_trained_and_evaluated_in_one_pool(tmp_path):
@@ -146,6 +106,8 @@ def test_a_real_run_is_trained_and_evaluated_in_one_pool(tmp_path):
     item = evaluation_of(job)
     trained, evaluated = run_pool([job, item], Execution(), 1)
     assert (trained.error, evaluated.error) == ("", "")
+    assert trained.result["key"] == pool_jobs.RUN.key
+    assert run_directory.read_result(job.directory) == trained.result
     assert evaluated.result["checksum"] == trained.result["checksum"]
     assert evaluated.result["values"]["grid_1"] == pytest.approx(trained.result["top1"]["last"])
     assert item.read() == evaluated.result
@@ -154,18 +116,7 @@ def test_a_real_run_is_trained_and_evaluated_in_one_pool(tmp_path):
 # ------------------------------------------------------------------------------------------------- records
 
 
-def finished_table(scale: Scale) -> Table:
-    """Table 7 with all runs and all evaluations; LUMix is half a point ahead at seed 0, one at seed 1."""
-    table = get_table("lumix_table07_shuffling", scale)
-    for item in items_of_table(scale, table):
-        finish(item, 90.0)
-    for item in evaluation_items(scale, table):
-        gain = (0.5 + 0.5 * item.item.seed) * ("regulariser" in item.item.run.key)
-        measure(item, dict.fromkeys(GRIDS, 50 + gain))
-    return table
-
-
-def grid_4(scale: Scale, table: Table) -> dict[str, object]:
+def grid_4(scale, table):
     """The baseline's cell of four patches, as it is collected."""
     (record,) = collect(scale, [table])
     return next(row["cells"]["base"] for row in record["rows"] if row["id"] == "grid_4")
@@ -173,6 +124,9 @@ def grid_4(scale: Scale, table: Table) -> dict[str, object]:
 
 def test_cells_show_the_metric_of_their_evaluation(scale):
     table = finished_table(scale)
+    arrays = {"curve": np.array([[1 / 3, 2.0]]), "count": np.array([3, 4])}
+    first = evaluation_items(scale, table)[0]
+    run_directory.write_atomically(file_of(first, "npz"), lambda file: np.savez(file, **arrays))
     (values,) = collect(scale, [table])
     rows = {row["id"]: row["cells"] for row in values["rows"]}
     cell = rows["average"]["lumix"]
@@ -184,21 +138,23 @@ def test_cells_show_the_metric_of_their_evaluation(scale):
     assert rows["grid_64"]["lumix"]["status"] == "not at this scale"
     assert "smaller than a token" in rows["grid_64"]["lumix"]["reason"]
     (protocol,) = values["evaluations"].values()
-    assert protocol["protocol"] == "shuffling"
-    assert protocol["arguments"]["grids"] == [1, 4, 8, 16]
+    assert (protocol["protocol"], protocol["arguments"]["grids"]) == ("shuffling", [1, 4, 8, 16])
+    kept = values["runs"][first.item.run.key]["seeds"][str(first.item.seed)]["evaluations"][first.evaluation.key]
+    assert kept["arrays"] == {"curve": [[0.3333, 2.0]], "count": [3, 4]}
 
 
 def test_missing_stale_and_older_evaluations_are_told_apart(scale):
     table = finished_table(scale)
     first, second, *_ = evaluation_items(scale, table)
     assert not is_open(scale, first)
-    file_of(first).unlink()
-    cell = grid_4(scale, table)
-    assert (cell["n"], cell["reason"]) == (1, "1 of 2 seeds are evaluated")
+    for _ in range(2):  # what is recorded stays when its file is gone
+        cell = grid_4(scale, table)
+        assert (cell["n"], cell["reason"]) == (2, "")
+        file_of(first).unlink(missing_ok=True)
     finish(second.item, 90.0, checksum="other weights")
     assert is_open(scale, second)
     cell = grid_4(scale, table)
-    assert (cell["status"], cell["reason"]) == ("not run", "no finished evaluation")
+    assert (cell["n"], cell["reason"]) == (1, "1 of 2 seeds are evaluated")
     measure(first, {"grid_1": 1.0}, fingerprint="of other code")
     assert is_open(scale, first)
     assert not is_open(get_scale("lab"), first)
@@ -228,6 +184,5 @@ def test_text_names_evaluations(scale):
     assert f'{evaluation.key}: {{"grids": [1, 4, 8, 16]' in shown
     assert "4 of 4" in terminal.statuses(scale, [table], None)
     columns = tuple(dataclasses.replace(column, lower_is_better=True) for column in table.value_columns)
-    for built, lower in ((table, False), (dataclasses.replace(table, value_columns=columns), True)):
-        (record,) = collect(scale, [built])
-        assert all(column["title"].endswith(" (lower is better)") is lower for column in record["value_columns"])
+    (record,) = collect(scale, [dataclasses.replace(table, value_columns=columns)])
+    assert all(column["title"].endswith(" (lower is better)") for column in record["value_columns"])

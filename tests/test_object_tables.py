@@ -1,16 +1,12 @@
-"""Tables 5 and 8 at every scale: which models, evaluations and reference, and that the record keeps their arrays."""
+"""Tables 5 and 8 at every scale: which models, evaluations and reference."""
 
-import numpy as np
 import pytest
-from test_evaluation_tables import finished_table, measure, scale  # noqa: F401 - a fixture
 
 from evaluation.weak_localisation import START
 from experiments import evaluations
 from experiments.registry import get_table, owners
-from experiments.results import collect
-from experiments.scale import Scale, get_scale
+from experiments.scale import get_scale
 from experiments.scales import mini
-from training import run_directory
 
 SCALES = ("mini", "lab", "paper")
 
@@ -53,18 +49,3 @@ def test_shapes_runs_are_runs_of_their_own_with_an_owner() -> None:
     runs = {run.key for role in ("deit_s", "resnet50") for run in (mini.run(role), mini.shapes_run(role))}
     assert len(runs) == 4
     assert set(owners(get_scale("mini"))) > {mini.shapes_run(role).key for role in ("deit_s", "resnet50")}
-
-
-def test_the_record_keeps_numbers_and_arrays_of_each_evaluation(scale: Scale) -> None:  # noqa: F811
-    table = finished_table(scale)
-    item = evaluations.evaluation_items(scale, table)[0]
-    values = dict.fromkeys(("grid_1", "grid_4", "grid_8", "grid_16", "average"), 12.34567)
-    measure(item, values)
-    arrays = {"curve": np.array([[1 / 3, 2.0]]), "count": np.array([3, 4])}
-    path = item.place.with_name(f"{item.place.name}.npz")
-    run_directory.write_atomically(path, lambda file: np.savez(file, **arrays))
-    seeds = next(collect(scale, [table]))["runs"][item.item.run.key]["seeds"]
-    shown = seeds[str(item.item.seed)]["evaluations"][item.evaluation.key]
-    assert shown["values"]["grid_1"] == 12.34567
-    assert shown["arrays"] == {"curve": [[0.3333, 2.0]], "count": [3, 4]}
-    assert (shown["n_samples"], shown["seconds"]) == (797, 2.0)

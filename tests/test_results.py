@@ -5,8 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from test_evaluation_tables import finished_table, measure, scale  # noqa: F401 - a fixture
-from test_experiments import finish
+from bench import bench_scale, finish, finished_table, measure
 
 from experiments import results
 from experiments.evaluations import evaluation_items
@@ -18,13 +17,19 @@ from training import run_directory
 RIVALS, COMPONENTS, SHUFFLING = "lumix_table06_rivals", "lumix_table02_components", "lumix_table07_shuffling"
 
 
-def collected(scale, table, seeds=None):  # noqa: F811
+@pytest.fixture
+def scale(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    return bench_scale(1, 2)
+
+
+def collected(scale, table, seeds=None):
     """The record of a table, when its files are written."""
     (record,) = collect(scale, [table], seeds)
     return record
 
 
-def finish_rivals(scale, speed, seconds):  # noqa: F811
+def finish_rivals(scale, speed, seconds):
     """Table 6, all of it, on a machine of that speed."""
     table = get_table(RIVALS, scale)
     for item in items_of_table(scale, table):
@@ -41,14 +46,14 @@ def texts(folder):
     return {path: path.read_text() for path in Path(folder).rglob("*.json")}
 
 
-def seeds_of(scale, table, row, column="top1"):  # noqa: F811
+def seeds_of(scale, table, row, column="top1"):
     """What the file of a cell's run holds of each seed."""
     run = table.cells[row, column]
     return results.read(results.run_path(scale.name, owners(scale)[run.key], run.key))["seeds"]
 
 
 @pytest.mark.parametrize("name", [RIVALS, COMPONENTS, SHUFFLING])
-def test_a_record_read_back_is_the_record(scale, name):  # noqa: F811
+def test_a_record_read_back_is_the_record(scale, name):
     finish_rivals(scale, 100.0, 2.0)
     finished_table(scale)
     record = collected(scale, get_table(name, scale))
@@ -61,7 +66,7 @@ def test_a_record_read_back_is_the_record(scale, name):  # noqa: F811
     assert alone == [claim["verdict"] for claim in record["claims"]]
 
 
-def test_a_failed_training_replaces_no_result(scale):  # noqa: F811
+def test_a_failed_training_replaces_no_result(scale):
     """Nor one of another machine: what is not finished here keeps what is recorded, with its evaluations."""
     table = finish_rivals(scale, 100.0, 2.0)
     collected(scale, table)
@@ -80,7 +85,7 @@ def test_a_failed_training_replaces_no_result(scale):  # noqa: F811
     assert "evaluations" not in found[str(again.seed)]  # they were of other weights
 
 
-def test_another_machine_changes_measured_and_no_byte_of_results(scale):  # noqa: F811
+def test_another_machine_changes_measured_and_no_byte_of_results(scale):
     table = finish_rivals(scale, 100.0, 2.0)
     collected(scale, table)
     kept, measured = texts("results"), texts("measured")
@@ -93,7 +98,7 @@ def test_another_machine_changes_measured_and_no_byte_of_results(scale):  # noqa
         assert json.loads(text)["table"] == path.stem
 
 
-def test_speeds_are_measured_and_parameters_are_not(scale):  # noqa: F811
+def test_speeds_are_measured_and_parameters_are_not(scale):
     table = finish_rivals(scale, 100.0, 2.0)
     assert table.measured_columns == {"speed", "memory"}
     collected(scale, table)
@@ -107,7 +112,7 @@ def test_speeds_are_measured_and_parameters_are_not(scale):  # noqa: F811
     assert set(whole["rows"][0]["cells"]) == {"top1", "parameters", "speed", "memory"}
 
 
-def test_a_run_is_kept_once_with_the_evaluations_of_every_table(scale):  # noqa: F811
+def test_a_run_is_kept_once_with_the_evaluations_of_every_table(scale):
     table = finished_table(scale)
     collected(scale, table)
     for key, run in table.runs.items():
@@ -120,7 +125,7 @@ def test_a_run_is_kept_once_with_the_evaluations_of_every_table(scale):  # noqa:
         assert found["seeds"]["0"]["evaluations"].keys() == {one.key for one in table.evaluations.values()}
 
 
-def test_a_table_renews_its_part_of_what_others_own_and_removes_what_is_gone(scale):  # noqa: F811
+def test_a_table_renews_its_part_of_what_others_own_and_removes_what_is_gone(scale):
     table = get_table(COMPONENTS, scale)
     run = table.cells["full", "top1"]
     path = results.run_path(scale.name, owners(scale)[run.key], run.key)
@@ -143,7 +148,7 @@ def test_a_table_renews_its_part_of_what_others_own_and_removes_what_is_gone(sca
     assert (gone.exists(), foreign.exists()) == (False, True)
 
 
-def test_a_cell_of_another_run_than_the_table_has_by_now_is_not_run(scale):  # noqa: F811
+def test_a_cell_of_another_run_than_the_table_has_by_now_is_not_run(scale):
     table = finish_rivals(scale, 100.0, 2.0)
     collected(scale, table)
     path = results.results_path(scale.name, RIVALS)
@@ -153,7 +158,7 @@ def test_a_cell_of_another_run_than_the_table_has_by_now_is_not_run(scale):  # n
 
 
 @pytest.mark.parametrize(("statistic", "value"), [("last", 1.0), ("best", 3.0), ("median_last", 2.0)])
-def test_a_table_says_which_accuracy_it_shows(scale, statistic, value):  # noqa: F811
+def test_a_table_says_which_accuracy_it_shows(scale, statistic, value):
     table = replace(get_table(COMPONENTS, scale), statistic=statistic)
     run = table.cells["none", "top1"]
     finish(Item(run, 0, directory_of(scale, run, 0)), 1.0, top1={"last": 1.0, "best": 3.0, "median_last": 2.0})
@@ -176,7 +181,7 @@ def test_a_table_says_which_accuracy_it_shows(scale, statistic, value):  # noqa:
         ('"checksum": "c"', '"checksum": null'),
     ],
 )
-def test_half_valid_files_are_named(scale, old, new):  # noqa: F811
+def test_half_valid_files_are_named(scale, old, new):
     table = finish_rivals(scale, 100.0, 2.0)
     collected(scale, table)
     run = table.cells["deit_s_fmix", "top1"]
@@ -199,12 +204,9 @@ def test_damaged_files_are_named_in_one_sentence(tmp_path, damage):
     assert "\n" not in str(error.value)
 
 
-@pytest.mark.parametrize(
-    "value",
-    [{"a": 1, "b": [1, 2.5]}, {"": {"long": list(range(200))}}, [["x" * 70, "y z" * 30], []], {"é": None}, 1.5, "t"],
-)
-def test_text_is_json_of_short_lines(value):
+def test_text_is_json_of_short_lines():
+    value = {"a": {"b": list(range(200)), "é": "x  y", "c": {}}, "d": None, "e": [[1, "{"], []], "f": "g" * 90}
     text = results.as_text(value)
     assert json.loads(text) == value
-    assert all(len(line) <= results.WIDTH + 30 for line in text.splitlines())
-    assert text.count("\n") == 0 or len(json.dumps(value)) > results.WIDTH
+    assert max(map(len, text.splitlines())) <= results.WIDTH
+    assert results.as_text({"a": [1, 2.5]}) == '{"a": [1, 2.5]}'

@@ -10,7 +10,7 @@ def build(scale: Scale) -> Table:
         title="η of DM(CE), ResNet-34",
         paper_table="Figure A2, left",
         label_columns=(Column("method", "Method"),),
-        value_columns=curves.ETA.columns,
-        rows=tuple(curves.row(scale, name, "pytorch", "resnet34", (curves.ETA,)) for name in curves.BEST["eta"]),
+        value_columns=curves.columns("eta"),
+        rows=tuple(curves.row(scale, name, "pytorch", "resnet34", "eta") for name in curves.BEST["eta"]),
         setting=scale.setting("pytorch").text,
     )

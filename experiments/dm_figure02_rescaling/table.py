@@ -10,7 +10,7 @@ def build(scale: Scale) -> Table:
         title="ξ and t of DM(BCE), ResNet-34",
         paper_table="Figure A2, middle and right",
         label_columns=(Column("method", "Method"),),
-        value_columns=(*curves.XI.columns, *curves.T.columns),
-        rows=tuple(curves.row(scale, name, "rsb_a3", "resnet34", (curves.XI, curves.T)) for name in curves.BEST["xi"]),
+        value_columns=curves.columns("xi", "t"),
+        rows=tuple(curves.row(scale, name, "rsb_a3", "resnet34", "xi", "t") for name in curves.BEST["xi"]),
         setting=scale.setting("rsb_a3").text,
     )

@@ -13,9 +13,9 @@ def build(scale: Scale) -> Table:
         title="η of DM(CE) on three data sets, ResNet-18",
         paper_table="Figure A3",
         label_columns=(Column("data", "Data"), Column("method", "Method")),
-        value_columns=curves.ETA.columns,
+        value_columns=curves.columns("eta"),
         rows=tuple(
-            curves.row(scale, name, setting, "resnet18", (curves.ETA,), setting, {"data": data})
+            curves.row(scale, name, setting, "resnet18", "eta", suffix=setting, labels={"data": data})
             for setting, data in DATA.items()
             for name in METHODS
         ),

@@ -1,6 +1,6 @@
 """Decoupled Mixup Table A2: MCE and DM(CE) on CIFAR-100 (three networks) and Tiny-ImageNet (two)."""
 
-from experiments import decoupled, gains
+from experiments import decoupled
 from experiments.decoupled import DM_CE, MCE
 from experiments.scale import Scale
 from experiments.table import Table
@@ -20,9 +20,9 @@ def build(scale: Scale) -> Table:
     return Table(
         title="CIFAR-100 and Tiny-ImageNet",
         paper_table="Table A2",
-        label_columns=gains.label_columns(PLACES),
+        label_columns=decoupled.place_labels(PLACES),
         value_columns=decoupled.columns(LOSSES),
-        rows=gains.rows(scale, PLACES, LOSSES),
+        rows=decoupled.place_rows(scale, PLACES, LOSSES),
         statistic="median_last",
         setting=f"{scale.setting('cifar100').text} {scale.setting('tiny_imagenet').text}",
     )

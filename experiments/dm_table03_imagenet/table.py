@@ -1,6 +1,6 @@
 """Decoupled Mixup Table A3: three ResNets under the plain ImageNet recipe, MCE and DM(CE)."""
 
-from experiments import decoupled, gains
+from experiments import decoupled
 from experiments.decoupled import DM_ALPHA, DM_CE, MCE
 from experiments.scale import Scale
 from experiments.table import Table
@@ -17,8 +17,8 @@ def build(scale: Scale) -> Table:
     return Table(
         title="Three ResNets, 100 epochs of the plain recipe",
         paper_table="Table A3",
-        label_columns=gains.label_columns(PLACES),
+        label_columns=decoupled.place_labels(PLACES),
         value_columns=decoupled.columns(LOSSES),
-        rows=gains.rows(scale, PLACES, LOSSES),
+        rows=decoupled.place_rows(scale, PLACES, LOSSES),
         setting=scale.setting("pytorch").text,
     )

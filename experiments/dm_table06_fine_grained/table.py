@@ -1,6 +1,6 @@
 """Decoupled Mixup Table A6: MCE and DM(CE) on two fine-grained sets, from ImageNet weights."""
 
-from experiments import decoupled, gains
+from experiments import decoupled
 from experiments.decoupled import DM_CE, MCE
 from experiments.scale import Scale
 from experiments.table import Table
@@ -18,9 +18,9 @@ def build(scale: Scale) -> Table:
     return Table(
         title="Fine-grained sets",
         paper_table="Table A6",
-        label_columns=gains.label_columns(PLACES),
+        label_columns=decoupled.place_labels(PLACES),
         value_columns=decoupled.columns(LOSSES),
-        rows=gains.rows(scale, PLACES, LOSSES),
+        rows=decoupled.place_rows(scale, PLACES, LOSSES),
         statistic="median_last",
         setting=scale.setting("cub200").text,
     )
