@@ -11,7 +11,7 @@ from timm.data.constants import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from torch import nn
 
 from experiments.dm_with_lumix.table import SMOOTHING
-from experiments.methods import PLAIN, smoothed
+from experiments.methods import PLAIN, lumix, smoothed
 from experiments.registry import TABLES, get_table, owners
 from experiments.scale import get_scale
 from lumix.registry import name_of
