@@ -180,14 +180,14 @@ DEEPLAB = SCENES.replace(
     width=32,
     dilation=1,
 )
-# Fresh scenes of 8 shapes, and scenes of untrained shapes, filtered by a ResNet of seed 0: one test set for all seeds.
+# Fresh scenes of 8 shapes, and scenes of untrained shapes, filtered by the nearest of some training images.
 STAND_INS = {
     "classes": list(range(8)),
     "known_classes": list(range(2, 10)),
-    "pool": 10_000,
+    "seen": 300,
+    "pool": 4000,
     "unknown_pool": 1000,
     "share": 0.2,
-    "reference": {"key": shapes_run("resnet50").key, "seed": 0},
 }
 PATCH = 2  # one token of the nets with patch 2, as 16 pixels are at 224
 DIGITS = (
@@ -275,11 +275,10 @@ SETTINGS = {
     "adversarial": Setting(
         shapes_run,
         "2000 procedural scenes of ten shapes, 16x16 pixels, a tiny DeiT-S, one CPU thread. In place of "
-        "ImageNet-A, fresh scenes of 8 shapes that a tiny ResNet gets wrong; in place of ImageNet-O, those scenes "
-        "of 5 untrained shapes that it is surest about, against test scenes of 8 shapes. This says nothing about "
-        "ImageNet.",
+        "ImageNet-A, fresh scenes of 8 shapes whose nearest training image shows another; in place of ImageNet-O, "
+        "those scenes of 5 untrained shapes that are nearest to one, against test scenes of 8 shapes. This says "
+        "nothing about ImageNet.",
         {"natural": Evaluation("natural_adversarial", STAND_INS)},
-        sources=("resnet50",),
     ),
 }
 SCALE = Scale(
