@@ -57,6 +57,7 @@ class Scale:
         tables: ids of the tables that it has settings for; () is all of them.
         patch: side in pixels of the patches that Random Shuffling and Random lambda use (Table 12).
         hours: run -> estimated hours on this scale's device for one seed: GPU-hours where `gpus`, else CPU-hours.
+        exercises: what a scale is for whose numbers judge no claim, in a sentence; "" for all others.
         replicates: whether its numbers may be set against the paper's own.
         retrain_on_code_change: train again when the code of `lumix` changed; else keep the run and flag it.
         execution: device and data loading of a run that is started here.
@@ -77,6 +78,7 @@ class Scale:
     hours: Callable[[Run], float]
     more_seeds: int = 0
     tables: tuple[str, ...] = ()
+    exercises: str = ""
     replicates: bool = False
     retrain_on_code_change: bool = False
     execution: Execution = field(default_factory=Execution)

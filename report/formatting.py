@@ -100,7 +100,7 @@ def badge(scale: str, record: Mapping[str, Any] | None) -> str:
     what = setting(record)
     if what == DATA_NAMES["imagenet"]:
         return f"{scale} scale: {what}"
-    theirs = PAPER_DATA.get(record.get("paper_table") or "", DATA_NAMES["imagenet"])
+    theirs = PAPER_DATA.get(record.get("paper_table") or "", "ImageNet")
     theirs = "CIFAR-100 at 32 pixels for 800 epochs" if theirs == "CIFAR-100" else theirs
     return f"{scale} scale: {what.replace(', small', ', tiny') if scale == 'mini' else what}: NOT {theirs}"
 

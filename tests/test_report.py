@@ -39,8 +39,8 @@ def pages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
 def test_every_table_has_its_badge_before_it(pages: dict[str, str]) -> None:
     text = pages["lumix.html"]
     sections = re.findall(r'<section class="table".*?</section>', text, re.S)
-    badges = ["small scale: CIFAR-100, 15 % of the labels at 16 pixels, small ResNet: NOT ImageNet-1k"]
-    badges += ["mini scale: digits 8×8, tiny DeiT: NOT ImageNet-1k"] * 2
+    badges = ["small scale: CIFAR-100, 15 % of the labels at 16 pixels, small ResNet: NOT ImageNet"]
+    badges += ["mini scale: digits 8×8, tiny DeiT: NOT ImageNet"] * 2
     for section, expected in zip(sections, [*badges, "mini scale: not run"], strict=True):
         badge, table = section.index('<p class="badge">'), section.find("<table>")
         assert expected in section[badge:table]

@@ -5,13 +5,14 @@ from dataclasses import replace
 from experiments import decoupled
 from experiments.decoupled import DM_CE, MCE, LossColumn
 from experiments.scale import Scale
-from experiments.table import Column, Row, Table
+from experiments.table import CURVE_MEAN, Column, Row, Table
 
 METHODS = (("mixup", MCE), ("cutmix", MCE), ("automix", MCE), ("mixup", DM_CE))
 COLUMNS = (
     Column("top1_mixed", "Mixed top-1", metric="top1_mixed", compared=False),
     Column("top2_mixed", "Mixed top-2", metric="top2_mixed", compared=False),
     Column("top1", "Clean top-1", compared=False),
+    Column("efficiency", "Clean top-1, mean of all epochs", metric=CURVE_MEAN, compared=False),
 )
 
 
