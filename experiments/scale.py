@@ -64,8 +64,7 @@ class Scale:
         gpus: most GPUs of one run; 0 is a scale for CPUs.
         processes: runs side by side on one machine; 0 is one for each usable core.
         alone_seeds: seeds of a run that trains alone, and of the evaluations that are themselves long; 0 is `seeds`.
-        why_alone: run -> why it trains by itself here although it could be stacked, or "".
-        stacked: most seeds of a run that train as one ensemble; 0 trains every run by itself.
+        stack: run -> networks in the stack that it trains in, which decides how its numbers round; 1 trains it alone.
         dollars_per_gpu_hour: price behind `python -m experiments cost`.
     """
 
@@ -84,20 +83,17 @@ class Scale:
     execution: Execution = field(default_factory=Execution)
     gpus: int = 0
     processes: int = 0
-    stacked: int = 0
     alone_seeds: int = 0
-    why_alone: Callable[[Run], str] = lambda run: ""
+    stack: Callable[[Run], int] = lambda run: 1
     dollars_per_gpu_hour: float = 0.0
 
-    def alone(self, run: Run) -> str:
-        """Why each seed of a run trains by itself; "" where they train together."""
-        if self.stacked < 2:
-            return f"scale {self.name} trains every run by itself"
-        return run.why_alone or self.why_alone(run)
+    def stack_of(self, run: Run) -> int:
+        """Networks in the stack that a run trains in, 1 where it trains alone."""
+        return 1 if run.why_alone else self.stack(run)
 
     def seeds_of(self, run: Run) -> int:
         """Seeds of a run that no table asks more of."""
-        return (self.alone(run) and self.alone_seeds) or self.seeds
+        return (self.alone_seeds if self.stack_of(run) == 1 else 0) or self.seeds
 
     def setting(self, name: str) -> Setting:
         """The setting of that name."""

@@ -6,6 +6,7 @@ from experiments import decoupled
 from experiments.decoupled import DM_CE, MCE, LossColumn
 from experiments.scale import Scale
 from experiments.table import CURVE_MEAN, Column, Row, Table
+from training.config import Run
 
 METHODS = (("mixup", MCE), ("cutmix", MCE), ("automix", MCE), ("mixup", DM_CE))
 COLUMNS = (
@@ -27,8 +28,12 @@ def build(scale: Scale) -> Table:
     )
 
 
+def counted(run: Run) -> Run:
+    """The run with mixed test images counted after every epoch."""
+    return run.replace(count_mixed=True, evaluate_every=1)
+
+
 def _row(scale: Scale, name: str, loss: LossColumn) -> Row:
-    """One run, which counts mixed test images after every epoch, under all three columns."""
+    """One run under all three columns."""
     row = decoupled.row(scale, name, "pytorch", "resnet50", (loss,), suffix=loss.id, labels={"loss": loss.title})
-    run = row.runs[loss.id].replace(count_mixed=True, evaluate_every=1)
-    return replace(row, runs={column.id: run for column in COLUMNS})
+    return replace(row, runs={column.id: counted(row.runs[loss.id]) for column in COLUMNS})
