@@ -335,8 +335,9 @@ def read_record(
             claims[claim.id] = {**told, **found, "signature": signature}
     rows = []
     for row in table.rows:
-        cells = {column.id: shown(row, column.id) for column in table.value_columns if column.id not in hidden}
-        cells |= {column: _gain(table, (row.id, column), of, claims) for column, of in row.gains.items()}
+        cells = {column: _gain(table, (row.id, column), of, claims) for column, of in row.gains.items()} or {
+            column.id: shown(row, column.id) for column in table.value_columns if column.id not in hidden
+        }
         rows.append({"id": row.id, "labels": dict(row.labels), "ours": row.ours, "note": row.note, "cells": cells})
     record = {
         "table": table.id,

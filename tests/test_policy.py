@@ -35,7 +35,7 @@ BUDGETS = {
     "lumix": 4700,
     "training": 4000,
     "evaluation": 1900,
-    "experiments": 5100,
+    "experiments": 5130,
     "slurm": 900,
     "report": 700,
     "paper_figures": 1000,
