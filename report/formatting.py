@@ -26,6 +26,7 @@ PAPER_DATA = {
     "Table 5": "VOC12, ImageNet",
     "Table 8": "ImageNet-A, -O",
     "Table A8": "CIFAR-100",
+    "OpenMixup": "CIFAR-100",
 }
 PAPERS = {"lumix": "LUMix", "dm": "Decoupled Mixup"}  # by the first word of a table's id
 STATISTICS = {"last": "last epoch", "best": "best epoch", "median_last": "median of the last epochs"}
