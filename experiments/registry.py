@@ -97,7 +97,7 @@ def _wanted(scale: Scale) -> dict[str, int]:
         headline = {table.cells[cell].key for cell in table.headline}
         for key, run in table.runs.items():
             asked = scale.headline_seeds if key in headline else table.seeds
-            if scale.alone_seeds and scale.alone(run):
+            if scale.alone_seeds and scale.stack_of(run) == 1:
                 asked = 0
             wanted[key] = max(asked, wanted.get(key, scale.seeds_of(run)))
     return wanted

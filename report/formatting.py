@@ -3,12 +3,26 @@
 from collections.abc import Mapping
 from typing import Any
 
-from experiments.formatting import DASH, MINUS, difference, interval, measured, number, signed
+from experiments.formatting import (
+    DASH,
+    MINUS,
+    correction,
+    difference,
+    interval,
+    measured,
+    number,
+    paper,
+    paper_difference,
+    signed,
+)
+from experiments.verdicts import CONTRADICTED, INCONCLUSIVE, NO_DIFFERENCE, NOT_RUN, SUPPORTED
 from lumix.registry import describe, name_of
 from training.config import Run
 
-__all__ = ["DASH", "MINUS", "difference", "interval", "measured", "number", "signed"]  # for templates and figures
-VERDICTS = {"supported": "✓", "contradicted": "✗", "inconclusive": "?", "not run": DASH}
+# For templates and figures.
+__all__ = ["DASH", "MINUS", "correction", "difference", "interval", "measured", "number", "paper", "paper_difference"]
+__all__ += ["signed"]
+VERDICTS = {SUPPORTED: "✓", CONTRADICTED: "✗", NO_DIFFERENCE: "=", INCONCLUSIVE: "?", NOT_RUN: DASH}
 DATA_NAMES = {
     "digits": "digits 8×8",
     "shapes": "shapes 16×16",
@@ -25,18 +39,15 @@ PAPER_DATA = {
     "Table 4": "Pascal Context",
     "Table 5": "VOC12, ImageNet",
     "Table 8": "ImageNet-A, -O",
+    "Table A2": "CIFAR-100, Tiny-ImageNet",
+    "Table A6": "CUB-200, Aircraft",
+    "Table A7": "CIFAR-100, Tiny-ImageNet",
     "Table A8": "CIFAR-100",
     "OpenMixup": "CIFAR-100",
 }
 PAPERS = {"lumix": "LUMix", "dm": "Decoupled Mixup"}  # by the first word of a table's id
 STATISTICS = {"last": "last epoch", "best": "best epoch", "median_last": "median of the last epochs"}
 FAMILIES = {"deit": "DeiT", "swin": "Swin", "xcit": "XCiT", "convnext": "ConvNeXt", "resnet": "ResNet"}
-
-
-def paper_difference(cell: Mapping[str, Any]) -> str:
-    """The difference between the paper's own two cells; empty where the cell has none."""
-    found = cell["difference"]
-    return signed(found["paper"], 1) if found and found["paper"] is not None else ""
 
 
 def joined(names: list[str]) -> str:
@@ -49,15 +60,6 @@ def heading(record: Mapping[str, Any]) -> str:
     paper, name = paper_of(record["table"]), record.get("paper_table")
     numbered = f"{paper}, {name}" if paper != PAPERS["lumix"] and name else name
     return f"{numbered or 'Our own table'}: {record['title']}"
-
-
-def correction(claim: Mapping[str, Any]) -> str:
-    """What becomes of a claim among all of its paper, and which difference so many seeds would show."""
-    p = f"p = {claim['p']:.2g}, {claim['corrected']:.2g} corrected for {claim['of']} claims"
-    changed = "" if claim["alone"] == claim["verdict"] else f"; by itself it would be {claim['alone']}"
-    seen = claim.get("detectable")
-    power = "" if seen is None else f" These n = {claim['n']} see differences above {seen:.2f} (power 80 %)."
-    return f"{p[0].upper()}{p[1:]}{changed}.{power}"
 
 
 def paper_of(table: str) -> str:
@@ -81,8 +83,9 @@ def badge(scale: str, record: Mapping[str, Any] | None) -> str:
     roles = [config.model.role.rstrip("0123456789").split("_")[0] for config in configs]
     models = joined([FAMILIES.get(role, role) for role in roles])
     name = (record or {}).get("paper_table") or ""
-    paper = "CIFAR-100 at 32 pixels for 800 epochs" if PAPER_DATA.get(name) == "CIFAR-100" else "ImageNet"
-    return f"{scale} scale: {what}, {size}{models}: NOT {paper}"
+    theirs = PAPER_DATA.get(name, "ImageNet")
+    theirs = "CIFAR-100 at 32 pixels for 800 epochs" if theirs == "CIFAR-100" else theirs
+    return f"{scale} scale: {what}, {size}{models}: NOT {theirs}"
 
 
 def summary(run: Run) -> str:

@@ -10,11 +10,9 @@ from typing import Any
 import pytest
 import yaml
 from report_fixture import MANY, NASTY, OLDER, ONE, ROOT, fake_repository, write_table
-from scipy import stats
 
 from experiments.intervals import Interval
 from experiments.registry import get_table
-from experiments.results import correct
 from experiments.scale import get_scale
 from report import formatting, headline, page, tables
 from report.__main__ import main
@@ -71,7 +69,7 @@ def test_page_is_self_contained_and_escapes_what_results_hold(text: str) -> None
 
 def test_each_verdict_and_each_reason_is_on_the_page(text: str, root: Path) -> None:
     record = read_results(root, measured=True).records[MANY]
-    assert {claim["verdict"] for claim in record["claims"]} >= {"inconclusive", "not run"}
+    assert {claim["verdict"] for claim in record["claims"]} == {""}  # mini judges nothing
     for claim in record["claims"]:
         assert claim["text"].split("(")[0] in text
     for part in ("not run: no finished run", "not at this scale", "c" * 9 + " + changes"):
@@ -121,9 +119,8 @@ def test_headline_is_found_by_configuration_and_agrees_with_scipy(root: Path) ->
     wanted = tuple(cells[row, "top1"].key for row in ("none", "lumix", "constant"))
     assert (found.cutmix, found.lumix, found.constant) == wanted
     base, ours, _ = ([seed["top1"]["last"] for seed in results.runs[key]["seeds"].values()] for key in wanted)
-    low, high = stats.ttest_rel(ours, base).confidence_interval(0.95)
     assert found.gain is not None
-    assert (found.gain.n, found.gain.low, found.gain.high) == pytest.approx((4, low, high))
+    assert (found.gain.n, found.gain.mean) == pytest.approx((4, sum(ours) / 4 - sum(base) / 4))
     means = [gap.mean for gap in (found.gain, found.control_gain, found.lumix_over_control) if gap]
     assert means[0] == pytest.approx(means[1] + means[2])
 
@@ -156,17 +153,6 @@ def test_cards_of_decoupled_mixup_compare_runs_that_differ_in_the_loss_alone() -
                 assert [term.name for term in run.loss.terms] == ["cross_entropy", "decoupled"]
                 assert run.mix.choices[0][0].alpha == 0.2
                 assert card.gap.n == min(len(results.runs[key]["seeds"]) for key in pair)
-
-
-def test_verdicts_are_corrected_over_the_claims_of_a_paper() -> None:
-    judged = ((0.01, "supported"), (0.04, "contradicted"), (None, "not run"), (0.5, "inconclusive"))
-    found: list[dict[str, Any]] = [{"p": p, "verdict": verdict, "n": 8, "detectable": 0.5} for p, verdict in judged]
-    correct(found)
-    assert [claim["verdict"] for claim in found] == ["supported", "inconclusive", "not run", "inconclusive"]
-    assert (found[1]["corrected"], found[1]["of"], found[1]["alone"]) == (0.08, 3, "contradicted")
-    text = formatting.correction(found[1])
-    assert "0.08 corrected for 3 claims; by itself it would be contradicted" in text
-    assert "see differences above 0.50" in text
 
 
 # ------------------------------------------------------------------------------------------------- tables, pipeline
@@ -205,7 +191,7 @@ def test_markdown_and_latex_hold_the_numbers_and_the_badge(root: Path) -> None:
     assert not re.search(r"(?<!\\)[&_#]", latex.split("\\caption{")[1].split("}\n")[0].replace("{]}", ""))
     single = record["rows"][2]["cells"]["top1"]  # one seed has neither spread nor interval
     assert "±" not in formatting.measured(single)
-    assert "no interval" in formatting.difference(single)
+    assert "(n = 1)" in formatting.difference(single)
 
 
 @pytest.mark.parametrize("what", ["tables", "page"])
