@@ -102,7 +102,10 @@ def test_a_paper_run_builds_with_its_schedule(key: str) -> None:
     build_mixer(run.mix, IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD, frozen)
     plain = run.replace(mix=Mix(), optim=run.optim.replace(ema_decay=0.0, ema_reported=False))
     task = build_task(plain, model, IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD, torch.device("meta"))
-    ours = [*(smoothed(run.replace(loss=PLAIN), value).loss for value in SMOOTHING), lumix(run.replace(loss=PLAIN)).loss]
+    ours = [
+        *(smoothed(run.replace(loss=PLAIN), value).loss for value in SMOOTHING),
+        lumix(run.replace(loss=PLAIN)).loss,
+    ]
     assert task.criterion.smoothing == smoothing or run.loss in ours
 
 
