@@ -5,8 +5,7 @@ classes that it takes for known ones with confidence. Small data have stand-ins 
 shapes and shapes never trained on, judged by the nearest training image (mini); CIFAR-100's test set and Tiny-ImageNet,
 judged by a reference model of the same scale (lab).
 
-Definitions of evaluation.md 5 and 6: logits are restricted to the classes of the data set first, argmax and softmax are
-over those alone. Results are percentages.
+Logits are restricted to the classes of the data set before argmax and softmax (evaluation.md 5, 6). All in percent.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -69,9 +68,8 @@ def predictions(logits: Logits, labels: Labels, classes: Sequence[int]) -> tuple
 def rms_calibration_error(confidence: Floats, correct: Bools, all_bins: bool = False) -> float:
     """Root mean square over bins of mean confidence less accuracy, in percent.
 
-    Bins hold `BIN_SIZE` samples in ascending order of confidence [N], the last one the remainder too. Samples of equal
-    confidence keep their order, so that ties across a bin's edge make the result depend on it. The script behind the
-    paper's numbers leaves the last, most confident bin out (not with `all_bins`), though it divides by all N.
+    Bins hold `BIN_SIZE` samples in ascending order of confidence [N], ties in their order, the last one the remainder
+    too. The script behind the paper's numbers leaves that bin out (not with `all_bins`), though it divides by all N.
     """
     if len(confidence) < 2 * BIN_SIZE:
         raise ValueError(f"the calibration error needs two bins of {BIN_SIZE} samples, not {len(confidence)} samples")
@@ -99,11 +97,9 @@ def reliability(confidence: Floats, correct: Bools, bins: int = 10) -> dict[str,
 def detection(inside: Floats, outside: Floats) -> dict[str, float]:
     """Of finding the outside samples: "aupr", "auroc", "fpr95" and "fpr_at_recall_95".
 
-    "fpr95" is the share of inside samples flagged at the threshold whose recall is nearest to 95 %. The published rule:
-    of equally near thresholds the one that flags most counts, except that no threshold beyond the first of recall 1
-    does. So it may find less than 95 %, and flag more than a better threshold would: "fpr_at_recall_95", which is ours,
-    is the least share at a recall of at least 95 %. An AUPR near 90 on ImageNet-O means that the two sides were
-    swapped: scores [N] and [M] of known and of unknown images are higher where an image is more anomalous.
+    Scores [N] and [M] of known and of unknown images are higher where an image is more anomalous. "fpr95" is the share
+    of inside samples flagged at the threshold whose recall is nearest to 95 %, of equally near ones, up to the first of
+    recall 1, the one that flags most, as published. "fpr_at_recall_95" (ours) is the least share at 95 % or more.
     """
     labelled = np.repeat((0, 1), (len(inside), len(outside))), np.concatenate([inside, outside])
     false, recall, _ = roc_curve(*labelled, drop_intermediate=False)
@@ -237,9 +233,8 @@ class NaturalSets(NamedTuple):
 def stand_ins(card: Card, arguments: Mapping[str, Any], judge: Judge) -> NaturalSets:
     """The sets for a model of small images, filtered by a judge.
 
-    Arguments: "classes" and "known_classes", the kept classes of the natural and of the clean images; "pool", how many
-    fresh scenes of shapes (other data have but their test set); "unknown_pool", the unknown images that are looked at;
-    "share", the unknown images that are kept for each clean one.
+    Arguments: "classes" and "known_classes", those kept of the natural and of the clean images; "pool", fresh scenes of
+    shapes (other data have but their test set); "unknown_pool", unknown images, of which "share" a clean one are kept.
     """
     pool, clean, unknown = _pools(card, arguments)
     classes, known = arguments["classes"], arguments["known_classes"]
