@@ -34,7 +34,7 @@ SOURCES = sources(*PACKAGES)
 BUDGETS = {
     "lumix": 4700,
     "training": 4052,
-    "evaluation": 1900,
+    "evaluation": 1940,
     "experiments": 5446,
     "slurm": 900,
     "report": 700,
