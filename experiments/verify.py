@@ -90,9 +90,9 @@ def _compare(found: Comparison, name: Path, was: dict[str, Any], now: dict[str, 
     of_seeds: dict[str, dict[str, tuple[float, float]]] = defaultdict(dict)  # a place, whichever the seed -> its places
     for place in before | after:
         old, new = before.get(place), after.get(place)
-        numbers = (int, float) if ARRAY.search(place) else float
-        if isinstance(old, numbers) and isinstance(new, numbers):
-            of_seeds[ARRAY.sub(r"array \1", SEED.sub("*", place))][place] = float(old), float(new)
+        kinds = {type(old), type(new)}
+        if kinds == {float} or (kinds <= {int, float} and ARRAY.search(place)):
+            of_seeds[ARRAY.sub(r"array \1", SEED.sub("*", place))][place] = float(before[place]), float(after[place])
         elif old != new and (None in (old, new) or not FREE.fullmatch(place)):
             found.wrong.append(f"{name}: {place} was {old!r}, is {new!r}")
     for place, numbers in of_seeds.items():
