@@ -83,9 +83,27 @@ def checked(name: str, value: Any, hint: Any) -> Any:
         if len(hints) != len(value):
             raise ValueError(f"{name} must have {len(hints)} entries, not {shown(value)}")
         return tuple(checked(f"{name}[{i}]", *entry) for i, entry in enumerate(zip(value, hints, strict=True)))
-    if origin in (Union, UnionType):  # None and tensors as they are, all else by the first
+    if origin in (Union, UnionType):  # None as it is, a tensor of one number by its value, all else by the first
+        if isinstance(value, Tensor) and Tensor in entries:
+            if value.numel() != 1 or not value.is_floating_point():
+                raise ValueError(f"{name} must be a number or a float tensor of one, not {shown(value)}")
+            if (number := known(value)) is not None:
+                checked(name, number, entries[0])
+            return value
         return value if isinstance(value, entries[1:]) else checked(name, value, entries[0])
     return value
+
+
+def is_transformed() -> bool:
+    """Whether torch.compile or a transform of torch.func looks on, under which tensors have no values to ask for."""
+    return torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active()
+
+
+def known(value: float | Tensor) -> float | None:
+    """A number, also of a tensor of one; None where that has no value, on the meta device or under a transform."""
+    if not isinstance(value, Tensor):
+        return value
+    return None if value.is_meta or is_transformed() else value.detach().item()
 
 
 def _number(name: str, value: Any, kind: type, limits: Range) -> Any:

