@@ -1,17 +1,19 @@
-"""Statistics of paired differences: t intervals, p-values, power, and Holm's correction; scipy computes."""
+"""Statistics of paired differences: t intervals, tests, power, and corrections for many tests; scipy computes."""
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 LEVEL, POWER = 0.05, 0.8  # of all tests; with which the smallest detectable difference is told
+LEAST = 5  # differences: fewer get no interval and no verdict
+MARGIN = 0.5  # points that count as no difference
 
 
 @dataclass(frozen=True)
 class Interval:
     """Mean of n paired differences with its t interval and the standard error of the mean.
 
-    `low`, `high` and `error` are None where n or the spread allows none.
+    `low`, `high` and `error` are None where there are fewer than `LEAST` or all are equal.
     """
 
     mean: float
@@ -34,27 +36,32 @@ class Interval:
 
         return float(2 * stats.t.sf(abs(self.mean - threshold) / self.error, self.n - 1))
 
-    @property
-    def detectable(self) -> float | None:
-        """The smallest true difference that this n and spread tell from zero at 5 % in 80 of 100 repetitions."""
+    def p_within(self, limit: float) -> float:
+        """Of two one-sided t tests (TOST) that the mean is `limit` or more away from zero; 1 without an interval."""
         if self.error is None:
-            return None
-        from scipy import optimize, stats
+            return 1.0
+        from scipy import stats
 
-        freedom = self.n - 1
-        critical = stats.t.ppf(1 - LEVEL / 2, freedom)
+        return float(stats.t.sf((limit - abs(self.mean)) / self.error, self.n - 1))
 
-        def missing(difference: float) -> float:  # in standard errors; chance of an interval above zero, less POWER
-            return float(stats.nct.sf(critical, freedom, difference)) - POWER
 
-        return float(optimize.brentq(missing, 0.0, 10 * critical)) * self.error
+def detectable(error: float, n: int, level: float) -> float:
+    """The smallest true difference that n pairs tell from zero at `level`, two-sided, in 80 of 100 repetitions."""
+    from scipy import optimize, stats
+
+    critical = stats.t.isf(level / 2, n - 1)
+
+    def missing(difference: float) -> float:  # in standard errors; chance of a mean above the critical, less POWER
+        return float(stats.nct.sf(critical, n - 1, difference)) - POWER
+
+    return float(optimize.brentq(missing, 0.0, 10 * critical)) * error
 
 
 def t_interval(differences: Sequence[float], confidence: float = 1 - LEVEL) -> Interval:
     """Mean and two-sided t interval of at least one difference."""
     n, mean = len(differences), math.fsum(differences) / len(differences)
     # Accuracies on a small test set are coarse: n equal differences do happen and say nothing about their spread.
-    if n < 2 or max(differences) - min(differences) < 1e-9:
+    if n < LEAST or max(differences) - min(differences) < 1e-9:
         return Interval(mean, None, None, n)
     from scipy import stats  # late: `python -m experiments --help` must not wait for scipy
 

@@ -1,5 +1,6 @@
 """Makes tables: trains and evaluates on this machine what they miss, longest runs first, collects and prints them."""
 
+import math
 import os
 import sys
 import time
@@ -9,15 +10,16 @@ from contextlib import closing
 
 from experiments import evaluations
 from experiments.evaluations import EvaluationItem
-from experiments.pool import Answer, Interrupted, Job, run_pool, usable_cores
-from experiments.results import collect, flat
+from experiments.pool import Answer, Interrupted, run_pool, usable_cores
+from experiments.results import collect
 from experiments.runs import Group, Item, activity, grouped, is_open, items_of_table, state
 from experiments.scale import Scale
 from experiments.table import Table
 from experiments.terminal import results_table
 
 FAILURE, NOT_READY = 1, 75  # 75 is EX_TEMPFAIL: come back later
-STACKED_GAIN = 2.0  # about so many times faster is a network in an ensemble than alone, for the order of jobs
+EVALUATED = 0.1  # of a training's time takes an evaluation, for the time left
+EVERY = 30.0  # seconds between two lines of progress where they are kept, as in a file
 
 
 def make(
@@ -33,7 +35,7 @@ def make(
     asked = {one.place: one for table in tables for one in evaluations.evaluation_items(scale, table, rows, seeds)}
     unmade = [one for one in asked.values() if one.needs & stale or is_open(scale, one)]
     if dry_run:
-        _print_plan(scale, len(runs), missing, len(asked), unmade, seeds)
+        _print_plan(scale, len(runs), missing, len(asked), unmade)
         return 0
     name = " ".join(table.id for table in tables) if len(tables) < 4 else "all"
     if launcher == "slurm" and (missing or (unmade and "SLURM_JOB_ID" not in os.environ)):  # a job may evaluate
@@ -46,7 +48,7 @@ def make(
         return NOT_READY
     start = time.monotonic()
     try:
-        failed = train(scale, missing, unmade, seeds) if missing or unmade else []
+        failed = train(scale, missing, unmade) if missing or unmade else []
     except Interrupted as stop:
         return stop.code
     for record in list(collect(scale, tables, seeds)):
@@ -62,61 +64,68 @@ def make(
     return FAILURE if failed else 0
 
 
-def _print_plan(
-    scale: Scale, runs: int, missing: Sequence[Item], asked: int, unmade: Sequence[EvaluationItem], seeds: int | None
-) -> None:
-    """What would be done of so many runs and evaluations: which trainings together, which alone and why."""
-    jobs = grouped(scale, missing, seeds)
-    groups = [job for job in jobs if isinstance(job, Group)]
+def _print_plan(scale: Scale, runs: int, missing: Sequence[Item], asked: int, unmade: Sequence[EvaluationItem]) -> None:
+    """What would be done of so many runs and evaluations, and which trainings together."""
+    jobs = grouped(scale, missing)
     for job in jobs:
         if isinstance(job, Group):
-            print(f"an ensemble of {len(job.items)} seeds of {job.run.key}:")
-        for item in job.missing if isinstance(job, Group) else (job,):
-            alone = "" if isinstance(job, Group) else f"  alone: {scale.alone(item.run) or 'it has one seed'}"
-            print(f"{item.directory}  {state(item)}{alone}")
+            print(f"a stack of {job.size} for {len(job.items)}:")
+        for item in job.items if isinstance(job, Group) else (job,):
+            print(f"{item.directory}  {state(item)}")
     for one in unmade:
         print(one.place)
-    how = f", as {len(groups)} ensembles and {len(jobs) - len(groups)} alone" if groups else ""
+    stacks = sum(isinstance(job, Group) for job in jobs)
+    how = f", in {stacks} stacks and {len(jobs) - stacks} alone" if stacks else ""
     print(f"{len(missing)} of {runs} runs would be trained{how}")
     if asked:
         print(f"{len(unmade)} of {asked} evaluations would be made")
 
 
-def train(
-    scale: Scale, items: Sequence[Item], asked: Sequence[EvaluationItem] = (), seeds: int | None = None
-) -> list[Answer]:
+def train(scale: Scale, items: Sequence[Item], asked: Sequence[EvaluationItem] = ()) -> list[Answer]:
     """Train the items, together where they can be, make the evaluations, and return the answers that are failures."""
-    jobs = grouped(scale, items, seeds)
-    jobs.sort(key=lambda job: -scale.hours(job.run) * (len(job.items) if isinstance(job, Group) else STACKED_GAIN))
-    ordered: list[Job] = [*jobs, *asked]
-    total, start = len(items) + len(asked), time.monotonic()
-    processes = min(scale.processes or usable_cores(), len(ordered))
-    hours = sum(scale.hours(item.run) for item in items) / processes
-    expected = f"{hours:.1f} h" if hours >= 1 else f"{max(1, round(60 * hours))} min"
-
-    def say(text: str) -> None:
-        print(f"{time.monotonic() - start:6.0f} s  {text}", file=sys.stderr, flush=True)
-
-    say(f"{total} jobs on {processes} processes; training takes about {expected}")
+    jobs = grouped(scale, items)
+    jobs.sort(key=lambda job: -scale.hours(job.run) * (job.size if isinstance(job, Group) else 1))
+    processes = min(scale.processes or usable_cores(), len(jobs) + len(asked))
+    progress = Progress(scale, [*items, *asked], processes)
     failed: list[Answer] = []
-    done = 0
-    with closing(run_pool(ordered, scale.execution, processes, scale.retrain_on_code_change)) as answers:
+    with closing(run_pool([*jobs, *asked], scale.execution, processes, scale.retrain_on_code_change)) as answers:
         try:
             for answer in answers:
-                done += 1
-                say(f"[{done}/{total}] {answer.item.name}  {_outcome(answer)}")
                 if answer.result is None:
                     failed.append(answer)
+                    progress.say(f"{answer.item.name} failed: {answer.error}")
+                progress.count(answer.item)
         except Interrupted:
-            say(f"interrupted: {done} of {total} jobs are finished, the same command goes on from there")
+            progress.say("interrupted: the same command goes on from there")
             raise
     return failed
 
 
-def _outcome(answer: Answer) -> str:
-    if answer.result is None:
-        return f"failed: {answer.error}"
-    result = flat(answer.result)
-    if isinstance(answer.item, EvaluationItem):
-        return f"{result['images_per_second']:.0f} images/s  {result['seconds']:.1f} s"
-    return f"top-1 {result['top1']['last']:.2f}  {result['seconds']:.1f} s"
+class Progress:
+    """A line on stderr with jobs done, all jobs and the time left, renewed in place on a terminal."""
+
+    def __init__(self, scale: Scale, jobs: Sequence[Item | EvaluationItem], processes: int) -> None:
+        self.scale, self.total, self.done, self.worked = scale, len(jobs), 0, 0.0
+        self.work = sum(map(self._hours, jobs))
+        self.start, self.shown, self.in_place = time.monotonic(), -math.inf, sys.stderr.isatty()
+        self._show(self.work / processes, f" on {processes} processes")
+
+    def _hours(self, job: Item | EvaluationItem) -> float:
+        return self.scale.hours(job.run) if isinstance(job, Item) else EVALUATED * self.scale.hours(job.item.run)
+
+    def count(self, job: Item | EvaluationItem) -> None:
+        """A job has ended."""
+        self.done, self.worked = self.done + 1, self.worked + self._hours(job)
+        self._show((time.monotonic() - self.start) / 3600 * (self.work - self.worked) / self.worked)
+
+    def _show(self, hours: float, more: str = "") -> None:
+        left = f"{hours:.1f} h" if hours >= 1.95 else f"{60 * hours:.0f} min" if hours > 1 / 60 else "a minute"
+        if self.in_place or self.done == self.total or time.monotonic() > self.shown + EVERY:
+            self.shown = time.monotonic()
+            self.say(f"{self.done} of {self.total} done{more}, about {left} left", stays=self.done == self.total)
+
+    def say(self, text: str, stays: bool = True) -> None:
+        """A line, which on a terminal the next one takes the place of unless it `stays`."""
+        line = f"{time.monotonic() - self.start:6.0f} s  {text}"
+        ends = "\n" if stays or not self.in_place else ""
+        print(f"\r\x1b[K{line}" if self.in_place else line, end=ends, file=sys.stderr, flush=True)

@@ -56,7 +56,7 @@ def usable_cores() -> int:
 def work(job: Job, execution: Execution, fresh_code: bool) -> dict[str, Any]:
     """Train or evaluate in this process; with `fresh_code` what other code left there is thrown away first.
 
-    Gives what is recorded; of a group {"answers": a (result, error) for each missing member}.
+    Gives what is recorded; of a group {"answers": a (result, error) for each member}.
     """
     import torch
 
@@ -77,9 +77,8 @@ def work(job: Job, execution: Execution, fresh_code: bool) -> dict[str, Any]:
     from training.ensemble import fit_many
 
     runs, seeds, directories = zip(*((item.run, item.seed, item.directory) for item in job.items), strict=True)
-    found = zip(job.items, fit_many(runs, seeds, directories, execution), strict=True)
-    wanted = [result for item, result in found if item in job.missing]
-    return {"answers": [(r, "") if isinstance(r, dict) else (None, _one_line(r)) for r in wanted]}
+    found = fit_many(runs, seeds, directories, execution)[: len(job.items)]
+    return {"answers": [(r, "") if isinstance(r, dict) else (None, _one_line(r)) for r in found]}
 
 
 def discard_older(directory: Path) -> None:
@@ -179,14 +178,14 @@ def run_pool(
 
 def _trainings(job: Job) -> tuple[Item, ...]:
     """The trainings that a job answers for."""
-    return job.missing if isinstance(job, Group) else (job,) if isinstance(job, Item) else ()
+    return job.items if isinstance(job, Group) else (job,) if isinstance(job, Item) else ()
 
 
 def _answers(job: Job, result: dict[str, Any] | None, error: str) -> list[Answer]:
     """One for each training or evaluation of a job."""
     if isinstance(job, Group):
-        each = [(None, error)] * len(job.missing) if result is None else result["answers"]
-        return [Answer(item, *answer) for item, answer in zip(job.missing, each, strict=True)]
+        each = [(None, error)] * len(job.items) if result is None else result["answers"]
+        return [Answer(item, *answer) for item, answer in zip(job.items, each, strict=True)]
     return [Answer(job, result, error)]
 
 

@@ -21,12 +21,13 @@ from filelock import FileLock
 
 from evaluation.evaluation import PROTOCOLS, fingerprint, read_arrays
 from experiments import evaluations
-from experiments.claims import INCONCLUSIVE, Values, judge
-from experiments.intervals import LEVEL, holm, paired_differences, t_interval
+from experiments.claims import Claim
+from experiments.intervals import LEAST, paired_differences, t_interval
 from experiments.registry import get_table, owners, seeds_of
 from experiments.runs import items_of_table
 from experiments.scale import Scale
-from experiments.table import Reference, Row, Table
+from experiments.table import CURVE_MEAN, Reference, Row, Table
+from experiments.verdicts import PRIMARY, SECONDARY, Primary, Values, correct, is_excluded, judge, read_primary
 from training import run_directory
 from training.config import Run
 
@@ -292,55 +293,69 @@ def read_record(
         if kept.get(cell[0], {}).get(cell[1]) == _source(table, cell) and cell[1] not in hidden
     }
     values = {cell: {seed: _number(table, cell, one) for seed, one in of.items()} for cell, of in outcomes.items()}
+    common = _common_seeds(table, values)
+
+    claims = {}
+    for claim in table.claims:
+        if hidden.isdisjoint(column for _, column in claim.cells):
+            told = {"id": claim.id, "text": claim.sentence, "source": claim.source, "register": list(claim.register)}
+            found = judge(claim, values, table.paper, scale.replicates)
+            if scale.exercises:
+                found |= {"verdict": "", **dict.fromkeys(("p", "p_equal", "agrees", "excluded"))}
+            claims[claim.id] = {**told, **found, "signature": None if found["p"] is None else _signature(table, claim)}
 
     def shown(row: Row, column: str) -> dict[str, Any]:
         cell, run = (row.id, column), row.runs.get(column)
         evaluation = table.evaluation(cell) if run else None
         numbers = list(values.get(cell, {}).values())
-        status, reason = "done", ""
-        if run is None:
+        mean, n = (statistics.fmean(numbers) if numbers else None), len(numbers)
+        gap, status, reason = _difference(table, cell, values, common), "done", ""
+        if gain := row.gains.get(column):
+            gap = _estimate(claims[gain.removeprefix("-")], -1 if gain.startswith("-") else 1)
+            mean, n = (gap["mean"], gap["n"]) if gap else (None, 0)
+            status = "done" if gap else "not run"
+        elif run is None:
             status, reason = "not at this scale", row.unavailable
         elif not numbers:
             trained = evaluation is not None and runs.get(run.key, {}).get("seeds")
             status, reason = "not run", f"no finished {'evaluation' if trained else 'run'}"
-        elif len(numbers) < (wanted := len(_wanted(scale, table, cell, seeds))):
-            reason = f"{len(numbers)} of {wanted} seeds are {'evaluated' if evaluation else 'finished'}"
+        elif n < (wanted := len(_wanted(scale, table, cell, seeds))):
+            reason = f"{n} of {wanted} seeds are {'evaluated' if evaluation else 'finished'}"
         return {
             "status": status,
             "reason": reason,
             "paper": table.paper.get(cell),
-            "mean": statistics.fmean(numbers) if numbers else None,
+            "digits": table.digits(cell),
+            "mean": mean,
             "std": statistics.stdev(numbers) if len(numbers) > 1 else None,
-            "n": len(numbers),
+            "n": n,
             "values": {str(seed): value for seed, value in values.get(cell, {}).items()},
             "run": run.key if run else None,
             "evaluation": evaluation.key if evaluation else None,
             "n_samples": next((one["n_samples"] for one in outcomes.get(cell, {}).values()), None),
             "older_code": [row.id, column] in older,
-            "difference": _difference(table, cell, values),
+            "difference": gap,
+            "gain": bool(gain),
         }
 
     rows = []
     for row in table.rows:
-        cells = {column.id: shown(row, column.id) for column in table.value_columns if column.id not in hidden}
+        columns = [column.id for column in table.value_columns if column.id not in hidden]
+        cells = {column: shown(row, column) for column in columns if column in (row.gains or columns)}
         rows.append({"id": row.id, "labels": dict(row.labels), "ours": row.ours, "note": row.note, "cells": cells})
-    claims = []
-    for claim in table.claims:
-        if hidden.isdisjoint(column for _, column in claim.cells):
-            told = {"id": claim.id, "text": claim.sentence, "source": claim.source, "register": list(claim.register)}
-            claims.append({**told, **judge(claim, values, table.paper, scale.replicates)})
     record = {
         "table": table.id,
         "title": table.title,
         "paper_table": table.paper_table,
         "scale": scale.name,
         "setting": table.setting or scale.text,
+        "exercises": scale.exercises,
         "statistic": table.statistic,
         "metric": table.metric,
         "label_columns": [{"id": column.id, "title": column.title} for column in table.label_columns],
         "value_columns": [{"id": column.id, "title": column.full_title} for column in table.value_columns],
         "rows": rows,
-        "claims": claims,
+        "claims": list(claims.values()),
     }
     made = {evaluation.key: evaluation.to_dict() for evaluation in table.evaluations.values()}
     return {**_rounded(record), "evaluations": made, "runs": {key: runs[key] for key in table.runs if key in runs}}
@@ -348,22 +363,56 @@ def read_record(
 
 def _number(table: Table, cell: Reference, outcome: Mapping[str, Any]) -> float:
     metric = table.metric_of(cell)
+    if metric == CURVE_MEAN:
+        return statistics.fmean(epoch["top1"] for epoch in outcome["curve"] if "top1" in epoch)
     numbers, name = (outcome["values"], metric) if table.evaluation(cell) else (outcome[metric], table.statistic)
     if name not in numbers:
         raise ValueError(f"{_source(table, cell)} has no number {name!r}; it has {', '.join(numbers)}")
     return float(numbers[name])
 
 
-def _difference(table: Table, cell: Reference, values: Values) -> dict[str, Any] | None:
-    """The cell less the one it is compared with, paired by seed; None where either has no value."""
+def _signature(table: Table, claim: Claim) -> str:
+    """What a claim tests, whichever table it stands in: runs, evaluations, numbers and limits."""
+
+    def named(cell: Reference) -> str:
+        return f"{_source(table, cell)} {table.metric_of(cell)}" + f" {table.statistic}" * (not table.evaluation(cell))
+
+    tests = [[sorted(map(named, side)) for side in (one.above, one.below)] for one in claim.comparisons]
+    limits = [(one.within, one.paper, one.times) for one in claim.comparisons]
+    return str(sorted(zip(tests, limits, strict=True), key=str))
+
+
+def _common_seeds(table: Table, values: Values) -> set[int]:
+    """The seeds on which rows are compared: those that every comparison of the table with enough seeds has."""
+    pairs = [(values.get(cell, {}), values.get(to, {})) for cell in table.cells if (to := table.against(cell))]
+    enough = [found for one, other in pairs if len(found := one.keys() & other.keys()) >= LEAST]
+    return set.intersection(*map(set, enough)) if enough else set()
+
+
+def _difference(table: Table, cell: Reference, values: Values, common: set[int]) -> dict[str, Any] | None:
+    """The cell less the one it is compared with, paired by seed; None where either has no value.
+
+    On the common seeds of the table; a row of fewer has no interval, and shows the mean of what it has.
+    """
     to = table.against(cell)
     if to is None or not values.get(cell) or not values.get(to):
         return None
-    if not (differences := paired_differences([values[cell]], [values[to]])):
+    seeds = values[cell].keys() & values[to].keys()
+    seeds = common if len(seeds) >= LEAST else seeds
+    above, below = ({seed: values[one][seed] for seed in seeds} for one in (cell, to))
+    if not (differences := paired_differences([above], [below])):
         return None
     gap = t_interval(differences)
     paper = round(table.paper[cell] - table.paper[to], 2) if {cell, to} <= table.paper.keys() else None
     return {"to": list(to), "mean": gap.mean, "low": gap.low, "high": gap.high, "n": gap.n, "paper": paper}
+
+
+def _estimate(claim: Mapping[str, Any], sign: int) -> dict[str, Any] | None:
+    """A cell of average gains: the estimate of a claim, or the opposite."""
+    if claim["estimate"] is None:
+        return None
+    low, high = sorted((sign * claim["low"], sign * claim["high"])) if claim["low"] is not None else (None, None)
+    return {"to": [], "mean": sign * claim["estimate"], "low": low, "high": high, "n": claim["n"], "paper": None}
 
 
 def _rounded(value: Any) -> Any:
@@ -382,6 +431,7 @@ class Results:
     scale: str
     tables: tuple[str, ...]
     records: dict[str, dict[str, Any]]
+    primary: tuple[tuple[Primary, dict[str, Any] | None], ...] = ()  # each question and its claim's record
 
     @property
     def missing(self) -> list[str]:
@@ -399,24 +449,27 @@ def read_results(
 ) -> Results:
     """The results of one scale, with verdicts corrected for the number of claims; `measured` as of `read_record`."""
     runs = read_runs(root, scale.name, measured)
-    wanted = [table for table in tables if not scale.tables or table in scale.tables]
+    wanted = [table for table in tables if scale.has(table)]
     found = [table for table in wanted if (root / results_path(scale.name, table)).exists()]
     records = {}
     for table in found:
         with _damage_named(root / results_path(scale.name, table)):
             records[table] = read_record(root, scale, get_table(table, scale), runs, seeds, measured)
-    for paper in {table.split("_")[0] for table in found}:
-        correct([claim for table in found if table.split("_")[0] == paper for claim in records[table]["claims"]])
-    return Results(scale.name, tuple(wanted), records)
-
-
-def correct(claims: Sequence[dict[str, Any]]) -> None:
-    """Add to each judged claim of a paper "corrected", its p-value by Holm over all; one too large is no verdict.
-
-    What a claim says by itself stays as "alone".
-    """
-    judged = [claim for claim in claims if claim["p"] is not None]
-    for claim, p in zip(judged, holm([claim["p"] for claim in judged]), strict=True):
-        claim.update(corrected=p, of=len(judged), alone=claim["verdict"])
-        if p >= LEVEL:
-            claim["verdict"] = INCONCLUSIVE
+    known = {claim.id for table in wanted for claim in get_table(table, scale).claims}
+    told = {claim["id"]: claim for record in records.values() for claim in record["claims"]}
+    primary = []
+    for one in read_primary():
+        claim = told.get(next((name for name in one.claims if name in known), ""))
+        if claim and one.difference is not None:
+            claim["paper"] = one.difference
+            claim["excluded"] = is_excluded(claim)
+        primary.append((one, claim))
+    first = [claim["id"] for _, claim in primary if claim]
+    families: dict[tuple[str, str], list[dict[str, Any]]] = {}
+    for one, claim in primary:
+        families.setdefault((PRIMARY, one.paper), []).extend([claim] if claim else [])
+    for table in found:
+        others = [claim for claim in records[table]["claims"] if claim["id"] not in first]
+        families.setdefault((SECONDARY, table.split("_")[0]), []).extend(others)
+    correct([(kind, claims) for (kind, _), claims in families.items()])
+    return Results(scale.name, tuple(wanted), records, tuple(primary))

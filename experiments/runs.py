@@ -10,7 +10,7 @@ from experiments.registry import directory_of, seeds_of
 from experiments.scale import Scale
 from experiments.table import Table
 from training import run_directory
-from training.config import Run
+from training.config import Loss, Mix, Optim, Run
 
 LIVELY_SECONDS = 120.0  # a living run touches its lock more often
 FINISHED, OLDER, STARTED, ABSENT, DAMAGED = "finished", "older code", "started", "not started", "damaged"
@@ -52,34 +52,37 @@ class Item:
 
 @dataclass(frozen=True)
 class Group:
-    """Trainings of one run that are done as one ensemble: all `items` train, and answers are given for the `missing`.
-
-    Which seeds train together never depends on what is finished, so that an interrupted ensemble goes on as it was.
-    """
+    """Trainings that run as one ensemble, in a stack of `size` networks."""
 
     items: tuple[Item, ...]
-    missing: tuple[Item, ...]
+    size: int
     needs: ClassVar[frozenset[Path]] = frozenset()
 
     @property
     def run(self) -> Run:
         return self.items[0].run
 
+    @property
+    def filled(self) -> tuple[Item, ...]:
+        """The items, repeated until the stack is full."""
+        return (self.items * self.size)[: self.size]
 
-def grouped(scale: Scale, missing: Iterable[Item], seeds: int | None = None) -> list[Item | Group]:
-    """The missing trainings as jobs: seeds of a run that can be stacked go together, up to `scale.stacked` of them."""
-    blocks: dict[tuple[str, int], list[Item]] = {}
-    for item in missing:
-        block = -1 - item.seed if scale.alone(item.run) else item.seed // scale.stacked
-        blocks.setdefault((item.run.key, block), []).append(item)
+
+def grouped(scale: Scale, missing: Iterable[Item]) -> list[Item | Group]:
+    """The missing trainings as jobs: what shares all but optimizer, mixing and loss trains as one, stack by stack.
+
+    Who shares a stack is free, for companions change no bit. Its size does change some, and depends on the run alone.
+    """
     jobs: list[Item | Group] = []
-    for (_, block), items in blocks.items():
-        if block < 0:
-            jobs += items
-            continue
-        run = items[0].run
-        whole = [item for item in items_of(scale, [run], seeds) if item.seed // scale.stacked == block]
-        jobs += items if len(whole) == 1 else [Group(tuple(whole), tuple(items))]
+    stacks: dict[tuple[str, int], list[Item]] = {}
+    for item in missing:
+        shared = item.run.replace(optim=Optim(lr=0.0), mix=Mix(), loss=Loss())
+        if (size := scale.stack_of(item.run)) > 1:
+            stacks.setdefault((shared.key, size), []).append(item)
+        else:
+            jobs.append(item)
+    for (_, size), items in stacks.items():
+        jobs += [Group(tuple(items[start : start + size]), size) for start in range(0, len(items), size)]
     return jobs
 
 

@@ -10,7 +10,7 @@ from experiments.suggest import choose
 from lumix.registry import name_of
 from training.config import Execution, Run
 
-NAMES = ("mini", "small", "lab", "paper")
+NAMES = ("mini", "small", "lab", "paper", "small_earlier")
 HOMES = {name: f"experiments.scales.{name}" for name in NAMES}
 DEFAULT_SETTING = "deit"
 
@@ -54,17 +54,18 @@ class Scale:
         seeds: seeds of every cell; they are 0 .. n-1, so that any two cells can be compared seed by seed.
         headline_seeds: seeds of the runs behind the headline comparisons (`Table.headline`).
         more_seeds: seeds of tables with small differences (few labels; LUMix beside DM); 0 is `seeds`.
-        tables: ids of the tables that it has settings for; () is all of them.
+        tables: ids of the tables that it has settings for; () is all but those on photographs, which small has.
+        blocks: whether seed k of all runs of a table is trained before seed k + 1, on one kind of processor.
         patch: side in pixels of the patches that Random Shuffling and Random lambda use (Table 12).
         hours: run -> estimated hours on this scale's device for one seed: GPU-hours where `gpus`, else CPU-hours.
+        exercises: what a scale is for whose numbers judge no claim, in a sentence; "" for all others.
         replicates: whether its numbers may be set against the paper's own.
         retrain_on_code_change: train again when the code of `lumix` changed; else keep the run and flag it.
         execution: device and data loading of a run that is started here.
         gpus: most GPUs of one run; 0 is a scale for CPUs.
         processes: runs side by side on one machine; 0 is one for each usable core.
         alone_seeds: seeds of a run that trains alone, and of the evaluations that are themselves long; 0 is `seeds`.
-        why_alone: run -> why it trains by itself here although it could be stacked, or "".
-        stacked: most seeds of a run that train as one ensemble; 0 trains every run by itself.
+        stack: run -> networks in the stack that it trains in, which decides how its numbers round; 1 trains it alone.
         dollars_per_gpu_hour: price behind `python -m experiments cost`.
     """
 
@@ -77,25 +78,28 @@ class Scale:
     hours: Callable[[Run], float]
     more_seeds: int = 0
     tables: tuple[str, ...] = ()
+    blocks: bool = False
+    exercises: str = ""
     replicates: bool = False
     retrain_on_code_change: bool = False
     execution: Execution = field(default_factory=Execution)
     gpus: int = 0
     processes: int = 0
-    stacked: int = 0
     alone_seeds: int = 0
-    why_alone: Callable[[Run], str] = lambda run: ""
+    stack: Callable[[Run], int] = lambda run: 1
     dollars_per_gpu_hour: float = 0.0
 
-    def alone(self, run: Run) -> str:
-        """Why each seed of a run trains by itself; "" where they train together."""
-        if self.stacked < 2:
-            return f"scale {self.name} trains every run by itself"
-        return run.why_alone or self.why_alone(run)
+    def has(self, table: str) -> bool:
+        """Whether it has settings for a table."""
+        return table in self.tables if self.tables else "photographs" not in table
+
+    def stack_of(self, run: Run) -> int:
+        """Networks in the stack that a run trains in, 1 where it trains alone."""
+        return 1 if run.why_alone else self.stack(run)
 
     def seeds_of(self, run: Run) -> int:
         """Seeds of a run that no table asks more of."""
-        return (self.alone(run) and self.alone_seeds) or self.seeds
+        return (self.alone_seeds if self.stack_of(run) == 1 else 0) or self.seeds
 
     def setting(self, name: str) -> Setting:
         """The setting of that name."""

@@ -1,6 +1,7 @@
 """A table of the paper (or of ours): rows and columns of cells, each cell a run, beside the paper's own numbers."""
 
 import csv
+import statistics
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -14,6 +15,7 @@ from training.config import Run
 
 Reference = tuple[str, str]  # (row id, value column id)
 STATISTICS = ("last", "best", "median_last")  # of the top-1 accuracies that a training evaluated
+CURVE_MEAN = "curve_mean"  # a metric: the mean of the top-1 accuracies that a training evaluated
 Method = Callable[[Run], Run]
 
 
@@ -48,7 +50,8 @@ TOP1 = Column("top1", "Top-1")
 class Row:
     """A row: its labels and a run for each value column, or the reason why this scale has none.
 
-    `evaluations` and `metrics` replace those of some columns, by column id.
+    `evaluations` and `metrics` replace those of some columns, by column id. A row of average gains has no runs: by
+    column id `gains` names the claim whose estimate a cell shows, with a minus before it the opposite.
     """
 
     id: str
@@ -60,6 +63,7 @@ class Row:
     compared_with: str = ""  # row whose cells, column by column, take the place of the table's baseline
     evaluations: Mapping[str, Evaluation] = field(default_factory=dict)
     metrics: Mapping[str, str] = field(default_factory=dict)
+    gains: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -86,10 +90,20 @@ class Table:
         choose("statistic", self.statistic, STATISTICS)
 
     @cached_property
+    def _printed(self) -> dict[Reference, str]:
+        with open(self.folder / "paper.csv", newline="", encoding="utf-8") as file:
+            return {(line["row"], line["column"]): line["value"] for line in csv.DictReader(file)}
+
+    @cached_property
     def paper(self) -> dict[Reference, float]:
         """The paper's cells, from paper.csv."""
-        with open(self.folder / "paper.csv", newline="", encoding="utf-8") as file:
-            return {(line["row"], line["column"]): float(line["value"]) for line in csv.DictReader(file)}
+        return {cell: float(text) for cell, text in self._printed.items()}
+
+    def digits(self, cell: Reference) -> int:
+        """Decimals of a cell: as the paper prints it, else as it prints most of its table, or of its other tables."""
+        printed = {of: len(text.partition(".")[2]) for of, text in self._printed.items()}
+        usual = statistics.mode(printed.values()) if printed else 2 if self.id.startswith("dm_") else 1
+        return printed.get(cell, usual)
 
     @cached_property
     def claims(self) -> tuple[Claim, ...]:

@@ -75,15 +75,16 @@ def showing(scale: Scale, table: Table, seeds: int | None) -> str:
 def _shown(scale: Scale, table: Table, row: Row, column: Column, seeds: int | None) -> list[str]:
     run, cell = row.runs.get(column.id), (row.id, column.id)
     paper = table.paper.get(cell)
+    missing = f"not at this scale: {row.unavailable}" if row.unavailable else row.gains.get(column.id, "")
     evaluation = table.evaluation(cell) if run else None  # the accuracy of training goes without saying
     return [
         row.id,
         *(row.labels[label.id] for label in table.label_columns),
         column.title,
-        "" if paper is None else f"{paper:.1f}",
+        "" if paper is None else formatting.number(paper, table.digits(cell)),
         run.key if run else "",
         "" if evaluation is None else f"{evaluation.key} {table.metric_of(cell)}",
-        progress_of(items_of(scale, [run], seeds)) if run else f"not at this scale: {row.unavailable}",
+        progress_of(items_of(scale, [run], seeds)) if run else missing,
         row.note,
     ]
 
@@ -108,8 +109,8 @@ def results_table(record: dict[str, Any]) -> str:
         [
             *(row["labels"][column["id"]] for column in record["label_columns"]),
             titles[column],
-            "" if cell["paper"] is None else formatting.number(cell["paper"]),
-            formatting.measured(cell, digits=2) + (" older code" if cell["older_code"] else ""),
+            "" if cell["paper"] is None else formatting.paper(cell),
+            formatting.measured(cell) + (" older code" if cell["older_code"] else ""),
             formatting.difference(cell),
             row["note"],
         ]
@@ -118,7 +119,11 @@ def results_table(record: dict[str, Any]) -> str:
     ]
     header = [column["title"] for column in record["label_columns"]]
     text = grid([*header, "column", "paper", "ours: mean ± std (n)", "difference [95 %]", "note"], lines)
-    verdicts = [f"  {claim['verdict']}: {claim['text']} ({claim['explanation']})" for claim in record["claims"]]
+    verdicts = [
+        f"  {claim['verdict'] or 'no verdict'}: {claim['text']} ({claim['explanation']})" for claim in record["claims"]
+    ]
+    if record["exercises"]:
+        verdicts = [f"  {claim['text']}: {claim['explanation']}" for claim in record["claims"]]
     name = record["paper_table"] or "Ours"
     head = f"{name}: {record['title']}, {record['metric']}\nscale {record['scale']}: {record['setting']}"
-    return "\n".join([head, "", text, "", "claims, each by itself:", *verdicts])
+    return "\n".join([head, "", text, "", record["exercises"] or "claims, each by itself:", *verdicts])

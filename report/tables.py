@@ -41,7 +41,7 @@ def wide_frame(record: dict[str, Any]) -> pd.DataFrame:
             cell = row["cells"].get(column["id"])
             prefix = f"{column['title']}, " if len(record["value_columns"]) > 1 else ""
             line[f"{prefix}{ours}"] = formatting.measured(cell) if cell else ""
-            line[f"{prefix}{paper}"] = formatting.number(cell["paper"]) if cell else ""
+            line[f"{prefix}{paper}"] = formatting.paper(cell) if cell else ""
             line[f"{prefix}our difference [95 %]"] = formatting.difference(cell) if cell else ""
             line[f"{prefix}paper's difference"] = formatting.paper_difference(cell) if cell else ""
         line["row of"] = "ours" if row["ours"] else "paper"

@@ -5,12 +5,12 @@ import signal
 import subprocess
 import sys
 import time
-from dataclasses import replace
 from pathlib import Path
 
 import pool_jobs
 import pytest
 
+from experiments.methods import lumix
 from experiments.pool import discard_older, run_pool
 from experiments.runs import Group, grouped, items_of
 from experiments.scale import get_scale
@@ -86,26 +86,23 @@ def test_runs_of_older_code_are_discarded_but_not_under_a_living_process(tmp_pat
     assert [path.name for path in tmp_path.iterdir()] == ["lock"]
 
 
-def test_seeds_of_a_run_that_train_together_give_an_answer_each(tmp_path):
+def test_members_of_a_stack_get_an_answer_each(tmp_path):
     items = pool_jobs.items(tmp_path, 3)
-    answers = list(run_pool([Group(tuple(items), tuple(items[1:]))], Execution(), 1))
-    assert [answer.item for answer in answers] == items[1:]
+    answers = list(run_pool([Group(tuple(items), 8)], Execution(), 1))
+    assert [answer.item for answer in answers] == items
     assert all(answer.result["stacked"] == 3 for answer in answers)
     assert all((item.directory / "result.json").exists() for item in items)
 
 
-def test_which_seeds_train_together_does_not_depend_on_what_is_finished(monkeypatch):
-    monkeypatch.setattr("experiments.runs.directory_of", lambda scale, run, seed: Path(f"seed{seed}"))
-    scale = replace(get_scale("mini"), stacked=4)
-    run = scale.base("deit", "deit_s")
-    whole = items_of(scale, [run], 6)
-    first, second = grouped(scale, whole, 6)
-    assert ([item.seed for item in first.items], [item.seed for item in second.items]) == ([0, 1, 2, 3], [4, 5])
-    (rest,) = grouped(scale, whole[1:3], 6)
-    assert (rest.items, rest.missing) == (first.items, tuple(whole[1:3]))
-    assert grouped(scale, whole[4:5], 5) == [whole[4]]  # it has no other
-    alone = run.replace(task=AutoMix(), mix=Mix())
-    monkeypatch.setattr("experiments.runs.seeds_of", lambda *_: range(2))
-    assert grouped(scale, items_of(scale, [alone]), 2) == items_of(scale, [alone])
-    assert scale.alone(alone) == "automix trains several networks at once"
-    assert get_scale("lab").alone(run) == "scale lab trains every run by itself"
+def test_stacks_hold_runs_that_differ_in_their_mixing_and_are_filled_up(monkeypatch):
+    monkeypatch.setattr("experiments.runs.directory_of", lambda scale, run, seed: Path(run.key, f"seed{seed}"))
+    scale = get_scale("mini")
+    base = scale.base("deit", "deit_s")
+    items = items_of(scale, [base, lumix(base), scale.base("deit", "swin_t")], 9)
+    first, second, *swin = grouped(scale, items)
+    assert (first.items, second.items) == (tuple(items[:16]), tuple(items[16:18]))
+    assert [(len(one.items), one.size) for one in (first, second, *swin)] == [(16, 16), (2, 16), (8, 8), (1, 8)]
+    assert second.filled == second.items * 8
+    alone = items_of(scale, [base.replace(task=AutoMix(), mix=Mix())], 2)
+    assert grouped(scale, alone) == alone
+    assert grouped(get_scale("lab"), items[:2]) == items[:2]

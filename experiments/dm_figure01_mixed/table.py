@@ -5,13 +5,15 @@ from dataclasses import replace
 from experiments import decoupled
 from experiments.decoupled import DM_CE, MCE, LossColumn
 from experiments.scale import Scale
-from experiments.table import Column, Row, Table
+from experiments.table import CURVE_MEAN, Column, Row, Table
+from training.config import Run
 
 METHODS = (("mixup", MCE), ("cutmix", MCE), ("automix", MCE), ("mixup", DM_CE))
 COLUMNS = (
     Column("top1_mixed", "Mixed top-1", metric="top1_mixed", compared=False),
     Column("top2_mixed", "Mixed top-2", metric="top2_mixed", compared=False),
     Column("top1", "Clean top-1", compared=False),
+    Column("efficiency", "Clean top-1, mean of all epochs", metric=CURVE_MEAN, compared=False),
 )
 
 
@@ -26,8 +28,12 @@ def build(scale: Scale) -> Table:
     )
 
 
+def counted(run: Run) -> Run:
+    """The run with mixed test images counted after every epoch."""
+    return run.replace(count_mixed=True, evaluate_every=1)
+
+
 def _row(scale: Scale, name: str, loss: LossColumn) -> Row:
-    """One run, which counts mixed test images after every epoch, under all three columns."""
+    """One run under all three columns."""
     row = decoupled.row(scale, name, "pytorch", "resnet50", (loss,), suffix=loss.id, labels={"loss": loss.title})
-    run = row.runs[loss.id].replace(count_mixed=True, evaluate_every=1)
-    return replace(row, runs={column.id: run for column in COLUMNS})
+    return replace(row, runs={column.id: counted(row.runs[loss.id]) for column in COLUMNS})

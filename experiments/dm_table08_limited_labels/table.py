@@ -7,6 +7,7 @@ from experiments.table import Column, Row, Table
 
 SHARES = (0.15, 0.3, 0.5)
 METHODS = ("mixup", "cutmix", "saliencymix", "puzzlemix")
+PRIMARY = ("mixup", "cutmix", "puzzlemix")  # of the primary claims, at 15 %
 LOSSES = (MCE, DM_CE, DM_ALPHA)
 
 
@@ -20,18 +21,20 @@ def build(scale: Scale) -> Table:
         statistic="median_last",
         setting=scale.setting("cifar100").text,
         seeds=scale.more_seeds,
-        headline=tuple((f"{name}_15", loss.id) for name in ("mixup", "cutmix") for loss in LOSSES),
+        headline=tuple((f"{name}_15", loss.id) for name in PRIMARY for loss in LOSSES),
     )
 
 
 def _rows(scale: Scale, share: float) -> tuple[Row, ...]:
     percent = f"{100 * share:g}"
     of = {"share": f"{percent} %"}
+    gain = decoupled.gain_row(percent, {DM_CE.id: f"dm-limited-{percent}"}, of)
     if reason := scale.setting("cifar100").unavailable.get(percent, ""):
         titles = {"vanilla": "Vanilla"} | {name: decoupled.TITLES[name] for name in METHODS}
-        return tuple(
+        lacking = (
             Row(f"{name}_{percent}", {"method": title, **of}, {}, unavailable=reason) for name, title in titles.items()
         )
+        return (*lacking, gain)
     plain = decoupled.limited(scale.base("cifar100", "resnet18"), share)
     return (
         Row(
@@ -44,4 +47,5 @@ def _rows(scale: Scale, share: float) -> tuple[Row, ...]:
             decoupled.row(scale, name, "cifar100", "resnet18", LOSSES, share=share, suffix=percent, labels=of)
             for name in METHODS
         ),
+        gain,
     )
