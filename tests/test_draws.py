@@ -115,6 +115,29 @@ def test_a_batch_is_complete_and_apply_changes_and_draws_nothing(name, dtype, la
         torch.testing.assert_close(batch.images.double(), close, rtol=0, atol=tolerance)
 
 
+@settings(max_examples=40, deadline=None, derandomize=True)
+@given(
+    images_in=st.sampled_from(DTYPES[:4]),
+    network_in=st.sampled_from(DTYPES[:4]),
+    puzzle=st.booleans(),
+    autocast=st.booleans(),
+    seed=st.integers(0, 99),
+)
+def test_the_network_is_asked_in_its_own_precision(images_in, network_in, puzzle, autocast, seed):
+    """Images of any float dtype, a network of any other, under autocast or not: the mixed images keep theirs."""
+    torch.manual_seed(seed)
+    images, labels = puzzle_batch(4, 16, seed=seed)[0].to(images_in), labels_of(4)
+    if puzzle:
+        mixer, network = PuzzleMix(), nn.Sequential(nn.Flatten(), nn.Linear(768, 10)).to(network_in)
+    else:
+        network = nn.Conv2d(3, 4, 4, 4).to(network_in)
+        mixer = AttentiveCutMix(network, cells=2, size=None)
+    with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
+        batch = mixer(images, labels, stream(seed), network)
+    assert batch.images.dtype == images_in
+    assert batch.images.isfinite().all()
+
+
 @pytest.mark.parametrize("name", [name for name in MIXERS if name != "none"])
 def test_gradients_reach_the_images(name):
     """Each pixel of the result is a mean of pixels: its gradients sum to 1, but for what resizing leaves out."""

@@ -191,6 +191,10 @@ def test_the_detector_sees_the_pixels_of_floats_with_the_normalisation_undone():
             lambda: SaliencyMix()(images_of(2)[:, :1], labels_of(2), stream()),
             "mean and std have 3 entries, the images 1 channels: give SaliencyMix the mean and std",
         ),
+        (
+            lambda: SaliencyMix()(images_of(2).to(torch.int16), labels_of(2), stream()),
+            r"pixels of uint8 or normalised floats, not torch\.int16",
+        ),
         (lambda: fine_grained_saliency(images_of(2)), r"reads images of dtype torch\.uint8, not torch\.float32"),
         (lambda: fine_grained_saliency(images_of(2)[:, :2]), r"images \[B, 3 or 1, H, W\], not of shape \[2, 2, 12, 8"),
     ],

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from lumix.batch import Kind, MixedBatch
 from lumix.inputs import Positive, logits_of
-from lumix.mixers.base import IMAGENET_STD, BatchDraws, WholeBatchMixer, evaluating, unwrapped
+from lumix.mixers.base import IMAGENET_STD, BatchDraws, WholeBatchMixer, evaluating, in_precision_of, unwrapped
 from lumix.mixers.paste import blend, mixed_batch
 from lumix.mixers.patches import permute_grid
 from lumix.random import draw_beta, draw_integers
@@ -163,7 +163,7 @@ def input_saliency(model: torch.nn.Module | None, images: Tensor, labels: Tensor
     model = unwrapped(model)
     with torch.enable_grad(), evaluating(model):
         pixels = images.detach().requires_grad_()
-        logits = logits_of(model(pixels)).float()
+        logits = logits_of(model(in_precision_of(model, pixels))).float()
         try:
             loss = F.cross_entropy(logits, labels, reduction="sum")
         except (IndexError, RuntimeError) as error:
