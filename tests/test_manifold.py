@@ -26,24 +26,6 @@ def mixed_in(layer, seed=0, **options):
     return images, labels, ManifoldMix((layer,), **options)(images, labels, stream(seed))
 
 
-def test_hidden_output_and_gradient_are_the_blend_of_both_parts():
-    torch.manual_seed(0)
-    model = Stages()
-    images, _, batch = mixed_in("layer1")
-    assert batch.images is images
-    assert batch.hidden.name == "layer1"
-    with hidden_mixing(model, batch):
-        logits = model(batch.images)
-    weight = batch.own_weight.view(-1, 1, 1, 1)
-    first = model.layer1(images)
-    expected = model.layer2((weight * first + (1 - weight) * first[batch.partner]).relu()).relu().mean((2, 3))
-    torch.testing.assert_close(logits, expected)
-    found, wanted = (torch.autograd.grad(x.square().sum(), model.layer1.weight)[0] for x in (logits, expected))
-    torch.testing.assert_close(found, wanted)
-    torch.testing.assert_close(model(images), model(images))
-    assert not model.layer1._forward_hooks
-
-
 class Steps(nn.Module):
     """A module that may run twice, and one whose activations may be checkpointed."""
 

@@ -26,7 +26,6 @@ from lumix.mixers.puzzlemix import (
     mask_energy,
     saliency_share,
     solve,
-    transport,
     transport_plan,
     upsample,
 )
@@ -184,16 +183,6 @@ def test_the_lowest_of_all_minima_is_found_and_enclosed(grid, labels, largest):
     assert largest > 3 or tied > 0
 
 
-@pytest.mark.parametrize("grid", [2, 4, 8])
-@pytest.mark.parametrize("labels", [2, 3, 4])
-def test_the_batch_in_one_graph_is_each_image_in_its_own(grid, labels):
-    energy = problem(5, grid, labels, seed=7)
-    together = solve(energy)
-    for i in range(5):
-        assert torch.equal(together[i : i + 1], solve(one(energy, i)))
-        assert np.array_equal(together[i].numpy(), reference.image_labels(*numpy_of(energy, i)))
-
-
 def test_a_batch_too_large_for_32_bits_is_split():
     """Two images whose costs each reach half of a limit cannot share a graph under it."""
     energy = problem(6, 8, 3, seed=2)
@@ -273,11 +262,6 @@ def test_small_games_by_hand():
     # nearest visible target of cell 0 is cell 1: 0.2 * 1 - 0.7 beats -0.1; cell 2 (0.2 - 0.1 > 0) stays away from 3
     assert transport_plan(visible, share, 0.2).tolist() == [[-1, 0, -1, 3]]
     assert transport_plan(visible, share, 0.61).tolist() == [[-1, 1, -1, 3]]
-    share = torch.tensor([[[0.30, 0.01, 0.01], [0.28, 0.01, 0.01], [0.36, 0.01, 0.01]]])
-    visible = torch.tensor([[[False, True, False], [False, False, False], [False, True, True]]])
-    # cell 3 is as near to 1 as to 7, and behind cell 0 at the one, cell 6 at the other; then 8 is left to it
-    plan = transport_plan(visible, share, 0.1)[0]
-    assert (plan[1], plan[7], plan[8]) == (0, 6, 3)
 
 
 def test_cells_without_saliency_stay_where_they_show():
@@ -290,20 +274,6 @@ def test_cells_without_saliency_stay_where_they_show():
     assert torch.equal(plan[1, 1:], torch.arange(1, 16))
     assert plan[0].tolist() == [-1, 0, *range(2, 16)]  # the one salient cell takes the next place
     assert (published(visible.float(), share, 0.8)[1, 1:] == -1).any()
-
-
-@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64])
-@pytest.mark.parametrize(("side", "cell", "channels"), [(32, 4, 3), (32, 16, 1), (16, 2, 4), (8, 1, 3)])
-def test_one_gather_is_the_product_with_the_plans_matrix(side, cell, channels, dtype, layout):
-    images = puzzle_batch(4, side, channels)[0].to(dtype).contiguous(memory_format=layout)
-    mask, share = instance(4, side // cell, 5)
-    plan = transport_plan(mask > 0, share, 0.2)
-    matrix = torch.zeros(4, plan.shape[1], plan.shape[1])
-    image, target = (plan >= 0).nonzero(as_tuple=True)
-    matrix[image, plan[image, target], target] = 1
-    expected = reference.apply_matrix(images.float(), matrix, cell)
-    assert torch.equal(transport(images, plan, cell).float(), expected.to(dtype).float())
 
 
 # ------------------------------------------------------------------------------------------------- saliency
@@ -431,18 +401,6 @@ def test_the_batch_says_what_was_done(net, global_state_untouched):
         assert (batch.mask * 2).frac().abs().max() < 1e-6
     assert {grid: drawn.count(grid) > 4 for grid in set(drawn)} == {2: True, 4: True, 8: True}
     assert all(torch.equal(before[name], value) for name, value in net.state_dict().items())
-
-
-def test_every_pixel_comes_from_the_two_images_of_the_pair(net):
-    """Where the mask is 1 or 0, in float32 and without blending: moved, but not changed."""
-    images, labels, _, _ = puzzle_batch(6)
-    images = images + torch.arange(6).view(-1, 1, 1, 1) * 10
-    for seed in range(4):
-        batch = PuzzleMix()(images, labels, stream(seed), net)
-        source = (batch.images / 10).floor()
-        own, other = torch.arange(6).view(-1, 1, 1, 1), batch.partner.view(-1, 1, 1, 1)
-        assert torch.equal(torch.where(batch.mask == 1, source, own), own.expand_as(source).float())
-        assert torch.equal(torch.where(batch.mask == 0, source, other), other.expand_as(source).float())
 
 
 def test_std_scales_colours_and_the_mean_cancels(monkeypatch):

@@ -150,16 +150,13 @@ def mix_images(images: Tensor, plan: MixPlan, inplace: bool = False) -> Tensor:
 
     Videos are mixed as images that have the channels of all frames, signals as images of one row.
     """
-    if images.ndim == 5:
-        frames = images.flatten(1, 2)  # a view of contiguous videos
-        mixed = mix_images(frames, plan, inplace).unflatten(1, images.shape[1:3])
+    if images.ndim != 4:
+        planes = images.flatten(1, 2) if images.ndim == 5 else images.unsqueeze(2)  # a view of contiguous videos
+        mixed = mix_images(planes, plan, inplace).reshape(images.shape)
         if inplace:
-            return images if frames._is_view() else images.copy_(mixed)
-        last = images.is_contiguous(memory_format=torch.channels_last_3d) and not images.is_contiguous()
-        return mixed.contiguous(memory_format=torch.channels_last_3d) if last else mixed
-    if images.ndim == 3:
-        mixed = mix_images(images.unsqueeze(2), plan, inplace)
-        return images if inplace else mixed.squeeze(2)
+            return images if planes._is_view() else images.copy_(mixed)
+        last = images.is_contiguous(memory_format=torch.channels_last_3d) if images.ndim == 5 else False
+        return mixed.contiguous(memory_format=torch.channels_last_3d) if last and not images.is_contiguous() else mixed
     if plan.kinds <= {Kind.NONE}:
         return images if inplace else images.clone()
     traced = torch.compiler.is_compiling() or (images.requires_grad and torch.is_grad_enabled())
