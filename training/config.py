@@ -221,6 +221,7 @@ class Run(Config):
     channels_last: bool = False
     evaluate_every: Count = 1  # epochs between evaluations; the last `median_last` epochs are always evaluated
     median_last: Count = 10
+    protocol: str = ""  # a name for blocks that train anew what other blocks have trained; it decides no weight
     count_mixed: bool = False  # evaluate on mixed test images, too (Figure A1 of Decoupled Mixup)
 
     def check(self) -> None:
