@@ -35,7 +35,7 @@ BUDGETS = {
     "lumix": 4700,
     "training": 4130,
     "evaluation": 1900,
-    "experiments": 5446,
+    "experiments": 5401,
     "slurm": 900,
     "report": 700,
     "paper_figures": 1000,
