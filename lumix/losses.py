@@ -2,7 +2,7 @@
 
 import copy
 from collections.abc import Sequence
-from dataclasses import dataclass, fields, is_dataclass
+from dataclasses import dataclass, field, fields, is_dataclass
 from functools import reduce
 from operator import add
 from typing import Any, ClassVar, Literal, Protocol
@@ -50,13 +50,15 @@ class Term(Protocol):
         ...
 
 
+@dataclass(frozen=True)
 class Weighted(Checked):
-    """Base of the terms, whose `weight` [C] counts classes as that of torch's losses: numbers of at least 0.
+    """Base of the terms.
 
-    Lists become tensors. As torch has it for soft targets, the mean is over samples, whatever their classes weigh.
+    Attributes:
+        weight: [C] numbers of at least 0 by which classes count, as of torch's losses; the mean stays one over samples.
     """
 
-    weight: Tensor | None
+    weight: Tensor | None = field(default=None, kw_only=True)
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -89,11 +91,9 @@ class CrossEntropy(Weighted):
 
     Attributes:
         smoothing: label smoothing in [0, 1], timm's convention, applied to both one-hots before mixing.
-        weight: of classes, see `Weighted`; smoothed targets have it too.
     """
 
     smoothing: Share = 0.0
-    weight: Tensor | None = None
     name: ClassVar[str] = "cross_entropy"
 
     def __call__(self, logits: Tensor, batch: MixedBatch, own_weight: Tensor, active: Tensor) -> Tensor:
@@ -106,29 +106,28 @@ class CrossEntropy(Weighted):
 @register("term", "regulariser", "regulariser R")
 @dataclass(frozen=True)
 class Regulariser(Weighted):
-    """eta R, the second term of equation 6, with R of equations 7 and 8, for the samples that the rule perturbs.
+    """LUMix, equation 7: eta R with R = sum over the pair of y_k max(0, b_k - p_k), where the rule perturbs.
+
+    As p_k <= 1 = b_k on the pair and b_k = 0 off it, the maximum never acts (I-11): R = sum of y_k b_k (1 - p_k).
 
     Attributes:
         eta: weight of R (I-6: the paper gives no value).
         smoothing: of the target, as for `CrossEntropy`.
         reading: "or" as in Algorithm 1, "and" as in equation 8 (I-5).
         scores: probabilities in R (I-17).
-        weight: of classes.
     """
 
     eta: Learnable = 1.0
     smoothing: Share = 0.0
     reading: Literal["or", "and"] = "or"
     scores: Literal["softmax", "sigmoid"] = "softmax"
-    weight: Tensor | None = None
     name: ClassVar[str] = "regulariser"
 
     def __call__(self, logits: Tensor, batch: MixedBatch, own_weight: Tensor, active: Tensor) -> Tensor:
         z = functional.at_least_float32(logits)
         p = torch.sigmoid(z) if self.scores == "sigmoid" else torch.softmax(z, dim=-1)
-        own, partner = self.penalties(batch, own_weight, active, logits.shape[-1])
-        own_score, partner_score = functional.take(p, batch.labels), functional.take(p, batch.partner_labels)
-        return own * (1 - own_score) + partner * (1 - partner_score)
+        scores = torch.stack([functional.take(p, batch.labels), functional.take(p, batch.partner_labels)])
+        return (self.penalties(batch, own_weight, active, logits.shape[-1]) * (1 - scores)).sum(dim=0)
 
     def penalties(self, batch: MixedBatch, own_weight: Tensor, active: Tensor, num_classes: int) -> Tensor:
         """eta y_k b_k [2, B] of both classes, by which 1 - p_k is multiplied; 0 where the rule does not perturb."""
@@ -151,15 +150,14 @@ class BinaryCrossEntropy(Weighted):
             exceeds `threshold` ("threshold", timm's), or the mixed target itself ("soft") (I-17).
         threshold: of the target "threshold".
         reduction: "mean" over the classes as in timm, or "class_sum".
-        weight, pos_weight: of classes, and of their positive parts, as in torch and timm.
+        pos_weight: [C], of the positive parts, as in torch and timm.
     """
 
     smoothing: Share = 0.0
     target: Literal["twohot", "threshold", "soft"] = "twohot"
     threshold: Share = 0.2
     reduction: Literal["mean", "class_sum"] = "mean"
-    weight: Tensor | None = None
-    pos_weight: Tensor | None = None
+    pos_weight: Tensor | None = field(default=None, kw_only=True)
     name: ClassVar[str] = "binary_cross_entropy"
 
     def __call__(self, logits: Tensor, batch: MixedBatch, own_weight: Tensor, active: Tensor) -> Tensor:
@@ -195,11 +193,9 @@ class Decoupled(Weighted):
 
     Attributes:
         eta: weight of the term: 0.1 or 1 in the paper, see docs/method-card.md.
-        weight: of classes: of -log phi[a|b] that of a.
     """
 
     eta: Learnable = 1.0
-    weight: Tensor | None = None
     name: ClassVar[str] = "decoupled"
     VISIBLE: ClassVar[float] = 1e-3
 
@@ -228,15 +224,14 @@ class RescaledBinaryCrossEntropy(Weighted):
     Attributes:
         cut_t, cut_xi: of cut samples.
         blend_t, blend_xi: of blended samples.
-        weight, pos_weight: of classes, and of their positive parts, as in torch.
+        pos_weight: [C], of the positive parts, as in torch.
     """
 
     cut_t: Positive = 1.0
     cut_xi: NotNegative = 0.8
     blend_t: Positive = 0.5
     blend_xi: NotNegative = 1.0
-    weight: Tensor | None = None
-    pos_weight: Tensor | None = None
+    pos_weight: Tensor | None = field(default=None, kw_only=True)
     name: ClassVar[str] = "rescaled_binary_cross_entropy"
 
     def __call__(self, logits: Tensor, batch: MixedBatch, own_weight: Tensor, active: Tensor) -> Tensor:

@@ -241,14 +241,9 @@ class SelfTuning(Learner):
     the training, of labelled with unlabelled ones: of the two orders the one that shows more of the labelled image.
     Mixed images have a head of their own, which begins as a copy.
 
-    The public code fills the queues with random directions at first, where here places are empty; takes labelled keys
-    in before the unlabelled contrast of the same update; and lets the slow copy follow twice an update, so that its
-    momentum of 0.999 is 0.998 of an update.
-
     Args:
         network: a classifier of timm, with forward_features, forward_head and head_hidden_size; trained, not copied.
-        mixer: None is Self-Tuning itself.
-        pair_mixer: the same with flip pairing, for labelled with unlabelled images.
+        mixer, pair_mixer: None is Self-Tuning itself; the latter is the same with flip pairing, for the pairs of both.
         loss: of mixed images; its label rule may not ask for attention.
         options: those of `SelfTuningOptions`, by name.
     """
@@ -330,10 +325,14 @@ class SelfTuning(Learner):
         pooled, logits = _pooled_and_logits(self.network, batch.images)
         losses = {
             "cross_entropy": F.cross_entropy(at_least_float32(logits), batch.labels, reduction="none"),
-            "contrast": self._contrast(pooled, batch.keys, batch.labels),
         }
-        pooled, _ = _pooled_and_logits(self.network, batch.unlabelled)
-        losses["contrast_unlabelled"] = self._contrast(pooled, batch.unlabelled_keys, batch.pseudo_labels)
+        other, _ = _pooled_and_logits(self.network, batch.unlabelled)
+        for name, features, keys, labels in (
+            ("contrast", pooled, batch.keys, batch.labels),
+            ("contrast_unlabelled", other, batch.unlabelled_keys, batch.pseudo_labels),
+        ):
+            queries = _unit(self.projector(features))
+            losses[name] = group_contrast(queries, keys, labels, self.queues.keys, self.queues.filled)
         weight = None
         if batch.mixed is not None and batch.mixed_unlabelled is not None:
             losses["mixed"], weight = self._mixed(batch.mixed)
@@ -341,10 +340,6 @@ class SelfTuning(Learner):
             losses["mixed_unlabelled"] = ramp * self._mixed(batch.mixed_unlabelled)[0]
         loss = torch.stack(list(losses.values())).sum(dim=0).mean()
         return Losses(loss, {name: value.detach() for name, value in losses.items()}, weight)
-
-    def _contrast(self, pooled: Tensor, keys: Tensor, labels: Tensor) -> Tensor:
-        queries = _unit(self.projector(pooled))
-        return group_contrast(queries, keys, labels, self.queues.keys, self.queues.filled)
 
     def _mixed(self, mixture: Mixture) -> Pair:
         """Mixed loss [B] and the label weights [B] in it, without gradient."""

@@ -105,46 +105,13 @@ def test_binary_cross_entropy_is_that_of_the_dense_target():
     )
 
 
-# ------------------------------------------------------------------------------------------------- regulariser
-
-
 def pair_scores(logits):
     return tuple(logits.softmax(1).gather(1, labels[:, None])[:, 0] for labels in PAIR)
 
 
-@pytest.mark.parametrize("smoothing", SMOOTHINGS)
-@pytest.mark.parametrize("reading", ["or", "and"])
-def test_regulariser_is_equation_7_summed_over_all_classes(reading, smoothing):
-    logits = random_logits()
-    own, partner = (one_hot(labels, CLASSES) for labels in PAIR)
-    indicator = torch.maximum(own, partner) if reading == "or" else own * partner
-    dense = dense_target(BATCH, WEIGHT, CLASSES, smoothing)
-    expected = (dense * (indicator - logits.softmax(1)).clamp(min=0)).sum(1)
-    targets = equations.pair_targets(*PAIR, WEIGHT, CLASSES, smoothing)
-    torch.testing.assert_close(equations.regulariser(pair_scores(logits), targets, SAME, reading), expected)
-
-
-def test_regulariser_stays_in_the_unit_interval_and_and_spares_distinct_pairs():
-    """Laws 10 and 7."""
-    logits = random_logits(scale=30.0)
-    targets = equations.pair_targets(*PAIR, WEIGHT, CLASSES, 0.1)
-    either = equations.regulariser(pair_scores(logits), targets, SAME, "or")
-    both = equations.regulariser(pair_scores(logits), targets, SAME, "and")
-    assert either.min() >= 0
-    assert either.max() <= 1
-    assert (both[~SAME] == 0).all()
-    on = 1 - 0.1 + 0.1 / CLASSES
-    torch.testing.assert_close(either[SAME], on * (1 - pair_scores(logits)[0][SAME]))
-    torch.testing.assert_close(both[SAME], either[SAME])
-
-
-def test_gradient_of_the_regulariser_has_its_closed_form():
-    """dR/dz_j = p_j (m - y_j [j in pair]) with m = sum over the pair of y_k p_k (methods.md 2.1)."""
-    logits = leaf()
-    targets = equations.pair_targets(*PAIR, WEIGHT, CLASSES)
-    actual = gradient(equations.regulariser(pair_scores(logits), targets, SAME), logits)
-    y, p = dense_target(BATCH, WEIGHT, CLASSES), logits.detach().softmax(1)  # unsmoothed: zero off the pair
-    torch.testing.assert_close(actual, p * ((y * p).sum(1, keepdim=True) - y))
+def regulariser(scores, targets, same):
+    """R [B] of equation 7."""
+    return (targets * equations.indicator(same) * (1 - torch.stack(scores))).sum(0)
 
 
 # ------------------------------------------------------------------------------------------------- identities of 2.3
@@ -212,7 +179,7 @@ def test_without_detach_the_class_ahead_is_raised_further():
         weight = equations.mix_weights(WEIGHT, WEIGHT, predicted, 0.0, r_s)
         targets = equations.pair_targets(*PAIR, weight, CLASSES, smoothing)
         base = equations.soft_cross_entropy(equations.log_softmax(logits), *PAIR, weight, smoothing)
-        return base + eta * equations.regulariser(pair_scores(logits), targets, SAME)
+        return base + eta * regulariser(pair_scores(logits), targets, SAME)
 
     extra = gradient(loss(False), logits) - gradient(loss(True), logits)
     own, partner = (p.detach() for p in pair_scores(logits))
@@ -235,33 +202,8 @@ def test_orientation_of_area_and_prediction_agree():
 # ------------------------------------------------------------------------------------------------- transforms, errors
 
 
-def whole_loss(logits, lam_r, r_r, r_s, eta):
-    predicted = equations.predicted_weight(logits, *PAIR).detach()
-    weight = equations.mix_weights(WEIGHT, 1 - lam_r, predicted, r_r, r_s)
-    targets = equations.pair_targets(*PAIR, weight, CLASSES, 0.1)
-    log_p = equations.log_softmax(logits)
-    scores = tuple(equations.take(log_p, labels).exp() for labels in PAIR)
-    base = equations.soft_cross_entropy(log_p, *PAIR, weight, 0.1)
-    return (base + eta * equations.regulariser(scores, targets, SAME)).mean()
-
-
-def test_equations_compile_as_one_graph():
-    arguments = random_logits(), WEIGHT.flip(0), 0.4, 0.1, 1.0
-    compiled = torch.compile(whole_loss, fullgraph=True, backend="eager")
-    torch.testing.assert_close(compiled(*arguments), whole_loss(*arguments))
-
-
-def test_equations_vmap_over_an_ensemble_with_hyper_parameters_as_tensors():
-    logits = torch.stack([random_logits(seed=s) for s in range(3)])
-    r_r, r_s, eta = torch.tensor([[0.0, 0.0, 0.0], [0.4, 0.1, 1.0], [0.0, 0.5, 2.0]]).double().unbind(1)
-    one = torch.func.grad(whole_loss)
-    many = torch.func.vmap(one, in_dims=(0, None, 0, 0, 0))(logits, WEIGHT, r_r, r_s, eta)
-    for i in range(3):
-        torch.testing.assert_close(many[i], one(logits[i], WEIGHT, r_r[i], r_s[i], eta[i]))
-
-
 def test_unknown_readings_are_named():
     with pytest.raises(ValueError, match="scores must be 'softmax', 'double_softmax' or 'sigmoid', not 'logits'"):
         equations.predicted_weight(random_logits(), *PAIR, "logits")
     with pytest.raises(ValueError, match="reading must be 'or' or 'and', not 'xor'"):
-        equations.regulariser((WEIGHT, WEIGHT), torch.stack([WEIGHT, WEIGHT]), SAME, "xor")
+        equations.indicator(SAME, "xor")

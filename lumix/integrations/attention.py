@@ -50,7 +50,7 @@ def recorded_attention(model: nn.Module) -> Iterator[list[Tensor]]:
 def check_class_attention(model: nn.Module) -> tuple[Attention, int]:
     """The last attention layer, and how many tokens stand before the patches."""
     name = type(unwrapped(model)).__name__
-    found: list[Any] = [part for part in model.modules() if getattr(part, "cls_token", None) is not None]
+    found: list[Any] = [part for part in unwrapped(model).modules() if getattr(part, "cls_token", None) is not None]
     found = [part for part in found if getattr(part, "blocks", None)]
     if not found:
         raise ValueError(f"{name} has no class token whose attention could be read: use a ViT or DeiT of timm")
