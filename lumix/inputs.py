@@ -83,7 +83,13 @@ def checked(name: str, value: Any, hint: Any) -> Any:
     origin, entries = get_origin(hint), get_args(hint)
     choices = limits if isinstance(limits, tuple) else entries if origin is Literal else ()
     if hint is Any and isinstance(limits, Range) and limits.low == 0:
-        return value if isinstance(value, Tensor) else _number(name, value, float, limits)
+        if not isinstance(value, Tensor):
+            return _number(name, value, float, limits)
+        if value.numel() != 1 or not value.is_floating_point():
+            raise ValueError(f"{name} must be a number or a float tensor of one, not {shown(value)}")
+        if (number := known(value)) is not None:
+            _number(name, number, float, limits)
+        return value
     if hint in (float, int):
         return _number(name, value, hint, limits)
     if choices and (not isinstance(value, str) or value not in choices):
@@ -97,9 +103,21 @@ def checked(name: str, value: Any, hint: Any) -> Any:
         if len(hints) != len(value):
             raise ValueError(f"{name} must have {len(hints)} entries, not {shown(value)}")
         return tuple(checked(f"{name}[{i}]", *entry) for i, entry in enumerate(zip(value, hints, strict=True)))
-    if origin in (Union, UnionType):  # None and tensors as they are, all else by the first
+    if origin in (Union, UnionType):  # None as it is, all else by the first
         return value if isinstance(value, entries[1:]) else checked(name, value, entries[0])
     return value
+
+
+def is_transformed() -> bool:
+    """Whether torch.compile or a transform of torch.func looks on, under which tensors have no values to ask for."""
+    return torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active()
+
+
+def known(value: float | Tensor) -> float | None:
+    """A number, also of a tensor of one; None where that has no value, on the meta device or under a transform."""
+    if not isinstance(value, Tensor):
+        return value
+    return None if value.is_meta or is_transformed() else value.detach().item()
 
 
 def _number(name: str, value: Any, kind: type, limits: Range) -> Any:

@@ -10,7 +10,7 @@ from typing import Any, ClassVar, Literal, Protocol
 import torch
 from torch import Tensor, nn
 
-from lumix import functional
+from lumix import functional, inputs
 from lumix.batch import Kind, MixedBatch
 from lumix.inputs import (
     IGNORED,
@@ -358,7 +358,7 @@ class MixLoss(nn.Module):
                 "cross entropy, and the targets of lumix.integrations.timm.Mixup to the Criterion there"
             )
         own, partner = batch.labels == self.ignore_index, batch.partner_labels == self.ignore_index
-        if own.device.type == "cpu" and not is_transformed() and not (own.any() or partner.any()):
+        if own.device.type == "cpu" and not inputs.is_transformed() and not (own.any() or partner.any()):
             return None
         return ~(own | (partner & (batch.kind != int(Kind.NONE))))
 
@@ -384,11 +384,8 @@ class MixLoss(nn.Module):
         return self._weights(logits, self._labelled(batch, self.counts(batch)), draws, attention)
 
     def _weights(self, logits: Tensor, batch: MixedBatch, draws: Tensor | None, attention: Tensor | None) -> Tensor:
-        if batch.hidden is not None and not batch.hidden.done:
-            raise ValueError(
-                f"this batch is to be mixed inside the network, behind {batch.hidden.name!r}, and was not: call the "
-                "network within `with lumix.hidden_mixing(model, batch):`"
-            )
+        if batch.hidden is not None:
+            batch.hidden.check(logits)
         if logits.ndim == 1 or logits.shape[-1] == 1:
             raise ValueError(
                 f"logits must be [B, C] for C = 2 classes or more, not of shape {list(logits.shape)}: give one logit "
@@ -418,7 +415,7 @@ class MixLoss(nn.Module):
     ) -> tuple[Tensor, dict[str, Tensor]]:
         active = self.rule.perturbs(batch)
         try:
-            if self._in_one_piece and not is_transformed():
+            if self._in_one_piece and not inputs.is_transformed():
                 parts = from_one_softmax(self.terms, logits, batch, own_weight, active)
             else:
                 parts = {term.name: term(logits, batch, own_weight, active) for term in self.terms}
@@ -463,11 +460,6 @@ def _explain(error: Exception, logits: Tensor, batch: MixedBatch) -> Exception:
 
 # torch's own compiled backward passes ask the same before they reuse memory.
 graph_is_kept = torch._C._autograd._get_current_graph_task_keep_graph
-
-
-def is_transformed() -> bool:
-    """Whether torch.compile or a transform of torch.func looks on, which need the plain terms."""
-    return torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active()
 
 
 def in_one_piece(terms: tuple[Any, ...]) -> bool:
