@@ -293,21 +293,21 @@ class MixLoss(nn.Module):
         for term in terms:
             check_part("each of terms", term, ("__call__",), "a loss term as CrossEntropy()")
         names = [getattr(term, "name", None) for term in terms]
-        if None in names:
-            raise ValueError(f"each of terms must be a loss term with a name, see lumix.Term, not {shown(terms)}")
-        if not names or len(set(names)) < len(names):
-            raise ValueError(f"a loss needs at least one term, and terms of different names, not {names}")
+        if not names or None in names or len(set(names)) < len(names):
+            raise ValueError(
+                f"each of terms must be a loss term with a name of its own (lumix.Term), at least one term, not {names}"
+            )
         self.ignore_index = ignore_index
         self._rule, self._terms = rule if rule is not None else AreaRule(), tuple(terms)
         self._in_one_piece = in_one_piece(self._terms)
+        self._held: dict[str, list[str]] = {}  # the names of tensors, by the name of their part
         for place, part in {"rule": self._rule, **{term.name: term for term in terms}}.items():
-            if isinstance(part, nn.Module):
+            if isinstance(part, nn.Module) and part is not self._rule:
                 self.add_module(place, part)
             for name, value in _tensors(part).items():
-                if isinstance(value, nn.Parameter):
-                    self.register_parameter(f"{place}_{name}", value)
-                else:
-                    self.register_buffer(f"{place}_{name}", value)
+                self._held.setdefault(place, []).append(name)
+                learnt = isinstance(value, nn.Parameter)
+                (self.register_parameter if learnt else self.register_buffer)(f"{place}_{name}", value)  # type: ignore[arg-type]
 
     @property
     def rule(self) -> Rule:
@@ -319,10 +319,9 @@ class MixLoss(nn.Module):
 
     def _own(self, place: str, part: Any) -> Any:
         """The part with this module's tensors, which may have been moved, loaded or replaced since."""
-        found = _tensors(part)
-        if found:
+        if place in self._held:
             part = copy.copy(part)
-            for name in found:
+            for name in self._held[place]:
                 object.__setattr__(part, name, getattr(self, f"{place}_{name}"))
         return part
 
@@ -393,10 +392,10 @@ class MixLoss(nn.Module):
             )
         if logits.shape[:-1] != batch.labels.shape:
             raise ValueError(f"logits must be [B, C] with B = {batch.size}, not of shape {list(logits.shape)}")
-        for term in self._terms:
-            for weight in (getattr(term, "weight", None), getattr(term, "pos_weight", None)):
-                if isinstance(weight, Tensor) and weight.ndim == 1 and len(weight) != logits.shape[-1]:
-                    raise ValueError(f"{term.name} weighs {len(weight)} classes, the logits have {logits.shape[-1]}")
+        for place, names in self._held.items():
+            for size in (len(getattr(self, f"{place}_{name}")) for name in names if name in ("weight", "pos_weight")):
+                if size != logits.shape[-1]:
+                    raise ValueError(f"{place} weighs {size} classes, the logits have {logits.shape[-1]}")
         try:
             return self.rule.weigh(logits, batch, draws, attention)
         except (IndexError, RuntimeError) as error:

@@ -156,19 +156,6 @@ def test_expected_gradient_over_lambda_r_is_that_of_its_mean():
     assert (gradients.std(0)[~SAME].amax(1) > 0.01).all()  # there was noise to average
 
 
-def test_stationary_ratio_is_that_of_the_parts_without_lambda_s():
-    """Identity (c): on the pair, r_s rescales the force along z[y2] - z[y1] but does not move its zero."""
-    r_r, r_s, mean = 0.3, 0.2, torch.full_like(WEIGHT, 0.5)
-    lam = ((1 - r_r - r_s) * (1 - WEIGHT) + r_r * mean) / (1 - r_s)  # partner weight at the fixed point
-    logits = torch.zeros(BATCH.size, CLASSES, dtype=torch.float64)
-    logits.scatter_(1, PAIR[1][:, None], torch.logit(lam)[:, None]).requires_grad_()
-    force = gradient(lumix_cross_entropy(logits, mean, r_r, r_s), logits)
-    own, partner = (force.gather(1, labels[:, None])[:, 0] for labels in PAIR)
-    # with third classes in the softmax both logits of the pair still rise, in proportion to their probability
-    p_own, p_partner = pair_scores(logits.detach())
-    torch.testing.assert_close((own * p_partner)[~SAME], (partner * p_own)[~SAME])
-
-
 def test_without_detach_the_class_ahead_is_raised_further():
     """Identity (d): the extra gradient is r_s lam_s (1 - lam_s) dL/dlam along e[y2] - e[y1]."""
     logits, r_s, eta, smoothing = leaf(), 0.3, 0.7, 0.1
@@ -188,15 +175,6 @@ def test_without_detach_the_class_ahead_is_raised_further():
     direction = one_hot(PAIR[1], CLASSES) - one_hot(PAIR[0], CLASSES)
     expected = (r_s * lam_s * (1 - lam_s) * slope)[:, None] * direction
     torch.testing.assert_close(extra[~SAME], expected[~SAME])
-
-
-def test_orientation_of_area_and_prediction_agree():
-    """Identity (e), by hand: own area 3/4, network sure of the partner, r_s = 1/2."""
-    logits = torch.tensor([[0.0, 1e4, 0.0]])
-    labels = torch.tensor([0])
-    predicted = equations.predicted_weight(logits, labels, labels + 1)
-    weight = equations.mix_weights(torch.tensor([0.75]), torch.tensor([0.0]), predicted, 0.0, 0.5)
-    assert weight.item() == 0.375
 
 
 # ------------------------------------------------------------------------------------------------- transforms, errors
