@@ -293,10 +293,10 @@ class MixLoss(nn.Module):
         for term in terms:
             check_part("each of terms", term, ("__call__",), "a loss term as CrossEntropy()")
         names = [getattr(term, "name", None) for term in terms]
-        if not names or None in names or len(set(names)) < len(names):
-            raise ValueError(
-                f"each of terms must be a loss term with a name of its own (lumix.Term), at least one term, not {names}"
-            )
+        if None in names:
+            raise ValueError(f"each of terms must be a loss term with a name, see lumix.Term, not {shown(terms)}")
+        if not names or len(set(names)) < len(names):
+            raise ValueError(f"a loss needs at least one term, and terms of different names, not {names}")
         self.ignore_index = ignore_index
         self._rule, self._terms = rule if rule is not None else AreaRule(), tuple(terms)
         self._in_one_piece = in_one_piece(self._terms)
