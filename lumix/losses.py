@@ -31,12 +31,10 @@ from lumix.rules import AreaRule, Rule
 
 
 class Term(Protocol):
-    """A part of a loss. Without branches on data, so that it runs under torch.compile and torch.func.vmap."""
+    """A named part of a loss. No branches on data: it runs under torch.compile and torch.func.vmap."""
 
     @property
-    def name(self) -> str:
-        """Names the part in logs; differs from those of the other terms."""
-        ...
+    def name(self) -> str: ...
 
     def __call__(self, logits: Tensor, batch: MixedBatch, own_weight: Tensor, active: Tensor) -> Tensor:
         """Value [B], float32 or wider.
@@ -402,10 +400,7 @@ class MixLoss(nn.Module):
             raise _explain(error, logits, batch) from error
 
     def per_sample(self, logits: Tensor, batch: MixedBatch, own_weight: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-        """Loss [B] for given own weights [B], equation 6 before the mean, and its parts [B] by name, detached.
-
-        Samples of `ignore_index` have 0, see `counts`.
-        """
+        """Loss [B], equation 6 before the mean, and its parts [B] by name, detached; 0 where `counts` is false."""
         counts = self.counts(batch)
         return self._losses(logits, self._labelled(batch, counts), own_weight, counts)
 

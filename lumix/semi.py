@@ -1,15 +1,7 @@
 """FixMatch (Sohn et al. 2020) and MixMatch (Berthelot et al. 2019) as equations; Self-Tuning (Wang et al. 2021).
 
-Self-Tuning is one module: the query network, its slow copy that makes keys, and the queues of keys. In a plain loop:
-
-    learner = SelfTuning(network)  # any classifier of timm
-    optimizer = torch.optim.SGD(learner.parameters(), lr=0.001, momentum=0.9, nesterov=True)
-    for step, (views, labels) in enumerate(loader):
-        batch = learner.prepare(views, labels)
-        learner(batch).loss.backward(); optimizer.step(); optimizer.zero_grad()
-        learner.after_update(batch, (step + 1) / total)
-
-With a mixer it is the variant of Decoupled Mixup. What is left of it, `learner.network`, is the network that was given.
+Self-Tuning is one module, used as `lumix.AutoMix`, but that `after_update` takes the batch too: the query network, its
+slow copy that makes keys, and the queues of keys. With a mixer it is the variant of Decoupled Mixup.
 
 Shape legend: B images, C classes, D places of a queue, F features of a projection. Whatever serves as a label is a
 constant: no gradient passes through it. Logits may be of half precision; all results are float32 or wider.
@@ -181,7 +173,7 @@ class ClassQueues(nn.Module):
 
 
 class Mixture(NamedTuple):
-    """A mixed batch of B with the label rule's draws for it: [B], or None for a rule that draws nothing."""
+    """A mixed batch of B with the label rule's draws for it: [B], or None."""
 
     batch: MixedBatch
     draws: Tensor | None
@@ -194,9 +186,7 @@ class ContrastBatch(NamedTuple):
     """A batch of B after all draws; `rows` are some of its samples.
 
     Attributes:
-        images, unlabelled: [B, C, H, W] queries.
-        labels, pseudo_labels: [B] int64 of both; the latter are what the query network says, as constants.
-        keys, unlabelled_keys: [B, F] of length 1, float32, of the slow copy.
+        images, unlabelled: [B, C, H, W] queries; labels, pseudo_labels [B] int64 and keys [B, F] float32 are of both.
         mixed: labelled images with one another; None where nothing is mixed.
         mixed_unlabelled: each labelled image with the unlabelled one of its row, whose label is the pseudo-label.
     """

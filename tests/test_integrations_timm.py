@@ -3,6 +3,7 @@
 import inspect
 import itertools
 from collections import defaultdict
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -12,7 +13,17 @@ from batches import stream
 from timm.loss import SoftTargetCrossEntropy
 from timm.utils import accuracy
 
-from lumix import AreaRule, BetaLaw, BinaryCrossEntropy, Kind, LUMixRule, MixLoss
+from lumix import (
+    AreaRule,
+    BetaLaw,
+    BinaryCrossEntropy,
+    CrossEntropy,
+    Decoupled,
+    Kind,
+    LUMixRule,
+    MixLoss,
+    Regulariser,
+)
 from lumix.integrations.timm import Criterion, Mixup
 from lumix.mixers.paste import Draws, assign, box_around, visible_share
 from lumix.random import draw_partners
@@ -265,6 +276,11 @@ def test_criterion_refuses_a_mixer_set_up_differently():
     _, target = Mixup(num_classes=CLASSES, label_smoothing=0.1)(*a_batch())
     with pytest.raises(ValueError, match=r"label_smoothing=0\.1, MixLoss smoothing=0\.0"):
         Criterion(MixLoss())(torch.randn(6, CLASSES), target)
+    for terms in itertools.permutations([CrossEntropy(0.1), Decoupled(), Regulariser(smoothing=0.1)]):
+        assert Criterion(MixLoss(terms=terms))(torch.randn(6, CLASSES), target).isfinite()
+        wrong = [replace(term, smoothing=0.0) if isinstance(term, CrossEntropy) else term for term in terms]
+        with pytest.raises(ValueError, match=r"MixLoss smoothing=0\.0 and 0\.1"):
+            Criterion(MixLoss(terms=wrong))(torch.randn(6, CLASSES), target)
     with pytest.raises(ValueError, match="num_classes=7, the logits have 8"):
         Criterion(MixLoss(smoothing=0.1))(torch.randn(6, 8), target)
 

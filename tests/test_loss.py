@@ -75,27 +75,6 @@ def test_without_shares_and_regulariser_lumix_is_the_baseline_bit_for_bit(kind, 
 # ------------------------------------------------------------------------------------------------- gradients
 
 
-@pytest.mark.parametrize("detach", [True, False])
-@pytest.mark.parametrize("settings", [FULL, {"kind": "bce", **FULL}, {"kind": "bce", "scores": "sigmoid", **FULL}])
-@pytest.mark.parametrize("scores", ["softmax", "double_softmax", "sigmoid"])
-def test_gradient_equals_finite_differences(scores, settings, detach):
-    """Law 6: of the loss at fixed weights when detached, of the whole loss otherwise (I-12)."""
-    batch = exact(CUT)
-    loss = build_loss(LUMixRule(0.3, 0.3, detach=detach, scores=scores), **settings)
-    fixed = loss.rule.weigh(LOGITS, batch, LAM_R)
-
-    def total(logits):
-        weight = fixed if detach else loss.rule.weigh(logits, batch, LAM_R)
-        return loss.per_sample(logits, batch, weight)[0].sum()
-
-    step, numeric = 1e-5, torch.empty_like(LOGITS)
-    for i in range(LOGITS.numel()):
-        shift = torch.zeros(LOGITS.numel(), dtype=torch.float64).index_fill_(0, torch.tensor([i]), step)
-        shift = shift.view_as(LOGITS)
-        numeric.view(-1)[i] = (total(LOGITS + shift) - total(LOGITS - shift)) / (2 * step)
-    torch.testing.assert_close(gradient(loss, batch=batch), numeric, rtol=1e-6, atol=1e-8)
-
-
 @pytest.mark.parametrize("kind", ["ce", "bce"])
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32])
 def test_huge_logits_give_finite_losses_and_gradients(kind, dtype):

@@ -108,8 +108,7 @@ class Mixup:
         checked("mixup_alpha", mixup_alpha, NotNegative)
         checked("cutmix_alpha", cutmix_alpha, NotNegative)
         checked("num_classes", num_classes, Count)
-        if cutmix_minmax is not None:
-            checked("cutmix_minmax", cutmix_minmax, tuple[float, ...])
+        checked("cutmix_minmax", cutmix_minmax, tuple[float, float] | None)
         self.label_smoothing, self.num_classes = label_smoothing, num_classes
         self.mixup_enabled = True  # as in timm: set to False to go on without mixing
         self.generator = torch.Generator().manual_seed(seed) if generator is None else generator
