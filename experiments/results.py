@@ -464,12 +464,11 @@ def read_results(
             claim["paper"] = one.difference
             claim["excluded"] = is_excluded(claim)
         primary.append((one, claim))
-    first = [claim["id"] for _, claim in primary if claim]
+    first = {claim["id"]: one.paper for one, claim in primary if claim}
     families: dict[tuple[str, str], list[dict[str, Any]]] = {}
-    for one, claim in primary:
-        families.setdefault((PRIMARY, one.paper), []).extend([claim] if claim else [])
     for table in found:
-        others = [claim for claim in records[table]["claims"] if claim["id"] not in first]
-        families.setdefault((SECONDARY, table.split("_")[0]), []).extend(others)
-    correct([(kind, claims) for (kind, _), claims in families.items()])
+        for claim in records[table]["claims"]:
+            of = (PRIMARY, first[claim["id"]]) if claim["id"] in first else (SECONDARY, table.split("_")[0])
+            families.setdefault(of, []).append(claim)
+    correct([(of[0], families[of]) for of in sorted(families)])  # primary before secondary
     return Results(scale.name, tuple(wanted), records, tuple(primary))

@@ -15,21 +15,9 @@ from experiments.registry import TABLES, get_table
 from experiments.results import read_results
 from experiments.scale import get_scale
 from experiments.terminal import results_table
-from experiments.verdicts import (
-    CONTRADICTED,
-    INCONCLUSIVE,
-    NO_DIFFERENCE,
-    NOT_RUN,
-    PRIMARY,
-    SECONDARY,
-    SUPPORTED,
-    VERDICTS,
-    correct,
-    judge,
-    read_primary,
-)
+from experiments.verdicts import PRIMARY, SECONDARY, VERDICTS, correct, judge, read_primary
 
-TABLES_OF = {"small": get_scale("small").tables, "paper": tuple(TABLES)}
+SUPPORTED, CONTRADICTED, NO_DIFFERENCE, INCONCLUSIVE, NOT_RUN = VERDICTS
 CELLS = [(row, column) for row in ("a", "b", "c", "x_1", "x_2") for column in ("one", "two", "three")]
 
 
@@ -262,19 +250,15 @@ def test_one_test_is_counted_once_and_in_the_first_family():
     )
 
 
-def test_primary_questions_are_claims_of_some_scale_and_the_papers_numbers():
-    claims = {c.id: (t, c) for s in ("paper", "small") for t in TABLES_OF[s] for c in get_table(t, get_scale(s)).claims}
-    paper = {
-        name: get_table(name, get_scale("paper")).paper for name in ("lumix_table01_models", TABLES_OF["small"][0])
-    }
-    for one in read_primary():
-        assert set(one.claims) <= claims.keys()
-    models, limited = paper.values()
+def test_primary_questions_are_claims_and_have_the_papers_numbers():
+    paper = get_scale("paper")
+    claims = {claim.id for table in TABLES for claim in get_table(table, paper).claims}
+    models, limited = (get_table(table, paper).paper for table in ("lumix_table01_models", "dm_table08_limited_labels"))
     printed = [models["deit_s", "lumix"] - models["deit_s", "base"], None, None]
-    printed += [
-        limited[f"{name}_15", "dm_ce"] - limited[f"{name}_15", "mce"] for name in ("mixup", "cutmix", "puzzlemix")
-    ]
-    assert [one.difference for one in read_primary()] == [value and pytest.approx(value) for value in printed]
+    printed += [limited[f"{row}_15", "dm_ce"] - limited[f"{row}_15", "mce"] for row in ("mixup", "cutmix", "puzzlemix")]
+    for one, value in zip(read_primary(), printed, strict=True):
+        assert set(one.claims) <= claims
+        assert one.difference == (value and pytest.approx(value))
 
 
 def test_a_scale_that_judges_nothing_says_what_it_exercises_in_place_of_verdicts():
