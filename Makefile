@@ -31,12 +31,13 @@ demo: setup  ## one table, one figure and the page, from nothing, in build/demo;
 	    && python -m report page
 	@echo "The table above, build/demo/report/figures/lambda_laws.png and build/demo/report/index.html were made here"
 
-small: setup  ## train what scale small misses: photographs on CPU cores, hours, said before it begins (docs/small-scale.md)
-	for table in dm_with_lumix dm_table08_limited_labels; do python -m experiments run --scale small $$table || exit; done
+small: setup  ## train the next blocks of scale small: photographs, hours, said before each; stops and goes on at any time
+	python -m experiments run --scale small
 
 repro: setup  ## train what is missing, redraw every table and figure, write the report
 	@dvc repro --keep-going || { code=$$?; python -m report tables && python -m report page; \
 	    echo "Not everything is finished, see above; $(CURDIR)/report/index.html holds what is"; exit $$code; }
+	@python -m report readme
 	@echo "The report is $(CURDIR)/report/index.html"
 
 verify: setup  ## train what is missing, then say whether results/ is as committed: equal, within tolerance, or what differs
@@ -64,4 +65,4 @@ lock:  ## resolve pyproject.toml into requirements.lock anew
 	$(BIN)/uv pip compile --quiet --generate-hashes --all-extras --universal --python-version 3.11 --no-header --no-annotate --upgrade pyproject.toml -o requirements.lock
 
 clean:  ## remove what the pipeline made; trained runs stay in DVC's cache
-	rm -rf runs report/index.html report/tables report/figures
+	rm -rf runs report/*.html report/tables report/figures

@@ -449,7 +449,7 @@ def read_results(
 ) -> Results:
     """The results of one scale, with verdicts corrected for the number of claims; `measured` as of `read_record`."""
     runs = read_runs(root, scale.name, measured)
-    wanted = [table for table in tables if not scale.tables or table in scale.tables]
+    wanted = [table for table in tables if scale.has(table)]
     found = [table for table in wanted if (root / results_path(scale.name, table)).exists()]
     records = {}
     for table in found:

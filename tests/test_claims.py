@@ -11,7 +11,7 @@ from scipy import stats
 
 from experiments.claims import Claim, Comparison, _parse, read_claims
 from experiments.intervals import LEAST, MARGIN, detectable, holm, paired_differences, t_interval
-from experiments.registry import TABLES, get_table
+from experiments.registry import get_table, tables_of
 from experiments.results import read_results
 from experiments.scale import get_scale
 from experiments.terminal import results_table
@@ -251,9 +251,10 @@ def test_one_test_is_counted_once_and_in_the_first_family():
 
 
 def test_primary_questions_are_claims_and_have_the_papers_numbers():
-    paper = get_scale("paper")
-    claims = {claim.id for table in TABLES for claim in get_table(table, paper).claims}
-    models, limited = (get_table(table, paper).paper for table in ("lumix_table01_models", "dm_table08_limited_labels"))
+    scales = [get_scale(name) for name in ("paper", "small", "small_earlier")]
+    claims = {claim.id for scale in scales for table in tables_of(scale) for claim in table.claims}
+    names = ("lumix_table01_models", "dm_table08_limited_labels")
+    models, limited = (get_table(name, scales[0]).paper for name in names)
     printed = [models["deit_s", "lumix"] - models["deit_s", "base"], None, None]
     printed += [limited[f"{row}_15", "dm_ce"] - limited[f"{row}_15", "mce"] for row in ("mixup", "cutmix", "puzzlemix")]
     for one, value in zip(read_primary(), printed, strict=True):
