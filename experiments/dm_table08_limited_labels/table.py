@@ -9,7 +9,6 @@ SHARES = (0.15, 0.3, 0.5)
 METHODS = ("mixup", "cutmix", "saliencymix", "puzzlemix")
 PRIMARY = ("mixup", "cutmix", "puzzlemix")  # of the primary claims, at 15 %
 LOSSES = (MCE, DM_CE, DM_ALPHA)
-
 ALPHAS = "α beside MCE is 1 for Mixup and PuzzleMix, 0.2 for CutMix and SaliencyMix; else 0.2, of PuzzleMix 2."
 
 
