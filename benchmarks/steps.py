@@ -140,7 +140,7 @@ def small(setting: Setting) -> Iterator[Line]:
     """A step of scale small beside the plainest loop that trains the same network with CutMix."""
     if setting.device != "cpu":
         raise Skipped("scale small is one for CPUs")
-    cells = get_table("dm_with_lumix", get_scale("small")).cells
+    cells = get_table("lumix_photographs", get_scale("small")).cells
     runs = {
         "lumix, CutMix": cells["cutmix", "top1"],
         "lumix, LUMix on CutMix": cells["lumix", "top1"],

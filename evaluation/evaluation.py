@@ -30,6 +30,7 @@ class Protocol(NamedTuple):
 SPEEDS = ("speed", "speed_low", "speed_high", "images_per_second", "baseline_images_per_second")
 MEMORY = ("memory", "peak_bytes", "baseline_peak_bytes")
 PROTOCOLS = {
+    "calibration": Protocol("evaluation.calibration"),
     "fgsm": Protocol("evaluation.fgsm"),
     "natural_adversarial": Protocol("evaluation.natural_adversarial"),
     "occlusion": Protocol("evaluation.occlusion"),
@@ -60,9 +61,8 @@ class Evaluation(Config):
 
     Attributes:
         protocol: one of `PROTOCOLS`.
-        arguments: JSON values. One of the form {"key": run key} names a second trained model of the same seed, and
-            {"key": run key, "seed": k} one of seed k for every evaluated seed. `evaluate` gets its run directory in
-            `others` and hands it to the driver as {"key": ..., "directory": Path}.
+        arguments: JSON values. {"key": run key} names a second trained model of the same seed, {"key": run key,
+            "seed": k} one of seed k; the driver gets its run directory as {"key": ..., "directory": Path}.
     """
 
     protocol: str

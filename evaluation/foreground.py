@@ -45,8 +45,3 @@ def foreground(attention: ArrayLike, mass: float) -> Masks:
     kept = np.empty(values.shape, dtype=np.bool_)
     np.put_along_axis(kept, order, share > 1 - mass, -1)
     return kept
-
-
-def enlarged(masks: Masks, factor: int) -> Masks:
-    """Each patch of [..., R, C] as a square of `factor` pixels."""
-    return masks.repeat(factor, axis=-2).repeat(factor, axis=-1)

@@ -102,10 +102,6 @@ def correct(logits: Tensor, labels: Tensor) -> Tensor:
     return logits.argmax(dim=1) == labels
 
 
-def percent(count: Tensor | int, samples: int) -> float:
-    return 100 * int(count) / samples
-
-
 def accuracies(
     model: nn.Module, card: Card, device: Device, batch_size: int, corrupt: Corruptions
 ) -> tuple[dict[str, float], int]:
@@ -126,4 +122,4 @@ def accuracies(
             seen[name] += len(labels)
     if not seen:
         raise ValueError(f"the test set of {card['data']} holds no images: put them under the data root")
-    return {name: percent(hits[name], seen[name]) for name in seen if name}, seen[""]
+    return {name: 100 * hits[name] / seen[name] for name in seen if name}, seen[""]

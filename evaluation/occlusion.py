@@ -1,7 +1,7 @@
 """Patch-drop occlusion (LUMix Table 9; Naseer et al. 2021): accuracy when patches of the image are set to zero.
 
-Patches go at random, the most attended first (salient) or the least attended first (non-salient), where the attention
-is that of a second model. Losses count attention mass, as published, or patches. One pass over the data serves all.
+Patches go at random, the most attended first (salient) or the least attended first (non-salient), by the attention of a
+second model. Losses count attention mass, as published, or patches. One pass over the data serves all.
 """
 
 from collections.abc import Iterator, Mapping
@@ -55,11 +55,17 @@ def apply_drop(images: Tensor, keep: Tensor) -> Tensor:
 
 
 def masks(attention: Tensor, place: int, arguments: Mapping[str, Any]) -> Iterator[tuple[str, Tensor]]:
-    """Every (name, patches that stay) of one batch with attention [B, n * n]; random ones once for each repetition."""
-    side, sets = token_side(attention.shape[-1]), 1 if arguments["draw"] == "per_batch" else len(attention)
+    """Every (name, patches that stay) of one batch with attention [B, n * n]."""
     for loss in LOSSES:
         for variant in ATTENDED:
             yield f"{variant}_{loss}", attended_mask(attention, variant, loss)
+    yield from random_masks(token_side(attention.shape[-1]), len(attention), place, arguments)
+
+
+def random_masks(side: int, size: int, place: int, arguments: Mapping[str, Any]) -> Iterator[tuple[str, Tensor]]:
+    """The random ones of `size` images of side x side patches, once for each repetition."""
+    sets = 1 if arguments["draw"] == "per_batch" else size
+    for loss in LOSSES:
         for repetition in range(arguments["repetitions"]):
             seed = stream_seed(arguments["seed"], repetition, place, loss, "occlusion")
             yield f"random_{loss}", random_mask(side, loss, sets, torch.Generator().manual_seed(seed))
@@ -68,25 +74,31 @@ def masks(attention: Tensor, place: int, arguments: Mapping[str, Any]) -> Iterat
 def drive(model: nn.Module, card: Card, arguments: Mapping[str, Any], device: Device) -> Outcome:
     """Top-1 as <variant>_<loss> for each of `VARIANTS` and `LOSSES`, and <variant>_average, the mean of the ten.
 
-    Arguments: "source", the model whose attention decides, a run or {"timm": name}; "head" of its last block; "draw",
+    Arguments: "source", the model whose attention decides, a run or {"timm": name}, and "head" of its last block; in
+    their place "side", so many patches along an image, for random ones alone where there is no attention; "draw",
     whether a batch shares its random patches or each image has its own; "repetitions" of these draws; "seed" of them;
     "batch" in images.
     """
     checked("draw", arguments["draw"], Annotated[str, ("per_batch", "per_image")])
-    source, head = attention_source(arguments["source"], card, device), arguments["head"]
+    side: int = arguments.get("side", 0)
+    source = None if side else attention_source(arguments["source"], card, device)
     normalise = normaliser(card, device)
 
     def occluded(place: int, images: Tensor, labels: Tensor) -> Iterator[tuple[str, Tensor]]:
-        with torch.inference_mode():
-            attention = class_attention(source, normalise(images))
-        if head >= attention.shape[1]:
-            raise ValueError(f"the attention source has {attention.shape[1]} heads, hence no head {head}")
-        for name, keep in masks(attention[:, head], place, arguments):
+        if source is None:
+            found = random_masks(side, len(images), place, arguments)
+        else:
+            with torch.inference_mode():
+                attention = class_attention(source, normalise(images))
+            if (head := arguments["head"]) >= attention.shape[1]:
+                raise ValueError(f"the attention source has {attention.shape[1]} heads, hence no head {head}")
+            found = masks(attention[:, head], place, arguments)
+        for name, keep in found:
             yield name, images if bool(keep.all()) else apply_drop(images, keep)
 
     top1, samples = accuracies(model, card, device, arguments["batch"], occluded)
     values: dict[str, float] = {}
-    for variant in VARIANTS:
+    for variant in VARIANTS if source is not None else ("random",):
         curve = {f"{variant}_{loss}": top1[f"{variant}_{loss}"] for loss in LOSSES}
         values |= curve | {f"{variant}_average": sum(curve.values()) / len(curve)}
     return Outcome(values, samples)

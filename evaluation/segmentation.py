@@ -1,8 +1,7 @@
 """Semantic segmentation (LUMix Table 4): a decoder is fine-tuned on a run's network and scored as mmseg counts.
 
-A crop depends on the run's seed and its position in training alone, so neither worker processes nor what came before
-change it; layers that draw by themselves (dropout, drop path, new decoders) do so under a seeded copy of the global
-state.
+A crop depends on the run's seed and its position in training alone; layers that draw by themselves (dropout, drop path,
+new decoders) do so under a seeded copy of the global state.
 """
 
 import itertools
@@ -203,7 +202,8 @@ def training_crop(image: Tensor, mask: Tensor, recipe: Recipe, generator: torch.
     larger = interpolate(image[None].float(), size, mode="bilinear", align_corners=False)[0]
     image = larger.round().to(torch.uint8)
     mask = interpolate(mask[None, None], size, mode="nearest-exact")[0, 0]  # labels are picked, never blended
-    image, mask = _cropped(image, mask, recipe.crop, generator)
+    if max(size) > recipe.crop:
+        image, mask = _cropped(image, mask, recipe.crop, generator)
     if _uniform(0, 1, generator) < 0.5:
         image, mask = image.flip(2), mask.flip(1)
     return (distorted(image, generator) if recipe.photometric else image), mask
@@ -214,11 +214,8 @@ def _uniform(low: float, high: float, generator: torch.Generator) -> float:
 
 
 def _cropped(image: Tensor, mask: Tensor, side: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-    height, width = mask.shape
-    if height <= side and width <= side:
-        return image, mask
     for _ in range(TRIES):
-        y, x = (int(torch.randint(max(0, length - side) + 1, (), generator=generator)) for length in (height, width))
+        y, x = (int(torch.randint(max(0, length - side) + 1, (), generator=generator)) for length in mask.shape)
         part = mask[y : y + side, x : x + side]
         counts = torch.bincount(part.flatten(), minlength=IGNORE + 1)[:IGNORE]
         if int(counts.max()) < LARGEST_SHARE * int(counts.sum()):
@@ -325,22 +322,15 @@ def confusion(prediction: Tensor, truth: Tensor, num_classes: int) -> Tensor:
     return torch.bincount(places, minlength=num_classes**2).view(num_classes, num_classes)
 
 
-def mean_iou(matrix: Tensor) -> float:
-    """mIoU in percent: mean of intersection over union over the classes that are true or predicted somewhere."""
-    shared = matrix.diagonal().double()
-    union = matrix.sum(0) + matrix.sum(1) - shared
-    return float((shared / union)[union > 0].mean() * 100)
-
-
-def mean_accuracy(matrix: Tensor) -> float:
-    """mAcc in percent: mean over the classes that are true somewhere of the share of their pixels that is found."""
-    area = matrix.sum(1)
-    return float((matrix.diagonal().double() / area)[area > 0].mean() * 100)
+def class_means(matrix: Tensor) -> tuple[float, float]:
+    """mAcc in percent, over the classes that are true somewhere, and mIoU, over those true or predicted somewhere."""
+    shared, area = matrix.diagonal().double(), matrix.sum(1)
+    union = matrix.sum(0) + area - shared
+    return tuple(float((shared / of)[of > 0].mean() * 100) for of in (area, union))  # type: ignore[return-value]
 
 
 def target_size(height: int, width: int, base: float, window: int) -> tuple[int, int]:
-    """The size that an image is resized to: longer side `base`; where that leaves the shorter side below the window,
-    shorter side `window`. The aspect is kept."""
+    """The size an image is resized to: longer side `base`, or shorter side `window` where that side would be below."""
     larger, smaller = (
         (int(height * factor + 0.5), int(width * factor + 0.5))
         for factor in (window / min(height, width), base / max(height, width))
@@ -397,8 +387,7 @@ def segment(model: Segment, images: Tensor, recipe: Recipe) -> tuple[Tensor, Ten
 
 
 def equal_sizes(scenes: Scenes, count: int, limit: int) -> Iterator[tuple[Tensor, Tensor]]:
-    """The first `count` scenes in order as (images uint8 [B, 3, H, W], masks uint8 [B, H, W]), neighbours of equal size
-    together, at most `limit` of them."""
+    """The first `count` scenes in order, at most `limit` neighbours of equal size together: images and masks uint8."""
     for _, neighbours in itertools.groupby((scenes[i] for i in range(count)), key=lambda scene: scene[1].shape):
         while group := list(itertools.islice(neighbours, limit)):
             yield default_collate(group)
@@ -430,5 +419,6 @@ def score(model: nn.Module, scenes: Scenes, recipe: Recipe, card: Card, device: 
         for labels in plain[: SHOWN - len(shown)]:
             step = thinning(labels.shape)
             shown.append(labels[::step, ::step].to(torch.uint8))
-    values = {"macc": mean_accuracy(single), "miou": mean_iou(single), "miou_ms": mean_iou(several)}
+    (macc, miou), (_, miou_ms) = class_means(single), class_means(several)
+    values = {"macc": macc, "miou": miou, "miou_ms": miou_ms}
     return Outcome(values, count, {"examples": stacked(shown), "confusion": single.numpy()})

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torchvision.transforms.functional import ten_crop
 
 from evaluation.evaluation import Outcome
-from evaluation.images import Card, Device, batches, correct, percent, squeeze_transform
+from evaluation.images import Card, Device, batches, correct, squeeze_transform
 from lumix.functional import at_least_float32
 from training.data.files import file_set
 from training.data.sets import is_resident
@@ -36,4 +36,4 @@ def drive(model: nn.Module, card: Card, arguments: Mapping[str, Any], device: De
     for images, labels in batches(files, 32):
         logits = ten_crop_logits(model, images.to(device), card["image_size"])
         hits += int(correct(logits, labels.to(device)).sum())
-    return Outcome({"top1": percent(hits, len(files))}, len(files))
+    return Outcome({"top1": 100 * hits / len(files)}, len(files))

@@ -1,8 +1,7 @@
 """Training throughput (LUMix, Table 6): images per second of whole training steps, beside those of a baseline.
 
-A step is all from mixing (saliency, mask, transport, another network) to the update, on synthetic uint8 images that lie
-on the device: no loading, no moving average, no logging. Both take turns in one process: what disturbs one disturbs the
-other.
+A step is all from mixing to the update, on synthetic uint8 images that lie on the device: no loading, no moving
+average, no logging. Both take turns in one process: what disturbs one disturbs the other.
 """
 
 import os
@@ -109,8 +108,7 @@ def drive(model: nn.Module, card: Card, arguments: Mapping[str, Any], device: De
 
     Arguments: "baseline", the run beside it; "every_batch", whether methods act on every batch; "batch"; "precision" in
     place of the runs'; "warmup" steps of each; "rounds" in turn of "steps" each. Values: "speed", "memory" in percent
-    of the baseline's (the median over rounds; "speed_low", "speed_high": its quartiles), what they are made of, and
-    "parameters" in thousands.
+    of the baseline's (medians; "speed_low", "speed_high": quartiles), their parts, "parameters" in thousands.
     """
     device, batch = torch.device(device), arguments["batch"]
     steps: dict[str, Step] = {}
@@ -120,7 +118,6 @@ def drive(model: nn.Module, card: Card, arguments: Mapping[str, Any], device: De
             run = on_every_batch(run) if arguments["every_batch"] else run
             steps[name] = training_step(run, card, batch, arguments["precision"], device)[0]
         take_turns(steps, 1, arguments["warmup"], device)
-        # The numbers of warm-up steps count from 0 again: equal draws for both contenders is all that matters.
         seconds = take_turns(steps, arguments["rounds"], arguments["steps"], device)
         # Over some steps, as a method may not do the same at each.
         run_peak, base_peak = (

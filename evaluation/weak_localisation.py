@@ -1,8 +1,7 @@
 """Boxes from class attention against the true ones (Table 5; evaluation.md 8), over a declared grid of settings.
 
 A box is the tight one around the patches of a mask, (x1, y1, x2, y2), half-open, in pixels. Images are squeezed whole
-to the model's size, and boxes with them: no crop may cut an object. Small sets bring their boxes along (exact ones for
-shapes, annotated ones for Tiny-ImageNet); ImageNet's come from its XML files.
+to the model's size, and boxes with them: no crop may cut an object. Sets in memory bring boxes; ImageNet has XML files.
 """
 
 import itertools
@@ -86,13 +85,10 @@ def mean_fits(fits: Floats) -> dict[str, float]:
 
 def drive(model: nn.Module, card: Card, arguments: Mapping[str, Any], device: Device) -> Outcome:
     """Mean IoU of boxes in percent: "iou" of the chosen setting, "iou_mean_head" of the start point with the attention
-    averaged over heads, and "whole_image" of the box around everything.
+    averaged over heads, "whole_image" of the box around everything; the array "grid_iou" [masses, 2 + heads, regions].
 
-    The array "grid_iou" [masses, 2 + heads, regions] has every declared setting; the fact "setting" the name of one.
-
-    Arguments are either "setting", a name of `declared_grid`, or the freezing rule: "public_weights", a timm model with
-    weights, and "reference", the paper's value for it; the setting that comes closest on it is the one reported, of
-    equally close ones the first.
+    Arguments are either "setting", a name of `declared_grid`, or "public_weights", a timm model with weights, and
+    "reference", the paper's value for it: then the first setting that comes closest on it is reported. It is a fact.
     """
     setting = arguments.get("setting")
     if not setting:
@@ -161,10 +157,8 @@ def read_boxes(path: Path) -> Boxes:
 
 def _imagenet(card: Card) -> Batches:
     root = data_root() / "imagenet"
-    pictures, boxes = (
-        _Pictures(root / "val", squeeze_transform(card["image_size"], card["mean"], card["std"])),
-        root / BOXES,
-    )
+    pictures = _Pictures(root / "val", squeeze_transform(card["image_size"], card["mean"], card["std"]))
+    boxes = root / BOXES
     if not boxes.is_dir():
         raise ValueError(
             f"{boxes} is missing: unpack ILSVRC2012_bbox_val_v3.tgz there (val/*.xml or *.xml), or set LUMIX_DATA"

@@ -17,7 +17,7 @@ from torchvision.datasets import VOCSegmentation
 from torchvision.transforms import Compose
 
 from evaluation.evaluation import Outcome
-from evaluation.foreground import Masks, attention_grid, enlarged, foreground
+from evaluation.foreground import Masks, attention_grid, foreground
 from evaluation.images import Card, Device, batches, class_masks, resident_batches, squeeze_transform, test_images
 from training.attention import check_class_attention
 from training.data.files import data_root
@@ -56,7 +56,8 @@ def drive(model: nn.Module, card: Card, arguments: Mapping[str, Any], device: De
     for images, targets in _resident(card) if is_resident(card["data"]) else batches(_voc(card), 16):
         attention = attention_grid(model, images.to(device))
         kept = foreground(attention.reshape(*attention.shape[:2], -1), arguments["mass"]).reshape(attention.shape)
-        masks = enlarged(kept, images.shape[-1] // attention.shape[-1])
+        factor = images.shape[-1] // attention.shape[-1]
+        masks = kept.repeat(factor, axis=-2).repeat(factor, axis=-1)
         for exclude, values in found.items():
             values += [jaccard(mask, target, exclude) for mask, target in zip(masks, targets.numpy(), strict=True)]
     published, without_void = ([value for value in values if value is not None] for values in found.values())

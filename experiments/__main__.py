@@ -49,6 +49,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit code."""
     options = parser().parse_args(arguments)
     from experiments import terminal  # late, as all below: --help must not wait for torch
+    from experiments.blocks import run_blocks
     from experiments.cost import cost_table
     from experiments.make import make
     from experiments.params import check_seeds, read_params
@@ -64,7 +65,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         seeds = params.seeds if options.seeds is None else check_seeds(options.seeds)
         names = getattr(options, "tables", None)
         if not names and options.command in ("run", "collect"):
-            names = [name for name in params.tables if not scale.tables or name in scale.tables]
+            names = [name for name in params.tables if scale.has(name)]
         tables = [get_table(name, scale) for name in ([names] if isinstance(names, str) else names or ())]
         rows = getattr(options, "only", None)
         if rows is not None and len(tables) != 1:
@@ -73,6 +74,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except ValueError as error:
         return fail(error, USAGE)
     try:
+        if options.command == "run" and scale.blocks:
+            if rows is not None:
+                raise ValueError(f"scale {scale.name} trains whole blocks: leave --only out")
+            return run_blocks(scale, tables, seeds, options.dry_run)
         if options.command == "run":
             return make(scale, tables, rows, seeds, params.launcher, options.dry_run)
         if options.command == "list":

@@ -41,6 +41,10 @@ TABLES = {  # id -> module with build(scale)
         "dm_semi_supervised",
         "dm_self_tuning",
         "dm_with_lumix",
+        "lumix_photographs",  # the questions of scale small in their order
+        "lumix_photographs_controls",
+        "dm_photographs",
+        "dm_photographs_lumix",
     )
 }
 
@@ -63,8 +67,8 @@ def clear_caches() -> None:
 def get_table(name: str, scale: Scale) -> Table:
     """The table of that id, built for `scale`."""
     choose("table", name, TABLES)
-    if scale.tables and name not in scale.tables:
-        raise ValueError(f"scale {scale.name} has no table {name}: it has {', '.join(scale.tables)}")
+    if not scale.has(name):
+        raise ValueError(f"scale {scale.name} has no table {name}: it has {', '.join(filter(scale.has, TABLES))}")
     module = importlib.import_module(TABLES[name])
     table: Table = module.build(scale)
     return replace(table, id=name, folder=Path(str(module.__file__)).parent)
@@ -72,7 +76,7 @@ def get_table(name: str, scale: Scale) -> Table:
 
 def tables_of(scale: Scale) -> list[Table]:
     """The tables that a scale has, in the order of the report."""
-    return [get_table(name, scale) for name in TABLES if not scale.tables or name in scale.tables]
+    return [get_table(name, scale) for name in filter(scale.has, TABLES)]
 
 
 @cache

@@ -10,7 +10,7 @@ from experiments.suggest import choose
 from lumix.registry import name_of
 from training.config import Execution, Run
 
-NAMES = ("mini", "small", "lab", "paper")
+NAMES = ("mini", "small", "lab", "paper", "small_earlier")
 HOMES = {name: f"experiments.scales.{name}" for name in NAMES}
 DEFAULT_SETTING = "deit"
 
@@ -54,7 +54,8 @@ class Scale:
         seeds: seeds of every cell; they are 0 .. n-1, so that any two cells can be compared seed by seed.
         headline_seeds: seeds of the runs behind the headline comparisons (`Table.headline`).
         more_seeds: seeds of tables with small differences (few labels; LUMix beside DM); 0 is `seeds`.
-        tables: ids of the tables that it has settings for; () is all of them.
+        tables: ids of the tables that it has settings for; () is all but those on photographs, which small has.
+        blocks: whether seed k of all runs of a table is trained before seed k + 1, on one kind of processor.
         patch: side in pixels of the patches that Random Shuffling and Random lambda use (Table 12).
         hours: run -> estimated hours on this scale's device for one seed: GPU-hours where `gpus`, else CPU-hours.
         exercises: what a scale is for whose numbers judge no claim, in a sentence; "" for all others.
@@ -77,6 +78,7 @@ class Scale:
     hours: Callable[[Run], float]
     more_seeds: int = 0
     tables: tuple[str, ...] = ()
+    blocks: bool = False
     exercises: str = ""
     replicates: bool = False
     retrain_on_code_change: bool = False
@@ -86,6 +88,10 @@ class Scale:
     alone_seeds: int = 0
     stack: Callable[[Run], int] = lambda run: 1
     dollars_per_gpu_hour: float = 0.0
+
+    def has(self, table: str) -> bool:
+        """Whether it has settings for a table."""
+        return table in self.tables if self.tables else "photographs" not in table
 
     def stack_of(self, run: Run) -> int:
         """Networks in the stack that a run trains in, 1 where it trains alone."""

@@ -20,17 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from experiments.claims import Cell, Claim, Comparison
-from experiments.intervals import (
-    LEAST,
-    LEVEL,
-    MARGIN,
-    Interval,
-    benjamini_hochberg,
-    detectable,
-    holm,
-    paired_differences,
-    t_interval,
-)
+from experiments.intervals import LEAST, LEVEL, MARGIN, Interval, detectable, holm, paired_differences, t_interval
 
 Values = Mapping[Cell, Mapping[int, float]]  # by seed
 SUPPORTED, CONTRADICTED, INCONCLUSIVE, NOT_RUN = "supported", "contradicted", "inconclusive", "not run"
@@ -41,7 +31,7 @@ PRIMARY, SECONDARY = "primary", "secondary"
 
 @dataclass(frozen=True)
 class Primary:
-    """A question of a paper: its claim is the first of these ids that a scale has; what the paper says it gains."""
+    """A question of a paper: its claim is the first of these ids that a scale has; the paper's own gain."""
 
     paper: str
     title: str
@@ -52,28 +42,10 @@ class Primary:
 def read_primary() -> tuple[Primary, ...]:
     """The primary questions of both papers, in order."""
     with Path(__file__).with_name("primary.csv").open(newline="", encoding="utf-8") as file:
-        lines = list(csv.DictReader(file))
-    return tuple(
-        Primary(
-            line["paper"],
-            line["title"],
-            tuple(line["claims"].split()),
-            float(line["difference"]) if line["difference"] else None,
+        return tuple(
+            Primary(paper, title, tuple(claims.split()), float(difference) if difference else None)
+            for paper, claims, title, difference in list(csv.reader(file))[1:]
         )
-        for line in lines
-    )
-
-
-@dataclass(frozen=True)
-class _Test:
-    """A comparison on numbers: its p-value, whether its mean is on the claim's side, and the p-value of TOST."""
-
-    name: str
-    interval: Interval
-    p: float
-    agrees: bool
-    p_equal: float | None
-    wide: Interval  # so that the intervals of all comparisons of the claim hold together (Bonferroni)
 
 
 def judge(claim: Claim, values: Values, paper: Mapping[Cell, float], at_paper_scale: bool = False) -> dict[str, Any]:
@@ -97,12 +69,12 @@ def judge(claim: Claim, values: Values, paper: Mapping[Cell, float], at_paper_sc
     shared = {cell: {seed: values[cell][seed] for seed in common} for cell in claim.cells}
     tests = [_test(one, shared, paper, of) for one in parts]
     limit, n = parts[0].within, len(common)
-    weakest = min(tests, key=lambda one: one.interval.mean if limit is None else -abs(one.interval.mean))
-    shown = weakest.interval
-    what = "difference" if of == 1 else f"of {of} differences the one most against it, {weakest.name}:"
+    weakest = min(tests, key=lambda one: one["mean"] if limit is None else -abs(one["mean"]))
+    shown: Interval = weakest["interval"]
+    what = "difference" if of == 1 else f"of {of} differences the one most against it, {weakest['name']}:"
     what = "ours less the paper's" if against_paper else what
     text = f"{what} {shown.text} points over {n} seeds" + ("" if limit is None else f", tolerance {limit:g}")
-    several = [{"name": t.name, "mean": t.wide.mean, "low": t.wide.low, "high": t.wide.high} for t in tests if of > 1]
+    several = [{name: one[name] for name in ("name", "mean", "low", "high")} for one in tests if of > 1]
     own = _of_the_paper(parts[0], paper) if of == 1 and limit is None else None
     known: dict[str, Any] = {"estimate": shown.mean, "n": n, "comparisons": several, "paper": own}
     if n < LEAST:
@@ -110,11 +82,11 @@ def judge(claim: Claim, values: Values, paper: Mapping[Cell, float], at_paper_sc
         return _outcome("", f"{text}: no interval and no verdict below {LEAST} seeds{alone}", **known)
     if shown.error is None and of == 1:
         return _outcome(INCONCLUSIVE, f"{text}: all are equal, so that their spread cannot be estimated", **known)
-    against = [one.p for one in tests if not one.agrees]
-    p = min(1.0, of * min(against)) if against else max(one.p for one in tests)
-    equal = max(one.p_equal for one in tests if one.p_equal is not None) if limit is None else None
+    against = [one["p"] for one in tests if not one["agrees"]]
+    p = min(1.0, of * min(against)) if against else max(one["p"] for one in tests)
+    equal = max(one["p_equal"] for one in tests) if limit is None else None
     known |= {"low": shown.low, "high": shown.high, "error": shown.error, "p": p, "agrees": not against}
-    known |= {"p_equal": equal, "excluded": is_excluded(own, known)}
+    known |= {"p_equal": equal, "excluded": is_excluded({**known, "p": p})}
     return _outcome(_verdict(p, not against, equal), text, **known)
 
 
@@ -129,9 +101,10 @@ def _verdict(p: float, agrees: bool, equal: float | None) -> str:
     return NO_DIFFERENCE if equal is not None and equal < LEVEL else INCONCLUSIVE
 
 
-def is_excluded(own: float | None, claim: Mapping[str, Any]) -> bool | None:
-    """Whether the paper's own difference lies outside the interval of a claim."""
-    return None if own is None or claim["low"] is None else not claim["low"] <= own <= claim["high"]
+def is_excluded(claim: Mapping[str, Any]) -> bool | None:
+    """Whether the paper's own difference lies outside the interval of a judged claim."""
+    known = claim["p"] is not None and claim["paper"] is not None and claim["low"] is not None
+    return not claim["low"] <= claim["paper"] <= claim["high"] if known else None
 
 
 def _of_the_paper(one: Comparison, paper: Mapping[Cell, float]) -> float | None:
@@ -142,53 +115,57 @@ def _of_the_paper(one: Comparison, paper: Mapping[Cell, float]) -> float | None:
     return round(one.times * (means[0] - means[1]), 4)
 
 
-def _test(one: Comparison, values: Values, paper: Mapping[Cell, float], of: int) -> _Test:
-    """One comparison of `of`: against 0, or against the nearer of two limits (two one-sided tests)."""
+def _test(one: Comparison, values: Values, paper: Mapping[Cell, float], of: int) -> dict[str, Any]:
+    """One comparison of `of`: against 0, or against the nearer of two limits (TOST); whether its mean is on its side.
+
+    "low" and "high" hold together with those of all comparisons of the claim (Bonferroni).
+    """
     above, below = ([values[cell] for cell in cells] for cells in (one.above, one.below))
     differences = [one.times * d for d in paired_differences(above, below or [dict.fromkeys(above[0], 0.0)])]
     if one.paper:
         expected = paper[one.above[0]] - (paper[one.below[0]] if one.below else 0.0)
         differences = [difference - expected for difference in differences]
     name = " less ".join("/".join(cells[0]) for cells in (one.above, one.below) if cells)
-    interval, wide = t_interval(differences), t_interval(differences, 1 - LEVEL / of)
+    found, wide = t_interval(differences), t_interval(differences, 1 - LEVEL / of)
+    known = {"name": name, "mean": found.mean, "low": wide.low, "high": wide.high, "interval": found}
     if one.within is None:
-        return _Test(name, interval, interval.p_value(), interval.mean > 0, interval.p_within(MARGIN), wide)
-    agrees = abs(interval.mean) < one.within
-    beyond = interval.p_value(math.copysign(one.within, interval.mean))
-    return _Test(name, interval, interval.p_within(one.within) if agrees else beyond, agrees, None, wide)
+        return {**known, "p": found.p_value(), "agrees": found.mean > 0, "p_equal": found.p_within(MARGIN)}
+    agrees, beyond = abs(found.mean) < one.within, found.p_value(math.copysign(one.within, found.mean))
+    return {**known, "p": found.p_within(one.within) if agrees else beyond, "agrees": agrees}
 
 
 # ------------------------------------------------------------------------------------------------- all of a paper
 
+ADDED = ("family", "of", "corrected", "corrected_equal", "counted", "detectable")
 
-def correct(families: Sequence[tuple[str, str, Sequence[dict[str, Any]]]]) -> None:
-    """Replace the verdicts of judged claims by corrected ones, family by family: (paper, kind, claims), primary first.
+
+def correct(families: Sequence[tuple[str, Sequence[dict[str, Any]]]]) -> None:
+    """Replace the verdicts of judged claims by corrected ones, family by family: its kind and claims, primary first.
 
     Claims of one "signature" are one test, which the first family with it counts. Adds "alone", the verdict before;
     "family"; "corrected" and "corrected_equal", the p-values; "of", the tests of the family; "detectable", the
     smallest difference that such an n and spread would show to the verdict's own test; "counted", whose test it is.
     """
+    from scipy.stats import false_discovery_control  # late, as in intervals.py
+
     counted: dict[str, dict[str, Any]] = {}
-    for paper, kind, claims in families:
-        judged = {claim["signature"]: claim for claim in reversed(claims) if claim["p"] is not None}
-        tests = [claim for signature, claim in reversed(judged.items()) if signature not in counted]
-        adjust = holm if kind == PRIMARY else benjamini_hochberg
+    for kind, claims in families:
+        judged = [claim for claim in claims if claim["p"] is not None]
+        new = list({one["signature"]: one for one in reversed(judged) if one["signature"] not in counted}.values())
+        for claim in new:
+            claim |= {"family": kind, "of": len(new), "counted": claim["id"], "corrected_equal": None}
         for name, corrected in (("p", "corrected"), ("p_equal", "corrected_equal")):
-            asked = [claim for claim in tests if claim[name] is not None]
-            for claim, value in zip(asked, adjust([claim[name] for claim in asked]), strict=True):
-                claim[corrected] = value
-        found = sum(claim["corrected"] < LEVEL for claim in tests)
+            asked = [claim for claim in new if claim[name] is not None]
+            p = [claim[name] for claim in asked]
+            for claim, value in zip(asked, holm(p) if kind == PRIMARY else false_discovery_control(p), strict=True):
+                claim[corrected] = float(value)
+        found = sum(one["corrected"] < LEVEL for one in new)
         # The level of the next test to be rejected; that of Benjamini-Hochberg is the one that the last was held to.
-        level = LEVEL / max(len(tests) - found, 1) if kind == PRIMARY else LEVEL * max(found, 1) / max(len(tests), 1)
-        for claim in tests:
-            counted[claim["signature"]] = claim
-            claim |= {"family": kind, "family_paper": paper, "of": len(tests), "counted": claim["id"]}
-            claim.setdefault("corrected_equal", None)
+        level = LEVEL / max(len(new) - found, 1) if kind == PRIMARY else LEVEL * max(found, 1) / max(len(new), 1)
+        for claim in new:
             seen = claim["error"] is not None and claim["p_equal"] is not None
             claim["detectable"] = detectable(claim["error"], claim["n"], level) if seen else None
-        for claim in claims:
-            if claim["p"] is not None:
-                first = counted[claim["signature"]]
-                names = ("family", "family_paper", "of", "counted", "corrected", "corrected_equal", "detectable")
-                claim |= {name: first[name] for name in names} | {"alone": claim["verdict"]}
-                claim["verdict"] = _verdict(claim["corrected"], claim["agrees"], claim["corrected_equal"])
+            counted[claim["signature"]] = claim
+        for claim in judged:
+            claim |= {name: counted[claim["signature"]][name] for name in ADDED} | {"alone": claim["verdict"]}
+            claim["verdict"] = _verdict(claim["corrected"], claim["agrees"], claim["corrected_equal"])

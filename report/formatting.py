@@ -43,6 +43,7 @@ PAPER_DATA = {
     "Table A6": "CUB-200, Aircraft",
     "Table A7": "CIFAR-100, Tiny-ImageNet",
     "Table A8": "CIFAR-100",
+    "OpenMixup": "CIFAR-100",
 }
 PAPERS = {"lumix": "LUMix", "dm": "Decoupled Mixup"}  # by the first word of a table's id
 STATISTICS = {"last": "last epoch", "best": "best epoch", "median_last": "median of the last epochs"}

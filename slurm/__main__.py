@@ -71,12 +71,12 @@ def _dispatch(options: argparse.Namespace, params: "Params", scale: "Scale", see
         from slurm.submit import submit
 
         cluster = load_cluster(options.cluster)
-        names = params.tables if options.tables == ["all"] else options.tables
+        names = list(filter(scale.has, params.tables)) if options.tables == ["all"] else options.tables
         submit(scale, _items(scale, names, options.only, seeds), cluster, options.dry_run, options.resume)
     elif options.command == "status":
         from slurm.status import print_status
 
-        names = [options.table] if options.table else params.tables
+        names = [options.table] if options.table else list(filter(scale.has, params.tables))
         print_status(scale, _items(scale, names, None, seeds), options.table)
     else:
         from slurm.status import cancel, items_named

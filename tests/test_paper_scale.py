@@ -51,7 +51,7 @@ RECIPES = {  # (data, optimizer or role) -> peak rate, smoothing, updates an epo
 @cache
 def unique_runs() -> dict[str, Run]:
     scale = get_scale("paper")
-    tables = [get_table(name, scale) for name in TABLES]
+    tables = [get_table(name, scale) for name in filter(scale.has, TABLES)]
     runs = {run.key: run for table in tables for row in table.rows for run in row.runs.values()}
     assert set(runs) == set(owners(scale))
     return runs

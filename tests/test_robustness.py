@@ -29,7 +29,6 @@ def generator(seed: int = 0) -> torch.Generator:
 def test_accuracy_counts_samples_and_ties_go_to_the_lower_class():
     logits = torch.tensor([[1.0, 1.0, 0.0], [0.0, 2.0, 2.0], [3.0, 1.0, 2.0]])
     assert images.correct(logits, torch.tensor([0, 2, 0])).tolist() == [True, False, True]
-    assert [images.percent(2, 3), images.percent(0, 1), images.percent(7, 7)] == pytest.approx([200 / 3, 0, 100])
     for bad in (math.nan, math.inf):
         with pytest.raises(ValueError, match="not all finite"):
             images.correct(torch.tensor([[0.0, bad]]), torch.tensor([0]))

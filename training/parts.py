@@ -32,6 +32,14 @@ class Mixed(TaskOptions):
     """One network trains on images mixed as the run says."""
 
 
+@register("task", "mix_and_clean", "one network on mixed and on clean images")
+@dataclass(frozen=True)
+class MixedAndClean(TaskOptions):
+    """As AutoMix trains without its generator: clean images add their cross entropy, by a head of their own."""
+
+    home = ("training.tasks.mixed", "CleanTask")
+
+
 OWN: dict[str, Any] = {"needs": "networks of its own", "dynamic": True, "pixels": "cut"}
 
 

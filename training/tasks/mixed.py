@@ -1,14 +1,16 @@
 """Task, everything that trains as the loop knows it, and MixTask: one network that trains on mixed images."""
 
+import copy
 from collections.abc import Callable
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import torch
 from timm.task import ClassificationTask
 from timm.utils.model import unwrap_model
 from torch import Tensor, nn
+from torch.nn import functional
 
 from lumix.batch import MixedBatch, rows_of
 from lumix.losses import MixLoss
@@ -136,6 +138,57 @@ class MixTask(Task):
             logits = self.trainable_module(batch.images)
         loss, parts, record = losses_of(self.criterion, part, logits, seen[-1].mean(dim=1) if attends else None)
         return StepResult(loss.mean(), parts, record)
+
+
+class TwoHeads(nn.Module):
+    """A classifier of timm and a second head, which begins as its own, for clean images: two batches, two logits."""
+
+    def __init__(self, network: Any) -> None:
+        super().__init__()
+        self.network, self.clean_head = network, copy.deepcopy(network.get_classifier())
+
+    def forward(self, mixed: Tensor, clean: Tensor) -> tuple[Tensor, Tensor]:
+        network: Any = self.network
+        logits = network(mixed)
+        features = network.forward_head(network.forward_features(clean), pre_logits=True)
+        return logits, self.clean_head(features)
+
+
+class CleanBatch(NamedTuple):
+    """A batch of B: mixed with draws, the clean images [B, C, H, W] and their labels [B]."""
+
+    drawn: DrawnBatch
+    clean: Tensor
+    labels: Tensor
+
+    @property
+    def size(self) -> int:
+        return self.drawn.size
+
+    def rows(self, index: slice) -> "CleanBatch":
+        return rows_of(self, index)
+
+
+class CleanTask(MixTask):
+    """The mixed loss, and the cross entropy of the clean images by a head of their own, as AutoMix adds it."""
+
+    def __init__(self, options: Any, setup: Setup) -> None:
+        super().__init__(options, replace(setup, network=TwoHeads(setup.network)))
+
+    def prepare(self, images: Any, labels: Tensor, streams: Streams) -> Any:
+        """As of `MixTask`, with the images as they came."""
+        return CleanBatch(super().prepare(images.clone(), labels, streams), images, labels)
+
+    def step(self, part: Any) -> StepResult:
+        logits, of_clean = self.trainable_module(part.drawn.batch.images, part.clean)
+        loss, parts, record = losses_of(self.criterion, part.drawn, logits, None)
+        clean = functional.cross_entropy(of_clean.float(), part.labels, reduction="none")
+        total = loss + clean
+        return StepResult(total.mean(), {**parts, "clean": clean.detach()}, {**record, "loss": total.detach()})
+
+    def reported_model(self) -> nn.Module:
+        network: nn.Module = self.network.network
+        return network
 
 
 def losses_of(
