@@ -185,7 +185,7 @@ def test_every_metric_of_the_sets_is_measured() -> None:
     images = sets.natural, sets.inside, sets.outside
     found, inside, outside = (natural.logits_of_images(model, some, CARD, "cpu") for some in images)
     labels = sets.labels.numpy()
-    outcome = natural.measure(found, labels, range(8), inside, outside, range(2, 10))
+    outcome = natural.measure(found, labels, range(8), inside, sets.clean_labels.numpy(), outside, range(2, 10))
     confidence, correct = natural.predictions(found, labels, range(8))
     scores = [-torch.tensor(logits[:, 2:]).double().softmax(1).amax(1).numpy() for logits in (inside, outside)]
     assert outcome.values == pytest.approx(
@@ -194,12 +194,17 @@ def test_every_metric_of_the_sets_is_measured() -> None:
             "calibration_error": rms_calibration_error(confidence, correct),
             "calibration_error_all_bins": rms_calibration_error(confidence, correct, True),
             "aurra": response_accuracy(confidence, correct).mean(),
+            "clean_ece": outcome.values["clean_ece"],
             **detection(*scores),
             "natural_images": len(labels),
             "clean_images": 800,
             "unknown_images": 160,
         }
     )
+    sure = torch.tensor(inside[:, 2:]).softmax(1).amax(1)
+    hits = torch.tensor(inside[:, 2:].argmax(1)) == sets.clean_labels
+    bins = [(sure[at] - hits[at].double()).sum().abs() for i in range(15) if (at := (15 * sure).int() == i).any()]
+    assert outcome.values["clean_ece"] == pytest.approx(100 * float(sum(bins)) / 800, abs=1e-4)
     assert outcome.n_samples == len(labels) + 960
     assert outcome.arrays["response_accuracy"][-1] == pytest.approx(outcome.values["top1"])
     assert outcome.arrays["reliability_count"].sum() == len(labels)
