@@ -37,7 +37,7 @@ BUDGETS = {
     "evaluation": 1900,
     "experiments": 5446,
     "slurm": 900,
-    "report": 700,
+    "report": 640,
     "paper_figures": 1000,
     "benchmarks": 1200,
     "tests": 14950,
