@@ -44,12 +44,6 @@ def test_keys_follow_protocol_and_arguments_alone():
         Evaluation("oclusion")
 
 
-def test_sources_are_the_arguments_that_name_a_run():
-    found = Evaluation("occlusion", {"source": {"key": "k"}, "filter": {"key": "f", "seed": 0}, "head": 1})
-    assert found.sources == {"source": ("k", None), "filter": ("f", 0)}
-    assert Evaluation("occlusion", {"source": {"timm": "name"}}).sources == {}
-
-
 def test_every_protocol_has_a_driver():
     for protocol in ev.PROTOCOLS.values():
         assert callable(importlib.import_module(protocol.module).drive)

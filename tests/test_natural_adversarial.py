@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor, nn
 
+from evaluation import calibration
 from evaluation import natural_adversarial as natural
 from evaluation.natural_adversarial import class_indices, detection, response_accuracy, rms_calibration_error
 from training.data.sets import SHAPES_MEAN, SHAPES_STD, shapes
@@ -54,14 +55,6 @@ def test_calibration_error_equals_the_count_by_hand(n: int, all_bins: bool) -> N
         rms_calibration_error(*samples(199))
 
 
-@pytest.mark.parametrize("value", [0.0, 1.0])
-def test_all_right_and_all_wrong(value: float) -> None:
-    sure, right = np.full(300, 0.75), np.full(300, bool(value))
-    assert rms_calibration_error(sure, right, all_bins=True) == pytest.approx(100 * abs(0.75 - value))
-    assert rms_calibration_error(sure, right) == pytest.approx(100 * abs(0.75 - value) * math.sqrt(2 / 3))
-    assert set(response_accuracy(sure, right).tolist()) == {100 * value}
-
-
 def test_response_rate_accuracy_equals_the_count_by_hand_and_ties_keep_their_order() -> None:
     sure, right = samples(57)
     ranked = [r for _, r in sorted(zip(sure.tolist(), right.tolist(), strict=True), reverse=True)]
@@ -78,6 +71,19 @@ def test_reliability_adds_up_to_the_whole() -> None:
     for name, values in (("accuracy", right), ("confidence", sure)):
         assert (bins["count"] * bins[name]).sum() / 500 == pytest.approx(100 * values.mean())
     assert natural.reliability(np.ones(1), np.ones(1, bool), 4)["count"].tolist() == [0, 0, 0, 1]
+
+
+def test_expected_calibration_error_and_loss_equal_a_plain_count(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(calibration, "test_images", lambda card: shapes(400, seed=1))
+    model, images = Linear(16, 10, seed=3), shapes(400, seed=1)
+    values = calibration.drive(model, CARD, {}, "cpu").values
+    logits = torch.from_numpy(natural.logits_of_images(model, images.images, CARD, "cpu"))
+    sure, found = logits.softmax(1).max(1)
+    right, bins = (found == images.labels).float(), (15 * sure).long()
+    gaps = [abs(float((sure - right)[bins == number].sum())) for number in range(16)]
+    assert values["ece"] == pytest.approx(100 * sum(gaps) / 400, abs=1e-4)
+    assert values["top1"] == pytest.approx(100 * float(right.mean()))
+    assert values["loss"] == pytest.approx(float(nn.functional.cross_entropy(logits, images.labels)))
 
 
 def test_other_classes_play_no_part_huge_logits_survive_and_ties_go_to_the_first() -> None:
@@ -167,31 +173,6 @@ def test_stand_ins_are_what_the_reference_gets_wrong_and_is_surest_about() -> No
     assert not known & {image.numpy().tobytes() for images in (fresh.images, unknown) for image in images}
     kept = natural._only(shapes(50, seed=5), [7, 2])
     assert kept.labels.tolist() == [[7, 2].index(x) for x in shapes(50, seed=5).labels.tolist() if x in (7, 2)]
-
-
-def test_every_metric_of_the_sets_is_measured() -> None:
-    sets, model = natural.stand_ins(CARD, ARGUMENTS, Linear(16, 10, seed=1), "cpu"), Linear(16, 10, seed=2)
-    images = sets.natural, sets.inside, sets.outside
-    found, inside, outside = (natural.logits_of_images(model, some, CARD, "cpu") for some in images)
-    labels = sets.labels.numpy()
-    outcome = natural.measure(found, labels, range(8), inside, outside, range(2, 10))
-    confidence, correct = natural.predictions(found, labels, range(8))
-    scores = [-torch.tensor(logits[:, 2:]).double().softmax(1).amax(1).numpy() for logits in (inside, outside)]
-    assert outcome.values == pytest.approx(
-        {
-            "top1": 100 * float((found[:, :8].argmax(1) == labels).mean()),
-            "calibration_error": rms_calibration_error(confidence, correct),
-            "calibration_error_all_bins": rms_calibration_error(confidence, correct, True),
-            "aurra": response_accuracy(confidence, correct).mean(),
-            **detection(*scores),
-            "natural_images": len(labels),
-            "clean_images": 800,
-            "unknown_images": 160,
-        }
-    )
-    assert outcome.n_samples == len(labels) + 960
-    assert outcome.arrays["response_accuracy"][-1] == pytest.approx(outcome.values["top1"])
-    assert outcome.arrays["reliability_count"].sum() == len(labels)
 
 
 @pytest.mark.parametrize(
