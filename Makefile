@@ -37,6 +37,7 @@ small: setup  ## train the next blocks of scale small: photographs, hours, said 
 repro: setup  ## train what is missing, redraw every table and figure, write the report
 	@dvc repro --keep-going || { code=$$?; python -m report tables && python -m report page; \
 	    echo "Not everything is finished, see above; $(CURDIR)/report/index.html holds what is"; exit $$code; }
+	@python -m report readme
 	@echo "The report is $(CURDIR)/report/index.html"
 
 verify: setup  ## train what is missing, then say whether results/ is as committed: equal, within tolerance, or what differs
@@ -64,4 +65,4 @@ lock:  ## resolve pyproject.toml into requirements.lock anew
 	$(BIN)/uv pip compile --quiet --generate-hashes --all-extras --universal --python-version 3.11 --no-header --no-annotate --upgrade pyproject.toml -o requirements.lock
 
 clean:  ## remove what the pipeline made; trained runs stay in DVC's cache
-	rm -rf runs report/index.html report/tables report/figures
+	rm -rf runs report/*.html report/tables report/figures

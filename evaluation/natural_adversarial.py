@@ -1,13 +1,15 @@
 """Natural adversarial images and unknown classes (LUMix Table 8): accuracy, calibration, abstaining, detection.
 
 ImageNet-A are pictures of 200 known classes that a fixed reference model gets wrong; ImageNet-O are pictures of unknown
-classes that it takes for known ones with confidence. Small data have stand-ins that a reference model of the same scale
-filters: fresh scenes and unseen shapes (mini), CIFAR-100's test set and Tiny-ImageNet (lab).
+classes that it takes for known ones with confidence. Small data have stand-ins by the same recipe: fresh scenes of
+shapes and shapes never trained on, judged by the nearest training image (mini); CIFAR-100's test set and Tiny-ImageNet,
+judged by a reference model of the same scale (lab).
 
 Logits are restricted to the classes of the data set before argmax and softmax (evaluation.md 5, 6). All in percent.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -21,8 +23,9 @@ from torch.utils.data import Subset
 from evaluation.evaluation import Outcome
 from evaluation.images import Card, Device, batches, normalised, robustness_transform, test_images
 from evaluation.models import second_model
+from training.config import Data
 from training.data.files import ClassFolders, data_root
-from training.data.sets import SHAPES_SIZE, ImageSet, shapes, tiny_imagenet
+from training.data.sets import SHAPES_SIZE, ImageSet, load, shapes, tiny_imagenet
 
 Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]
@@ -134,14 +137,18 @@ def measure(
 def drive(model: nn.Module, card: Card, arguments: Mapping[str, Any], device: Device) -> Outcome:
     """Every number of Table 8 for one model; the outcome counts natural, clean and unknown images together.
 
-    ImageNet models take no arguments; others those of `stand_ins` and "reference", the model that filters the pools and
-    is not the one under test.
+    ImageNet models take no arguments; others those of `stand_ins` and what filters the pools: "reference", a model that
+    is not the one under test, or "seen", the number of training images of which the nearest one judges.
     """
     if card["data"] == "imagenet":
         return _on_imagenet(model, card, device)
-    if arguments["reference"]["key"] == card["key"]:
-        raise ValueError(f"{card['key']} cannot filter the images that it is tested on: choose another reference")
-    sets = stand_ins(card, arguments, second_model(arguments["reference"], card, device), device)
+    if (reference := arguments.get("reference")) is None:
+        judge: Judge = partial(nearest, load(Data(card["data"], card["image_size"]))[0][: arguments["seen"]])
+    else:
+        if reference["key"] == card["key"]:
+            raise ValueError(f"{card['key']} cannot filter the images that it is tested on: choose another reference")
+        judge = partial(model_judge, second_model(reference, card, device), card, device)
+    sets = stand_ins(card, arguments, judge)
     images = sets.natural, sets.inside, sets.outside
     natural, inside, outside = (logits_of_images(model, some, card, device) for some in images)
     return measure(natural, sets.labels.numpy(), arguments["classes"], inside, outside, arguments["known_classes"])
@@ -185,17 +192,38 @@ def logits_of(model: nn.Module, batches: Iterable[Tensor], device: Device) -> Lo
     return torch.cat([model(images.to(device)).float().cpu() for images in batches]).numpy()
 
 
+# Images uint8 [N, C, H, W] and kept classes -> the place [N] among these of each answer, and how sure it is [N].
+Judge = Callable[[Tensor, Sequence[int]], tuple[Labels, Floats]]
+
+
+def model_judge(
+    model: nn.Module, card: Card, device: Device, images: Tensor, classes: Sequence[int]
+) -> tuple[Labels, Floats]:
+    """A trained model, sure by its softmax."""
+    logits = logits_of_images(model, images, card, device)
+    return logits[:, classes].argmax(1), class_probabilities(logits, classes).max(1)
+
+
+def nearest(known: ImageSet, images: Tensor, classes: Sequence[int]) -> tuple[Labels, Floats]:
+    """The nearest known image, of equal ones the first, sure by its squared distance: whole numbers on all machines."""
+    kept = _only(known, classes)
+    points, asked = (some.flatten(1).double() for some in (kept.images, images))
+    square = (points.square().sum(1) - 2 * asked @ points.T) + asked.square().sum(1, keepdim=True)
+    least, place = square.min(1)
+    return kept.labels[place].numpy(), -least.numpy()
+
+
 class NaturalSets(NamedTuple):
     """Images uint8 [N, C, H, W]; labels count among the kept classes."""
 
-    natural: Tensor  # of the kept `classes`, all of them wrong by the reference model
+    natural: Tensor  # of the kept `classes`, all of them wrong by the judge
     labels: Tensor
     inside: Tensor  # clean test images of `known_classes`
-    outside: Tensor  # of unknown classes, those that the reference model is surest about
+    outside: Tensor  # of unknown classes, those that the judge is surest about
 
 
-def stand_ins(card: Card, arguments: Mapping[str, Any], reference: nn.Module, device: Device) -> NaturalSets:
-    """The sets for a model of small images, filtered by a trained model of the same data.
+def stand_ins(card: Card, arguments: Mapping[str, Any], judge: Judge) -> NaturalSets:
+    """The sets for a model of small images, filtered by a judge.
 
     Arguments: "classes" and "known_classes", those kept of the natural and of the clean images; "pool", fresh scenes of
     shapes (other data have but their test set); "unknown_pool", unknown images, of which "share" a clean one are kept.
@@ -203,18 +231,16 @@ def stand_ins(card: Card, arguments: Mapping[str, Any], reference: nn.Module, de
     pool, clean, unknown = _pools(card, arguments)
     classes, known = arguments["classes"], arguments["known_classes"]
     of_classes, inside = _only(pool, classes), _only(clean, known)
-    logits = logits_of_images(reference, of_classes.images, card, device)[:, classes]
-    wrong = torch.from_numpy(logits.argmax(1)) != of_classes.labels
+    wrong = torch.from_numpy(judge(of_classes.images, classes)[0]) != of_classes.labels
     wanted = round(len(inside) * arguments["share"])
     if len(unknown) < wanted:
         raise ValueError(f"{wanted} images of unknown classes are wanted and the pool has {len(unknown)}: enlarge it")
-    sure = class_probabilities(logits_of_images(reference, unknown, card, device), known).max(1)
-    surest = np.argsort(-sure, kind="stable")[:wanted]
+    surest = np.argsort(-judge(unknown, known)[1], kind="stable")[:wanted]
     return NaturalSets(of_classes.images[wrong], of_classes.labels[wrong], inside.images, unknown[surest])
 
 
 def _pools(card: Card, arguments: Mapping[str, Any]) -> tuple[ImageSet, ImageSet, Tensor]:
-    """Images to filter by the reference, clean test images, and images of unknown classes."""
+    """Images to filter by the judge, clean test images, and images of unknown classes."""
     name, size = card["data"], card["image_size"]
     if name == "shapes":
         factor = size // SHAPES_SIZE

@@ -144,11 +144,17 @@ def place_labels(places: Sequence[Place]) -> tuple[Column, ...]:
     return (*data, Column("model", "Model"), Column("method", "Method"))
 
 
-def place_rows(scale: Scale, places: Iterable[Place], losses: Sequence[LossColumn]) -> tuple[Row, ...]:
-    """Each of the four methods at every place."""
+def gain_row(id: str, gains: Mapping[str, str], labels: Mapping[str, str] | None = None) -> Row:
+    """A row of the paper's average gains: column -> the claim whose estimate it shows."""
+    return Row(f"gain_{id}", {"method": "Average gain", **(labels or {})}, {}, gains=gains)
+
+
+def place_rows(scale: Scale, places: Iterable[Place], losses: Sequence[LossColumn], claim: str) -> tuple[Row, ...]:
+    """Each of the four methods at every place, and the average gain of DM(CE), whose claim's id begins with `claim`."""
     rows = []
     for setting, role, data, model in places:
         labels = {"data": data, "model": model} if data else {"model": model}
         suffix = f"{setting}_{role}" if data else role
         rows += [row(scale, name, setting, role, losses, suffix=suffix, labels=labels) for name in FOUR]
+        rows.append(gain_row(suffix, {DM_CE.id: f"{claim}-{suffix.replace('_', '-')}"}, labels))
     return tuple(rows)

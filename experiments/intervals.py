@@ -86,10 +86,3 @@ def holm(p_values: Sequence[float]) -> list[float]:
         largest = max(largest, min(1.0, (len(p_values) - rank) * p_values[place]))
         corrected[place] = largest
     return corrected
-
-
-def benjamini_hochberg(p_values: Sequence[float]) -> list[float]:
-    """The p-values corrected by Benjamini and Hochberg (1995): of those below 5 %, 5 % are expected to be false."""
-    from scipy import stats
-
-    return [float(p) for p in stats.false_discovery_control(p_values)] if p_values else []

@@ -295,48 +295,53 @@ def read_record(
     values = {cell: {seed: _number(table, cell, one) for seed, one in of.items()} for cell, of in outcomes.items()}
     common = _common_seeds(table, values)
 
-    def shown(row: Row, column: str) -> dict[str, Any]:
-        cell, run = (row.id, column), row.runs.get(column)
-        evaluation = table.evaluation(cell) if run else None
-        numbers = list(values.get(cell, {}).values())
-        status, reason = "done", ""
-        if run is None:
-            status, reason = "not at this scale", row.unavailable
-        elif not numbers:
-            trained = evaluation is not None and runs.get(run.key, {}).get("seeds")
-            status, reason = "not run", f"no finished {'evaluation' if trained else 'run'}"
-        elif len(numbers) < (wanted := len(_wanted(scale, table, cell, seeds))):
-            reason = f"{len(numbers)} of {wanted} seeds are {'evaluated' if evaluation else 'finished'}"
-        return {
-            "status": status,
-            "reason": reason,
-            "paper": table.paper.get(cell),
-            "digits": table.digits(cell),
-            "mean": statistics.fmean(numbers) if numbers else None,
-            "std": statistics.stdev(numbers) if len(numbers) > 1 else None,
-            "n": len(numbers),
-            "values": {str(seed): value for seed, value in values.get(cell, {}).items()},
-            "run": run.key if run else None,
-            "evaluation": evaluation.key if evaluation else None,
-            "n_samples": next((one["n_samples"] for one in outcomes.get(cell, {}).values()), None),
-            "older_code": [row.id, column] in older,
-            "difference": _difference(table, cell, values, common),
-            "gain": False,
-        }
-
     claims = {}
     for claim in table.claims:
         if hidden.isdisjoint(column for _, column in claim.cells):
             told = {"id": claim.id, "text": claim.sentence, "source": claim.source, "register": list(claim.register)}
             found = judge(claim, values, table.paper, scale.replicates)
             if scale.exercises:
-                found |= {"verdict": "", "p": None, "p_equal": None, "agrees": None, "excluded": None}
-            signature = _signature(table, claim) if found["p"] is not None else None
-            claims[claim.id] = {**told, **found, "signature": signature}
+                found |= {"verdict": "", **dict.fromkeys(("p", "p_equal", "agrees", "excluded"))}
+            claims[claim.id] = {**told, **found, "signature": None if found["p"] is None else _signature(table, claim)}
+
+    def shown(row: Row, column: str) -> dict[str, Any]:
+        cell, run = (row.id, column), row.runs.get(column)
+        evaluation = table.evaluation(cell) if run else None
+        numbers = list(values.get(cell, {}).values())
+        mean, n = (statistics.fmean(numbers) if numbers else None), len(numbers)
+        gap, status, reason = _difference(table, cell, values, common), "done", ""
+        if gain := row.gains.get(column):
+            gap = _estimate(claims[gain.removeprefix("-")], -1 if gain.startswith("-") else 1)
+            mean, n = (gap["mean"], gap["n"]) if gap else (None, 0)
+            status = "done" if gap else "not run"
+        elif run is None:
+            status, reason = "not at this scale", row.unavailable
+        elif not numbers:
+            trained = evaluation is not None and runs.get(run.key, {}).get("seeds")
+            status, reason = "not run", f"no finished {'evaluation' if trained else 'run'}"
+        elif n < (wanted := len(_wanted(scale, table, cell, seeds))):
+            reason = f"{n} of {wanted} seeds are {'evaluated' if evaluation else 'finished'}"
+        return {
+            "status": status,
+            "reason": reason,
+            "paper": table.paper.get(cell),
+            "digits": table.digits(cell),
+            "mean": mean,
+            "std": statistics.stdev(numbers) if len(numbers) > 1 else None,
+            "n": n,
+            "values": {str(seed): value for seed, value in values.get(cell, {}).items()},
+            "run": run.key if run else None,
+            "evaluation": evaluation.key if evaluation else None,
+            "n_samples": next((one["n_samples"] for one in outcomes.get(cell, {}).values()), None),
+            "older_code": [row.id, column] in older,
+            "difference": gap,
+            "gain": bool(gain),
+        }
+
     rows = []
     for row in table.rows:
-        cells = {column.id: shown(row, column.id) for column in table.value_columns if column.id not in hidden}
-        cells |= {column: _gain(table, (row.id, column), of, claims) for column, of in row.gains.items()}
+        columns = [column.id for column in table.value_columns if column.id not in hidden]
+        cells = {column: shown(row, column) for column in columns if column in (row.gains or columns)}
         rows.append({"id": row.id, "labels": dict(row.labels), "ours": row.ours, "note": row.note, "cells": cells})
     record = {
         "table": table.id,
@@ -402,26 +407,12 @@ def _difference(table: Table, cell: Reference, values: Values, common: set[int])
     return {"to": list(to), "mean": gap.mean, "low": gap.low, "high": gap.high, "n": gap.n, "paper": paper}
 
 
-def _gain(table: Table, cell: Reference, of: str, claims: Mapping[str, dict[str, Any]]) -> dict[str, Any]:
-    """A cell of a row of average gains: the estimate of a claim, of one with a minus before its id the opposite."""
-    claim, sign = claims[of.removeprefix("-")], -1 if of.startswith("-") else 1
-    low, mean, high = (None if claim[name] is None else sign * claim[name] for name in ("low", "estimate", "high"))
-    status, reason = ("not run", claim["explanation"]) if mean is None else ("done", "")
-    gap = {"to": [], "mean": mean, "low": low, "high": high, "n": claim["n"], "paper": None}
-    bounds = {**gap, "low": min(low, high), "high": max(low, high)} if low is not None and high is not None else gap
-    return {
-        **dict.fromkeys(("std", "run", "evaluation", "n_samples")),
-        "status": status,
-        "reason": reason,
-        "paper": table.paper.get(cell),
-        "digits": table.digits(cell),
-        "mean": mean,
-        "n": claim["n"],
-        "values": {},
-        "older_code": False,
-        "difference": bounds if mean is not None else None,
-        "gain": True,
-    }
+def _estimate(claim: Mapping[str, Any], sign: int) -> dict[str, Any] | None:
+    """A cell of average gains: the estimate of a claim, or the opposite."""
+    if claim["estimate"] is None:
+        return None
+    low, high = sorted((sign * claim["low"], sign * claim["high"])) if claim["low"] is not None else (None, None)
+    return {"to": [], "mean": sign * claim["estimate"], "low": low, "high": high, "n": claim["n"], "paper": None}
 
 
 def _rounded(value: Any) -> Any:
@@ -464,32 +455,21 @@ def read_results(
     for table in found:
         with _damage_named(root / results_path(scale.name, table)):
             records[table] = read_record(root, scale, get_table(table, scale), runs, seeds, measured)
-    primary = _primary(scale, wanted, records)
-    first = {claim["id"] for _, claim in primary if claim}
-    of_paper: dict[str, list[dict[str, Any]]] = {}
+    known = {claim.id for table in wanted for claim in get_table(table, scale).claims}
+    told = {claim["id"]: claim for record in records.values() for claim in record["claims"]}
+    primary = []
+    for one in read_primary():
+        claim = told.get(next((name for name in one.claims if name in known), ""))
+        if claim and one.difference is not None:
+            claim["paper"] = one.difference
+            claim["excluded"] = is_excluded(claim)
+        primary.append((one, claim))
+    first = [claim["id"] for _, claim in primary if claim]
+    families: dict[tuple[str, str], list[dict[str, Any]]] = {}
+    for one, claim in primary:
+        families.setdefault((PRIMARY, one.paper), []).extend([claim] if claim else [])
     for table in found:
         others = [claim for claim in records[table]["claims"] if claim["id"] not in first]
-        of_paper.setdefault(table.split("_")[0], []).extend(others)
-    asked = {one.paper: [claim for other, claim in primary if claim and other.paper == one.paper] for one, _ in primary}
-    correct(
-        [(paper, PRIMARY, claims) for paper, claims in asked.items()]
-        + [(paper, SECONDARY, claims) for paper, claims in of_paper.items()]
-    )
-    return Results(scale.name, tuple(wanted), records, primary)
-
-
-def _primary(
-    scale: Scale, tables: Sequence[str], records: Mapping[str, dict[str, Any]]
-) -> tuple[tuple[Primary, dict[str, Any] | None], ...]:
-    """Each primary question with its claim at this scale, which gets the paper's own difference; None if not run."""
-    homes = {claim.id: table for table in tables for claim in get_table(table, scale).claims}
-    found = []
-    for one in read_primary():
-        id = next((name for name in one.claims if name in homes), "")
-        claims = records.get(homes.get(id, ""), {"claims": []})["claims"]
-        claim = next((claim for claim in claims if claim["id"] == id), None)
-        if claim:
-            known = claim["p"] is not None
-            claim |= {"paper": one.difference, "excluded": is_excluded(one.difference, claim) if known else None}
-        found.append((one, claim))
-    return tuple(found)
+        families.setdefault((SECONDARY, table.split("_")[0]), []).extend(others)
+    correct([(kind, claims) for (kind, _), claims in families.items()])
+    return Results(scale.name, tuple(wanted), records, tuple(primary))

@@ -75,6 +75,7 @@ def showing(scale: Scale, table: Table, seeds: int | None) -> str:
 def _shown(scale: Scale, table: Table, row: Row, column: Column, seeds: int | None) -> list[str]:
     run, cell = row.runs.get(column.id), (row.id, column.id)
     paper = table.paper.get(cell)
+    missing = f"not at this scale: {row.unavailable}" if row.unavailable else row.gains.get(column.id, "")
     evaluation = table.evaluation(cell) if run else None  # the accuracy of training goes without saying
     return [
         row.id,
@@ -83,15 +84,9 @@ def _shown(scale: Scale, table: Table, row: Row, column: Column, seeds: int | No
         "" if paper is None else formatting.number(paper, table.digits(cell)),
         run.key if run else "",
         "" if evaluation is None else f"{evaluation.key} {table.metric_of(cell)}",
-        progress_of(items_of(scale, [run], seeds)) if run else _without_run(row, column),
+        progress_of(items_of(scale, [run], seeds)) if run else missing,
         row.note,
     ]
-
-
-def _without_run(row: Row, column: Column) -> str:
-    if row.gains:
-        return f"estimate of {row.gains[column.id]}" if column.id in row.gains else ""
-    return f"not at this scale: {row.unavailable}"
 
 
 def statuses(scale: Scale, tables: Sequence[Table], seeds: int | None) -> str:

@@ -20,17 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from experiments.claims import Cell, Claim, Comparison
-from experiments.intervals import (
-    LEAST,
-    LEVEL,
-    MARGIN,
-    Interval,
-    benjamini_hochberg,
-    detectable,
-    holm,
-    paired_differences,
-    t_interval,
-)
+from experiments.intervals import LEAST, LEVEL, MARGIN, Interval, detectable, holm, paired_differences, t_interval
 
 Values = Mapping[Cell, Mapping[int, float]]  # by seed
 SUPPORTED, CONTRADICTED, INCONCLUSIVE, NOT_RUN = "supported", "contradicted", "inconclusive", "not run"
@@ -41,7 +31,7 @@ PRIMARY, SECONDARY = "primary", "secondary"
 
 @dataclass(frozen=True)
 class Primary:
-    """A question of a paper: its claim is the first of these ids that a scale has; what the paper says it gains."""
+    """A question of a paper: its claim is the first of these ids that a scale has; the paper's own gain."""
 
     paper: str
     title: str
@@ -52,16 +42,10 @@ class Primary:
 def read_primary() -> tuple[Primary, ...]:
     """The primary questions of both papers, in order."""
     with Path(__file__).with_name("primary.csv").open(newline="", encoding="utf-8") as file:
-        lines = list(csv.DictReader(file))
-    return tuple(
-        Primary(
-            line["paper"],
-            line["title"],
-            tuple(line["claims"].split()),
-            float(line["difference"]) if line["difference"] else None,
+        return tuple(
+            Primary(paper, title, tuple(claims.split()), float(difference) if difference else None)
+            for paper, claims, title, difference in list(csv.reader(file))[1:]
         )
-        for line in lines
-    )
 
 
 @dataclass(frozen=True)
@@ -114,7 +98,8 @@ def judge(claim: Claim, values: Values, paper: Mapping[Cell, float], at_paper_sc
     p = min(1.0, of * min(against)) if against else max(one.p for one in tests)
     equal = max(one.p_equal for one in tests if one.p_equal is not None) if limit is None else None
     known |= {"low": shown.low, "high": shown.high, "error": shown.error, "p": p, "agrees": not against}
-    known |= {"p_equal": equal, "excluded": is_excluded(own, known)}
+    known |= {"p_equal": equal}
+    known["excluded"] = is_excluded(known)
     return _outcome(_verdict(p, not against, equal), text, **known)
 
 
@@ -129,9 +114,10 @@ def _verdict(p: float, agrees: bool, equal: float | None) -> str:
     return NO_DIFFERENCE if equal is not None and equal < LEVEL else INCONCLUSIVE
 
 
-def is_excluded(own: float | None, claim: Mapping[str, Any]) -> bool | None:
-    """Whether the paper's own difference lies outside the interval of a claim."""
-    return None if own is None or claim["low"] is None else not claim["low"] <= own <= claim["high"]
+def is_excluded(claim: Mapping[str, Any]) -> bool | None:
+    """Whether the paper's own difference lies outside the interval of a judged claim."""
+    known = claim["p"] is not None and claim["paper"] is not None and claim["low"] is not None
+    return not claim["low"] <= claim["paper"] <= claim["high"] if known else None
 
 
 def _of_the_paper(one: Comparison, paper: Mapping[Cell, float]) -> float | None:
@@ -161,34 +147,38 @@ def _test(one: Comparison, values: Values, paper: Mapping[Cell, float], of: int)
 # ------------------------------------------------------------------------------------------------- all of a paper
 
 
-def correct(families: Sequence[tuple[str, str, Sequence[dict[str, Any]]]]) -> None:
-    """Replace the verdicts of judged claims by corrected ones, family by family: (paper, kind, claims), primary first.
+def correct(families: Sequence[tuple[str, Sequence[dict[str, Any]]]]) -> None:
+    """Replace the verdicts of judged claims by corrected ones, family by family: its kind and claims, primary first.
 
     Claims of one "signature" are one test, which the first family with it counts. Adds "alone", the verdict before;
     "family"; "corrected" and "corrected_equal", the p-values; "of", the tests of the family; "detectable", the
     smallest difference that such an n and spread would show to the verdict's own test; "counted", whose test it is.
     """
+    from scipy.stats import false_discovery_control  # late, as in intervals.py
+
     counted: dict[str, dict[str, Any]] = {}
-    for paper, kind, claims in families:
-        judged = {claim["signature"]: claim for claim in reversed(claims) if claim["p"] is not None}
-        tests = [claim for signature, claim in reversed(judged.items()) if signature not in counted]
-        adjust = holm if kind == PRIMARY else benjamini_hochberg
+    for kind, claims in families:
+        tests = {claim["signature"]: claim for claim in reversed(claims) if claim["p"] is not None}
+        new = [claim for signature, claim in reversed(tests.items()) if signature not in counted]
+        added: dict[str, dict[str, Any]] = {claim["id"]: {"family": kind, "of": len(new)} for claim in new}
         for name, corrected in (("p", "corrected"), ("p_equal", "corrected_equal")):
-            asked = [claim for claim in tests if claim[name] is not None]
-            for claim, value in zip(asked, adjust([claim[name] for claim in asked]), strict=True):
-                claim[corrected] = value
-        found = sum(claim["corrected"] < LEVEL for claim in tests)
+            asked = [claim for claim in new if claim[name] is not None]
+            p = [claim[name] for claim in asked]
+            for claim, value in zip(asked, holm(p) if kind == PRIMARY else false_discovery_control(p), strict=True):
+                added[claim["id"]][corrected] = float(value)
+        found = sum(one["corrected"] < LEVEL for one in added.values())
         # The level of the next test to be rejected; that of Benjamini-Hochberg is the one that the last was held to.
-        level = LEVEL / max(len(tests) - found, 1) if kind == PRIMARY else LEVEL * max(found, 1) / max(len(tests), 1)
-        for claim in tests:
-            counted[claim["signature"]] = claim
-            claim |= {"family": kind, "family_paper": paper, "of": len(tests), "counted": claim["id"]}
-            claim.setdefault("corrected_equal", None)
+        level = LEVEL / max(len(new) - found, 1) if kind == PRIMARY else LEVEL * max(found, 1) / max(len(new), 1)
+        for claim in new:
             seen = claim["error"] is not None and claim["p_equal"] is not None
-            claim["detectable"] = detectable(claim["error"], claim["n"], level) if seen else None
+            power = detectable(claim["error"], claim["n"], level) if seen else None
+            counted[claim["signature"]] = {
+                "corrected_equal": None,
+                **added[claim["id"]],
+                "counted": claim["id"],
+                "detectable": power,
+            }
         for claim in claims:
             if claim["p"] is not None:
-                first = counted[claim["signature"]]
-                names = ("family", "family_paper", "of", "counted", "corrected", "corrected_equal", "detectable")
-                claim |= {name: first[name] for name in names} | {"alone": claim["verdict"]}
+                claim |= {"alone": claim["verdict"], **counted[claim["signature"]]}
                 claim["verdict"] = _verdict(claim["corrected"], claim["agrees"], claim["corrected_equal"])

@@ -17,11 +17,11 @@ import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
-from scipy import stats
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from experiments import curves
+from experiments.intervals import t_interval
 from report import formatting
 from report.load import Results, cells, read_results
 
@@ -50,6 +50,7 @@ def use() -> None:
         "xtick.labelsize": 9,
         "ytick.labelsize": 9,
         "legend.fontsize": 9,
+        "figure.titlesize": 10,
         "axes.spines.top": False,
         "axes.spines.right": False,
     }
@@ -145,17 +146,21 @@ def gains(record: Mapping[str, Any] | None, column: str | None = None) -> list[t
     return found if any(gap.get("mean") is not None for _, gap in found) else []
 
 
-def draw_gains(axes: Axes, found: list[tuple[str, dict[str, Any]]], scale: str) -> None:
+def draw_gains(axes: Axes, found: list[tuple[str, dict[str, Any]]], what: str) -> None:
     """A line for each of `gains`: our difference with its 95 % interval, the paper's as a hollow diamond."""
+    if not found:
+        say_not_run(axes, f"no results of {what}")
+        return
     for y, (_, gap) in enumerate(found):
         if gap.get("mean") is not None:
-            axes.plot(gap["mean"], y, "o", color=LUMIX, label=f"ours, {scale} scale, 95 % interval")
+            axes.plot(gap["mean"], y, "o", color=LUMIX, label=f"ours, {what}, 95 % interval")
         if gap.get("low") is not None:
             axes.plot([gap["low"], gap["high"]], [y, y], color=LUMIX, linewidth=2, solid_capstyle="butt")
         if gap.get("paper") is not None:
-            axes.plot(gap["paper"], y, "D", color=PAPER, fillstyle="none", label="paper, ImageNet")
+            axes.plot(gap["paper"], y, "D", color=PAPER, fillstyle="none", label="paper, on its own data")
     axes.axvline(0, color="black", linewidth=1)
-    axes.set_yticks(range(len(found)), [f"{label}, n = {gap['n']}" for label, gap in found])
+    counts = [f"n = {gap['n']}" if gap["n"] else "not run" for _, gap in found]
+    axes.set_yticks(range(len(found)), [f"{label}, {n}" for (label, _), n in zip(found, counts, strict=True)])
     axes.set_ylim(len(found) - 0.5, -0.5)
     axes.grid(axis="y", visible=False)
     entries = dict(zip(*reversed(axes.get_legend_handles_labels()), strict=True))  # each label once
@@ -184,9 +189,9 @@ def swept(records: Iterable[Mapping[str, Any] | None], panels: Mapping[str, str]
 
 
 def student_interval(values: Any) -> tuple[float, float]:
-    """95 % interval of a mean over seeds by Student's t; NaN for one seed."""
-    reach = stats.t.ppf(0.975, len(values) - 1) * stats.sem(values) if len(values) > 1 else np.nan
-    return np.mean(values) - reach, np.mean(values) + reach
+    """95 % interval of a mean over seeds by Student's t; NaN for fewer than five seeds."""
+    found = t_interval(list(values))
+    return (np.nan, np.nan) if found.low is None or found.high is None else (found.low, found.high)
 
 
 def draw_swept(axes: Axes, frame: pd.DataFrame, panel: str, statistic: str) -> None:

@@ -1,6 +1,7 @@
-"""python -m report tables | page: results/<scale>/ to report/tables/ and report/index.html."""
+"""python -m report tables | page | readme: results/<scale>/ to report/tables/, the pages, and what README.md shows."""
 
 import argparse
+import shutil
 from pathlib import Path
 
 from experiments.console import fail, run
@@ -13,23 +14,31 @@ def main(arguments: list[str] | None = None, root: Path = Path()) -> int:
     parser = argparse.ArgumentParser(
         prog="python -m report", description="Render results/<scale>/ and measured/<scale>/."
     )
-    parser.add_argument("what", choices=("tables", "page"), help="report/tables/<scale>/ or report/index.html")
+    parser.add_argument(
+        "what",
+        choices=("tables", "page", "readme"),
+        help="report/tables/<scale>/, report/index.html and its pages, or what README.md says was found",
+    )
     what = parser.parse_args(arguments).what
 
     # Imported late: pandas and jinja2 cost a second, and --help needs neither.
+    from report import findings, page
     from report.load import all_results
-    from report.page import render
     from report.tables import write, write_tables
 
     folder = root / "report"
     try:
         if what == "tables":
             (folder / "tables").mkdir(parents=True, exist_ok=True)
-            count = sum(len(write_tables(results, folder / "tables")) for results in all_results(root))
-            print(f"{count} files in {folder / 'tables'}")
-        else:
-            write(folder / "index.html", render(root))
+            written = [write_tables(results, folder / "tables") for results in all_results(root, measured=True)]
+            print(f"{sum(map(len, written))} files in {folder / 'tables'}")
+        elif what == "page":
+            for file, text in page.render(root).items():
+                write(folder / file, text)
             print(f"report: {folder / 'index.html'}")
+        else:
+            write(root / "README.md", findings.renewed((root / "README.md").read_text(encoding="utf-8"), root))
+            shutil.copy(folder / "figures" / findings.PICTURE, root / "docs" / findings.PICTURE)
     except (OSError, ValueError) as error:
         return fail(error, FAILURE)
     except (LookupError, TypeError, AttributeError) as error:

@@ -1,6 +1,6 @@
 """Configurations, claims and tables in words; numbers are those of experiments.formatting."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from experiments.formatting import (
@@ -67,25 +67,43 @@ def paper_of(table: str) -> str:
     return PAPERS.get(table.split("_")[0], PAPERS["lumix"])
 
 
-def badge(scale: str, record: Mapping[str, Any] | None) -> str:
-    """What has to stand above every table, so that no number is taken for the paper's: scale, data, models."""
-    configs = [run["config"] for run in record["runs"].values()] if record else []
-    if not configs:
-        return f"{scale} scale: not run"
-    sets = {config.data.name for config in configs}
-    what = joined([DATA_NAMES.get(name, name) for name in sets])
-    if sets == {"imagenet"}:
-        return f"{scale} scale: {what}"
+def short(value: float | None) -> str:
+    """+0.8, as a paper prints a difference; a dash for nothing."""
+    return DASH if value is None else f"{value:+g}".replace("-", MINUS)
+
+
+def claims_in_short(claims: Sequence[Mapping[str, Any]]) -> str:
+    """How many claims a table has, and how many got each verdict."""
+    found = [claim["verdict"] for claim in claims]
+    counts = [
+        f"{found.count(verdict)} {verdict or 'without a verdict'}" for verdict in (*VERDICTS, "") if verdict in found
+    ]
+    return f"{len(claims)} claim{'s' * (len(claims) > 1)}: {', '.join(counts)}"
+
+
+def setting(record: Mapping[str, Any]) -> str:
+    """Data and models of a record's runs: CIFAR-100, 15 % of the labels at 16 pixels, ResNet."""
+    configs = [run["config"] for run in record["runs"].values()]
+    what = joined([DATA_NAMES.get(config.data.name, config.data.name) for config in configs])
+    if {config.data.name for config in configs} == {"imagenet"}:
+        return what
     cut = {(config.data.share, config.data.image_size) for config in configs}
     if len(cut) == 1 and (share := max(cut)[0]) < 1:
-        what += f", {share:.0%} of the labels at {max(cut)[1]} pixels"
-    size = "tiny " if scale == "mini" else "small "
+        what += f", {100 * share:g} % of the labels at {max(cut)[1]} pixels"
     roles = [config.model.role.rstrip("0123456789").split("_")[0] for config in configs]
-    models = joined([FAMILIES.get(role, role) for role in roles])
-    name = (record or {}).get("paper_table") or ""
-    theirs = PAPER_DATA.get(name, "ImageNet")
+    return f"{what}, small {joined([FAMILIES.get(role, role) for role in roles])}"
+
+
+def badge(scale: str, record: Mapping[str, Any] | None) -> str:
+    """What has to stand above every table, so that no number is taken for the paper's: scale, data, models."""
+    if not record or not record["runs"]:
+        return f"{scale} scale: not run"
+    what = setting(record)
+    if what == DATA_NAMES["imagenet"]:
+        return f"{scale} scale: {what}"
+    theirs = PAPER_DATA.get(record.get("paper_table") or "", "ImageNet")
     theirs = "CIFAR-100 at 32 pixels for 800 epochs" if theirs == "CIFAR-100" else theirs
-    return f"{scale} scale: {what}, {size}{models}: NOT {theirs}"
+    return f"{scale} scale: {what.replace(', small', ', tiny') if scale == 'mini' else what}: NOT {theirs}"
 
 
 def summary(run: Run) -> str:

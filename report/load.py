@@ -16,11 +16,10 @@ def read_results(root: Path, scale: str | None = None, measured: bool = False) -
     return results.read_results(root, get_scale(scale or params.scale), params.tables, params.seeds, measured)
 
 
-def all_results(root: Path) -> list[Results]:
-    """The scale of params.yaml first, run or not, then the other scales that have results."""
-    first = read_results(root, measured=True)
-    others = [read_results(root, scale, measured=True) for scale in NAMES if scale != first.scale]
-    return [first, *(found for found in others if found.records)]
+def all_results(root: Path, measured: bool = False) -> list[Results]:
+    """Every scale that has results, and that of params.yaml; the nearest to the papers first."""
+    every = [read_results(root, scale, measured) for scale in reversed(NAMES)]
+    return [found for found in every if found.records or found.scale == read_params(root / "params.yaml").scale]
 
 
 def cells(record: dict[str, Any]) -> Iterator[tuple[dict[str, Any], dict[str, Any], dict[str, Any]]]:

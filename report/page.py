@@ -1,19 +1,28 @@
-"""report/index.html: one static page from the results, the register of contradictions and the figures."""
+"""The pages of the report: what was found, a page a paper, the register of contradictions, what made each number."""
 
 import json
 import re
 from pathlib import Path
 from typing import Any
 
-from experiments.scale import NAMES
-from report import formatting, headline
+from experiments.params import read_params
+from experiments.scale import NAMES, get_scale
+from report import findings, formatting
 from report.html import environment, fragment
 from report.load import Results, all_results, cells
 
-# Each figure, in the order of the page, and the table that it stands under on the page's first scale; those without one
-# have a section of their own. A figure's title and caption are the first cell of its notebook.
+PAGES = {
+    "index.html": "Findings",
+    "lumix.html": formatting.PAPERS["lumix"],
+    "decoupled.html": formatting.PAPERS["dm"],
+    "register.html": "Contradictions",
+    "runs.html": "Runs",
+}
+# Each figure, in the order of the pages, and the table or the page that it stands under; those of tables show the scale
+# of params.yaml. A figure's title and caption are the first cell of its notebook.
 FIGURES = {
-    "figure1_label_error": None,
+    "primary_claims": "index.html",
+    "figure1_label_error": "lumix.html",
     "gain_per_model": "lumix_table01_models",
     "gain_against_cost": "lumix_table06_rivals",
     "lambda_laws": "lumix_table10_laws",
@@ -23,12 +32,12 @@ FIGURES = {
     "localisation_grid": "lumix_table05_localisation",
     "calibration": "lumix_table08_natural",
     "occlusion_curves": "lumix_table09_occlusion",
+    "robustness_sheet": "lumix_table07_shuffling",
     "decoupled_path": "dm_table04_losses",
     "learned_masks": "dm_figure01_mixed",
     "decoupled_mixed": "dm_figure01_mixed",
     "decoupled_parameters": "dm_figure02_eta",
     "decoupled_eta": "dm_figure03_eta",
-    "robustness_sheet": "lumix_table07_shuffling",
 }
 NOTEBOOKS = Path(__file__).parent.parent / "paper_figures"
 PAPERS = {"I": "LUMix (Sun et al. 2022)", "D": "Decoupled Mixup (Liu et al. 2022)"}  # by the letter of their numbers
@@ -91,66 +100,65 @@ def not_run(results: Results) -> list[tuple[str, str]]:
     return found
 
 
-def verdicts(results: Results) -> dict[str, int]:
-    """How many claims got each verdict, in the order of formatting.VERDICTS."""
-    found = [claim["verdict"] for record in results.records.values() for claim in record["claims"]]
-    return {verdict: found.count(verdict) for verdict in formatting.VERDICTS}
-
-
 def figure_files(folder: Path) -> list[dict[str, Any]]:
-    """Every figure of the page with its title and caption, and whether its PNG is there."""
+    """Every figure with its title and caption, what it stands under, and whether its PNG is there."""
     found = []
-    for name, table in FIGURES.items():
+    for name, under in FIGURES.items():
         cells = json.loads((NOTEBOOKS / f"{name}.ipynb").read_text(encoding="utf-8"))["cells"]
         title, caption, *_ = "".join(cells[0]["source"]).removeprefix("# ").split("\n\n")
         exists = (folder / f"{name}.png").exists()
         found.append(
-            {"name": name, "title": title, "caption": caption.replace("\n", " "), "under": table, "exists": exists}
+            {"name": name, "title": title, "caption": caption.replace("\n", " "), "under": under, "exists": exists}
         )
     return found
 
 
-def scale_view(results: Results) -> dict[str, Any]:
-    """All that the template shows of one scale."""
-    found = headline.find(results)
-    cards, runs = headline.cards(results, found), results.runs
-    used = {key: runs[key] for card in cards for key in card.runs if key}
-    lines = provenance(results)
-    return {
-        "scale": results.scale,
-        "headline": found,
-        "cards": cards,
-        "headline_badge": formatting.badge(results.scale, {"runs": used}),
-        "reading": headline.reading(found.gain),
-        "verdicts": verdicts(results),
-        "records": results.records,
-        "tables": results.tables,
-        "papers": _by_paper(results),
-        "provenance": lines,
-        "seconds": sum(line["seconds"] for line in lines),
-        "not_run": not_run(results),
+def views_of(every: list[Results]) -> list[dict[str, Any]]:
+    """What the pages show of each scale: its runs, what was not run, and its tables by the page that they are on."""
+    views = []
+    for results in every:
+        scale, lines = get_scale(results.scale), provenance(results)
+        pages: dict[str, list[dict[str, str]]] = {}
+        for table in results.tables:
+            record = results.records.get(table)
+            shown = {"id": table, "heading": formatting.heading(record) if record else table}
+            shown["html"] = fragment(table, record, results.scale)
+            asked = {claim["id"]: one.paper for one, claim in results.primary if claim}
+            papers = {asked.get(claim["id"], "") for claim in record["claims"]} if record else set()
+            for paper in {table.split("_")[0], *papers} & formatting.PAPERS.keys():
+                pages.setdefault(formatting.PAPERS[paper], []).append(shown)
+        views.append(
+            {
+                "scale": results.scale,
+                "text": scale.text,
+                "exercises": scale.exercises,
+                "pages": pages,
+                "provenance": lines,
+                "seconds": sum(line["seconds"] for line in lines),
+                "not_run": not_run(results),
+            }
+        )
+    return views
+
+
+def render(root: Path) -> dict[str, str]:
+    """File -> text of every page; depends on nothing but the files it reads, so that equal results give equal bytes."""
+    every = all_results(root, measured=True)
+    shown = {results.scale for results in every if results.records}
+    context = {
+        "pages": PAGES,
+        "views": views_of(every),
+        "drawn": read_params(root / "params.yaml").scale,
+        "figures": figure_files(root / "report" / "figures"),
+        "found": findings.find(every),
+        "lead": findings.lead(every),
+        "told": {name: findings.told(every, paper) for paper, name in formatting.PAPERS.items()},
+        "register": read_register(root / "docs" / "deviations.md"),
+        "papers": PAPERS,
+        "scales_without_results": [scale for scale in reversed(NAMES) if scale not in shown],
     }
-
-
-def _by_paper(results: Results) -> list[tuple[str, str, list[tuple[str, str]]]]:
-    """(anchor, paper, [(table, its fragment)]), the papers in the order of their first table."""
-    found: dict[str, list[tuple[str, str]]] = {}
-    for table in results.tables:
-        text = fragment(table, results.records.get(table), results.scale)
-        found.setdefault(formatting.paper_of(table), []).append((table, text))
-    return [(f"{results.scale}-{paper.split()[0].lower()}", paper, tables) for paper, tables in found.items()]
-
-
-def render(root: Path) -> str:
-    """The whole page as text; depends on nothing but the files it reads, so that equal results give equal bytes."""
-    views = [scale_view(results) for results in all_results(root)]
-    shown = {view["scale"] for view in views if view["records"]}
-    template = environment().get_template("page.html.j2")
-    return template.render(
-        views=views,
-        figures=figure_files(root / "report" / "figures"),
-        papers=PAPERS,
-        register=read_register(root / "docs" / "deviations.md"),
-        scales_without_results=[scale for scale in NAMES if scale not in shown],
-        paper_gain=headline.PAPER_GAIN,
-    )
+    templates = {"lumix.html": "paper.html.j2", "decoupled.html": "paper.html.j2"}
+    return {
+        file: environment().get_template(templates.get(file, f"{file}.j2")).render(context, here=file, name=name)
+        for file, name in PAGES.items()
+    }

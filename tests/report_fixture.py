@@ -14,8 +14,8 @@ from training.run_directory import code_fingerprint
 
 ROOT = Path(__file__).parent.parent
 NASTY = '<b>"bold" & </td>'
-# A table of ours with four seeds, but for a row; one of the paper with a single seed; one that was not run.
-MANY, ONE, MISSING = "lumix_controls", "lumix_table02_components", "lumix_table10_laws"
+# A table of ours with four seeds, but for a row; one of a paper with a single seed; one that was not run; photographs.
+MANY, ONE, MISSING, TOGETHER = "lumix_controls", "lumix_table02_components", "lumix_table10_laws", "dm_with_lumix"
 LACKING, OLDER = "and", "lam_s_r"  # rows of the first
 
 
@@ -60,10 +60,18 @@ def write_parameters(root: Path, *tables: str) -> None:
 
 
 def fake_repository(root: Path) -> Path:
-    """Three tables: one of 4 seeds, one of a single seed, one not run."""
+    """Three tables of mini: one of 4 seeds, one of a single seed, one not run; and photographs where LUMix gains 3."""
+
+    def change(row: str, found: dict[str, Any]) -> None:
+        if row == OLDER:
+            found["fingerprint"] = "f" * 16
+        if row == "lumix":  # of photographs the table shows the median, of digits the last epoch
+            found["top1"]["median_last"] += 3
+
     (root / "docs").mkdir(parents=True)
     shutil.copy(ROOT / "docs" / "deviations.md", root / "docs")
-    write_parameters(root, MANY, ONE, MISSING)
+    write_parameters(root, MANY, ONE, MISSING, TOGETHER)
     write_table(root, ONE, 1)
-    write_table(root, MANY, 4, change=lambda row, found: found.update(fingerprint="f" * 16) if row == OLDER else None)
+    write_table(root, MANY, 4, change=change)
+    write_table(root, TOGETHER, 8, scale="small", change=change)
     return root

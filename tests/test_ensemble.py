@@ -86,6 +86,35 @@ def test_members_equal_runs_alone_after_50_updates(runs, double, tmp_path):
         assert "stacked" not in alone
 
 
+@pytest.mark.parametrize("role", ["deit_s", "swin_t", "resnet18", "rsb_a3"])
+def test_a_members_bits_depend_on_the_size_of_the_stack_alone(role, tmp_path):
+    """Not on its companions, on its place, or on whether networks run idle."""
+    kind = {"resnet18": "pytorch", "rsb_a3": "rsb_a3"}.get(role, "deit")
+    base = get_scale("mini").base(kind, "resnet50" if kind == "rsb_a3" else role)
+    optim = base.optim.replace(warmup_epochs=1)
+    base = base.replace(data=base.data.replace(train_size=40), optim=optim, epochs=2, median_last=1)
+    cutmix = decoupled.mixed(base, "cutmix", 1.0)
+    mine = cutmix if base.optim.name == "lamb" else methods.lumix(cutmix)
+    rates = [base.optim.replace(lr=2e-3, clip_grad=0.1), base.optim.replace(weight_decay=0.0)]
+    others = [
+        base,
+        decoupled.mixed(base, "mixup", 1.0),
+        decoupled.decoupled(cutmix, 0.5),
+        decoupled.mixed(base, "fmix", 1.0),
+        *(base.replace(optim=optim) for optim in rates),
+    ]
+
+    def trained(name, at, companions):
+        runs, seeds = [companions[k % len(companions)] for k in range(16)], list(range(100, 116))
+        runs[at], seeds[at] = mine, 7
+        return fit_many(runs, seeds, [tmp_path / name / str(k) for k in range(16)])[at]["checksum"]
+
+    found = {trained("alike", 0, [mine]), trained("first", 2, others), trained("last", 15, others[::-1])}
+    padded = fit_many([mine] * 16, [7] * 16, [tmp_path / "padded"] * 16)
+    assert [result["checksum"] for result in padded] == 16 * list(found)
+    assert padded[0]["stacked"] == 16
+
+
 # ------------------------------------------------------------------------------------------------- interruptions
 
 PAIR = [methods.lumix(BASE.replace(epochs=3)), BASE.replace(epochs=3)]  # 18 updates

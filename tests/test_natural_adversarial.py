@@ -2,6 +2,7 @@
 
 import importlib.resources
 import math
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -152,7 +153,8 @@ class Linear(nn.Module):
 
 def test_stand_ins_are_what_the_reference_gets_wrong_and_is_surest_about() -> None:
     reference = Linear(16, 10, seed=1)
-    sets = natural.stand_ins(CARD, ARGUMENTS, reference, "cpu")
+    judge = partial(natural.model_judge, reference, CARD, "cpu")
+    sets = natural.stand_ins(CARD, ARGUMENTS, judge)
     fresh = shapes(900, seed=natural.NATURAL_SEED)
     scores = natural.logits_of_images(reference, fresh.images, CARD, "cpu")
     wanted = [i for i, label in enumerate(fresh.labels.tolist()) if label < 8 and scores[i, :8].argmax() != label]
@@ -166,13 +168,22 @@ def test_stand_ins_are_what_the_reference_gets_wrong_and_is_surest_about() -> No
     )
     assert chosen.sort().values == pytest.approx(every.sort().values[-160:])
     with pytest.raises(ValueError, match="no natural-adversarial stand-in for digits"):
-        natural.stand_ins({**CARD, "data": "digits"}, ARGUMENTS, reference, "cpu")
+        natural.stand_ins({**CARD, "data": "digits"}, ARGUMENTS, judge)
     with pytest.raises(ValueError, match="160 images of unknown classes are wanted and the pool has 100"):
-        natural.stand_ins(CARD, {**ARGUMENTS, "unknown_pool": 100}, reference, "cpu")
+        natural.stand_ins(CARD, {**ARGUMENTS, "unknown_pool": 100}, judge)
     known = {image.numpy().tobytes() for seed in (0, 1) for image in shapes(300, seed=seed).images}
     assert not known & {image.numpy().tobytes() for images in (fresh.images, unknown) for image in images}
     kept = natural._only(shapes(50, seed=5), [7, 2])
     assert kept.labels.tolist() == [[7, 2].index(x) for x in shapes(50, seed=5).labels.tolist() if x in (7, 2)]
+
+
+def test_the_nearest_image_judges_in_whole_numbers() -> None:
+    known, asked = shapes(200, seed=7), shapes(30, seed=8).images
+    kept = [i for i, label in enumerate(known.labels.tolist()) if label in (2, 7, 4)]
+    square = (asked.long()[:, None] - known.images[kept].long()).square().flatten(2).sum(2)
+    answer, sure = natural.nearest(known, asked, [7, 2, 4])
+    labels = [[7, 2, 4].index(known.labels[kept[place]]) for place in square.argmin(1)]
+    assert (answer.tolist(), (-sure).tolist()) == (labels, square.amin(1).tolist())
 
 
 @pytest.mark.parametrize(

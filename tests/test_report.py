@@ -9,12 +9,10 @@ from typing import Any
 
 import pytest
 import yaml
-from report_fixture import MANY, NASTY, OLDER, ONE, ROOT, fake_repository, write_table
+from report_fixture import MANY, NASTY, OLDER, ONE, ROOT, TOGETHER, fake_repository, write_table
+from scipy import stats
 
-from experiments.intervals import Interval
-from experiments.registry import get_table
-from experiments.scale import get_scale
-from report import formatting, headline, page, tables
+from report import findings, formatting, page, tables
 from report.__main__ import main
 from report.load import all_results, read_results
 
@@ -25,60 +23,65 @@ def root(tmp_path: Path) -> Path:
 
 
 @pytest.fixture(scope="module")
-def text(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """The page, with one figure drawn."""
+def pages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """Every page by its file, with one figure drawn."""
     root = fake_repository(tmp_path_factory.mktemp("page") / "repository")
     (root / "report" / "figures").mkdir(parents=True)
     (root / "report" / "figures" / "lambda_laws.png").write_bytes(b"")
-    text = page.render(root)
-    assert page.render(root) == text
-    return text
+    found = page.render(root)
+    assert page.render(root) == found
+    return found
 
 
-# ------------------------------------------------------------------------------------------------- page
+# ------------------------------------------------------------------------------------------------- pages
 
 
-def test_every_table_has_its_badge_before_it(text: str) -> None:
+def test_every_table_has_its_badge_before_it(pages: dict[str, str]) -> None:
+    text = pages["lumix.html"]
     sections = re.findall(r'<section class="table".*?</section>', text, re.S)
-    assert len(sections) == 3
-    for section in sections[:2]:
-        badge, table = section.index('<p class="badge">'), section.index("<table>")
-        assert badge < table
-        assert "mini scale: digits 8×8, tiny DeiT: NOT ImageNet" in section[badge:table]
-        assert "ours (mini)" in section
-    assert ["paper (ImageNet)" in section for section in sections] == [False, True, False]
-    assert "mini scale: not run" in sections[2]
-    assert "<table" not in sections[2]
+    badges = ["small scale: CIFAR-100, 15 % of the labels at 16 pixels, small ResNet: NOT ImageNet"]
+    badges += ["mini scale: digits 8×8, tiny DeiT: NOT ImageNet"] * 2
+    for section, expected in zip(sections, [*badges, "mini scale: not run"], strict=True):
+        badge, table = section.index('<p class="badge">'), section.find("<table>")
+        assert expected in section[badge:table]
+        assert (table < 0) == (expected == "mini scale: not run")
+    assert ["paper (ImageNet)" in section for section in sections] == [False, False, True, False]
     # A cell of the paper never stands in a column of ours.
     assert set(re.findall(r'<td class="([^"]*)">80\.5</td>', text)) == {"paper"}
     assert not re.search(r'<td class="[^"]*ours[^"]*"[^>]*>(79\.8|80\.\d)', text)
+    assert TOGETHER in pages["decoupled.html"]
 
 
-def test_page_is_self_contained_and_escapes_what_results_hold(text: str) -> None:
-    assert NASTY not in text
-    assert "&lt;b&gt;" in text
-    assert not re.search(r"https?://|src=\"//|@import|<script|<link", text)
-    for reference in re.findall(r'(?:src|href)="([^"#]+)"', text):
-        assert reference.startswith("figures/")
-    for anchor in re.findall(r'href="#([^"]+)"', text):
-        assert f'id="{anchor}"' in text
-    (image,) = re.findall(r"<img [^>]*>", text)
+def test_pages_need_nothing_else_escape_what_results_hold_and_every_link_is_alive(pages: dict[str, str]) -> None:
+    assert len(pages["index.html"].encode()) < 150_000
+    assert "&lt;b&gt;" in pages["runs.html"]
+    for file, text in pages.items():
+        assert NASTY not in text
+        assert not re.search(r"https?://|src=\"//|@import|<script|<link", text)
+        for reference in re.findall(r'(?:src|href)="([^"]+)"', text):
+            other, _, anchor = reference.partition("#")
+            if other.startswith("figures/"):
+                assert other in ("figures/lambda_laws.png", "figures/lambda_laws.pdf")
+            else:
+                assert not anchor or f'id="{anchor}"' in pages[other or file], reference
+        assert all(f'href="{other}"' in text for other in pages if other != file)
+    (image,) = re.findall(r"<img [^>]*>", "".join(pages.values()))
     assert re.search(r'alt="[^"]{20,}"', image)
-    assert "Not drawn yet" in text
+    assert "Not drawn yet" in pages["index.html"]
 
 
-def test_each_verdict_and_each_reason_is_on_the_page(text: str, root: Path) -> None:
+def test_each_claim_and_each_reason_is_on_a_page(pages: dict[str, str], root: Path) -> None:
     record = read_results(root, measured=True).records[MANY]
     assert {claim["verdict"] for claim in record["claims"]} == {""}  # mini judges nothing
     for claim in record["claims"]:
-        assert claim["text"].split("(")[0] in text
-    for part in ("not run: no finished run", "not at this scale", "c" * 9 + " + changes"):
-        assert part in text
+        assert claim["text"].split("(")[0] in pages["lumix.html"]
+    for part in ("not run: no finished run", "c" * 9 + " + changes"):
+        assert part in pages["runs.html"]
     assert [row["id"] for row in record["rows"] if row["cells"]["top1"]["older_code"]] == [OLDER]
-    assert text.count('class="mark">older code') == 1
+    assert pages["lumix.html"].count('class="mark">older code') == 1
 
 
-def test_the_register_of_both_papers_is_whole_and_shown(text: str) -> None:
+def test_the_register_of_both_papers_is_whole_and_shown(pages: dict[str, str]) -> None:
     entries = page.read_register(ROOT / "docs" / "deviations.md")
     numbers = [entry["number"] for entry in entries]
     first = [f"I-{i}" for i in range(1, 15)] + ["I-14b"] + [f"I-{i}" for i in range(15, 37)]
@@ -86,73 +89,57 @@ def test_the_register_of_both_papers_is_whole_and_shown(text: str) -> None:
     assert [number for number in numbers if number.startswith("I")] == first
     assert sorted(number for number in numbers if number.startswith("D")) == sorted(second)
     assert all(len(entry["fields"]) == 4 for entry in entries if entry["number"].startswith("I"))
-    first_part, second_part = text.split(f"<h3>{page.PAPERS['D']}</h3>")
-    assert f"<h3>{page.PAPERS['I']}</h3>" in first_part
-    assert all(f'<dt id="{number}">' in second_part for number in second)
+    assert all(f'<dt id="{number}">' in pages["register.html"] for number in numbers)
 
 
-def test_a_page_without_results_without_measurements_and_of_another_scale(root: Path) -> None:
-    write_table(root, ONE, 2, scale="lab")
-    assert [results.scale for results in all_results(root)] == ["mini", "lab"]
-    text = page.render(root)
-    assert text.index('id="mini"') < text.index('id="lab"')
-    assert "lab scale: CIFAR-100, small DeiT: NOT ImageNet" in text
+# ------------------------------------------------------------------------------------------------- findings
+
+
+def test_the_first_page_begins_with_what_was_found_on_photographs(pages: dict[str, str], root: Path) -> None:
+    (photographs,) = findings.judging(all_results(root))
+    record = photographs.records[TOGETHER]
+    ours, base = (
+        row["cells"]["top1"]["values"] for name in ("lumix", "cutmix") for row in record["rows"] if row["id"] == name
+    )
+    low, high = stats.ttest_rel([*ours.values()], [*base.values()]).confidence_interval(0.95)
+    shown = f"{formatting.signed(sum(ours.values()) / 8 - sum(base.values()) / 8)} {formatting.interval(low, high)}"
+    text = pages["index.html"]
+    sentence = f"LUMix over CutMix: {shown}, n = 8, supported; excludes the paper’s +0.8."
+    assert text.index(sentence) < text.index("<figure")
+    assert "DM(CE) over MCE at equal α, Mixup: not run. CutMix: not run." in text
+    assert "(scale small: CIFAR-100, 15 % of the labels at 16 pixels, small ResNet)" in text
+    assert "Nothing was run at 32 pixels on a GPU (scale lab) or on ImageNet (scale paper)." in text
+
+
+def test_few_seeds_get_neither_interval_nor_verdict_and_several_scales_are_told_apart(root: Path) -> None:
+    shutil.rmtree(root / "results" / "small")
+    write_table(root, TOGETHER, 3, scale="small")
+    write_table(root, ONE, 1, scale="lab")
+    every = all_results(root)
+    assert [results.scale for results in every] == ["lab", "small", "mini"]
+    text = findings.told(every, "lumix")
+    assert re.search(r"LUMix over CutMix at scale small: [+−]0\.\d\d, n = 3, too few for an interval\.", text)
+    assert "at scale lab: not run" in text
+    gaps = [one.gap for one in findings.find(every) if one.scale == "small"]
+    assert {gap["low"] for gap in gaps} == {None}
+
+
+def test_pages_without_results_and_without_measurements(root: Path) -> None:
     before = read_results(root)
     shutil.rmtree(root / "measured")
     assert read_results(root) == before  # hence an unchanged result makes no figure new
     assert "hardware" not in next(iter(before.runs.values()))["seeds"]["0"]
     page.render(root)
     shutil.rmtree(root / "results")
-    text = page.render(root)
-    assert text.count("mini scale: not run") >= 3
-    assert "nothing to read yet" in text
+    found = page.render(root)
+    assert "Nothing was run on photographs (scale small)" in found["index.html"]
+    assert "mini scale: not run" in found["lumix.html"]
     assert main(["tables"], root) == main(["page"], root) == 0
 
 
-# ------------------------------------------------------------------------------------------------- headline, claims
-
-
-def test_headline_is_found_by_configuration_and_agrees_with_scipy(root: Path) -> None:
-    results = read_results(root)
-    found = headline.find(results)
-    cells = get_table(MANY, get_scale("mini")).cells
-    wanted = tuple(cells[row, "top1"].key for row in ("none", "lumix", "constant"))
-    assert (found.cutmix, found.lumix, found.constant) == wanted
-    base, ours, _ = ([seed["top1"]["last"] for seed in results.runs[key]["seeds"].values()] for key in wanted)
-    assert found.gain is not None
-    assert (found.gain.n, found.gain.mean) == pytest.approx((4, sum(ours) / 4 - sum(base) / 4))
-    means = [gap.mean for gap in (found.gain, found.control_gain, found.lumix_over_control) if gap]
-    assert means[0] == pytest.approx(means[1] + means[2])
-
-
-@pytest.mark.parametrize(
-    ("low", "high", "parts"),
-    [
-        (-0.2, 0.4, ["contains zero", "fine enough", "excludes that"]),
-        (0.1, 1.3, ["above zero", "too wide", "contains that"]),
-        (-3.0, -0.1, ["below zero", "too wide", "excludes that"]),
-        (None, None, ["no interval"]),
-    ],
-)
-def test_reading_says_what_the_interval_allows(low: float | None, high: float | None, parts: list[str]) -> None:
-    text = headline.reading(Interval(0.0, low, high, 8 if low is not None else 1))
-    assert all(part in text for part in parts)
-
-
-def test_cards_of_decoupled_mixup_compare_runs_that_differ_in_the_loss_alone() -> None:
-    """In the committed results of every scale that has such runs: equal α, the pair with the most seeds."""
-    for results in all_results(ROOT):
-        titles = {card.title: card for card in headline.cards(results, headline.find(results))}
-        for method, title in (("mixup", "Mixup"), ("cutmix", "CutMix")):
-            card = titles[f"DM(CE) against MCE at equal α, {title}"]
-            pair = headline.decoupled_pair(results, method)
-            assert (card.gap is None) == (pair is None)
-            if pair and card.gap:
-                run, base = (results.runs[key]["config"] for key in pair)
-                assert run.replace(loss=base.loss) == base
-                assert [term.name for term in run.loss.terms] == ["cross_entropy", "decoupled"]
-                assert run.mix.choices[0][0].alpha == 0.2
-                assert card.gap.n == min(len(results.runs[key]["seeds"]) for key in pair)
+def test_the_readme_says_what_the_results_say() -> None:
+    text = (ROOT / "README.md").read_text()
+    assert findings.renewed(text, ROOT) == text, "run python -m report readme"
 
 
 # ------------------------------------------------------------------------------------------------- tables, pipeline
@@ -214,6 +201,7 @@ def test_the_pipeline_draws_every_figure_and_only_what_shows_measurements_depend
         assert {"paper_figures", "results"} <= set(stage["deps"])
         for name in stage["cmd"].split()[2:]:
             assert {f"report/figures/{name}.png", f"report/figures/{name}.pdf"} <= set(stage["outs"])
+    assert {f"report/{name}" for name in page.PAGES} == set(STAGES["report"]["outs"])
     reading = [name for name, stage in STAGES.items() if "measured" in stage.get("deps", ())]
     assert reading == ["tables", "gain_against_cost", "report"]
 

@@ -19,6 +19,7 @@ from lumix.rules import AreaRule
 
 FINE_GRAINED = ("cub200", "aircraft", "cars")
 DATA_SETS = ("digits", "shapes", "ovals", "moons", "cifar10", "cifar100", "tiny_imagenet", "imagenet", *FINE_GRAINED)
+STACKED = ("adamw", "sgd", "momentum", "lamb")  # optimizers that train several networks as if each were alone
 
 
 @dataclass(frozen=True)
@@ -259,6 +260,8 @@ class Run(Config):
             return f"{task.name} trains on unlabelled images, too"
         if task.name != "mix":
             return f"{task.name} trains several networks at once"
+        if self.optim.name not in STACKED:
+            return f"{self.optim.name} is none of the optimizers that know stacks, which are {', '.join(STACKED)}"
         return "it reports a moving average of the weights" if self.optim.ema_reported else ""
 
     @property

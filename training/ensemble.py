@@ -1,9 +1,12 @@
 """fit_many: runs that share data, architecture, batch and length are trained as one ensemble, each as if alone.
 
-The networks run as one, by torch.func.vmap over their stacked parameters; all else is each member's own: seed, order of
-the images, mixing, label rule, terms, optimizer and learning rate, run directory. In float64 a member equals its run
-alone to the last digits; in float32 they round differently, and the results are equal in distribution. result.json says
-how many were stacked.
+The networks run as one, by torch.func.vmap over their stacked parameters, and members with equal settings share an
+optimizer over the stack; all else is each member's own: seed, order of the images, mixing, label rule, terms, learning
+rate, run directory. In float64 a member equals its run alone to the last digits; in float32 they round differently, and
+the results are equal in distribution. result.json says how many were stacked.
+
+What a member rounds to depends on the size of the stack and on nothing else in it: not on its companions, on its place,
+or on who is given up, as long as the size is a multiple of 16, so that no kernel has a remainder.
 """
 
 import copy
@@ -17,6 +20,7 @@ from typing import Any, cast
 
 import torch
 from timm.layers import DropPath
+from timm.scheduler import CosineLRScheduler
 from timm.utils.model import unwrap_model
 from torch import Tensor, nn
 from torch.func import functional_call, vmap
@@ -26,10 +30,12 @@ from lumix.mixers.manifold import mixed_output
 from training.attention import recorded_attention
 from training.config import Execution, Run
 from training.loop import NEVER, Batch, Loop, Training, carry_out
+from training.optim import build_optimizer, build_schedule
 from training.run_directory import RunError
 from training.state import sums_of
 from training.tasks.mixed import DrawnBatch, MixTask, losses_of
 
+LANES = 16  # a kernel's last elements are rounded otherwise where there are not so many
 OWN = ("optim", "mix", "loss")  # in what the runs of an ensemble may differ
 NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
 DROPOUTS = (nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, nn.AlphaDropout, nn.FeatureAlphaDropout)
@@ -45,7 +51,8 @@ def fit_many(
     """Train runs[i] with seeds[i] in directories[i], all as one, and return the contents of their result.json.
 
     The same call goes on after an interruption, bit for bit; members that are finished keep their results. A member
-    whose loss is not finite is dropped: its answer is the RunError that says so, and the others go on.
+    whose loss is not finite is dropped: its answer is the RunError that says so, and the others go on. A member that is
+    given again, with the same directory, fills the stack up to a size: it is trained once, and idle networks run along.
 
     Raises:
         Stopped: as `stop` asked for; the same call goes on from there.
@@ -61,48 +68,70 @@ def fit_many(
                     f"the runs of an ensemble share all but {', '.join(OWN)}, and {run.key} has {name} {mine}, not "
                     f"{first}: train it in another ensemble"
                 )
-    places = list(zip(runs, seeds, directories, strict=True))
-    return carry_out(Ensemble, places, execution or Execution(), stop)
+    optims = [run.optim for run in runs]
+    members = {place[2]: place for place in zip(runs, seeds, directories, strict=True)}
+    ordered = sorted(members.values(), key=lambda place: optims.index(place[0].optim))
+    found = carry_out(partial(Ensemble, size=len(runs)), ordered, execution or Execution(), stop)
+    answers = {place[2]: answer for place, answer in zip(ordered, found, strict=True)}
+    return [answers[directory] for directory in directories]
 
 
 class Ensemble(Loop):
-    """Trainings under way whose networks run as one."""
+    """Trainings under way whose networks run as one; those with equal `Run.optim` are neighbours.
+
+    In a stack of a larger `size` the networks beyond the members are idle: they run on, and nobody asks for their loss.
+    """
 
     CHECKPOINT = "ensemble.pt"
 
-    def __init__(self, members: Sequence[Training], stop: Callable[[], bool] = bool) -> None:
+    def __init__(self, members: Sequence[Training], stop: Callable[[], bool] = bool, size: int = 0) -> None:
         super().__init__(members, stop)
         if self.process.distributed:
             raise RunError(f"an ensemble trains in one process, not in {self.process.world}: train its runs one by one")
         tasks = [cast(MixTask, member.task) for member in members]
-        self.networks = StackedNetworks([unwrap_model(task.trainable_module) for task in tasks])
+        self.size = max(size, len(members))
+        self.networks = StackedNetworks([unwrap_model(task.trainable_module) for task in tasks], self.size)
         self._criteria = [task.criterion for task in tasks]
         losses = [member.run.loss for member in members]
         self._first_like = [losses.index(loss) for loss in losses]  # the first member with an equal loss
         self.attends = any(criterion.rule.needs_attention for criterion in self._criteria)
+        optims = [member.run.optim for member in members]
+        starts = [place for place in range(len(members)) if optims[place] not in optims[:place]]
+        ends = [*starts[1:], self.size]
+        self._schedules = [self._share_optimizer(*part) for part in zip(starts, ends, strict=True)]
+
+    def _share_optimizer(self, start: int, end: int) -> CosineLRScheduler:
+        """Give the networks from `start` to `end` one optimizer in place of their own, and return its schedule."""
+        first, rows = self.members[start], self.networks.rows(start, end)
+        groups = first.task.parameter_groups()
+        groups = [{**group, "params": [rows[parameter] for parameter in group["params"]]} for group in groups]
+        optimizer = build_optimizer(first.run.optim, groups, stacked=True)
+        for member in self.members[start:end]:
+            member.updater.optimizer = optimizer
+        return build_schedule(first.run.optim, optimizer, first.run.epochs, first.feed.updates_per_epoch)
 
     def mode(self, train: bool) -> None:
-        self.networks.skeleton.train(train)
-
-    def predict(self, images: Tensor | Mapping[int, Tensor]) -> Tensor:
-        shared = isinstance(images, Tensor)
-        return self.networks(images if isinstance(images, Tensor) else self._stacked(images), shared=shared)[0]
+        for network in (self.networks.skeleton, *(member.task.reported_model() for member in self.members)):
+            network.train(train)
 
     def step(self, batches: Mapping[int, Batch]) -> None:
-        drawn: dict[int, DrawnBatch] = {
-            place: self.members[place].prepare(images, labels) for place, (images, labels) in batches.items()
-        }
+        for schedule in self._schedules:
+            schedule.step_update(self.update)
+        drawn = {place: self.members[place].prepare(images, labels) for place, (images, labels) in batches.items()}
         with self.first.updater.autocast():
-            self._loss(drawn).backward()
+            loss = self._loss(drawn)
+        self.networks.backward(loss)
         for place in batches:
-            self.members[place].updater.apply()
+            self.members[place].updater.clip()
+        for optimizer in self.optimizers:
+            optimizer.step()
+        for place in batches:
             self.members[place].task.after_update(self.update)
-        self.networks.zero_grad()
 
     def _stacked(self, values: Mapping[int, Tensor]) -> Tensor:
-        """Values [M, ...], one a member; another's for a lost one, whose network runs on in its place."""
+        """Values [M, ...], one a network; another's for an idle one."""
         some = next(iter(values.values()))
-        return torch.stack([values.get(place, some) for place in range(len(self.members))])
+        return torch.stack([values.get(place, some) for place in range(self.size)])
 
     def _loss(self, drawn: dict[int, DrawnBatch]) -> Tensor:
         """The sum of all members' losses; the forward pass is one, the losses are one for each kind of batch."""
@@ -141,17 +170,22 @@ class Ensemble(Loop):
         logits: Tensor,
         attention: Tensor | None,
     ) -> Tensor:
-        """The sum of the losses of members with one criterion and one kind of batch, recorded on the way."""
-        chosen = slice(None) if len(places) == len(self.members) else places
+        """The sum of the losses of members with one criterion and one kind of batch, recorded on the way.
+
+        Always of as many batches as the stack has networks, by repeating one: see the head of this file.
+        """
+        count = len(places)
+        rows = places + places[:1] * (self.size - count)
+        chosen = slice(None) if rows == list(range(self.size)) else rows
         attention = None if attention is None else attention[chosen].flatten(0, 1)
-        whole = joined([drawn[place] for place in places], images[chosen].flatten(0, 1))
+        whole = joined([drawn[place] for place in rows], images[chosen].flatten(0, 1))
         loss, parts, record = losses_of(self._criteria[places[0]], whole, logits[chosen].flatten(0, 1), attention)
-        losses = loss.unflatten(0, (len(places), -1)).mean(dim=1)
+        losses = loss.unflatten(0, (self.size, -1)).mean(dim=1)[:count]
         values = {**record, **(parts if len(parts) > 1 else {})}
-        for place, sums in zip(places, sums_of(list(values.values()), len(places)), strict=True):
+        for place, sums in zip(places, sums_of(list(values.values()), self.size), strict=False):
             self.members[place].state.statistics.add_sums(list(values), sums)
         bad = torch.where(losses.detach().isfinite(), NEVER, self.update)
-        self.bad[chosen] = torch.minimum(self.bad[chosen], bad)
+        self.bad[places] = torch.minimum(self.bad[places], bad)
         return losses.sum()
 
 
@@ -173,36 +207,49 @@ def _mixed_behind(mix: tuple[Tensor, Tensor], _module: nn.Module, _arguments: An
 class StackedNetworks:
     """M networks whose parameters, and their gradients, become slices of stacked tensors [M, ...].
 
-    Each network stays whole: its own optimizer updates it, and it is read, written and evaluated as before. Gradients
-    add up in the stacks until `zero_grad`; who clears one network's gradients to None cuts it off.
+    Each network stays whole: it is read, written and evaluated as before. Who clears one network's gradients to None
+    cuts it off. In a stack of a larger `size` the first network is repeated.
     """
 
-    def __init__(self, networks: Sequence[nn.Module]) -> None:
+    def __init__(self, networks: Sequence[nn.Module], size: int) -> None:
         check_stackable(networks[0])
+        self.networks = networks
         self.skeleton = copy.deepcopy(networks[0])
         for module in self.skeleton.modules():
             if hasattr(module, "fused_attn"):
                 module.fused_attn = False  # type: ignore[assignment]  # slower for heads small enough to be stacked
         self.parameters: dict[str, Tensor] = {}
-        self._gradients: list[Tensor] = []
-        for name, _ in networks[0].named_parameters():
-            own = [network.get_parameter(name) for network in networks]
-            stack = torch.stack([parameter.detach() for parameter in own]).requires_grad_()
-            stack.grad = gradient = torch.zeros_like(stack)
-            for place, parameter in enumerate(own):
-                parameter.data, parameter.grad = stack.data[place], gradient[place]
-            self.parameters[name] = stack
-            self._gradients.append(gradient)
+        self.gradients: list[Tensor] = []
+        self.memory: list[Tensor] = []  # of values and gradients of each [2, M, n], where zeros fill up to n
+        for name, first in networks[0].named_parameters():
+            width, shape = first.numel(), (2, size, *first.shape)
+            memory = first.new_zeros(2, size, -(-width // LANES) * LANES)
+            values, gradients = memory[..., :width].view(shape)
+            for place in range(size):
+                parameter = networks[place if place < len(networks) else 0].get_parameter(name)
+                values[place] = parameter.detach()
+                if place < len(networks):
+                    parameter.data, parameter.grad = values[place], gradients[place]
+            self.parameters[name] = values.requires_grad_()
+            self.gradients.append(gradients)
+            self.memory.append(memory)
+
+    def rows(self, start: int, end: int) -> dict[nn.Parameter, Tensor]:
+        """What an optimizer updates for networks `start` to `end`: [end - start, n] for each parameter of the first."""
+        found = {}
+        for name, memory in zip(self.parameters, self.memory, strict=True):
+            part = found[self.networks[start].get_parameter(name)] = memory[0, start:end]
+            part.grad = memory[1, start:end]
+        return found
 
     def __call__(
         self,
         images: Tensor,
         *,
-        shared: bool = False,
         attends: bool = False,
         hidden: Mapping[str, tuple[Tensor, Tensor]] | None = None,
     ) -> tuple[Tensor, Tensor | None]:
-        """Logits [M, B, C] of images [M, B, C, H, W], or [B, C, H, W] that are `shared` by all networks.
+        """Logits [M, B, C] of images [M, B, C, H, W].
 
         With `attends` also the class attention [M, B, patches] of the last block, the mean over its heads, without
         gradient. `hidden` says by module what is mixed behind it: own weights and partners [M, B].
@@ -218,14 +265,14 @@ class StackedNetworks:
                 logits = functional_call(self.skeleton, parameters, (own,))
             return (logits, seen[-1].mean(dim=1)) if attends else (logits,)
 
-        in_dims = (0, None if shared else 0, *(0 for _ in mixes))
-        logits, *attention = vmap(forward, in_dims=in_dims)(self.parameters, images, *mixes.values())
+        logits, *attention = vmap(forward)(self.parameters, images, *mixes.values())
         return logits, attention[0] if attention else None
 
-    def zero_grad(self) -> None:
-        """Clear all gradients in place."""
-        for gradient in self._gradients:
-            gradient.zero_()
+    def backward(self, loss: Tensor) -> None:
+        """Replace all gradients by those of a loss."""
+        found = torch.autograd.grad(loss, list(self.parameters.values()), materialize_grads=True)
+        for gradients, values in zip(self.gradients, found, strict=True):
+            gradients.copy_(values)
 
 
 def check_stackable(network: nn.Module) -> None:

@@ -57,7 +57,7 @@ def fit(
 
 
 def carry_out(
-    kind: "type[Loop]",
+    kind: "Callable[[list[Training], Callable[[], bool]], Loop]",
     places: Sequence[tuple[Run, int, Path]],
     execution: Execution,
     stop: Callable[[], bool],
@@ -110,7 +110,7 @@ class Training:
         if process.distributed:
             self.task.prepare_distributed(device_ids=[device] if device.type == "cuda" else None)
         self.schedule = build_schedule(run.optim, self.updater.optimizer, run.epochs, feed.updates_per_epoch)
-        self.state = State(run, seed, self.task, self.updater, Statistics(process))
+        self.state = State(run, seed, self.task, Statistics(process))
         self.bad = torch.full((1,), NEVER, device=device)  # the first update whose loss was not finite
 
     def log(self, text: str) -> None:
@@ -118,17 +118,20 @@ class Training:
         if self.process.rank == 0:
             run_directory.append_line(self.directory / "log.txt", text)
 
+    def streams(self, name: str) -> torch.Generator:
+        """The generator of a stream ("mix", "rule", ...) for the next update."""
+        return step_generator(self.seed, self.process.rank, self.state.update, name)
+
     def prepare(self, images: Any, labels: Tensor) -> Any:
-        """The task's batch for the next update, with all its random draws, and the learning rate of that update."""
-        step = self.state.update
-        self.schedule.step_update(step)
+        """The task's batch for the next update, with all its random draws."""
         with self.updater.autocast():
-            return self.task.prepare(images, labels, partial(step_generator, self.seed, self.process.rank, step))
+            return self.task.prepare(images, labels, self.streams)
 
     def step(self, images: Any, labels: Tensor) -> None:
         """One update of the weights, by images or views of them."""
         step = self.state.update
         seed_global_state(self.process.device, stream_seed(self.seed, self.process.rank, step, "model"))
+        self.schedule.step_update(step)
         batch = self.prepare(images, labels)
         count, share = batch.size, self.run.batch_size // self.process.world
         size = (self.execution.microbatch or share) * count // share  # unlabelled images come beside labelled ones
@@ -172,6 +175,7 @@ class Loop:
     `lost` says by place why a training was given up; the others go on.
     """
 
+    size = 0  # of the stack of networks
     CHECKPOINT = "checkpoint.pt"  # in the first one's directory: one file for all, so that all are at the same update
 
     def __init__(self, members: Sequence[Training], stop: Callable[[], bool] = bool) -> None:
@@ -189,6 +193,11 @@ class Loop:
         """The trainings that go on, by place."""
         return {place: member for place, member in enumerate(self.members) if place not in self.lost}
 
+    @property
+    def optimizers(self) -> list[Any]:
+        """Those of all trainings, each once."""
+        return list(dict.fromkeys(member.updater.optimizer for member in self.members))
+
     # ------------------------------------------------------------------------------ what an ensemble does otherwise
 
     def mode(self, train: bool) -> None:
@@ -201,10 +210,6 @@ class Loop:
     def step(self, batches: Mapping[int, Batch]) -> None:
         """One update of every training by its own images and labels."""
         self.first.step(*batches[0])
-
-    def predict(self, images: Tensor | Mapping[int, Tensor]) -> Any:
-        """Logits [B, C] under each place, for images that are shared or each one's own."""
-        return [self.first.task.reported_model()(images if isinstance(images, Tensor) else images[0])]
 
     # ------------------------------------------------------------------------------ checkpoints
 
@@ -220,6 +225,8 @@ class Loop:
             self.update, self.lost = saved["update"], saved["lost"]
             for member, state in zip(self.members, saved["states"], strict=True):
                 member.state.restore(state)
+            for optimizer, state in zip(self.optimizers, saved["optimizers"], strict=True):
+                optimizer.load_state_dict(state)
         for member in self.members:
             if self.process.rank == 0:  # what was recorded after the checkpoint is done again
                 run_directory.write_metrics(member.directory, member.state.metrics)
@@ -237,6 +244,7 @@ class Loop:
             states = [member.state.to_dict() for member in self.members]
             names = [[member.run.key, member.seed] for member in self.members]
             saved = {"members": names, "update": self.update, "lost": self.lost, "states": states}
+            saved["optimizers"] = [optimizer.state_dict() for optimizer in self.optimizers]
             self.process.agree(lambda: save_checkpoint(self.path, saved))
             self.saved_at = time.monotonic()
         if self.process.rank == 0:
@@ -310,13 +318,11 @@ class Loop:
         mixed = {place: MixedAccuracy(member.task, process) for place, member in live.items() if member.run.count_mixed}
         for number, (images, labels) in enumerate(self.first.feed.test()):
             with self.first.updater.autocast():
-                logits = self.predict(images)
                 for place, counter in clean.items():
-                    counter.update(logits[place], labels)
-                if mixed:
-                    logits = self.predict({place: own.mix(number, images, labels) for place, own in mixed.items()})
-                    for place, own in mixed.items():
-                        own.add(logits[place])
+                    network = live[place].task.reported_model()
+                    counter.update(network(images), labels)
+                    if mixed:
+                        mixed[place].add(network(mixed[place].mix(number, images, labels)))
         scores = {}
         for place in live:
             found = scores_of(clean[place], process) | (mixed[place].percent() if mixed else {})
@@ -338,8 +344,7 @@ class Loop:
         return found
 
     def _write_result(self, member: Training) -> dict[str, Any]:
-        stacked = len(self.members) if len(self.members) > 1 else 0
-        result = write_result(member.state, member.feed, self.process, member.directory, stacked)
+        result = write_result(member.state, member.feed, self.process, member.directory, self.size)
         member.log(f"finished: top-1 {result['top1']['last']:.2f} in {member.state.train_seconds:.1f} s")
         return result
 

@@ -6,7 +6,7 @@ from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
-from timm.optim import create_optimizer_v2, param_groups_weight_decay
+from timm.optim import Lamb, create_optimizer_v2, param_groups_weight_decay
 from timm.scheduler import CosineLRScheduler
 from torch import Tensor, nn
 from torch.optim import Optimizer
@@ -52,14 +52,14 @@ class Updater:
                 with self.autocast():
                     loss = loss_of(part)
                 loss.backward()
-        self.apply()
+        self.clip()
+        self.optimizer.step()
         self.optimizer.zero_grad()
 
-    def apply(self) -> None:
-        """Update the weights by the gradients there are, which stay."""
+    def clip(self) -> None:
+        """Clip the gradient there is."""
         if self.clip_grad:
             nn.utils.clip_grad_norm_(self.clip_parameters(), self.clip_grad)
-        self.optimizer.step()
 
 
 MOMENTUM, WARMUP_LR = 0.9, 1e-6  # the rate that the warm-up begins with
@@ -93,11 +93,43 @@ def parameter_groups(model: nn.Module, part: nn.Module | None = None, **rates: f
     return [group for group in found if group["params"]]
 
 
-def build_optimizer(optim: Optim, groups: list[dict[str, Any]]) -> Optimizer:
-    """timm's optimizer of groups of parameters, as from `parameter_groups`.
+class StackedLamb(Lamb):
+    """timm's LAMB for parameters [M, n] of M networks: norms of gradients and trust ratios are each network's own."""
+
+    @torch.no_grad()
+    def step(self, closure: Any = None) -> None:  # type: ignore[override]
+        every = [parameter for group in self.param_groups for parameter in group["params"]]
+        norm = torch.stack([parameter.grad.norm(dim=1, keepdim=True) for parameter in every]).norm(dim=0)
+        scale = (norm / self.defaults["max_grad_norm"]).clamp(min=1.0)
+        for group in self.param_groups:
+            parameters, decay, (beta1, beta2) = group["params"], group["weight_decay"], group["betas"]
+            group["step"] = step = group.get("step", 0) + 1
+            for parameter in parameters if step == 1 else ():
+                self.state[parameter] = {name: torch.zeros_like(parameter) for name in ("exp_avg", "exp_avg_sq")}
+            first, second = ([self.state[p][name] for p in parameters] for name in ("exp_avg", "exp_avg_sq"))
+            gradients = [parameter.grad / scale for parameter in parameters]
+            torch._foreach_lerp_(first, gradients, 1 - beta1)
+            torch._foreach_mul_(second, beta2)
+            torch._foreach_addcmul_(second, gradients, gradients, value=1 - beta2)
+            divisors = torch._foreach_sqrt(second)
+            torch._foreach_div_(divisors, (1 - beta2**step) ** 0.5)
+            torch._foreach_add_(divisors, group["eps"])
+            updates = torch._foreach_div(first, 1 - beta1**step)
+            torch._foreach_div_(updates, divisors)
+            for parameter, update in zip(parameters, updates, strict=True) if decay else ():
+                update.add_(parameter, alpha=decay)
+                own, change = (values.norm(dim=1, keepdim=True) for values in (parameter, update))
+                update.mul_(torch.where((own > 0) & (change > 0), own / change, 1.0))
+            torch._foreach_add_(parameters, updates, alpha=-group["lr"])
+
+
+def build_optimizer(optim: Optim, groups: list[dict[str, Any]], stacked: bool = False) -> Optimizer:
+    """timm's optimizer of groups of parameters, as from `parameter_groups`, or of those `stacked` of several networks.
 
     Mind timm's names: "sgd" is SGD with Nesterov's momentum, "momentum" the plain momentum of most published recipes.
     """
+    if stacked and optim.name == "lamb":
+        return StackedLamb(groups, lr=optim.lr, weight_decay=optim.weight_decay)
     options: dict[str, Any] = {}
     if optim.name == "adamw":
         # One kernel for all parameters where torch has it: most of a tiny model's step is launching.

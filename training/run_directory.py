@@ -37,8 +37,10 @@ class Stopped(Exception):  # noqa: N818 - nothing is wrong
 # ------------------------------------------------------------------------------------------------- files
 
 
-def write_atomically(path: Path, write: Callable[[BinaryIO], Any]) -> None:
+def write_atomically(path: Path, write: Callable[[BinaryIO], Any], durable: bool = False) -> None:
     """Let `write` fill a temporary file beside `path`, then rename it: readers see the old file or the new one.
+
+    What is `durable` is waited for until it is on the disk, so that it outlives a loss of power, too.
 
     Raises:
         RunError: when the disk is full or may not be written to, naming the path and the remedy; nothing is left over.
@@ -49,8 +51,9 @@ def write_atomically(path: Path, write: Callable[[BinaryIO], Any]) -> None:
         handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
         with os.fdopen(handle, "wb") as file:
             write(file)
-            file.flush()
-            os.fsync(file.fileno())
+            if durable:
+                file.flush()
+                os.fsync(file.fileno())
         os.chmod(temporary, 0o644)
         os.replace(temporary, path)
     except OSError as error:
@@ -68,12 +71,12 @@ def _explain(error: OSError, path: Path) -> str:
     return f"cannot write {path} ({error.strerror or error}): mend it and run the same command to continue"
 
 
-def write_text(path: Path, text: str) -> None:
-    write_atomically(path, lambda file: file.write(text.encode()))
+def write_text(path: Path, text: str, durable: bool = False) -> None:
+    write_atomically(path, lambda file: file.write(text.encode()), durable)
 
 
-def write_json(path: Path, value: Any) -> None:
-    write_text(path, json.dumps(value, indent=1, allow_nan=False) + "\n")
+def write_json(path: Path, value: Any, durable: bool = False) -> None:
+    write_text(path, json.dumps(value, indent=1, allow_nan=False) + "\n", durable)
 
 
 def read_json(path: Path) -> Any:

@@ -18,7 +18,6 @@ from training.config import Model, Run
 from training.data.feeds import Feed
 from training.mixed_accuracy import NAMES
 from training.models import build_model
-from training.optim import Updater
 from training.process import Process
 from training.run_directory import RunError, read_json, write_atomically, write_json
 
@@ -89,7 +88,7 @@ def scores_of(evaluator: Any, process: Process) -> dict[str, Any]:
 
 @dataclass
 class State:
-    """A run with one seed under way: all that an update changes, hence all that a checkpoint holds.
+    """A run with one seed under way: all that an update changes and a checkpoint holds beside the optimizer.
 
     Attributes:
         statistics: of the epoch so far.
@@ -102,7 +101,6 @@ class State:
     run: Run
     seed: int
     task: Any
-    updater: Updater
     statistics: Statistics
     update: int = 0
     metrics: list[dict[str, Any]] = field(default_factory=list)
@@ -114,7 +112,6 @@ class State:
         """Tensors, numbers, strings, and lists and dicts of them; a call of all processes."""
         return {
             **self.task.checkpoint(),
-            "optimizer": self.updater.optimizer.state_dict(),
             "statistics": self.statistics.to_dict(),
             **{name: getattr(self, name) for name in ("update", "metrics", "train_seconds", "epoch_seconds", "code")},
         }
@@ -122,7 +119,6 @@ class State:
     def restore(self, saved: dict[str, Any]) -> None:
         """Go on from what `to_dict` gave."""
         self.task.restore(saved)
-        self.updater.optimizer.load_state_dict(saved["optimizer"])
         self.statistics.restore(saved["statistics"])
         for name in ("update", "metrics", "train_seconds", "epoch_seconds", "code"):
             setattr(self, name, saved[name])
@@ -143,7 +139,7 @@ def save_checkpoint(path: Path, content: dict[str, Any]) -> None:
     buffer = io.BytesIO()
     torch.save(content, buffer)
     buffer.write(hashlib.sha256(buffer.getbuffer()).digest())
-    write_atomically(path, lambda file: file.write(buffer.getbuffer()))
+    write_atomically(path, lambda file: file.write(buffer.getbuffer()), durable=True)
 
 
 def read_checkpoint(path: Path) -> dict[str, Any] | None:
@@ -219,7 +215,7 @@ def write_result(state: State, feed: Feed, process: Process, directory: Path, st
             **process.environment(),
         },
     }
-    write_json(directory / "result.json", result)
+    write_json(directory / "result.json", result, durable=True)
     (directory / "checkpoint.pt").unlink(missing_ok=True)
     return result
 

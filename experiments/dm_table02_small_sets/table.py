@@ -22,7 +22,7 @@ def build(scale: Scale) -> Table:
         paper_table="Table A2",
         label_columns=decoupled.place_labels(PLACES),
         value_columns=decoupled.columns(LOSSES),
-        rows=decoupled.place_rows(scale, PLACES, LOSSES),
+        rows=decoupled.place_rows(scale, PLACES, LOSSES, "dm-small"),
         statistic="median_last",
         setting=f"{scale.setting('cifar100').text} {scale.setting('tiny_imagenet').text}",
     )

@@ -22,7 +22,7 @@ def build(scale: Scale) -> Table:
         paper_table="Table A3",
         label_columns=decoupled.place_labels(PLACES),
         value_columns=decoupled.columns(LOSSES),
-        rows=tuple(map(_with_figure, decoupled.place_rows(scale, PLACES, LOSSES))),
+        rows=tuple(map(_with_figure, decoupled.place_rows(scale, PLACES, LOSSES, "dm-imagenet"))),
         setting=scale.setting("pytorch").text,
     )
 

@@ -6,6 +6,7 @@ from experiments.scale import Scale
 from experiments.table import Column, Table
 
 LOSSES = (MCE, DM_CE, MBCE_ONE, MBCE_TWO, DM_BCE, DM_ALPHA)
+GAINS = {"dm_ce": "dm-losses-ce-average", "mbce_two": "-dm-losses-two", "dm_bce": "dm-losses-bce-average"}
 THEIRS, OURS = ("saliencymix", "puzzlemix", *decoupled.LEARNING), ("mixup", "cutmix")
 
 
@@ -17,6 +18,7 @@ def build(scale: Scale) -> Table:
         value_columns=decoupled.columns(LOSSES),
         rows=(
             *(decoupled.row(scale, name, "rsb_a3", "resnet50", LOSSES) for name in THEIRS),
+            decoupled.gain_row("average", GAINS),
             *(decoupled.row(scale, name, "rsb_a3", "resnet50", LOSSES, ours=True) for name in OURS),
         ),
         setting=scale.setting("rsb_a3").text,

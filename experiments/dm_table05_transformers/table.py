@@ -26,4 +26,5 @@ def _rows(scale: Scale, role: str, model: str) -> tuple[Row, ...]:
     return (
         Row(f"switch_{role}", {"method": "DeiT (Mixup and CutMix)", **of}, switch),
         *(decoupled.row(scale, name, "deit", role, LOSSES, suffix=role, labels=of) for name in SINGLE),
+        decoupled.gain_row(role, {DM_CE.id: f"dm-transformers-{role.replace('_', '-')}"}, of),
     )

@@ -20,7 +20,7 @@ def build(scale: Scale) -> Table:
         paper_table="Table A6",
         label_columns=decoupled.place_labels(PLACES),
         value_columns=decoupled.columns(LOSSES),
-        rows=decoupled.place_rows(scale, PLACES, LOSSES),
+        rows=decoupled.place_rows(scale, PLACES, LOSSES, "dm-fine"),
         statistic="median_last",
         setting=scale.setting("cub200").text,
     )

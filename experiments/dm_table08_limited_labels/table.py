@@ -28,11 +28,13 @@ def build(scale: Scale) -> Table:
 def _rows(scale: Scale, share: float) -> tuple[Row, ...]:
     percent = f"{100 * share:g}"
     of = {"share": f"{percent} %"}
+    gain = decoupled.gain_row(percent, {DM_CE.id: f"dm-limited-{percent}"}, of)
     if reason := scale.setting("cifar100").unavailable.get(percent, ""):
         titles = {"vanilla": "Vanilla"} | {name: decoupled.TITLES[name] for name in METHODS}
-        return tuple(
+        lacking = (
             Row(f"{name}_{percent}", {"method": title, **of}, {}, unavailable=reason) for name, title in titles.items()
         )
+        return (*lacking, gain)
     plain = decoupled.limited(scale.base("cifar100", "resnet18"), share)
     return (
         Row(
@@ -45,4 +47,5 @@ def _rows(scale: Scale, share: float) -> tuple[Row, ...]:
             decoupled.row(scale, name, "cifar100", "resnet18", LOSSES, share=share, suffix=percent, labels=of)
             for name in METHODS
         ),
+        gain,
     )

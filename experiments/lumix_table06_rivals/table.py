@@ -5,6 +5,7 @@ from functools import partial
 
 from evaluation.evaluation import Evaluation
 from experiments import methods
+from experiments.decoupled import STATIC_ETA, decoupled
 from experiments.scale import Scale
 from experiments.table import TOP1, Column, Row, Table
 from lumix import FMix, ResizeMix, SaliencyMix
@@ -19,6 +20,9 @@ Method = Callable[[Run], Run]
 RESIZEMIX, SALIENCYMIX, FMIX = (
     partial(methods.in_place_of_cutmix, rival=rival) for rival in (ResizeMix(), SaliencyMix(), FMix())
 )
+
+
+DM_CE = partial(decoupled, eta=STATIC_ETA)
 
 
 def _manifoldmix(run: Run) -> Run:
@@ -45,12 +49,14 @@ METHODS: tuple[tuple[str, str, Method, str, bool, str], ...] = (
     ("lumix_saliencymix", "LUMix on SaliencyMix", _on(SALIENCYMIX), "yes", True, ""),
     ("lumix_puzzlemix", "LUMix on Puzzle-Mix", _on(methods.puzzle_mix), "yes", True, ""),
     ("lumix_resizemix", "LUMix on ResizeMix", _on(RESIZEMIX), "yes", True, ""),
+    ("decoupled", "DM(CE)", DM_CE, "yes", True, "on CutMix and Mixup, the other paper's"),
     ("lumix_attention", "LUMix with attention", methods.lumix_and_attention, "no", True, "a quarter of λ by attention"),
 )
 LACKING = {
     ("resnet50", "transmix"): NO_CLASS_TOKEN,
     ("resnet50", "lumix_attention"): NO_CLASS_TOKEN,
     ("deit_s", "manifoldmix"): NO_STAGES,
+    ("resnet50", "decoupled"): "its cost is asked on DeiT-S",
 }
 # Images per second on a V100 as the paper prints them; only their ratio to the baseline is compared with ours.
 PAPER_SPEED = {

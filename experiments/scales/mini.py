@@ -148,20 +148,19 @@ def stack(run: Run) -> int:
     return 16 if (run.data.name, run.model.role) in MANY and not run.data.labels else 8
 
 
-# CPU milliseconds for a step of one network, measured once: long runs are started first.
-SEMI_MILLISECONDS = {"mix": 2.5, "pseudo_label": 4.0, "mixmatch": 6.0, "self_tuning": 8.0}
-MILLISECONDS = {"deit_b": 3.3, "swin_s": 4.5, "swin_b": 5.4, "convnext_t": 4.6, "convnext_s": 6.1, "convnext_b": 8.7}
+# CPU milliseconds for a step of one network, by role, task or mixer, measured once: long runs are started first.
+MILLISECONDS = {"deit_b": 5, "swin_s": 6, "swin_b": 8, "convnext_t": 6, "convnext_s": 8, "convnext_b": 10, "xcit_l": 6}
+MILLISECONDS |= {"manifoldmix": 7, "puzzlemix": 18, "automix": 24, "samix": 24}
+MILLISECONDS |= {"pseudo_label": 10, "mixmatch": 12, "fixmatch": 13, "self_tuning": 25}
 
 
 def hours(run: Run) -> float:
     """Estimated CPU-hours of one seed."""
-    if run.data.labels:
-        each = SEMI_MILLISECONDS.get(name_of(run.task), 12.0 if run.mix.choices else 8.0) * run.data.image_size / 8
-        return run.epochs * run.epoch_steps * each / 3.6e6
     images = run.data.train_size or round(run.data.share * DIGITS_TRAIN)
-    slower = 6 if name_of(run.task) != "mix" else 3 if stack(run) == 1 else 1
-    steps = run.epochs * images / run.batch_size * (run.data.image_size / 8) * slower
-    return steps * MILLISECONDS.get(run.model.role, 2.4) / 3.6e6
+    steps = run.epochs * (run.epoch_steps or images / run.batch_size)
+    return (
+        steps * max(MILLISECONDS.get(name, 4) for name in (run.model.role, name_of(run.task), *run.mix.names)) / 3.6e6
+    )
 
 
 # Learning rates and sizes were chosen on seed 0 of the runs without LUMix, for what 8 CPU-seconds can give.
@@ -181,14 +180,14 @@ DEEPLAB = SCENES.replace(
     width=32,
     dilation=1,
 )
-# Fresh scenes of 8 shapes, and scenes of untrained shapes, filtered by a ResNet of seed 0: one test set for all seeds.
+# Fresh scenes of 8 shapes, and scenes of untrained shapes, filtered by the nearest of some training images.
 STAND_INS = {
     "classes": list(range(8)),
     "known_classes": list(range(2, 10)),
-    "pool": 10_000,
+    "seen": 300,
+    "pool": 4000,
     "unknown_pool": 1000,
     "share": 0.2,
-    "reference": {"key": shapes_run("resnet50").key, "seed": 0},
 }
 PATCH = 2  # one token of the nets with patch 2, as 16 pixels are at 224
 DIGITS = (
@@ -276,11 +275,10 @@ SETTINGS = {
     "adversarial": Setting(
         shapes_run,
         "2000 procedural scenes of ten shapes, 16x16 pixels, a tiny DeiT-S, one CPU thread. In place of "
-        "ImageNet-A, fresh scenes of 8 shapes that a tiny ResNet gets wrong; in place of ImageNet-O, those scenes "
-        "of 5 untrained shapes that it is surest about, against test scenes of 8 shapes. This says nothing about "
-        "ImageNet.",
+        "ImageNet-A, fresh scenes of 8 shapes whose nearest training image shows another; in place of ImageNet-O, "
+        "those scenes of 5 untrained shapes that are nearest to one, against test scenes of 8 shapes. This says "
+        "nothing about ImageNet.",
         {"natural": Evaluation("natural_adversarial", STAND_INS)},
-        sources=("resnet50",),
     ),
 }
 SCALE = Scale(

@@ -1,0 +1,98 @@
+"""What was found on photographs: the primary claims in words, for the first page, the README and the forest plot."""
+
+import textwrap
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from experiments.scale import get_scale
+from experiments.verdicts import Primary, read_primary
+from report import formatting
+from report.load import Results, all_results
+
+PICTURE = "primary_claims.png"  # in report/figures, and a copy in docs that the README shows
+MARKS = "<!-- found: made by python -m report readme -->", "<!-- end of found -->"
+SCALES = {"small": "on photographs", "lab": "at 32 pixels on a GPU", "paper": "on ImageNet"}  # that judge claims
+
+
+class Finding(NamedTuple):
+    """A primary question at a scale that judges claims, and the record of its claim, None where nothing was run."""
+
+    question: Primary
+    scale: str
+    claim: dict[str, Any] | None
+
+    @property
+    def gap(self) -> dict[str, Any]:
+        """The difference as cells of tables have it."""
+        known = self.claim or {}
+        bounds = {"mean": known.get("estimate"), "low": known.get("low"), "high": known.get("high")}
+        return bounds | {"n": known.get("n", 0), "paper": self.question.difference}
+
+
+def judging(every: list[Results]) -> list[Results]:
+    """The scales with results that judge claims."""
+    return [results for results in every if results.records and not get_scale(results.scale).exercises]
+
+
+def find(every: list[Results]) -> list[Finding]:
+    """Each question of both papers at each of these scales; claims without any number count as not run."""
+    return [
+        Finding(one, results.scale, claim if claim and claim["n"] else None)
+        for one in read_primary()
+        for results in judging(every)
+        for other, claim in results.primary
+        if other == one
+    ]
+
+
+def outcome(claim: dict[str, Any]) -> str:
+    """+0.14 [−0.49, +0.78], n = 8, inconclusive; excludes the paper's +0.8."""
+    found = [formatting.signed(claim["estimate"]), formatting.interval(claim["low"], claim["high"])]
+    text = f"{' '.join(filter(None, found))}, n = {claim['n']}, {claim['verdict'] or 'too few for an interval'}"
+    if claim["excluded"] is None:
+        return text
+    return f"{text}; {'excludes' if claim['excluded'] else 'allows'} the paper’s {formatting.short(claim['paper'])}"
+
+
+def lead(every: list[Results]) -> str:
+    """On what data all that follows was found, and what was not run at all."""
+    ran = {results.scale: setting(results) for results in judging(every)}
+    found = [f"scale {scale}: {what}" for scale, what in ran.items()]
+    missing = [f"{what} (scale {scale})" for scale, what in SCALES.items() if scale not in ran]
+    text = f"On photographs ({'; '.join(found)}), in points of top-1 with 95 % intervals over n seeds." if found else ""
+    return f"{text} Nothing was run {' or '.join(missing)}.".strip() if missing else text
+
+
+def told(every: list[Results], paper: str) -> str:
+    """What was found of a paper, a sentence for each of its questions at each scale that judges claims."""
+    texts, said = [], ""
+    for question, scale, claim in (one for one in find(every) if one.question.paper == paper):
+        head, _, title = question.title.rpartition(": ")  # "DM(CE) over MCE at equal α: Mixup", the first said once
+        where = f" at scale {scale}" if len(judging(every)) > 1 else ""
+        text = f"{head}, {title}" if head and head != said else title
+        texts.append(f"{text}{where}: {outcome(claim) if claim else 'not run'}.")
+        said = head
+    return " ".join(texts) or "Not run."
+
+
+def setting(results: Results) -> str:
+    """Data and models behind the primary claims of a scale."""
+    ids = {claim["id"] for _, claim in results.primary if claim}
+    records = [r for r in results.records.values() if ids & {claim["id"] for claim in r["claims"]}]
+    return formatting.setting({"runs": {key: run for r in records for key, run in r["runs"].items()}})
+
+
+def lines(every: list[Results]) -> Iterator[str]:
+    """The lines of the README."""
+    yield from textwrap.wrap(lead(every), 126, break_on_hyphens=False)
+    yield ""
+    for paper, name in formatting.PAPERS.items():
+        text = f"- **{name}.** {told(every, paper)}"
+        yield from textwrap.wrap(text, 126, subsequent_indent="  ", break_on_hyphens=False)
+
+
+def renewed(text: str, root: Path) -> str:
+    """The README with what stands between the marks made anew from results/."""
+    begin, end = (text.index(mark) for mark in MARKS)
+    return text[: begin + len(MARKS[0])] + "\n\n" + "\n".join(lines(all_results(root))) + "\n\n" + text[end:]
