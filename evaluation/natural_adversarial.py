@@ -9,6 +9,7 @@ Logits are restricted to the classes of the data set before argmax and softmax (
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -155,11 +156,11 @@ def drive(model: nn.Module, card: Card, arguments: Mapping[str, Any], device: De
     if card["data"] == "imagenet":
         return _on_imagenet(model, card, device)
     if (reference := arguments.get("reference")) is None:
-        judge = nearest(load(Data(card["data"], card["image_size"]))[0][: arguments["seen"]])
+        judge: Judge = partial(nearest, load(Data(card["data"], card["image_size"]))[0][: arguments["seen"]])
     else:
         if reference["key"] == card["key"]:
             raise ValueError(f"{card['key']} cannot filter the images that it is tested on: choose another reference")
-        judge = model_judge(second_model(reference, card, device), card, device)
+        judge = partial(model_judge, second_model(reference, card, device), card, device)
     sets = stand_ins(card, arguments, judge)
     images = sets.natural, sets.inside, sets.outside
     natural, inside, outside = (logits_of_images(model, some, card, device) for some in images)
@@ -207,33 +208,24 @@ def logits_of(model: nn.Module, batches: Iterable[Tensor], device: Device) -> Lo
 
 
 # Images uint8 [N, C, H, W] and kept classes -> the place [N] among these of each answer, and how sure it is [N].
-Judge = Callable[[Tensor, Sequence[int]], tuple[NDArray[np.int64], Floats]]
+Judge = Callable[[Tensor, Sequence[int]], tuple[Labels, Floats]]
 
 
-def model_judge(model: nn.Module, card: Card, device: Device) -> Judge:
+def model_judge(
+    model: nn.Module, card: Card, device: Device, images: Tensor, classes: Sequence[int]
+) -> tuple[Labels, Floats]:
     """A trained model, sure by its softmax."""
-
-    def judge(images: Tensor, classes: Sequence[int]) -> tuple[NDArray[np.int64], Floats]:
-        logits = logits_of_images(model, images, card, device)
-        return logits[:, classes].argmax(1), class_probabilities(logits, classes).max(1)
-
-    return judge
+    logits = logits_of_images(model, images, card, device)
+    return logits[:, classes].argmax(1), class_probabilities(logits, classes).max(1)
 
 
-def nearest(known: ImageSet) -> Judge:
-    """The nearest known image, of equal ones the first, sure by its squared distance.
-
-    These are whole numbers, so that all machines choose the same images, which a network's last bits do not.
-    """
-
-    def judge(images: Tensor, classes: Sequence[int]) -> tuple[NDArray[np.int64], Floats]:
-        kept = _only(known, classes)
-        points, asked = (some.flatten(1).double() for some in (kept.images, images))
-        square = (points.square().sum(1) - 2 * asked @ points.T) + asked.square().sum(1, keepdim=True)
-        least, place = square.min(1)
-        return kept.labels[place].numpy(), -least.numpy()
-
-    return judge
+def nearest(known: ImageSet, images: Tensor, classes: Sequence[int]) -> tuple[Labels, Floats]:
+    """The nearest known image, of equal ones the first, sure by its squared distance: whole numbers on all machines."""
+    kept = _only(known, classes)
+    points, asked = (some.flatten(1).double() for some in (kept.images, images))
+    square = (points.square().sum(1) - 2 * asked @ points.T) + asked.square().sum(1, keepdim=True)
+    least, place = square.min(1)
+    return kept.labels[place].numpy(), -least.numpy()
 
 
 class NaturalSets(NamedTuple):

@@ -40,8 +40,8 @@ BUDGETS = {
     "report": 640,
     "paper_figures": 1000,
     "benchmarks": 1200,
-    "tests": 14950,
-    "tests_slurm": 1100,
+    "tests": 14720,
+    "tests_slurm": 1086,
 }
 
 
