@@ -31,8 +31,13 @@ def recorded_attention(model: nn.Module) -> Iterator[list[Tensor]]:
     """
     attention, prefix = check_class_attention(model)
     recorded: list[Tensor] = []
+    dropping = getattr(unwrapped(model), "patch_drop", None)
 
     def record(module: nn.Module, arguments: tuple[Any, ...]) -> None:
+        if dropping is not None and not isinstance(dropping, nn.Identity) and dropping.training:
+            raise ValueError(
+                "patch_drop hides patches of each image, so attention has no place there: set patch_drop_rate=0"
+            )
         with torch.no_grad():
             recorded.append(_recompute(attention, arguments[0])[..., prefix:])
 
