@@ -6,14 +6,14 @@ Weights belong to the OWN label; the paper's lambda is one minus that.
 import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
-from typing import Annotated, Literal, Protocol
+from typing import Annotated, Literal, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
 
 from lumix import functional
 from lumix.batch import Kind, MixedBatch
-from lumix.inputs import Checked, NotNegative, Positive, Range, Share, check_part, known
+from lumix.inputs import Checked, Learnable, Positive, Range, Share, check_part, known
 from lumix.random import device_of, draw_beta
 from lumix.registry import register
 
@@ -27,7 +27,7 @@ class Rule(ABC):
 
     @property
     def needs_attention(self) -> bool:
-        """Whether `weigh` reads the class token's attention, which `training.attention` records."""
+        """Whether `weigh` reads the class token's attention, which `lumix.integrations.attention` records."""
         return False
 
     def draw(self, batch: MixedBatch, generator: torch.Generator | None) -> Tensor | None:
@@ -131,6 +131,7 @@ class TransMixRule(Checked, Rule):
 # ------------------------------------------------------------------------------------------------- laws of lambda_r
 
 
+@runtime_checkable
 class Law(Protocol):
     """The law of lambda_r, the random part of equation 3: [count] float32 on the generator's device."""
 
@@ -199,8 +200,8 @@ class LUMixRule(Checked, Rule):
             area's.
     """
 
-    r_r: NotNegative | Tensor = 0.4
-    r_s: NotNegative | Tensor = 0.1
+    r_r: Learnable = 0.4
+    r_s: Learnable = 0.1
     law: Law = field(default_factory=BetaLaw)
     detach: bool = True
     apply_to: Literal["cut", "both"] = "cut"

@@ -24,11 +24,11 @@ import lumix
 from evaluation.segmentation import segmentation_loss
 from evaluation.shuffling import shuffle_grid
 from evaluation.ten_crop import ten_crop_logits
+from lumix.integrations.attention import class_attention
 from lumix.mixers import puzzlemix
 from lumix.mixers.base import Mixer
 from lumix.registry import PARTS
 from lumix.semi import SelfTuning, Views, guess_labels, mix_targets, pseudo_labels, soft_cross_entropy, squared_error
-from training.attention import class_attention
 
 SIZE, SIDE, CLASSES = 6, 16, 4
 COPIES = (torch.ops.aten._to_copy.default, torch.ops.aten.copy_.default)
