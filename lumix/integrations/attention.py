@@ -5,7 +5,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
-from timm.layers import Attention
+from timm.layers import Attention, PatchDropout
 from torch import Tensor, nn
 
 from lumix.mixers.base import hooks_run, unwrapped
@@ -32,10 +32,10 @@ def recorded_attention(model: nn.Module) -> Iterator[list[Tensor]]:
     """
     attention, prefix = check_class_attention(model)
     recorded: list[Tensor] = []
-    dropping = getattr(unwrapped(model), "patch_drop", None)
+    dropping = [part for part in model.modules() if isinstance(part, PatchDropout)]
 
     def record(module: nn.Module, arguments: tuple[Any, ...]) -> None:
-        if dropping is not None and not isinstance(dropping, nn.Identity) and dropping.training:
+        if any(part.training for part in dropping):
             raise ValueError(
                 "patch_drop hides patches of each image, so attention has no place there: set patch_drop_rate=0"
             )
