@@ -157,3 +157,12 @@ def test_area_and_plain_lumix_ask_for_no_attention():
     assert not any(rule.needs_attention for rule in (AreaRule(), LUMixRule()))
     for name in ("area", "lumix"):
         assert not a_task(nn.Identity(), get_part(name).cls()).criterion.rule.needs_attention
+
+
+def test_attention_of_dropped_patches_is_refused():
+    """Of 16 patches a quarter are left, which look like 2 x 2 larger ones."""
+    small = {"img_size": 16, "patch_size": 4, "embed_dim": 16, "depth": 1, "num_heads": 2}
+    model = timm.create_model("deit_tiny_patch16_224", patch_drop_rate=0.75, **small)
+    with pytest.raises(ValueError, match="set patch_drop_rate=0"):
+        class_attention(model.train(), torch.randn(2, 3, 16, 16))
+    assert class_attention(model.eval(), torch.randn(2, 3, 16, 16)).shape == (2, 2, 16)
