@@ -4,9 +4,11 @@ Machines are shared and their clocks drift, so what counts is the ratio within a
 reported, with the quartiles. On the CPU with one thread the clock is CPU time, which other load disturbs least.
 """
 
+import ctypes
 import random
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
@@ -129,6 +131,18 @@ def settle_allocator() -> None:
     It gives freed blocks back to the kernel until one of their size was freed once, up to 32 MB.
     """
     torch.empty(2**25 - 2**13, dtype=torch.uint8).fill_(0)
+
+
+@contextmanager
+def reused_memory() -> Iterator[None]:
+    """Within it glibc keeps all memory that it has once had, so that no copy of a large batch costs page faults."""
+    mapped, threshold, trimmed = -4, -3, -1  # mallopt's M_MMAP_MAX, M_MMAP_THRESHOLD and M_TRIM_THRESHOLD
+    mallopt = ctypes.CDLL(None).mallopt
+    mallopt(mapped, 0), mallopt(trimmed, 2**31 - 1)
+    try:
+        yield
+    finally:  # as `settle_allocator` leaves it
+        mallopt(mapped, 2**16), mallopt(threshold, 2**25), mallopt(trimmed, 2**26)
 
 
 def compare(rivals: dict[str, Work], setting: Setting, seed: int = 0) -> Timings:

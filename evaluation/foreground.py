@@ -5,7 +5,7 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor, nn
 
-from training.attention import class_attention
+from lumix.integrations.attention import class_attention
 
 Masks = NDArray[np.bool_]
 

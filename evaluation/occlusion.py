@@ -16,7 +16,7 @@ from evaluation.foreground import foreground, token_side
 from evaluation.images import Card, Device, accuracies, normaliser
 from evaluation.models import public_model, second_model
 from lumix.inputs import checked
-from training.attention import check_class_attention, class_attention
+from lumix.integrations.attention import check_class_attention, class_attention
 from training.rng import stream_seed
 
 

@@ -21,7 +21,7 @@ from evaluation.evaluation import Outcome
 from evaluation.foreground import Masks, attention_grid, foreground
 from evaluation.images import Card, Device, batches, resident_batches, squeeze_transform, test_images
 from evaluation.models import public_model
-from training.attention import check_class_attention
+from lumix.integrations.attention import check_class_attention
 from training.data.files import ClassFolders, data_root
 from training.data.sets import boxes_of, is_resident
 

@@ -19,7 +19,7 @@ from torchvision.transforms import Compose
 from evaluation.evaluation import Outcome
 from evaluation.foreground import Masks, attention_grid, foreground
 from evaluation.images import Card, Device, batches, class_masks, resident_batches, squeeze_transform, test_images
-from training.attention import check_class_attention
+from lumix.integrations.attention import check_class_attention
 from training.data.files import data_root
 from training.data.sets import is_resident
 

@@ -8,11 +8,22 @@ from training.config import Mix, Run
 from training.parts import MixMatch
 
 
-def learning(run: Run, name: str, min_lr: float | None = None, **arguments: Any) -> Run:
-    """The run with the task of that name: no average of the weights, and another floor of the rate where given."""
+def learning(
+    run: Run,
+    name: str,
+    min_lr: float | None = None,
+    automix: dict[str, Any] | None = None,
+    samix: dict[str, Any] | None = None,
+    **arguments: Any,
+) -> Run:
+    """The run with the task of that name: no average of the weights, and another floor of the rate where given.
+
+    `automix` and `samix` are arguments of one of the two.
+    """
     floor = {} if min_lr is None else {"min_lr": min_lr}
     optim = run.optim.replace(ema_decay=0.0, ema_reported=False, **floor)
-    return run.replace(mix=Mix(), optim=optim, task=get_part(name, "task").cls(**arguments))
+    own = (automix if name == "automix" else samix) or {}
+    return run.replace(mix=Mix(), optim=optim, task=get_part(name, "task").cls(**arguments, **own))
 
 
 def on_cifar100(run: Run, name: str) -> Run:
@@ -22,10 +33,18 @@ def on_cifar100(run: Run, name: str) -> Run:
 
 _LARGE: dict[str, Any] = {"momentum": 0.99999, "mask_decays": True}
 on_tiny_imagenet = partial(learning, min_lr=0.05, block_lr=0.1, block_min_lr=1e-3)
-on_imagenet = partial(learning, large=True, **_LARGE)
+on_imagenet = partial(learning, large=True, samix={"dropout": 0.1}, **_LARGE)
 under_sgd = partial(on_imagenet, block_min_lr=1e-3)
-under_deit = partial(on_imagenet, share=0.8, block_min_lr=1e-4)  # the generator learns from a part of the batches
-fine_grained = partial(learning, block_lr=0.01, block_min_lr=5e-4, **_LARGE)
+# The generator learns from the classification of 80 % of the batches; the slow copy waits for a quarter of the run.
+under_deit = partial(on_imagenet, share=0.8, warm=0.25, block_min_lr=1e-4)
+fine_grained = partial(
+    learning,
+    automix={"large": True},
+    samix={"curvature": 1.0, "dropout": 0.1},
+    block_lr=0.01,
+    block_min_lr=5e-4,
+    **_LARGE,
+)
 
 
 def semi_supervised(run: Run, name: str, mixmatch_weight: float = 100.0) -> Run:

@@ -23,6 +23,7 @@ from lumix.losses import RescaledBinaryCrossEntropy as RescaledBinaryCrossEntrop
 from lumix.losses import Term as Term
 from lumix.mixers.attentive import AttentiveCutMix as AttentiveCutMix
 from lumix.mixers.base import Mixer as Mixer
+from lumix.mixers.base import NoMix as NoMix
 from lumix.mixers.basic import CutMix as CutMix
 from lumix.mixers.basic import Mixup as Mixup
 from lumix.mixers.fmix import FMix as FMix

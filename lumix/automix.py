@@ -9,13 +9,14 @@ In a plain loop:
         loss.backward(); optimizer.step(); optimizer.zero_grad()
         learner.after_update(step / total)
 
-What is left of it, `learner.network`, is the network that was given.
+What is left of it, `learner.network`, is the network that was given; in eval mode `learner(images)` gives its logits.
 
 Shape legend: B images or pairs, D channels and h, w sides of features, N = h w places.
 """
 
 import copy
 import math
+import re
 from dataclasses import dataclass
 from typing import Any, ClassVar, NamedTuple
 
@@ -24,9 +25,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lumix.batch import Kind, MixedBatch, rows_of
-from lumix.functional import follow
+from lumix.functional import at_least_float32, follow
 from lumix.inputs import Checked, Positive, Share, check_batch, check_part, check_shape, checked, logits_of
-from lumix.losses import MixLoss
+from lumix.losses import MixLoss, mean_factor
 from lumix.mixers.paste import blend, mixed_batch
 from lumix.random import draw_beta, draw_partners, draw_uniform
 
@@ -67,8 +68,11 @@ def residual_embedding(own_weight: Tensor, curvature: float = 0.25) -> Tensor:
 
 
 def momentum_at(progress: float, begin: float, end: float, warm: float = 0.1) -> float:
-    """AutoMix, momentum: `begin` for the first `warm` of the training, then to `end` by a cosine."""
-    return cosine(begin, end, (progress - warm) / (1 - warm))
+    """AutoMix, momentum: `begin` for the first `warm` of the training, then the cosine to `end`.
+
+    As published the cosine counts from the start of the training, so that the momentum jumps where it sets in.
+    """
+    return begin if progress < warm else cosine(begin, end, progress)
 
 
 def cosine(begin: float, end: float, progress: float) -> float:
@@ -81,10 +85,7 @@ def cosine(begin: float, end: float, progress: float) -> float:
 
 
 class MixBlock(nn.Module):
-    """Base of both: features [B, D, h, w] of own and partner image and the own weight [B] to the own mask.
-
-    With `large` it has the published form for large data sets.
-    """
+    """Base of both: features [B, D, h, w] of own and partner image and the own weight [B] to the own mask."""
 
     upsampling: ClassVar[dict[str, Any]]
 
@@ -106,7 +107,7 @@ class MixBlock(nn.Module):
 
 
 class AutoMixBlock(MixBlock):
-    """One convolution for query and key; on large data the label weights are one more channel."""
+    """One convolution for query and key; with `large` the label weights are one more channel."""
 
     upsampling: ClassVar[dict[str, Any]] = {"mode": "nearest"}
 
@@ -125,28 +126,130 @@ class AutoMixBlock(MixBlock):
 
 
 class SAMixBlock(MixBlock):
-    """Query and key see both images, which are scaled by the label weights first; deeper values; smooth masks."""
+    """Query and key see both images, which are scaled by the label weights first; deeper values; smooth masks.
+
+    The weights pass through `residual_embedding` of this `curvature`; with `large` they scale as they are.
+    """
 
     upsampling: ClassVar[dict[str, Any]] = {"mode": "bilinear", "align_corners": False}
 
-    def __init__(self, channels: int, large: bool = False) -> None:
+    def __init__(self, channels: int, large: bool = False, curvature: float = 0.25, dropout: float = 0.0) -> None:
         super().__init__()
-        self.large = large
+        self.large, self.curvature = large, curvature
         width = max(channels // 2, 1)
         self.query, self.key = (nn.Conv2d(2 * channels, width, 1) for _ in range(2))
         self.value = nn.Sequential(
-            nn.Conv2d(channels, width, 1), nn.BatchNorm2d(width), nn.ELU(), nn.Conv2d(width, 1, 1, bias=False)
+            nn.Conv2d(channels, width, 1),
+            nn.BatchNorm2d(width),
+            nn.ELU(),
+            nn.Conv2d(width, 1, 1, bias=False),
+            nn.Dropout(dropout),
         )
         self._init()
 
     def logits(self, own: Tensor, partner: Tensor, own_weight: Tensor) -> Tensor:
-        scale = own_weight if self.large else residual_embedding(own_weight)
+        scale = own_weight if self.large else residual_embedding(own_weight, self.curvature)
         own, partner = own * (1 + scale), partner * (2 - scale)
         both = torch.cat([own, partner], dim=1)
         return cross_attention(self.query(both), self.key(both), self.value(partner))
 
 
-# ------------------------------------------------------------------------------------------------- the learner
+# ------------------------------------------------------------------------------------------------- learners
+
+
+@dataclass(frozen=True)
+class Losses:
+    """One forward pass: the scalar `loss`, its `parts` by name ([B], weighed, no gradient), the labels' weights [B]."""
+
+    loss: Tensor
+    parts: dict[str, Tensor]
+    own_weight: Tensor | None
+
+    def backward(self) -> None:
+        """Of `loss`."""
+        self.loss.backward()
+
+
+class Learner(nn.Module):
+    """A module around a network of timm that trains it, beside slow copies whose weights are constants.
+
+    What optimizers ask a network of timm they may ask it: which parameters keep out of weight decay, and of which
+    layer they are (those beside the network of the last).
+    """
+
+    BATCH: ClassVar[type]
+    SLOW: ClassVar[tuple[str, ...]] = ("slow",)
+    network: Any
+
+    def forward(self, batch: Any, *others: Any) -> Any:
+        """`losses` of what `prepare` returned; in eval mode the network's logits [B, C] of images [B, C, H, W]."""
+        if isinstance(batch, self.BATCH) and not others:
+            return self.losses(batch)
+        if isinstance(batch, Tensor) and not others and not self.training:
+            return logits_of(self.network(batch))
+        name, given = type(self).__name__, ", ".join(type(part).__name__ for part in (batch, *others))
+        raise ValueError(
+            f"{name} learns from what its prepare() returns, not from ({given}): call learner(learner.prepare(...)); "
+            f"after learner.eval() it takes images alone, and learner.network is the network"
+        )
+
+    def losses(self, batch: Any) -> Losses:
+        """All losses of a prepared batch, or of its rows."""
+        raise NotImplementedError
+
+    def requires_grad_(self, requires_grad: bool = True) -> "Learner":
+        """As of any module, but that slow copies stay constants."""
+        super().requires_grad_(requires_grad)
+        for name in self.SLOW:
+            getattr(self, name).requires_grad_(False)
+        return self
+
+    def set_grad_checkpointing(self, enable: bool = True) -> None:
+        """Of the network, as timm has it."""
+        self.network.set_grad_checkpointing(enable)
+
+    def no_weight_decay(self) -> set[str]:
+        """The names that the network keeps from weight decay, as they are here."""
+        return {f"network.{name}" for name in getattr(self.network, "no_weight_decay", set)()}
+
+    def group_matcher(self, coarse: bool = False) -> Any:
+        """The network's patterns of names by layer, or its function of names, for the names here."""
+        matcher = self.network.group_matcher(coarse=coarse)
+        if callable(matcher):
+            return lambda name: matcher(name.removeprefix("network.")) if name.startswith("network.") else math.inf
+
+        def here(pattern: str) -> str:
+            anchored_by_the_name = re.sub(r"(?<!\[)\^", "", pattern)
+            return rf"network\.(?:{anchored_by_the_name})"
+
+        found = {}
+        for layer, patterns in matcher.items():
+            several = isinstance(patterns, tuple | list)
+            found[layer] = [(here(p), suffix) for p, suffix in patterns] if several else patterns and here(patterns)
+        return found
+
+
+def second_head(network: Any) -> tuple[list[str], nn.ModuleList]:
+    """The names of the network's classifier, or classifiers, and copies of them for `logits_by`."""
+    found = network.get_classifier()
+    heads = [*found] if isinstance(found, tuple | list) else [found]
+    names = [name for head in heads for name, module in network.named_modules() if module is head]
+    if not any(True for head in heads for _ in head.parameters()):
+        raise ValueError(f"{type(network).__name__} has no classifier: give it num_classes of 2 or more")
+    return names, nn.ModuleList(map(copy.deepcopy, heads))
+
+
+def logits_by(network: nn.Module, names: list[str], heads: nn.ModuleList, images: Tensor) -> Tensor:
+    """Logits [B, C] of the network with other heads in place of its own, whatever their shape."""
+    others = {
+        f"{name}.{key}": value
+        for name, head in zip(names, heads, strict=True)
+        for key, value in (*head.named_parameters(), *head.named_buffers())
+    }
+    return logits_of(torch.func.functional_call(network, others, (images,)))
+
+
+# ------------------------------------------------------------------------------------------------- AutoMix, SAMix
 
 
 class LearnersBatch(NamedTuple):
@@ -179,27 +282,19 @@ class LearnersBatch(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Losses:
-    """One forward pass: the scalar `loss`, its `parts` by name ([B], weighed, no gradient), the labels' weights [B]."""
-
-    loss: Tensor
-    parts: dict[str, Tensor]
-    own_weight: Tensor | None
-
-
-@dataclass(frozen=True)
 class AutoMixOptions(Checked):
-    """Options of AutoMix and SAMix.
+    """Options of AutoMix.
 
     Attributes:
         alpha: of the Beta(alpha, alpha) that label weights are drawn from, one for a batch.
         stage: which of the network's features the masks are made of, from 0 as forward_intermediates counts. None is
             the last but one of a pyramid and the middle block of a plain transformer, as published.
-        large: the form of the block for large data sets.
-        momentum: of the slow copy at the end; it begins with `MOMENTUM` and leaves it by a cosine after 10 % of the
-            training.
+        large: whether the block sees the label weight as a channel; that of SAMix scales by it as it is.
+        momentum: of the slow copy at the end; it begins with `MOMENTUM`.
+        warm: share of the training over which it keeps that (0.1 for ResNets, 0.25 for transformers and ConvNeXt).
         mask_decays: whether the weight of the mask loss, `MASK`, falls to 0 by a cosine over the training.
-        share: probability that the generator learns from a batch, below 1 falling to 0 by a cosine; 1 is always.
+        share: probability that the generator learns from the classification of a batch; from the mask loss it always
+            does.
     """
 
     alpha: Positive = 2.0
@@ -208,15 +303,25 @@ class AutoMixOptions(Checked):
     momentum: Share = 0.999999
     mask_decays: bool = False
     share: Share = 1.0
+    warm: Share = 0.1
 
 
-class AutoMix(nn.Module):
+@dataclass(frozen=True)
+class SAMixOptions(AutoMixOptions):
+    """Options of SAMix: those of AutoMix, the `curvature` k of g(lambda), and the dropout of the value map."""
+
+    curvature: Positive = 0.25
+    dropout: Share = 0.0
+
+
+class AutoMix(Learner):
     """Trains a network on images mixed by a generator that learns with it (Liu et al. 2022, AutoMix).
 
     A step draws twice: one mixture teaches the network, with the mask as a constant, the other the mask generator,
     through the slow copy of the network, whose weights are constants. The losses, each of weight 1 but for the mask's:
     cross entropy of clean images (by a head of their own), the mixed `loss` of the network, mixed cross entropy of the
-    slow copy, and 0.1 times the mask loss. One forward pass of the slow copy serves both draws.
+    slow copy, and 0.1 times the mask loss. One forward pass of the slow copy serves both draws. Images whose label is
+    the loss's `ignore_index` add to no loss, and each mean is that of the others.
 
     Args:
         network: a classifier of timm, with forward_intermediates and feature_info; it is trained, not copied.
@@ -224,7 +329,8 @@ class AutoMix(nn.Module):
         options: those of `AutoMixOptions`, by name.
     """
 
-    BLOCK: ClassVar[type[MixBlock]] = AutoMixBlock
+    BATCH = LearnersBatch
+    OPTIONS: ClassVar[type[AutoMixOptions]] = AutoMixOptions
     VARIANCE: ClassVar[float] = 0.0
     MOMENTUM: ClassVar[float] = 0.999
     MASK: ClassVar[float] = 0.1
@@ -233,8 +339,8 @@ class AutoMix(nn.Module):
 
     def __init__(self, network: nn.Module, loss: MixLoss | None = None, **options: Any) -> None:
         super().__init__()
-        self.options = AutoMixOptions(**options)
-        wanted = ("forward_intermediates", "forward_features", "forward_head", "get_classifier")
+        self.options: Any = self.OPTIONS(**options)
+        wanted = ("forward_intermediates", "get_classifier")
         check_part("network", network, wanted, "a classifier of timm with forward_intermediates, as resnet18")
         info: Any = network.feature_info
         self.stage = default_stage(info) if self.options.stage is None else self.options.stage
@@ -242,16 +348,17 @@ class AutoMix(nn.Module):
             raise ValueError(
                 f"stage must name one of the {len(info)} feature maps of the network, from 0, not {self.stage!r}"
             )
-        self.loss = loss if loss is not None else MixLoss()
-        check_part("loss", self.loss, ("per_sample", "weights"), "a MixLoss, as MixLoss(LUMixRule())")
-        if self.loss.rule.needs_attention:
-            raise ValueError(f"masks that are learned have no attention for {self.loss.rule}: use another label rule")
+        self.loss = checked_loss(loss, "masks that are learned have no attention")
         self.network = network
-        self.clean_head = _second_head(network.get_classifier())  # type: ignore[operator]
+        self.heads, self.clean_head = second_head(network)
         self.slow = copy.deepcopy(network).requires_grad_(False)
-        self.block = self.BLOCK(int(info[self.stage]["num_chs"]), self.options.large)
-        self._copy_loss = MixLoss()
+        self.block = self.new_block(int(info[self.stage]["num_chs"]))
+        self._copy_loss = MixLoss(ignore_index=self.loss.ignore_index)
         self.register_buffer("progress", torch.zeros(()))
+
+    def new_block(self, channels: int) -> MixBlock:
+        """The untrained mask generator, for features of so many channels."""
+        return AutoMixBlock(channels, self.options.large)
 
     @torch.no_grad()
     def prepare(
@@ -276,7 +383,7 @@ class AutoMix(nn.Module):
             features,
             features[partner],
             self.loss.draw(mixed, rule_generator or generator),
-            share == 1 or bool(draw_uniform(1, generator) < cosine(share, 0, float(self.progress))),
+            share == 1 or bool(draw_uniform(1, generator) < share),
         )
 
     @torch.no_grad()
@@ -304,58 +411,63 @@ class AutoMix(nn.Module):
         )
         return torch.as_tensor(features)
 
-    def forward(self, batch: LearnersBatch) -> Losses:
+    def losses(self, batch: LearnersBatch) -> Losses:
         """AutoMix, loss: CE(clean) + MCE(network) + MCE(slow copy) + 0.1 mask loss, of a batch or its rows."""
+        clean = batch.clean
         logits = logits_of(self.network(batch.mixed.images))
         weight = self.loss.weights(logits, batch.mixed, batch.draws)
         mixed, parts = self.loss.per_sample(logits, batch.mixed, weight)
-        clean = F.cross_entropy(self._clean_logits(batch.clean.images).float(), batch.clean.labels, reduction="none")
+        factor = mean_factor(self.loss.counts(batch.mixed))
+        parts = {name: factor * part for name, part in parts.items()}
+        ignored = self.loss.ignore_index
+        logits = logits_by(self.network, self.heads, self.clean_head, clean.images)
+        own = F.cross_entropy(at_least_float32(logits), clean.labels, reduction="none", ignore_index=ignored)
+        own = mean_factor(clean.labels != ignored) * own
         learned, mask = self._block_losses(batch)
-        loss = (clean + mixed + learned).mean() + mask
-        parts |= {"clean": clean.detach(), "copy": learned.detach(), "mask": mask.detach().expand(batch.size)}
+        loss = (own + factor * mixed + learned).mean() + mask
+        parts |= {"clean": own.detach(), "copy": learned.detach(), "mask": mask.detach().expand(batch.size)}
         return Losses(loss, parts, weight.detach())
-
-    def _clean_logits(self, images: Tensor) -> Tensor:
-        """[B, classes] by the head of clean images."""
-        features = self.network.forward_features(images)  # type: ignore[operator]
-        return torch.as_tensor(self.clean_head(self.network.forward_head(features, pre_logits=True)))  # type: ignore[operator]
 
     def _block_losses(self, batch: LearnersBatch) -> tuple[Tensor, Tensor]:
         """What the mask generator learns from: the slow copy's mixed cross entropy [B], and the weighed mask loss."""
         clean = batch.clean
-        if not batch.trains:  # its parameters stay in the graph: DistributedDataParallel waits for each
-            none = 0 * torch.stack([parameter.sum() for parameter in self.block.parameters()]).sum()
-            return none.expand(batch.size), none.detach()
         mask = self.block(batch.features, batch.partner_features, clean.own_weight, clean.images.shape[-2:])
+        weight = cosine(self.MASK, 0, float(self.progress)) if self.options.mask_decays else self.MASK
+        shape = weight * mask_loss(mask, clean.own_weight, self.VARIANCE)
+        if not batch.trains:
+            return torch.zeros_like(clean.own_weight), shape
         logits = logits_of(self.slow(blend(clean.images, batch.partner_images, mask)))
         learned, _ = self._copy_loss.per_sample(logits, clean, clean.own_weight)
-        factor = cosine(self.MASK, 0, float(self.progress)) if self.options.mask_decays else self.MASK
-        return learned, factor * mask_loss(mask, clean.own_weight, self.VARIANCE)
+        return mean_factor(self._copy_loss.counts(clean)) * learned, shape
 
     def after_update(self, progress: float) -> None:
         """Let the slow copy follow the network; `progress` is the share of the training that is done, 0 to 1."""
         checked("progress", progress, Share)
         self.progress.fill_(progress)
-        follow(self.slow, self.network, momentum_at(progress, self.MOMENTUM, self.options.momentum))
+        follow(self.slow, self.network, momentum_at(progress, self.MOMENTUM, self.options.momentum, self.options.warm))
 
 
 class SAMix(AutoMix):
     """The successor of AutoMix (Li et al. 2021), with its own block, and a mask loss that pays for contrast."""
 
-    BLOCK = SAMixBlock
+    OPTIONS = SAMixOptions
     VARIANCE = 2.0
+
+    def new_block(self, channels: int) -> MixBlock:
+        options = self.options
+        return SAMixBlock(channels, options.large, options.curvature, options.dropout)
+
+
+def checked_loss(loss: Any, lacks: str) -> MixLoss:
+    """The loss of mixed images, None as plain mixed cross entropy; ValueError where it needs what the learner lacks."""
+    found = MixLoss() if loss is None else loss
+    check_part("loss", found, ("per_sample", "weights"), "a MixLoss, as MixLoss(LUMixRule())")
+    if found.rule.needs_attention:
+        raise ValueError(f"{lacks} for {found.rule}: use another label rule")
+    return found
 
 
 def default_stage(info: Any) -> int:
     """The published choice: stage 3 of 4, block 6 of 12."""
     plain = len({stage["reduction"] for stage in info}) == 1
     return max(len(info) // 2 - 1, 0) if plain else len(info) - 2
-
-
-def _second_head(classifier: nn.Module) -> nn.Linear:
-    """A linear head that begins as the network's own, which in some networks is a convolution of 1x1."""
-    weight: Any = classifier.weight
-    head = nn.utils.skip_init(nn.Linear, weight.shape[1], weight.shape[0], device=weight.device, dtype=weight.dtype)
-    state = {name: value.flatten(1) if value.ndim > 1 else value for name, value in classifier.state_dict().items()}
-    head.load_state_dict(state)
-    return head

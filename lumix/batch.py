@@ -34,12 +34,40 @@ def rows_of(batch: Batch, index: slice | Tensor) -> Batch:
     return type(batch)(*map(some, batch))
 
 
+MIXED = "lumix.hidden_mixing"  # under this name a node of autograd's graph says whose mixing it is
+
+
 @dataclass
 class Hidden:
-    """Mixing that is left to the network: behind which module, and whether `hidden_mixing` has done it."""
+    """Mixing that is left to the network: behind which module, and whether a pass in `hidden_mixing` has done it."""
 
     name: str
     done: bool = False
+
+    def check(self, logits: Tensor) -> None:
+        """Refuse logits of a pass that was not mixed, or twice. Without a graph any pass that was mixed is enough."""
+        graph = not torch.compiler.is_compiling() and logits.grad_fn is not None
+        times = self._times(logits.grad_fn) if graph else int(self.done)
+        if times == 1:
+            return
+        remedy = "call the network within `with lumix.hidden_mixing(model, batch):` and take the logits of this call"
+        if times > 1:
+            remedy = f"that module ran {times} times in the pass of these logits, choose one that runs once"
+        raise ValueError(
+            f"this batch is to be mixed inside the network, behind {self.name!r}, and these logits come from a pass "
+            f"that was not: {remedy}"
+        )
+
+    def _times(self, node: Any) -> int:
+        """How many nodes of the graph behind `node` are mixing of this batch."""
+        seen, waiting, times = {node}, [node], 0
+        while waiting:
+            node = waiting.pop()
+            times += node.metadata.get(MIXED) is self
+            new = {entry for entry, _ in node.next_functions if entry is not None} - seen
+            seen |= new
+            waiting.extend(new)
+        return times
 
 
 class MixedBatch(NamedTuple):

@@ -52,8 +52,8 @@ def predicted_weight(logits: Tensor, labels: Tensor, partner_labels: Tensor, sco
     if scores == "softmax":
         return torch.sigmoid(own - partner)
     if scores == "double_softmax":
-        normaliser = torch.logsumexp(at_least_float32(logits), dim=-1)
-        return torch.sigmoid(torch.exp(own - normaliser) - torch.exp(partner - normaliser))
+        p = log_softmax(logits).exp()
+        return torch.sigmoid(take(p, labels) - take(p, partner_labels))
     if scores == "sigmoid":
         return torch.sigmoid(F.logsigmoid(own) - F.logsigmoid(partner))
     raise ValueError(f"scores must be 'softmax', 'double_softmax' or 'sigmoid', not {scores!r}")
@@ -105,17 +105,29 @@ def pair_targets(
 
 
 def binary_cross_entropy(
-    logits: Tensor, labels: Tensor, partner_labels: Tensor, targets: Tensor, off: Tensor
+    logits: Tensor,
+    labels: Tensor,
+    partner_labels: Tensor,
+    targets: Tensor,
+    off: Tensor,
+    weight: Tensor | None = None,
+    pos_weight: Tensor | None = None,
 ) -> Tensor:
     """Sigmoid cross entropy summed over classes [B]: `targets` [2, B] at the two classes, `off` [B] elsewhere.
 
-    A same-class pair counts its class once. Divide by C for timm's mean over classes.
+    A same-class pair counts its class once. Divide by C for timm's mean over classes; `weight` and `pos_weight` [C]
+    are those of torch.
     """
     z = at_least_float32(logits)
+    # A class of target t has softplus(z) - t gain.
+    gain = z if pos_weight is None else z - (pos_weight - 1) * F.softplus(-z)
+    zero = F.softplus(z)
+    if weight is not None:
+        zero, gain = weight * zero, weight * gain
     own, partner = targets
     second = torch.where(labels == partner_labels, torch.zeros_like(partner), partner - off)
-    positive = (own - off) * take(z, labels) + second * take(z, partner_labels) + off * z.sum(dim=-1)
-    return F.softplus(z).sum(dim=-1) - positive
+    positive = (own - off) * take(gain, labels) + second * take(gain, partner_labels) + off * gain.sum(dim=-1)
+    return zero.sum(dim=-1) - positive
 
 
 def regulariser(scores: tuple[Tensor, Tensor], targets: Tensor, same: Tensor, reading: str = "or") -> Tensor:
@@ -176,22 +188,25 @@ def decoupled(logits: Tensor, labels: Tensor, partner_labels: Tensor) -> Tensor:
         labels, partner_labels: [B] int64, the classes a and b.
     """
     z = at_least_float32(logits)
+    z = z - z.detach().amax(dim=-1, keepdim=True)  # an offset of all logits would take digits from the differences
     pair = torch.stack([take(z, labels), take(z, partner_labels)])
-    return F.softplus(rest(logits, labels, partner_labels) - pair)
+    return F.softplus(rest(z, labels, partner_labels) - pair)
 
 
 def rescale(weight: Tensor, t: float | Tensor, xi: float | Tensor) -> Tensor:
     """DM, rescaled target: r(lambda; t, xi) = min(1, lambda / t) ^ xi for label weights `weight`, in [0, 1].
 
-    r(0) is 0 for xi > 0 and 1 for xi = 0.
+    r(0), and r of a weight below 0, is 0 for xi > 0 and 1 for xi = 0.
     """
-    return (weight / t).clamp(max=1) ** xi
+    return (weight / t).clamp(0, 1) ** xi
 
 
 @torch.no_grad()
 def follow(slow: nn.Module, fast: nn.Module, momentum: float) -> None:
     """AutoMix, momentum update: theta_k <- m theta_k + (1 - m) theta_q, for all parameters; Self-Tuning has it too.
 
-    Buffers, as the statistics of batch normalisation, stay the slow module's own.
+    Buffers, as the statistics of batch normalisation, stay the slow module's own. What freezing has made a buffer of
+    the fast module counts as the parameter that it was.
     """
-    torch._foreach_lerp_(list(slow.parameters()), list(fast.parameters()), 1 - momentum)
+    found = {**dict(fast.named_buffers()), **dict(fast.named_parameters())}
+    torch._foreach_lerp_(list(slow.parameters()), [found[name] for name, _ in slow.named_parameters()], 1 - momentum)

@@ -32,6 +32,8 @@ class Range:
 Positive = Annotated[float, Range(0, open_low=True)]
 NotNegative = Annotated[float, Range(0)]
 Share = Annotated[float, Range(0, 1)]
+# A number of at least 0 or a tensor, which may be learnt. Any, as OmegaConf knows no union of these.
+Learnable = Annotated[Any, Range(0)]
 Count = Annotated[int, Range(1)]
 CountOrNone = Annotated[int, Range(0)]  # where 0 stands for none, or for all
 
@@ -46,11 +48,21 @@ class Checked:
     """Base of dataclasses whose fields are checked by their types when one is made."""
 
     def __post_init__(self) -> None:
+        # Dataclasses that are frozen refuse every assignment, which keeps Lightning from copying hyper-parameters.
+        if type(self).__setattr__ is not _unchanged:
+            type(self).__setattr__ = _unchanged  # type: ignore[method-assign]
         for name, hint in _hints(type(self)).items():  # type: ignore[arg-type]
             value = getattr(self, name)
             found = checked(f"{type(self).__name__}.{name}", value, hint)
             if found is not value:
                 object.__setattr__(self, name, found)
+
+
+def _unchanged(part: Any, name: str, value: Any) -> None:
+    """Of frozen dataclasses: an attribute may be set to what it is."""
+    old = getattr(part, name)
+    if value is not old and (isinstance(value, Tensor) or value != old):
+        raise dataclasses.FrozenInstanceError(f"cannot assign to field {name!r}: make another by dataclasses.replace")
 
 
 @cache
@@ -70,6 +82,14 @@ def checked(name: str, value: Any, hint: Any) -> Any:
         hint, limits = get_args(hint)
     origin, entries = get_origin(hint), get_args(hint)
     choices = limits if isinstance(limits, tuple) else entries if origin is Literal else ()
+    if hint is Any and isinstance(limits, Range) and limits.low == 0:
+        if not isinstance(value, Tensor):
+            return _number(name, value, float, limits)
+        if value.numel() != 1 or not value.is_floating_point():
+            raise ValueError(f"{name} must be a number or a float tensor of one, not {shown(value)}")
+        if (number := known(value)) is not None:
+            _number(name, number, float, limits)
+        return value
     if hint in (float, int):
         return _number(name, value, hint, limits)
     if choices and (not isinstance(value, str) or value not in choices):
@@ -83,9 +103,21 @@ def checked(name: str, value: Any, hint: Any) -> Any:
         if len(hints) != len(value):
             raise ValueError(f"{name} must have {len(hints)} entries, not {shown(value)}")
         return tuple(checked(f"{name}[{i}]", *entry) for i, entry in enumerate(zip(value, hints, strict=True)))
-    if origin in (Union, UnionType):  # None and tensors as they are, all else by the first
+    if origin in (Union, UnionType):  # None as it is, all else by the first
         return value if isinstance(value, entries[1:]) else checked(name, value, entries[0])
     return value
+
+
+def is_transformed() -> bool:
+    """Whether torch.compile or a transform of torch.func looks on, under which tensors have no values to ask for."""
+    return torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active()
+
+
+def known(value: float | Tensor) -> float | None:
+    """A number, also of a tensor of one; None where that has no value, on the meta device or under a transform."""
+    if not isinstance(value, Tensor):
+        return value
+    return None if value.is_meta or is_transformed() else value.detach().item()
 
 
 def _number(name: str, value: Any, kind: type, limits: Range) -> Any:

@@ -1,7 +1,8 @@
 """MixLoss, equation 6 of LUMix and its kin: a sum of terms of logits and a MixedBatch, by class index throughout."""
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, fields, is_dataclass, replace
+import copy
+from collections.abc import Sequence
+from dataclasses import dataclass, fields, is_dataclass
 from functools import reduce
 from operator import add
 from typing import Any, ClassVar, Literal, Protocol
@@ -9,9 +10,20 @@ from typing import Any, ClassVar, Literal, Protocol
 import torch
 from torch import Tensor, nn
 
-from lumix import functional
+from lumix import functional, inputs
 from lumix.batch import Kind, MixedBatch
-from lumix.inputs import IGNORED, Checked, NotNegative, Positive, Share, check_part, checked, logits_of, shown
+from lumix.inputs import (
+    IGNORED,
+    Checked,
+    Learnable,
+    NotNegative,
+    Positive,
+    Share,
+    check_part,
+    checked,
+    logits_of,
+    shown,
+)
 from lumix.registry import register
 from lumix.rules import AreaRule, Rule
 
@@ -38,26 +50,62 @@ class Term(Protocol):
         ...
 
 
+class Weighted(Checked):
+    """Base of the terms, whose `weight` [C] counts classes as that of torch's losses: numbers of at least 0.
+
+    Lists become tensors. As torch has it for soft targets, the mean is over samples, whatever their classes weigh.
+    """
+
+    weight: Tensor | None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name in ("weight", "pos_weight"):
+            value = getattr(self, name, None)
+            if value is not None:
+                object.__setattr__(self, name, class_weights(f"{type(self).__name__}.{name}", value))
+
+    def of_pair(self, batch: MixedBatch) -> Tensor | int:
+        """Weights [2, B] of the own and of the partner class, or 1."""
+        return 1 if self.weight is None else self.weight[torch.stack([batch.labels, batch.partner_labels])]
+
+
+def class_weights(name: str, value: Any) -> Tensor:
+    """Weights [C] of classes as a floating tensor; ValueError for anything else."""
+    try:
+        found = value if isinstance(value, Tensor) else torch.tensor([float(number) for number in value])
+    except (TypeError, ValueError):
+        found = torch.empty(0)
+    usable = found.ndim == 1 and len(found) > 1 and found.is_floating_point()
+    if not usable or (found.device.type == "cpu" and not bool((found.isfinite() & (found >= 0)).all())):
+        raise ValueError(f"{name} must be [C] numbers of at least 0, one for each class, not {shown(value)}")
+    return found
+
+
 @register("term", "cross_entropy", "mixed cross entropy")
 @dataclass(frozen=True)
-class CrossEntropy(Checked):
+class CrossEntropy(Weighted):
     """Cross entropy against the mixed labels (1 - lambda) Y1 + lambda Y2, the first term of equation 6.
 
     Attributes:
         smoothing: label smoothing in [0, 1], timm's convention, applied to both one-hots before mixing.
+        weight: of classes, see `Weighted`; smoothed targets have it too.
     """
 
     smoothing: Share = 0.0
+    weight: Tensor | None = None
     name: ClassVar[str] = "cross_entropy"
 
     def __call__(self, logits: Tensor, batch: MixedBatch, own_weight: Tensor, active: Tensor) -> Tensor:
         log_p = functional.log_softmax(logits)
+        if self.weight is not None:
+            log_p = self.weight * log_p
         return functional.soft_cross_entropy(log_p, batch.labels, batch.partner_labels, own_weight, self.smoothing)
 
 
 @register("term", "regulariser", "regulariser R")
 @dataclass(frozen=True)
-class Regulariser(Checked):
+class Regulariser(Weighted):
     """eta R, the second term of equation 6, with R of equations 7 and 8, for the samples that the rule perturbs.
 
     Attributes:
@@ -65,12 +113,14 @@ class Regulariser(Checked):
         smoothing: of the target, as for `CrossEntropy`.
         reading: "or" as in Algorithm 1, "and" as in equation 8 (I-5).
         scores: probabilities in R (I-17).
+        weight: of classes.
     """
 
-    eta: NotNegative | Tensor = 1.0
+    eta: Learnable = 1.0
     smoothing: Share = 0.0
     reading: Literal["or", "and"] = "or"
     scores: Literal["softmax", "sigmoid"] = "softmax"
+    weight: Tensor | None = None
     name: ClassVar[str] = "regulariser"
 
     def __call__(self, logits: Tensor, batch: MixedBatch, own_weight: Tensor, active: Tensor) -> Tensor:
@@ -84,12 +134,13 @@ class Regulariser(Checked):
         """eta y_k b_k [2, B] of both classes, by which 1 - p_k is multiplied; 0 where the rule does not perturb."""
         pair = batch.labels, batch.partner_labels
         targets = functional.pair_targets(*pair, own_weight, num_classes, self.smoothing)
-        return self.eta * targets * (functional.indicator(pair[0] == pair[1], self.reading) & active)
+        found = self.eta * targets * (functional.indicator(pair[0] == pair[1], self.reading) & active)
+        return found if self.weight is None else found * self.of_pair(batch)
 
 
 @register("term", "binary_cross_entropy", "binary cross entropy")
 @dataclass(frozen=True)
-class BinaryCrossEntropy(Checked):
+class BinaryCrossEntropy(Weighted):
     """Sigmoid cross entropy against the mixed labels (Table 11).
 
     Samples that the rule perturbs always have soft targets, as a threshold would undo it.
@@ -100,12 +151,15 @@ class BinaryCrossEntropy(Checked):
             exceeds `threshold` ("threshold", timm's), or the mixed target itself ("soft") (I-17).
         threshold: of the target "threshold".
         reduction: "mean" over the classes as in timm, or "class_sum".
+        weight, pos_weight: of classes, and of their positive parts, as in torch and timm.
     """
 
     smoothing: Share = 0.0
     target: Literal["twohot", "threshold", "soft"] = "twohot"
     threshold: Share = 0.2
     reduction: Literal["mean", "class_sum"] = "mean"
+    weight: Tensor | None = None
+    pos_weight: Tensor | None = None
     name: ClassVar[str] = "binary_cross_entropy"
 
     def __call__(self, logits: Tensor, batch: MixedBatch, own_weight: Tensor, active: Tensor) -> Tensor:
@@ -116,7 +170,7 @@ class BinaryCrossEntropy(Checked):
         unperturbed, rest = self._unperturbed(batch, soft, off)
         targets = torch.where(active, soft, unperturbed)
         others = torch.where(active, off, torch.full_like(soft[0], rest))
-        total = functional.binary_cross_entropy(logits, *pair, targets, others)
+        total = functional.binary_cross_entropy(logits, *pair, targets, others, self.weight, self.pos_weight)
         return total / num_classes if self.reduction == "mean" else total
 
     def _unperturbed(self, batch: MixedBatch, soft: Tensor, off: float) -> tuple[Tensor, float]:
@@ -132,7 +186,7 @@ class BinaryCrossEntropy(Checked):
 
 @register("term", "decoupled", "decoupled term of DM(CE)")
 @dataclass(frozen=True)
-class Decoupled(Checked):
+class Decoupled(Weighted):
     """DM, DM(CE): eta L_DM with L_DM = -log phi[a|b] - log phi[b|a], beside `CrossEntropy`.
 
     It knows no lambda, no label smoothing and no label rule. Same-class pairs have no such term, as nothing competes
@@ -141,9 +195,11 @@ class Decoupled(Checked):
 
     Attributes:
         eta: weight of the term: 0.1 or 1 in the paper, see docs/method-card.md.
+        weight: of classes: of -log phi[a|b] that of a.
     """
 
-    eta: NotNegative | Tensor = 1.0
+    eta: Learnable = 1.0
+    weight: Tensor | None = None
     name: ClassVar[str] = "decoupled"
     VISIBLE: ClassVar[float] = 1e-3
 
@@ -152,14 +208,15 @@ class Decoupled(Checked):
         return (self.weights(batch) * pair).sum(dim=0)
 
     def weights(self, batch: MixedBatch) -> Tensor:
-        """Factor [B] of -log phi of the own and of the partner class."""
-        shown = (batch.own_weight >= self.VISIBLE) & (batch.own_weight <= 1 - self.VISIBLE)
-        return self.eta * (shown & (batch.labels != batch.partner_labels))
+        """Factor [B], or [2, B], of -log phi of the own and of the partner class."""
+        visible = (batch.own_weight >= self.VISIBLE) & (batch.own_weight <= 1 - self.VISIBLE)
+        found: Tensor = self.eta * (visible & (batch.labels != batch.partner_labels))
+        return found if self.weight is None else found * self.of_pair(batch)
 
 
 @register("term", "rescaled_binary_cross_entropy", "DM(BCE)")
 @dataclass(frozen=True)
-class RescaledBinaryCrossEntropy(Checked):
+class RescaledBinaryCrossEntropy(Weighted):
     """DM, DM(BCE): sigmoid cross entropy, summed over classes, with target r(lambda; t, xi) = min(1, lambda / t) ^ xi.
 
     t and xi go by the kind of each sample, so that a batch may be switched: blended or cut (all others). t = xi = 1 is
@@ -171,17 +228,21 @@ class RescaledBinaryCrossEntropy(Checked):
     Attributes:
         cut_t, cut_xi: of cut samples.
         blend_t, blend_xi: of blended samples.
+        weight, pos_weight: of classes, and of their positive parts, as in torch.
     """
 
     cut_t: Positive = 1.0
     cut_xi: NotNegative = 0.8
     blend_t: Positive = 0.5
     blend_xi: NotNegative = 1.0
+    weight: Tensor | None = None
+    pos_weight: Tensor | None = None
     name: ClassVar[str] = "rescaled_binary_cross_entropy"
 
     def __call__(self, logits: Tensor, batch: MixedBatch, own_weight: Tensor, active: Tensor) -> Tensor:
         pair, off = (batch.labels, batch.partner_labels), torch.zeros_like(own_weight)
-        return functional.binary_cross_entropy(logits, *pair, self.targets(batch, own_weight), off)
+        targets = self.targets(batch, own_weight)
+        return functional.binary_cross_entropy(logits, *pair, targets, off, self.weight, self.pos_weight)
 
     def targets(self, batch: MixedBatch, own_weight: Tensor) -> Tensor:
         """The targets [2, B] in [0, 1] of the own and of the partner class."""
@@ -222,8 +283,7 @@ class MixLoss(nn.Module):
     ) -> None:
         super().__init__()
         checked("smoothing", smoothing, Share)
-        if not isinstance(eta, Tensor):
-            checked("eta", eta, NotNegative)
+        checked("eta", eta, Learnable)
         checked("ignore_index", ignore_index, int)
         if rule is not None:
             check_part("rule", rule, ("draw", "weigh", "perturbs"), "a label rule as AreaRule()")
@@ -242,11 +302,10 @@ class MixLoss(nn.Module):
             raise ValueError(f"each of terms must be a loss term with a name, see lumix.Term, not {shown(terms)}")
         if not names or len(set(names)) < len(names):
             raise ValueError(f"a loss needs at least one term, and terms of different names, not {names}")
-        self.rule: Rule = rule if rule is not None else AreaRule()
-        self.terms = tuple(terms)
         self.ignore_index = ignore_index
-        self._in_one_piece = in_one_piece(self.terms)
-        for place, part in self._parts().items():
+        self._rule, self._terms = rule if rule is not None else AreaRule(), tuple(terms)
+        self._in_one_piece = in_one_piece(self._terms)
+        for place, part in {"rule": self._rule, **{term.name: term for term in terms}}.items():
             if isinstance(part, nn.Module):
                 self.add_module(place, part)
             for name, value in _tensors(part).items():
@@ -255,25 +314,27 @@ class MixLoss(nn.Module):
                 else:
                     self.register_buffer(f"{place}_{name}", value)
 
-    def _parts(self) -> dict[str, Any]:
-        return {"rule": self.rule, **{term.name: term for term in self.terms}}
-
-    def _apply(self, fn: Any, recurse: bool = True) -> "MixLoss":
-        """As of any module, for `to` and its kin: parts that hold tensors are made anew with those moved."""
-        super()._apply(fn, recurse)
-        moved = [
-            replace(part, **{name: getattr(self, f"{place}_{name}") for name in found})
-            if (found := _tensors(part))
-            else part
-            for place, part in self._parts().items()
-        ]
-        self.rule, self.terms = moved[0], tuple(moved[1:])
-        return self
+    @property
+    def rule(self) -> Rule:
+        return self._own("rule", self._rule)
 
     @property
-    def smoothing(self) -> float:
-        """Label smoothing of the first term."""
-        return getattr(self.terms[0], "smoothing", 0.0)
+    def terms(self) -> tuple[Any, ...]:
+        return tuple(self._own(term.name, term) for term in self._terms)
+
+    def _own(self, place: str, part: Any) -> Any:
+        """The part with this module's tensors, which may have been moved, loaded or replaced since."""
+        found = _tensors(part)
+        if found:
+            part = copy.copy(part)
+            for name in found:
+                object.__setattr__(part, name, getattr(self, f"{place}_{name}"))
+        return part
+
+    @property
+    def smoothing(self) -> set[float]:
+        """Label smoothing of the terms that know it; 0 where none does."""
+        return {float(term.smoothing) for term in self._terms if hasattr(term, "smoothing")} or {0.0}
 
     def forward(
         self,
@@ -291,10 +352,8 @@ class MixLoss(nn.Module):
         draws = self.draw(batch, generator)
         batch = self._labelled(batch, counts)
         loss = self._losses(logits, batch, self._weights(logits, batch, draws, attention), counts)[0]
-        if counts is None:
-            return loss.mean()
-        # A factor of exactly 1 where all samples count; NaN, as in torch, where none does.
-        return loss.mean() * (len(loss) / counts.sum())
+        # NaN, as in torch, where no sample counts.
+        return loss.mean() if counts is None else loss.mean() * (len(loss) / counts.sum())
 
     def counts(self, batch: MixedBatch) -> Tensor | None:
         """[B] bool, the samples that no `ignore_index` takes from the loss; None where the CPU saw that all count."""
@@ -304,7 +363,7 @@ class MixLoss(nn.Module):
                 "cross entropy, and the targets of lumix.integrations.timm.Mixup to the Criterion there"
             )
         own, partner = batch.labels == self.ignore_index, batch.partner_labels == self.ignore_index
-        if own.device.type == "cpu" and not is_transformed() and not (own.any() or partner.any()):
+        if own.device.type == "cpu" and not inputs.is_transformed() and not (own.any() or partner.any()):
             return None
         return ~(own | (partner & (batch.kind != int(Kind.NONE))))
 
@@ -330,11 +389,8 @@ class MixLoss(nn.Module):
         return self._weights(logits, self._labelled(batch, self.counts(batch)), draws, attention)
 
     def _weights(self, logits: Tensor, batch: MixedBatch, draws: Tensor | None, attention: Tensor | None) -> Tensor:
-        if batch.hidden is not None and not batch.hidden.done:
-            raise ValueError(
-                f"this batch is to be mixed inside the network, behind {batch.hidden.name!r}, and was not: call the "
-                "network within `with lumix.hidden_mixing(model, batch):`"
-            )
+        if batch.hidden is not None:
+            batch.hidden.check(logits)
         if logits.ndim == 1 or logits.shape[-1] == 1:
             raise ValueError(
                 f"logits must be [B, C] for C = 2 classes or more, not of shape {list(logits.shape)}: give one logit "
@@ -342,6 +398,10 @@ class MixLoss(nn.Module):
             )
         if logits.shape[:-1] != batch.labels.shape:
             raise ValueError(f"logits must be [B, C] with B = {batch.size}, not of shape {list(logits.shape)}")
+        for term in self._terms:
+            for weight in (getattr(term, "weight", None), getattr(term, "pos_weight", None)):
+                if isinstance(weight, Tensor) and weight.ndim == 1 and len(weight) != logits.shape[-1]:
+                    raise ValueError(f"{term.name} weighs {len(weight)} classes, the logits have {logits.shape[-1]}")
         try:
             return self.rule.weigh(logits, batch, draws, attention)
         except (IndexError, RuntimeError) as error:
@@ -360,11 +420,11 @@ class MixLoss(nn.Module):
     ) -> tuple[Tensor, dict[str, Tensor]]:
         active = self.rule.perturbs(batch)
         try:
-            if self._in_one_piece is not None and not is_transformed():
-                loss, parts = self._in_one_piece(self.terms, logits, batch, own_weight, active)
+            if self._in_one_piece and not inputs.is_transformed():
+                parts = from_one_softmax(self.terms, logits, batch, own_weight, active)
             else:
                 parts = {term.name: term(logits, batch, own_weight, active) for term in self.terms}
-                loss = reduce(add, parts.values())
+            loss = reduce(add, parts.values())
         except (IndexError, RuntimeError) as error:
             raise _explain(error, logits, batch) from error
         parts = {name: value.detach() for name, value in parts.items()}
@@ -374,6 +434,11 @@ class MixLoss(nn.Module):
 
     def extra_repr(self) -> str:
         return f"rule={self.rule}, terms={self.terms}"
+
+
+def mean_factor(counts: Tensor | None) -> Tensor | float:
+    """By what losses [B] are multiplied so that their mean is that of the samples that count, 0 where none does."""
+    return 1.0 if counts is None else len(counts) / counts.sum().clamp(min=1)
 
 
 def _tensors(part: Any) -> dict[str, Tensor]:
@@ -394,152 +459,87 @@ def _explain(error: Exception, logits: Tensor, batch: MixedBatch) -> Exception:
 
 
 # ------------------------------------------------------------------------------------------------- in one piece
-# Cross entropy, alone or with R of softmax scores and with the decoupled term, from one softmax: the values of the
-# plain terms in about the time of one cross entropy, with one array [B, C] kept for the backward pass, not two to four.
-# At 1000 classes that is 0.19 ms in place of 0.28 (CE), 0.34 in place of 0.57 (CE + R), 0.33 in place of 0.61 (DM(CE)).
+# Cross entropy, R of softmax scores and the decoupled term from one softmax: the values of the plain terms, with one
+# array [B, C] kept for the backward pass, not two to four. With 128 x 1000 logits on one core CE + R takes 0.6 ms in
+# place of 0.8, DM(CE) 0.6 in place of 1.1; with 100 classes it is level.
 
-OnePiece = Callable[[Any, Tensor, MixedBatch, Tensor, Tensor], tuple[Tensor, dict[str, Tensor]]]
 # torch's own compiled backward passes ask the same before they reuse memory.
 graph_is_kept = torch._C._autograd._get_current_graph_task_keep_graph
 
 
-def is_transformed() -> bool:
-    """Whether torch.compile or a transform of torch.func looks on, which need the plain terms."""
-    return torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active()
+def in_one_piece(terms: tuple[Any, ...]) -> bool:
+    """Whether `from_one_softmax` knows these terms."""
+    return all(
+        type(term) in (CrossEntropy, Regulariser, Decoupled)
+        and term.weight is None
+        and getattr(term, "scores", "softmax") == "softmax"
+        for term in terms
+    )
 
 
-def in_one_piece(terms: tuple[Any, ...]) -> OnePiece | None:
-    """How these terms are computed together: (terms, logits, batch, own weights, active) -> sum [B] and its parts."""
-    kinds = tuple(map(type, terms))
-    if any(type(term) is Regulariser and term.scores != "softmax" for term in terms):
-        return None
-    if kinds in ((CrossEntropy,), (CrossEntropy, Regulariser)):
-        return _by_pair
-    return _by_rest if kinds in ((CrossEntropy, Decoupled), (CrossEntropy, Regulariser, Decoupled)) else None
-
-
-def take_pair(values: Tensor, index: Tensor) -> Tensor:
-    """The entries [2, B] of the rows of `values` [B, C] that `index` [2, B] names."""
-    return values.t().gather(0, index)
-
-
-def _may_overwrite(upstream: Tensor) -> bool:
-    """Whether a backward pass may write into what it kept: not where its graph is kept or its gradient batched."""
-    batched = torch._C._functorch.is_legacy_batchedtensor(upstream) or torch._C._are_functorch_transforms_active()
-    return not (torch.is_grad_enabled() or graph_is_kept() or batched)
-
-
-def _by_pair(
+def from_one_softmax(
     terms: tuple[Any, ...], logits: Tensor, batch: MixedBatch, own_weight: Tensor, active: Tensor
-) -> tuple[Tensor, dict[str, Tensor]]:
-    """`functional.soft_cross_entropy`, and with two terms `functional.regulariser`; only the sum carries a gradient."""
-    penalties = terms[1].penalties(batch, own_weight, active, logits.shape[-1]) if len(terms) == 2 else None
+) -> dict[str, Tensor]:
+    """The terms [B] by name, functions of the two logits of the pair, of a log-normaliser and of the mean logit."""
     index = torch.stack([batch.labels, batch.partner_labels])
-    weights = torch.stack([own_weight, 1 - own_weight])
-    found = _PairLoss.apply(logits, index, weights, penalties, terms[0].smoothing)
-    loss, *parts = (found, found) if penalties is None else found
-    return loss, {term.name: part for term, part in zip(terms, parts, strict=True)}
+    apart = any(type(term) is Decoupled for term in terms)
+    smoothed = any(type(term) is CrossEntropy and term.smoothing for term in terms)
+    pair, rest, mean = _Summary.apply(logits, index, apart, smoothed)
+    normaliser = rest
+    if apart:
+        once = torch.stack([pair[0], pair[1].masked_fill(index[0] == index[1], torch.finfo(pair.dtype).min)])
+        normaliser = torch.logsumexp(torch.cat([once, rest.unsqueeze(0)]), dim=0)
+    parts = {}
+    for term in terms:
+        if type(term) is CrossEntropy:
+            found = normaliser - (torch.stack([own_weight, 1 - own_weight]) * pair).sum(dim=0)
+            if term.smoothing:
+                found = (1 - term.smoothing) * found + term.smoothing * (normaliser - mean)
+        elif type(term) is Regulariser:
+            penalties = term.penalties(batch, own_weight, active, logits.shape[-1])
+            found = -(penalties * torch.expm1(pair - normaliser)).sum(dim=0)
+        else:
+            found = (term.weights(batch) * torch.nn.functional.softplus(rest - pair)).sum(dim=0)
+        parts[term.name] = found
+    return parts
 
 
-class _PairLoss(torch.autograd.Function):
-    """Loss [B], or loss, cross entropy and regulariser; `index`, `weights` and `penalties` [2, B] are of the pair.
+class _Summary(torch.autograd.Function):
+    """Logits of the pair [2, B], log of the sum of exp(z) [B] and, if wanted, the mean logit [B], less the largest.
 
-    One array [B, C] is kept for the backward pass, which turns it into the gradient if the graph is not kept. With
-    c_k = -(1 - smoothing) w_k - y_k p_k on the pair, the gradient to z_j is the sum of c_k over the classes k of the
-    pair that are j, minus smoothing / C, minus p_j times (the sum of c - smoothing).
+    With `apart` the sum is over the classes outside the pair (`functional.rest`). What is made of the three may not
+    depend on an offset of all logits: the largest logit counts as a constant. The softmax [B, C] is kept for the
+    backward pass, which turns it into the gradient if the graph is not kept.
     """
 
     @staticmethod
     def forward(
-        ctx: Any, logits: Tensor, index: Tensor, weights: Tensor, penalties: Tensor | None, smoothing: float
-    ) -> Tensor | tuple[Tensor, Tensor, Tensor]:
+        ctx: Any, logits: Tensor, index: Tensor, apart: bool, with_mean: bool
+    ) -> tuple[Tensor, Tensor, Tensor | None]:
         z = functional.at_least_float32(logits)
-        p = torch.softmax(z, dim=-1)
-        # log p = z - normaliser. The largest p is at least 1 / C: its logarithm is exact where those of others are not.
-        normaliser = z.amax(dim=-1) - p.amax(dim=-1).log()
-        cross_entropy = (weights * (take_pair(z, index) - normaliser)).sum(dim=0) * (smoothing - 1)
-        if smoothing:
-            cross_entropy = cross_entropy - smoothing * (z.mean(dim=-1) - normaliser)
-        ctx.smoothing = smoothing
-        ctx.set_materialize_grads(False)
-        ctx.save_for_backward(logits, index, weights, penalties, p)
-        if penalties is None:
-            return cross_entropy
-        regulariser = (penalties * (1 - take_pair(p, index))).sum(dim=0)
-        ctx.mark_non_differentiable(cross_entropy, regulariser)
-        return cross_entropy + regulariser, cross_entropy, regulariser
-
-    @staticmethod
-    def backward(ctx: Any, upstream: Tensor | None, *_: None) -> tuple[Tensor | None, ...]:
-        if upstream is None:
-            return (None,) * 5
-        logits, index, weights, penalties, p = ctx.saved_tensors
-        if torch.is_grad_enabled():  # a gradient of this gradient is wanted, which the kept p does not have
-            p = torch.softmax(functional.at_least_float32(logits), dim=-1)
-        smoothing = ctx.smoothing
-        on_pair = (smoothing - 1) * weights
-        to_weights = to_penalties = None
-        if penalties is not None:
-            p_pair = take_pair(p, index)
-            on_pair = on_pair - penalties * p_pair
-            to_penalties = upstream * (1 - p_pair) if ctx.needs_input_grad[3] else None
-        if ctx.needs_input_grad[2]:
-            to_weights = (smoothing - 1) * upstream * take_pair(functional.log_softmax(logits), index)
-        on_pair, smoothed = (upstream * on_pair).to(p.dtype), (smoothing * upstream).to(p.dtype)
-        total = (smoothed - on_pair.sum(dim=0)).unsqueeze(-1)
-        gradient = p.mul_(total) if _may_overwrite(upstream) else p * total
-        if smoothing:
-            gradient = gradient.sub_((smoothed / logits.shape[-1]).unsqueeze(-1))
-        gradient.scatter_add_(-1, index.t(), on_pair.t())
-        return gradient.to(logits.dtype), None, to_weights, to_penalties, None
-
-
-def _by_rest(
-    terms: tuple[Any, ...], logits: Tensor, batch: MixedBatch, own_weight: Tensor, active: Tensor
-) -> tuple[Tensor, dict[str, Tensor]]:
-    """With r the log of the sum of exp(z_c) outside the pair, every term is a function of z_a, z_b and r."""
-    cross_entropy, *regularisers, decoupled = terms
-    index = torch.stack([batch.labels, batch.partner_labels])
-    smoothing = cross_entropy.smoothing
-    pair, rest, mean = _Rest.apply(logits, index, smoothing > 0)
-    once = torch.stack([pair[0], pair[1].masked_fill(index[0] == index[1], torch.finfo(pair.dtype).min)])
-    normaliser = torch.logsumexp(torch.cat([once, rest.unsqueeze(0)]), dim=0)
-    weights = torch.stack([own_weight, 1 - own_weight])
-    mixed = normaliser - (weights * pair).sum(dim=0)
-    if smoothing:
-        mixed = (1 - smoothing) * mixed + smoothing * (normaliser - mean)
-    parts = {cross_entropy.name: mixed}
-    for regulariser in regularisers:
-        penalties = regulariser.penalties(batch, own_weight, active, logits.shape[-1])
-        parts[regulariser.name] = (penalties * (1 - torch.exp(pair - normaliser))).sum(dim=0)
-    apart = torch.nn.functional.softplus(rest - pair)
-    parts[decoupled.name] = (decoupled.weights(batch) * apart).sum(dim=0)
-    return sum(parts.values(), torch.zeros_like(rest)), {name: part.detach() for name, part in parts.items()}
-
-
-class _Rest(torch.autograd.Function):
-    """Logits of the pair [2, B], `functional.rest` [B] and, if wanted, the mean of all logits [B].
-
-    As above one array [B, C] is kept, the softmax outside the pair.
-    """
-
-    @staticmethod
-    def forward(ctx: Any, logits: Tensor, index: Tensor, with_mean: bool) -> tuple[Tensor, Tensor, Tensor | None]:
-        z = functional.at_least_float32(logits)
-        others = functional.without_pair(z, index)
+        largest = z.amax(dim=-1)
+        others = functional.without_pair(z, index) if apart else z
         softmax = torch.softmax(others, dim=-1)
+        ctx.apart = apart
         ctx.save_for_backward(logits, index, softmax)
         # The largest share is at least 1 / C: its logarithm is exact where those of others are not.
-        rest = others.amax(dim=-1) - softmax.amax(dim=-1).log()
-        return take_pair(z, index), rest, z.mean(dim=-1) if with_mean else None
+        rest = -softmax.amax(dim=-1).log()
+        if apart:
+            rest = rest + (others.amax(dim=-1) - largest)
+        mean = (z - largest.unsqueeze(-1)).mean(dim=-1) if with_mean else None
+        return z.t().gather(0, index) - largest, rest, mean
 
     @staticmethod
-    def backward(ctx: Any, to_pair: Tensor, to_rest: Tensor, to_mean: Tensor | None) -> tuple[Tensor, None, None]:
+    def backward(ctx: Any, to_pair: Tensor, to_rest: Tensor, to_mean: Tensor | None) -> tuple[Tensor | None, ...]:
         logits, index, softmax = ctx.saved_tensors
         if torch.is_grad_enabled():  # a gradient of this gradient is wanted, which the kept softmax does not have
-            softmax = torch.softmax(functional.without_pair(logits, index), dim=-1)
+            z = functional.at_least_float32(logits)
+            softmax = torch.softmax(functional.without_pair(z, index) if ctx.apart else z, dim=-1)
         scale = to_rest.unsqueeze(-1)
-        gradient = softmax.mul_(scale) if _may_overwrite(to_rest) else softmax * scale
+        # Not where the graph is kept or its gradient batched.
+        batched = torch._C._functorch.is_legacy_batchedtensor(to_rest) or torch._C._are_functorch_transforms_active()
+        keeps = torch.is_grad_enabled() or graph_is_kept() or batched
+        gradient = softmax * scale if keeps else softmax.mul_(scale)
         if to_mean is not None:
             gradient = gradient.add_((to_mean / logits.shape[-1]).unsqueeze(-1))
-        return gradient.scatter_add_(-1, index.t(), to_pair.t()).to(logits.dtype), None, None
+        return gradient.scatter_add_(-1, index.t(), to_pair.t()).to(logits.dtype), None, None, None

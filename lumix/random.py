@@ -47,7 +47,7 @@ def _state(generator: torch.Generator) -> bytes:
 
 
 def _restored(device: torch.device, state: bytes) -> torch.Generator:
-    return torch.Generator(device).set_state(torch.tensor(list(state), dtype=torch.uint8))
+    return torch.Generator(device).set_state(torch.tensor(list(state), dtype=torch.uint8, device="cpu"))
 
 
 # torch sends a generator's state through shared memory that is gone before a spawned worker opens it.

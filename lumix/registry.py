@@ -9,7 +9,7 @@ defaults, so a new field with a default changes no dictionary. To add one, regis
 """
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 from typing import Any, TypeVar
@@ -152,4 +152,4 @@ def _plain(value: Any) -> Any:
 def _read(value: Any) -> Any:
     if isinstance(value, Mapping):
         return from_dict(value)
-    return tuple(value) if isinstance(value, list) else value
+    return tuple(value) if isinstance(value, Sequence) and not isinstance(value, str) else value

@@ -6,14 +6,14 @@ Weights belong to the OWN label; the paper's lambda is one minus that.
 import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
-from typing import Annotated, Literal, Protocol
+from typing import Annotated, Literal, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
 
 from lumix import functional
 from lumix.batch import Kind, MixedBatch
-from lumix.inputs import Checked, NotNegative, Positive, Range, Share, check_part
+from lumix.inputs import Checked, Learnable, Positive, Range, Share, check_part, known
 from lumix.random import device_of, draw_beta
 from lumix.registry import register
 
@@ -27,7 +27,7 @@ class Rule(ABC):
 
     @property
     def needs_attention(self) -> bool:
-        """Whether `weigh` reads the class token's attention, which `training.attention` records."""
+        """Whether `weigh` reads the class token's attention, which `lumix.integrations.attention` records."""
         return False
 
     def draw(self, batch: MixedBatch, generator: torch.Generator | None) -> Tensor | None:
@@ -93,11 +93,12 @@ def attended_weight(batch: MixedBatch, attention: Tensor | None) -> Tensor:
     if batch.images.ndim != 4:
         raise ValueError(f"attention is read for images [B, C, H, W], not for {list(batch.images.shape)}: use AreaRule")
     height, width = batch.images.shape[-2:]
-    patch = math.isqrt(height * width // attention.shape[-1]) if attention.ndim == 2 and attention.shape[-1] else 0
-    if not patch or height % patch or width % patch or (height // patch) * (width // patch) != attention.shape[-1]:
+    patches = attention.shape[-1] if attention.ndim == 2 and len(attention) == batch.size else 0
+    patch = math.isqrt(height * width // patches) if patches else 0
+    if not patch or height % patch or width % patch or (height // patch) * (width // patch) != patches:
         raise ValueError(
-            f"attention must be [B, patches] with square patches that tile {height} x {width} pixels, not of shape "
-            f"{list(attention.shape)}: average over heads and leave out the class token"
+            f"attention must be [{batch.size}, patches] with square patches that tile {height} x {width} pixels, not "
+            f"of shape {list(attention.shape)}: average over heads and leave out the class token"
         )
     return functional.attention_weight(attention.detach(), batch.own_mask(patch).flatten(1))
 
@@ -130,6 +131,7 @@ class TransMixRule(Checked, Rule):
 # ------------------------------------------------------------------------------------------------- laws of lambda_r
 
 
+@runtime_checkable
 class Law(Protocol):
     """The law of lambda_r, the random part of equation 3: [count] float32 on the generator's device."""
 
@@ -198,8 +200,8 @@ class LUMixRule(Checked, Rule):
             area's.
     """
 
-    r_r: NotNegative | Tensor = 0.4
-    r_s: NotNegative | Tensor = 0.1
+    r_r: Learnable = 0.4
+    r_s: Learnable = 0.1
     law: Law = field(default_factory=BetaLaw)
     detach: bool = True
     apply_to: Literal["cut", "both"] = "cut"
@@ -211,7 +213,7 @@ class LUMixRule(Checked, Rule):
         check_part("law", self.law, ("draw",), "a law as BetaLaw")
         shares = {name: getattr(self, name) for name in ("r_r", "r_s", "r_a")}
         # Shares such as 0.3 + 0.7 miss 1 by a rounding error.
-        if sum(share for share in shares.values() if not isinstance(share, Tensor)) > 1 + 1e-9:
+        if sum(known(share) or 0.0 for share in shares.values()) > 1 + 1e-6:
             found = " and ".join(f"{name} = {share!r}" for name, share in shares.items() if name != "r_a" or share)
             raise ValueError(f"shares must sum to at most 1, so that the weight stays in [0, 1]; not {found}")
 

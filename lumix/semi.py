@@ -26,7 +26,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from lumix.automix import Losses
+from lumix.automix import Learner, Losses, checked_loss, logits_by, second_head
 from lumix.batch import MixedBatch, rows_of
 from lumix.functional import at_least_float32, follow, log_softmax
 from lumix.inputs import Checked, Count, Positive, Share, check_batch, check_part, check_shape, checked
@@ -61,6 +61,7 @@ def pseudo_labels(logits: Tensor, threshold: float) -> tuple[Tensor, Tensor]:
 
     A label is trusted where its probability is at least the threshold.
     """
+    checked("threshold", threshold, Share)
     probability, label = log_softmax(logits.detach()).exp().max(dim=-1)
     return label, probability >= threshold
 
@@ -91,8 +92,16 @@ def mix_targets(images: Tensor, targets: Tensor, alpha: float, generator: torch.
     """MixMatch, equations 8 to 11: images [B, ...] and targets [B, C], each mixed with another by its own ratio.
 
     Ratios are max(lambda, 1 - lambda) for lambda ~ Beta(alpha, alpha), so a mixed image is nearer to its own image than
-    to its partner, which a random permutation gives. The generator is on the CPU.
+    to its partner, which a random permutation gives. Images are floating, as normalised ones are; whole targets, as of
+    `F.one_hot`, become float32. The generator is on the CPU.
     """
+    checked("alpha", alpha, Positive)
+    if not images.is_floating_point() or targets.ndim != 2 or len(targets) != len(images):
+        raise ValueError(
+            f"images must be floating and targets [B, C] with B = {len(images)}, not {images.dtype} and of shape "
+            f"{list(targets.shape)}: normalise the images, and give class indices as F.one_hot(labels, classes)"
+        )
+    targets = at_least_float32(targets)
     partner = torch.randperm(len(images), generator=generator).to(images.device)
     drawn = draw_beta(alpha, len(images), generator)
     drawn = torch.maximum(drawn, 1 - drawn).to(images.device)
@@ -224,12 +233,13 @@ class SelfTuningOptions(Checked):
     momentum: Share = 0.999
 
 
-class SelfTuning(nn.Module):
+class SelfTuning(Learner):
     """Cross entropy of labelled images and pseudo-group contrast of labelled and unlabelled ones (Wang et al. 2021).
 
     Keys are of a slow copy of network and projector; labelled and unlabelled images share the queues. A mixer adds the
     mixed `loss` of labelled images with one another and, with a weight that rises from 0 to 1 by half a cosine over
     the training, of labelled with unlabelled ones: of the two orders the one that shows more of the labelled image.
+    Mixed images have a head of their own, which begins as a copy.
 
     The public code fills the queues with random directions at first, where here places are empty; takes labelled keys
     in before the unlabelled contrast of the same update; and lets the slow copy follow twice an update, so that its
@@ -243,6 +253,8 @@ class SelfTuning(nn.Module):
         options: those of `SelfTuningOptions`, by name.
     """
 
+    BATCH = ContrastBatch
+    SLOW = ("slow_network", "slow_projector")
     progress: Tensor
 
     def __init__(
@@ -258,12 +270,13 @@ class SelfTuning(nn.Module):
         check_part("network", network, ("forward_features", "forward_head", "get_classifier"), "a classifier of timm")
         if (mixer is None) != (pair_mixer is None):
             raise ValueError("mixer and pair_mixer are one method in two pairings: give both or neither")
-        self.loss = loss if loss is not None else MixLoss()
-        check_part("loss", self.loss, ("per_sample", "weights"), "a MixLoss, as MixLoss(LUMixRule())")
-        if self.loss.rule.needs_attention:
-            raise ValueError(f"Self-Tuning records no attention for {self.loss.rule}: use another label rule")
+        for each in () if mixer is None else (mixer, pair_mixer):
+            check_part("mixer", each, ("draw", "apply"), "a mixer as CutMix()")
+        self.loss = checked_loss(loss, "Self-Tuning records no attention")
         self.mixer, self.pair_mixer = mixer, pair_mixer
         self.network = network
+        if mixer is not None:
+            self.heads, self.mixed_head = second_head(network)
         inner: Any = network
         device, features = next(network.parameters()).device, self.options.features
         self.projector = nn.Linear(inner.head_hidden_size, features).to(device)
@@ -287,6 +300,8 @@ class SelfTuning(nn.Module):
         """
         (query, key), (unlabelled_query, unlabelled_key) = _pairs(views)
         labels = check_batch(query, labels)
+        if labels.device.type == "cpu" and bool((labels < 0).any()):
+            raise ValueError(f"labels must be classes, not {int(labels.min())}: give other images as unlabelled views")
         pseudo = _pooled_and_logits(self.network, unlabelled_query)[1].argmax(dim=1)
         pooled, unlabelled_pooled = (_pooled_and_logits(self.slow_network, x)[0] for x in (key, unlabelled_key))
         keys, unlabelled_keys = (_unit(self.slow_projector(x)) for x in (pooled, unlabelled_pooled))
@@ -310,7 +325,7 @@ class SelfTuning(nn.Module):
         labelled_first = batch.own_weight[first] >= 1 - batch.own_weight[second]
         return batch.rows(torch.where(labelled_first, first, second))
 
-    def forward(self, batch: ContrastBatch) -> Losses:
+    def losses(self, batch: ContrastBatch) -> Losses:
         """The losses of a prepared batch or of its rows; all that has a gradient is in here."""
         pooled, logits = _pooled_and_logits(self.network, batch.images)
         losses = {
@@ -333,7 +348,7 @@ class SelfTuning(nn.Module):
 
     def _mixed(self, mixture: Mixture) -> Pair:
         """Mixed loss [B] and the label weights [B] in it, without gradient."""
-        _, logits = _pooled_and_logits(self.network, mixture.batch.images)
+        logits = logits_by(self.network, self.heads, self.mixed_head, mixture.batch.images)
         weight = self.loss.weights(logits, mixture.batch, mixture.draws)
         return self.loss.per_sample(logits, mixture.batch, weight)[0], weight.detach()
 

@@ -65,7 +65,11 @@ def test_what_is_no_number_is_refused_by_name(hint, value):
         (Literal["a", "b"], ("a",), ("c", 1, ["a"])),
         (Annotated[str, ("a", "b")], ("b",), ("c",)),
         (int | None, (None, 4), (1.5, "4")),
-        (Positive | torch.Tensor, (torch.tensor(-1.0), 2.0), (-1, None)),
+        (
+            Positive | torch.Tensor,
+            (torch.tensor(1.0), 2.0),
+            (-1, None, torch.tensor(-1.0), torch.ones(2), torch.tensor(torch.nan)),
+        ),
         (tuple[float, ...], ((1, 2), [0.5]), ((), "0.2", 0.2, ("0.2", 0.5), (math.nan,), {0.2: 0.5})),
         (tuple[float, float] | None, (None, (0, 1)), ((1,), (1, 2, 3))),
         (tuple[tuple[Any, Share], ...], ((), (("x", 1),)), ((("x", 2),), ("x",))),

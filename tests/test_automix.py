@@ -1,10 +1,12 @@
 """AutoMix and SAMix: masks follow the label weight, gradients go where they should, one draw is plain Mixup."""
 
+import math
 from typing import Any
 
 import pytest
 import timm
 import torch
+from timm.optim import create_optimizer_v2
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -22,6 +24,7 @@ from lumix.automix import (
 )
 from lumix.batch import Kind
 from lumix.rules import TransMixRule
+from lumix.semi import SelfTuning
 
 LEARNERS = (lumix.AutoMix, lumix.SAMix)
 BLOCKS = {"automix": AutoMixBlock, "samix": SAMixBlock}
@@ -116,10 +119,12 @@ def test_the_mask_loss_counts_what_the_mean_misses_beyond_the_margin() -> None:
     assert mask_loss(halves, weight, variance=2.0).item() == pytest.approx(0.1 - 2 * 0.25)
 
 
-def test_momentum_waits_for_a_tenth_and_ends_at_its_end() -> None:
-    assert [momentum_at(progress, 0.9, 1.0) for progress in (0, 0.05, 0.1)] == [0.9] * 3
-    assert momentum_at(0.55, 0.9, 1.0) == pytest.approx(0.95)
-    assert momentum_at(1.0, 0.9, 1.0) == 1.0
+def test_momentum_waits_and_then_follows_a_cosine_that_counts_from_the_start() -> None:
+    for warm in (0.1, 0.25):
+        assert momentum_at(warm - 0.01, 0.9, 1.0, warm) == 0.9
+        for progress in (warm, 0.5, 1.0):
+            published = 1.0 - (1.0 - 0.9) * (math.cos(math.pi * progress) + 1) / 2
+            assert momentum_at(progress, 0.9, 1.0, warm) == pytest.approx(published)
     assert cosine(0.1, 0, 0.5) == pytest.approx(0.05)
 
 
@@ -230,28 +235,121 @@ def test_everything_lies_in_the_state() -> None:
     torch.testing.assert_close(other(prepared(other)).loss, learner(prepared(learner)).loss)
 
 
-def test_without_training_the_block_gets_no_gradient_and_nothing_is_computed_for_it() -> None:
-    learner = lumix.AutoMix(network(), share=0.0)
-    batch = prepared(learner)
-    assert not batch.trains
+@pytest.mark.parametrize("kind", LEARNERS)
+def test_a_skipped_batch_teaches_the_generator_by_the_mask_loss_alone(kind: type[lumix.AutoMix]) -> None:
+    learner = kind(network(), share=0.8, mask_decays=True)
+    draws = stream()
+    for progress in (0.0, 0.5, 1.0):  # as often at the end as at the beginning
+        learner.after_update(progress)
+        assert 0.68 < sum(learner.prepare(*images_and_labels(2), draws).trains for _ in range(100)) / 100 < 0.92
+    learner.after_update(0.2)
     seen: list[int] = []
     learner.slow.register_forward_hook(lambda *_: seen.append(1))
+    with torch.no_grad():
+        learner.block.value.bias.fill_(3.0) if kind is lumix.AutoMix else None  # far from any label weight
+    batch = prepared(learner)._replace(trains=False)
     losses = learner(batch)
-    losses.loss.backward()
+    losses.backward()
     assert not seen
-    assert all(p.grad is not None and not p.grad.any() for p in learner.block.parameters())
     assert not losses.parts["copy"].any()
+    assert losses.parts["mask"].any()
+    alone = torch.autograd.grad(learner._block_losses(batch)[1], [*learner.block.parameters()])
+    for parameter, gradient in zip(learner.block.parameters(), alone, strict=True):
+        torch.testing.assert_close(parameter.grad, gradient)
 
 
-def test_the_share_of_training_batches_falls_to_none() -> None:
-    learner = lumix.AutoMix(network(), share=0.8)
-    draws = stream()
-    counts = []
-    for progress in (0.0, 0.5, 1.0):
-        learner.after_update(progress)
-        counts.append(sum(learner.prepare(*images_and_labels(2), draws).trains for _ in range(60)))
-    assert counts[0] > counts[1] > counts[2] == 0
-    assert 36 < counts[0] < 60
+def test_published_options_reach_the_block() -> None:
+    """Fine-grained sets: the label weight as a channel; SAMix's k = 1 and dropout on its values."""
+    learner = lumix.SAMix(network(), curvature=1.0, dropout=0.1)
+    seen: list[Tensor] = []
+    learner.block.query.register_forward_pre_hook(lambda _, arguments: seen.append(arguments[0]))
+    ones, weight = torch.ones(2, 12, 3, 3), torch.tensor([0.2, 0.35])
+    learner.block(ones, ones, weight, (6, 6))
+    torch.testing.assert_close(seen[0][:, 0, 0, 0] - 1, residual_embedding(weight, 1.0))
+    assert [m.p for m in learner.block.value.modules() if isinstance(m, nn.Dropout)] == [0.1]
+    assert lumix.AutoMix(network(), large=True).block.match.in_channels == 13
+
+
+@pytest.mark.parametrize("loss", [None, lumix.MixLoss(ignore_index=4)])
+def test_images_without_a_class_count_in_no_mean(loss: lumix.MixLoss | None) -> None:
+    learner = lumix.AutoMix(network("vit"), loss)
+    images, _ = images_and_labels()
+    ignored = -100 if loss is None else 4
+    labels = torch.where(torch.arange(8) < 4, torch.arange(8) % 4, ignored)
+    batch = learner.prepare(images, labels, stream(0))
+    losses = learner(batch)
+    learned = batch.clean._replace(labels=batch.clean.labels.clamp(0, 3))
+    logits = automix_logits(learner, images)
+    wanted = F.cross_entropy(logits[:4], learned.labels[:4])
+    torch.testing.assert_close(losses.parts["clean"].mean(), wanted.detach())
+    counted = learner.loss(learner.network(batch.mixed.images), batch.mixed)
+    if counted.isfinite():
+        torch.testing.assert_close(losses.parts["cross_entropy"].mean(), counted.detach())
+    nobody = learner(learner.prepare(images, torch.full((8,), ignored), stream(0)))
+    assert nobody.loss.isfinite()
+
+
+def automix_logits(learner: lumix.AutoMix, images: Tensor) -> Tensor:
+    return module.logits_by(learner.network, learner.heads, learner.clean_head, images)
+
+
+# ------------------------------------------------------------------------------------------------- as a timm network
+
+HOLDERS: dict[str, Any] = {"automix": lumix.AutoMix, "samix": lumix.SAMix, "self_tuning": SelfTuning}
+CONTRACT = ("resnet18", "vit_tiny_patch16_224", "swin_tiny_patch4_window7_224", "convnext_atto", "xcit_nano_12_p16_224")
+
+
+def groups(holder: nn.Module, prefix: str, **options: Any) -> dict[str, tuple[float, float]]:
+    """Weight decay and scale of the rate of every parameter below `prefix` in the optimizer that timm makes."""
+    made = create_optimizer_v2(holder, opt="adamw", lr=1e-3, weight_decay=0.05, **options).param_groups
+    names = {id(parameter): name for name, parameter in holder.named_parameters()}
+    found = {names[id(p)]: (g["weight_decay"], g.get("lr_scale", 1.0)) for g in made for p in g["params"]}
+    return {name.removeprefix(prefix): value for name, value in found.items() if name.startswith(prefix)}
+
+
+@pytest.mark.parametrize("holder", HOLDERS)
+@pytest.mark.parametrize("name", CONTRACT)
+def test_optimizers_treat_a_network_in_a_learner_as_the_network_alone(name: str, holder: str) -> None:
+    with torch.device("meta"):
+        alone = timm.create_model(name, num_classes=5)
+        learner = HOLDERS[holder](alone)
+    for options in ({}, {"layer_decay": 0.5}, {"layer_decay": 0.9}):
+        assert groups(learner, "network.", **options) == groups(alone, "", **options)
+    others = groups(learner, "", layer_decay=0.5)
+    assert all(scale == 1 for other, (_, scale) in others.items() if not other.startswith("network."))
+
+
+@pytest.mark.parametrize("holder", HOLDERS)
+def test_freezing_and_unfreezing_leave_slow_copies_constants(holder: str) -> None:
+    learner = HOLDERS[holder](network())
+    slow = {name for name, parameter in learner.named_parameters() if not parameter.requires_grad}
+    learner.requires_grad_(False).requires_grad_(True)
+    assert {name for name, parameter in learner.named_parameters() if not parameter.requires_grad} == slow
+    timm.utils.freeze(learner, ["network.layer1", "network.bn1"])  # which makes buffers of the norms' parameters
+    module.follow(getattr(learner, learner.SLOW[0]), learner.network, 0.5)
+
+
+@pytest.mark.parametrize("holder", HOLDERS)
+def test_a_learner_takes_images_in_evaluation_and_says_what_it_trains_on(holder: str) -> None:
+    learner, images = HOLDERS[holder](network()), images_and_labels()[0]
+    mixed = lumix.CutMix()(images, torch.arange(8), stream())
+    for wrong in ((images,), (images, torch.arange(8)), (mixed,), (None,)):
+        with pytest.raises(ValueError, match=r"what its prepare\(\) returns, not from"):
+            learner.train()(*wrong)
+    learner.eval()
+    assert torch.equal(learner(images), learner.network(images))
+
+
+@pytest.mark.parametrize(
+    "head", [nn.Linear(16, 5, bias=False), nn.Sequential(nn.Linear(16, 8), nn.ReLU(), nn.Linear(8, 5))]
+)
+def test_heads_of_any_shape_are_copied(head: nn.Module) -> None:
+    net: Any = network()
+    net.fc = head
+    learner = lumix.AutoMix(net)
+    learner(prepared(learner)).backward()
+    assert all(parameter.grad is not None for parameter in learner.clean_head.parameters())
+    torch.testing.assert_close(automix_logits(learner.eval(), images_and_labels()[0]), net(images_and_labels()[0]))
 
 
 def test_it_composes_with_lumix_and_decoupled_mixup() -> None:
@@ -270,8 +368,8 @@ def test_clean_images_have_a_head_of_their_own() -> None:
     learner = lumix.AutoMix(network())
     batch = prepared(learner)
     with torch.no_grad():
-        learner.clean_head.weight.zero_()
-        learner.clean_head.bias.zero_()
+        for parameter in learner.clean_head.parameters():
+            parameter.zero_()
     parts = learner(batch).parts
     torch.testing.assert_close(parts["clean"], torch.full((8,), 5.0).log())
     mixed = learner.network(batch.mixed.images)

@@ -41,8 +41,8 @@ def by_the_book(logits, batch):
 def test_dm_ce_is_cross_entropy_plus_eta_times_the_printed_term(eta, smoothing, fused):
     """Smoothing reaches the mixed cross entropy only."""
     loss = dm(eta, smoothing)
-    assert loss._in_one_piece is not None
-    loss._in_one_piece = loss._in_one_piece if fused else None
+    assert loss._in_one_piece
+    loss._in_one_piece = fused
     value, parts = loss.per_sample(LOGITS, CUT, CUT.own_weight)
     mixed = build_loss(smoothing=smoothing).per_sample(LOGITS, CUT, CUT.own_weight)[0]
     expected = eta * by_the_book(LOGITS, CUT)
@@ -62,7 +62,7 @@ def test_values_and_gradients_stay_finite_where_one_class_has_all_the_probabilit
     batch = label_batch(4, 2)._replace(labels=torch.zeros(4).long(), partner_labels=torch.ones(4).long())
     batch = batch._replace(own_weight=torch.full((4,), 0.5))
     loss = dm()
-    loss._in_one_piece = loss._in_one_piece if fused else None
+    loss._in_one_piece = fused
     value, parts = loss.per_sample(logits, batch, batch.own_weight)
     value.sum().backward()
     assert value.isfinite().all()

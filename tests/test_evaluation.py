@@ -11,8 +11,8 @@ from engine import small_run
 
 from evaluation import evaluation as ev
 from evaluation.evaluation import Evaluation
+from lumix.integrations.attention import class_attention
 from training import run_directory
-from training.attention import class_attention
 from training.models import build_model
 from training.state import export_model
 

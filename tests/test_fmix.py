@@ -11,8 +11,6 @@ from lumix.batch import Kind
 from lumix.mixers.fmix import FMix, low_frequency_image
 from lumix.random import draw_beta, draw_normal, draw_partners, draw_uniform
 
-DTYPES = [torch.float32, torch.float64, torch.float16, torch.bfloat16, torch.uint8]
-
 
 @pytest.mark.parametrize(("height", "width"), [(12, 8), (8, 12), (9, 7), (7, 9), (4, 2), (2, 5), (32, 32)])
 def test_the_image_is_numpys_with_the_wrong_axis_sliced(height, width):
@@ -24,15 +22,6 @@ def test_the_image_is_numpys_with_the_wrong_axis_sliced(height, width):
     image = np.fft.irfftn(spectrum[0] + 1j * spectrum[1], (height, width), axes=(0, 1))
     ours = low_frequency_image(height, width, stream())
     np.testing.assert_allclose(ours.numpy(), (image - image.min()) / (image.max() - image.min()), atol=1e-9)
-
-
-def test_the_image_knows_the_horizontal_frequencies_0_and_1_only():
-    image = low_frequency_image(24, 20, stream())
-    power = torch.fft.rfft2(image - image.mean()).abs()
-    assert (power[:, :2] > 1e-6).any(0).all()
-    assert not (power[:, 2:] > 1e-6).any()
-    # a complex spectrum of vertical frequencies 0 .. W // 2, so the waves of frequency 1 lean one way
-    assert not (power[11:, 1] > 1e-6).any()
 
 
 @pytest.mark.parametrize(("height", "width"), [(12, 8), (9, 7), (16, 16)])
@@ -64,28 +53,13 @@ def test_a_mask_holds_the_brightest_pixels_and_falls_over_its_band(soft, share, 
 
 
 @pytest.mark.parametrize("max_soft", [0.0, 0.2])
-@pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
-def test_images_are_mixed_by_the_mask(max_soft, dtype, layout):
+def test_images_are_mixed_by_the_mask(max_soft):
     for size, seed in ((1, 0), (5, 1), (6, 2)):
-        images, labels = images_of(size, dtype, height=13, width=9).contiguous(memory_format=layout), labels_of(size)
-        before = images.clone()
-        batch = FMix(max_soft=max_soft)(images, labels, stream(seed))
-        assert batch.images.dtype == dtype
-        assert batch.images.is_contiguous(memory_format=layout)
+        images = images_of(size, height=13, width=9)
+        batch = FMix(max_soft=max_soft)(images, labels_of(size), stream(seed))
         own = batch.mask.double()
         expected = own * images.double() + (1 - own) * images[batch.partner].double()
-        exact = {torch.uint8: 0.501, torch.float16: 1e-3, torch.bfloat16: 8e-3}.get(dtype, 1e-6)
-        torch.testing.assert_close(batch.images.double(), expected, rtol=0, atol=exact if max_soft else 0)
-        assert torch.equal(images, before)
-
-
-def test_gradients_reach_both_images():
-    images = images_of(4).requires_grad_()
-    batch = FMix(pairing="flip")(images, labels_of(4), stream())
-    batch.images.sum().backward()
-    own = batch.own_mask()
-    torch.testing.assert_close(images.grad, (own + 1 - own.flip(0)).expand_as(images))
+        torch.testing.assert_close(batch.images.double(), expected, rtol=0, atol=1e-6 if max_soft else 0)
 
 
 def test_the_batch_names_the_drawn_share_not_the_counted_one():

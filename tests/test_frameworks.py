@@ -1,9 +1,11 @@
 """Batches as training frameworks handle them: walked, copied, sent, moved, sliced, like any tuple of tensors."""
 
 import copy
+import dataclasses
 import pickle
 
 import pytest
+import timm
 import torch
 from batches import ALL_MIXERS, images_of, labels_of, stream
 from torch import Tensor
@@ -11,7 +13,11 @@ from torch.utils import _pytree as pytree
 from torch.utils.data import DataLoader, TensorDataset, default_collate
 
 import lumix
+import training.parts  # noqa: F401
 from lumix.integrations.timm import Criterion, MixTarget, Mixup
+from lumix.integrations.torchvision import Mix
+from lumix.registry import PARTS, from_dict, get_part, to_dict
+from lumix.semi import SelfTuning
 
 MAKERS = [*ALL_MIXERS, lumix.FMix, lumix.ResizeMix, lambda: lumix.ManifoldMix(("layer1",))]
 
@@ -100,3 +106,63 @@ def test_lightning(precision):
         trainer = lightning.Trainer(max_epochs=1, accelerator="cpu", precision=precision, **options)
         trainer.fit(Module(), loader_of(collate))
         assert trainer.global_step == 3
+
+
+# ------------------------------------------------------------------------------------------------- settings
+
+EXAMPLES = [
+    part.cls(get_part("embedded").cls()) if name == "attentivecutmix" else part.cls()
+    for name, part in PARTS.items()
+    if part.kind in ("mixer", "rule", "law", "term")
+]
+
+
+@pytest.mark.parametrize("part", [*EXAMPLES, lumix.Switch(), lumix.NoMix()], ids=lambda part: type(part).__name__)
+@pytest.mark.filterwarnings("default")
+def test_every_part_is_a_hyper_parameter_of_lightning_and_stays_as_it_is(part, tmp_path):
+    saving = pytest.importorskip("pytorch_lightning.core.saving")
+    saving.save_hparams_to_yaml(tmp_path / "hparams.yaml", {"part": part})
+    for field in dataclasses.fields(part):
+        with pytest.raises(dataclasses.FrozenInstanceError):
+            setattr(part, field.name, "other")
+
+
+@pytest.mark.parametrize(
+    "part",
+    [
+        *EXAMPLES,
+        lumix.CutMix(minmax=(0.2, 0.7)),
+        lumix.LUMixRule(law=lumix.BetaLaw(3.0)),
+        lumix.ManifoldMix(("a", "b")),
+    ],
+    ids=lambda part: type(part).__name__,
+)
+def test_parts_are_read_from_the_lists_and_mappings_of_omegaconf(part):
+    omegaconf = pytest.importorskip("omegaconf")
+    assert from_dict(omegaconf.OmegaConf.create(to_dict(part))) == part
+
+
+# ------------------------------------------------------------------------------------------------- wrong parts
+
+WRONG = [3, "cutmix", lumix.CutMix, lumix.MixLoss, torch.zeros(2), [1.0], torch.nn.functional.cross_entropy, object()]
+TAKERS = {
+    "rule": lumix.MixLoss,
+    "terms": lambda value: lumix.MixLoss(terms=value),
+    "each of terms": lambda value: lumix.MixLoss(terms=[value]),
+    "law": lambda value: lumix.LUMixRule(law=value),
+    "loss": Criterion,
+    "mixer": Mix,
+    "network": lumix.AutoMix,
+    "network of Self-Tuning": SelfTuning,
+    "loss of AutoMix": lambda value: lumix.AutoMix(NETWORK, value),
+    "loss of Self-Tuning": lambda value: SelfTuning(NETWORK, loss=value),
+    "mixer of Self-Tuning": lambda value: SelfTuning(NETWORK, value, value),
+}
+NETWORK = timm.create_model("resnet10t", num_classes=5)
+
+
+@pytest.mark.parametrize("wrong", WRONG, ids=lambda value: type(value).__name__)
+@pytest.mark.parametrize("taker", TAKERS)
+def test_a_wrong_part_is_named_with_what_fits(taker, wrong):
+    with pytest.raises(ValueError, match=rf"{taker.split(' of ')[0]}.* must be "):
+        TAKERS[taker](wrong)

@@ -1,6 +1,7 @@
 """The mixin under Lightning itself: precisions, training alone, and a run that goes on as one that was not stopped."""
 
 import pytest
+import timm
 import torch
 from batches import stream
 from torch import nn
@@ -65,6 +66,24 @@ def test_training_is_mixed_and_validation_is_not(precision):
 def test_hidden_layers_and_saliency_of_the_network_itself():
     for mixer in (lumix.ManifoldMix(("body",)), lumix.PuzzleMix()):
         fit(Net(mixer), max_epochs=1)
+
+
+def test_attention_is_that_of_the_transformer_in_the_module():
+    net = Net(lumix.CutMix())
+    net.body = timm.create_model("vit_tiny_patch16_224", img_size=8, patch_size=4, embed_dim=16, depth=2, num_heads=2)
+    net.forward = lambda images: net.body(images)
+    net.mix_loss = lumix.MixLoss(lumix.TransMixRule())
+    seen = []
+    net.mix_loss.register_forward_pre_hook(lambda _, arguments: seen.append(arguments[3]))
+    fit(net, max_epochs=1)
+    assert [list(attention.shape) for attention in seen] == [[4, 4]] * 6
+    convolutional = Net(lumix.CutMix())
+    convolutional.mix_loss = net.mix_loss
+    with pytest.raises(ValueError, match="Net has no class token"):
+        fit(convolutional, max_epochs=1)
+    convolutional.mixer = lumix.CutMix
+    with pytest.raises(ValueError, match=r"mixer must be a mixer as lumix.CutMix\(\), not the class itself"):
+        fit(convolutional, max_epochs=1)
 
 
 def test_a_resumed_run_ends_in_the_weights_of_one_that_was_not_stopped(tmp_path):

@@ -113,6 +113,22 @@ def test_mixers_that_look_into_the_network(tmp_path, mixer):
     assert trainer.train().global_step == 2
 
 
+def test_attention_is_that_of_the_models_own_forward_pass(tmp_path):
+    seen = []
+    attends = type("Attends", (MixTrainer,), {"mixer": lumix.CutMix(), "mix_loss": lumix.MixLoss(lumix.TransMixRule())})
+    attends.mix_loss.register_forward_pre_hook(lambda _, arguments: seen.append(arguments[3]))
+
+    def eager():
+        model = network()
+        model.set_attn_implementation("eager")
+        return model
+
+    assert trainer_of(tmp_path, attends, model=eager, max_steps=2).train().global_step == 2
+    assert [list(attention.shape) for attention in seen] == [[4, 4]] * 2
+    with pytest.raises(ValueError, match="attn_implementation='eager'"):
+        trainer_of(tmp_path, attends, model=Linear, max_steps=1).train()
+
+
 def test_what_would_be_ignored_is_refused(tmp_path):
     with pytest.raises(ValueError, match="give MixLoss smoothing="):
         trainer_of(tmp_path, label_smoothing_factor=0.1)

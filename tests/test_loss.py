@@ -2,10 +2,12 @@
 
 import copy
 from dataclasses import dataclass
+from functools import partial
+from inspect import signature
 
 import pytest
 import torch
-from batches import algorithm_1, build_loss, label_batch, one_hot, random_logits, stream
+from batches import algorithm_1, build_loss, dense_target, label_batch, one_hot, random_logits, stream
 from torch.nn import functional as F
 
 from lumix import (
@@ -19,6 +21,7 @@ from lumix import (
     LUMixRule,
     MixLoss,
     Regulariser,
+    RescaledBinaryCrossEntropy,
 )
 
 CLASSES = 5
@@ -226,8 +229,8 @@ def test_a_term_of_ones_own_is_added_and_named():
     assert torch.equal(parts["entropy"], alone)
     assert (alone[BATCH.kind != Kind.BOX] == 0).all()
     torch.testing.assert_close(total, known + alone)
-    assert both.smoothing == 0.1
-    assert MixLoss(rule, [Entropy(0.3)]).smoothing == 0.0
+    assert both.smoothing == {0.1}
+    assert MixLoss(rule, [Entropy(0.3)]).smoothing == {0.0}
 
 
 def test_eta_keeps_all_its_digits():
@@ -235,6 +238,86 @@ def test_eta_keeps_all_its_digits():
     rule, weight = LUMixRule(), CUT.own_weight.double()
     one, tenth = (MixLoss(rule, eta=eta).per_sample(LOGITS, exact(CUT), weight)[1]["regulariser"] for eta in (1.0, 0.1))
     torch.testing.assert_close(tenth, 0.1 * one, rtol=1e-15, atol=0)
+
+
+WEIGHTS = torch.rand(2, CLASSES, generator=stream(11)).double() + 0.1
+
+
+def dense_of(term, weight):
+    """The mixed target [B, C] of a term whose targets are those of CUT."""
+    targets = term.targets(CUT, weight) if isinstance(term, RescaledBinaryCrossEntropy) else None
+    if targets is None:
+        return dense_target(CUT, weight, CLASSES, term.smoothing)
+    dense = torch.zeros(12, CLASSES, dtype=torch.float64).scatter_(1, CUT.partner_labels[:, None], targets[1][:, None])
+    return dense.scatter_(1, CUT.labels[:, None], targets[0][:, None])
+
+
+@pytest.mark.parametrize("weight", [None, WEIGHTS[0]])
+@pytest.mark.parametrize("pos_weight", [None, WEIGHTS[1]])
+@pytest.mark.parametrize(
+    "make",
+    [
+        partial(CrossEntropy, 0.1),
+        partial(BinaryCrossEntropy, 0.1, "soft", reduction="class_sum"),
+        RescaledBinaryCrossEntropy,
+        Regulariser,
+        Decoupled,
+    ],
+)
+def test_class_weights_are_those_of_torch_for_every_term(make, weight, pos_weight):
+    options = {"weight": weight} | ({"pos_weight": pos_weight} if "pos_weight" in signature(make).parameters else {})
+    term, own = make(**options), CUT.own_weight.double()
+    loss = MixLoss(LUMixRule(), [term])
+    found = loss.per_sample(LOGITS, CUT, own)[0]
+    if isinstance(term, CrossEntropy):
+        expected = F.cross_entropy(LOGITS, dense_of(term, own), weight, reduction="none")
+    elif isinstance(term, BinaryCrossEntropy | RescaledBinaryCrossEntropy):
+        options["pos_weight"] = pos_weight
+        expected = F.binary_cross_entropy_with_logits(LOGITS, dense_of(term, own), reduction="none", **options).sum(1)
+    else:  # linear in the weights of the pair
+        factor = torch.ones(CLASSES) if weight is None else weight
+        each = [
+            MixLoss(LUMixRule(), [make(weight=F.one_hot(torch.tensor(c), CLASSES).double())]) for c in range(CLASSES)
+        ]
+        expected = sum(f * one.per_sample(LOGITS, CUT, own)[0] for f, one in zip(factor, each, strict=True))
+    torch.testing.assert_close(found, expected, rtol=1e-6, atol=1e-8)
+    assert len(loss.state_dict()) == sum(value is not None for value in options.values() if value is not pos_weight) + (
+        pos_weight is not None and hasattr(term, "pos_weight")
+    )
+    compiled = torch.compile(lambda z: loss.per_sample(z, CUT, own)[0], fullgraph=True, backend="eager")
+    torch.testing.assert_close(compiled(LOGITS), found)
+
+
+@pytest.mark.parametrize("wrong", [3, "ab", [[1.0, 2.0]], [1.0, -1.0], [1.0, float("nan")], torch.arange(5), {}])
+def test_what_is_no_class_weight_is_refused(wrong):
+    with pytest.raises(ValueError, match=r"CrossEntropy\.weight must be \[C\] numbers"):
+        CrossEntropy(weight=wrong)
+    with pytest.raises(ValueError, match="cross_entropy weighs 3 classes, the logits have 5"):
+        MixLoss(None, [CrossEntropy(weight=[1, 2, 3])])(LOGITS, CUT)
+
+
+@pytest.mark.parametrize("offset", [1e3, -1e4])
+@pytest.mark.parametrize("terms", [(CrossEntropy(0.1), Regulariser()), (CrossEntropy(), Decoupled())])
+@pytest.mark.parametrize("whole", [True, False])
+def test_an_offset_of_all_logits_changes_no_value(offset, terms, whole):
+    """Beyond the rounding of the logits themselves."""
+    shifted = random_logits(12, CLASSES).float() + offset
+    loss = MixLoss(LUMixRule(), terms)
+    loss._in_one_piece = whole
+    found = loss.per_sample(shifted, CUT, CUT.own_weight)[1]
+    exact = loss.per_sample(shifted.double() - offset, CUT, CUT.own_weight.double())[1]
+    for name, value in found.items():
+        torch.testing.assert_close(value.double(), exact[name], rtol=1e-5, atol=2e-6)
+
+
+def test_weights_that_leave_the_unit_interval_give_finite_losses():
+    for weight in (-3.0, 4.0):
+        own = torch.full((12,), weight)
+        for terms in ([RescaledBinaryCrossEntropy()], [CrossEntropy(), Decoupled()], [BinaryCrossEntropy()]):
+            logits = LOGITS.float().requires_grad_()
+            loss = MixLoss(LUMixRule(), terms).per_sample(logits, CUT, own)[0]
+            assert loss.isfinite().all()
+            assert torch.autograd.grad(loss.sum(), logits)[0].isfinite().all()
 
 
 # ------------------------------------------------------------------------------------------------- use
@@ -274,6 +357,16 @@ def test_tensors_in_the_parts_are_the_losss_own(make, learnt):
         assert all(parameter.grad is not None for parameter in other.parameters())
     moved = loss.to(torch.float64)(LOGITS, CUT, stream())
     torch.testing.assert_close(moved, make(value.double())(LOGITS, CUT, stream()), rtol=1e-6, atol=1e-6)
+    swapped = torch.func.functional_call(
+        loss, {name: torch.tensor(0.1).double() for name in loss.state_dict()}, (LOGITS, CUT, stream())
+    )
+    tenth = make(torch.tensor(0.1).double())
+    torch.testing.assert_close(swapped, tenth(LOGITS, CUT, stream()))
+    loss.load_state_dict(
+        {name: value.clone() for name, value in make(torch.tensor(0.1)).state_dict().items()}, assign=True
+    )
+    torch.testing.assert_close(loss(LOGITS, CUT, stream()), swapped, rtol=1e-6, atol=1e-6)
+    loss.to(torch.float64)
     held = [v for part in (loss.rule, *loss.terms) for v in vars(part).values() if isinstance(v, torch.Tensor)]
     assert [tensor.dtype for tensor in held] == [torch.float64]
 

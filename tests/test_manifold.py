@@ -3,9 +3,13 @@
 import pytest
 import torch
 from batches import images_of, labels_of, stream
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from torch import nn
+from torch.utils.checkpoint import checkpoint
 
-from lumix import CutMix, Either, Kind, ManifoldMix, Mixup, hidden_mixing
+from lumix import CutMix, Either, Kind, ManifoldMix, MixLoss, Mixup, hidden_mixing
+from lumix.mixers.manifold import mixed_output
 
 
 class Stages(nn.Module):
@@ -22,22 +26,61 @@ def mixed_in(layer, seed=0, **options):
     return images, labels, ManifoldMix((layer,), **options)(images, labels, stream(seed))
 
 
-def test_hidden_output_and_gradient_are_the_blend_of_both_parts():
-    torch.manual_seed(0)
-    model = Stages()
-    images, _, batch = mixed_in("layer1")
-    assert batch.images is images
-    assert batch.hidden.name == "layer1"
-    with hidden_mixing(model, batch):
-        logits = model(batch.images)
-    weight = batch.own_weight.view(-1, 1, 1, 1)
-    first = model.layer1(images)
-    expected = model.layer2((weight * first + (1 - weight) * first[batch.partner]).relu()).relu().mean((2, 3))
-    torch.testing.assert_close(logits, expected)
-    found, wanted = (torch.autograd.grad(x.square().sum(), model.layer1.weight)[0] for x in (logits, expected))
-    torch.testing.assert_close(found, wanted)
-    torch.testing.assert_close(model(images), model(images))
-    assert not model.layer1._forward_hooks
+class Steps(nn.Module):
+    """A module that may run twice, and one whose activations may be checkpointed."""
+
+    def __init__(self, times, saves):
+        super().__init__()
+        self.stem, self.body, self.head = nn.Conv2d(3, 4, 3, padding=1), nn.Conv2d(4, 4, 3, padding=1), nn.Linear(4, 5)
+        self.times, self.saves = times, saves
+
+    def forward(self, images):
+        hidden = self.stem(images)
+        for _ in range(self.times):
+            body = nn.Sequential(self.body, nn.Tanh())
+            hidden = body(hidden) if self.saves is None else checkpoint(body, hidden, use_reentrant=self.saves)
+        return self.head(hidden.mean((2, 3)))
+
+
+@settings(deadline=None, max_examples=60, derandomize=True)
+@given(
+    layer=st.sampled_from(["stem", "body", "head"]),
+    times=st.integers(1, 2),
+    saves=st.sampled_from([None, False, True]),
+    asked=st.sampled_from(["student", "teacher", "earlier", "no gradient"]),
+    frozen=st.booleans(),
+    seed=st.integers(0, 99),
+)
+def test_the_loss_is_of_the_pass_that_was_mixed_once_or_refused(layer, times, saves, asked, frozen, seed):
+    """With the gradient of mixing by hand. A pass of another network, of clean images, twice or again in backward."""
+    torch.manual_seed(seed)
+    student, teacher = Steps(times, saves), Steps(times, saves)
+    student.stem.requires_grad_(not frozen or saves is not None)
+    images, _, batch = mixed_in(layer, seed)
+    batch, loss = batch._replace(labels=batch.labels % 5, partner_labels=batch.partner_labels % 5), MixLoss()
+    asked = "student" if asked == "no gradient" and saves else asked  # of which torch warns
+    twice, checkpointed = layer == "body" and times == 2, layer == "body" and saves is not None
+    if checkpointed:
+        for model in (student, teacher):
+            with pytest.raises(ValueError, match=f"behind '{layer}' are checkpointed"), hidden_mixing(model, batch):
+                model(images)
+        return
+    model = teacher if asked == "teacher" else student
+    with hidden_mixing(model, batch), torch.set_grad_enabled(asked != "no gradient"):
+        logits = model(images)
+    if asked == "no gradient":
+        assert loss(logits, batch).isfinite()
+        return
+    if asked in ("teacher", "earlier") or twice:
+        with pytest.raises(ValueError, match="ran 2 times" if asked == "student" else "come from a pass that was not"):
+            loss(logits if asked == "student" else student(images), batch)
+        return
+    found = torch.autograd.grad(loss(logits, batch), student.head.weight)[0]
+    getattr(student, layer).register_forward_hook(
+        lambda _module, _arguments, output: mixed_output(output, batch.own_weight, batch.partner)
+    )
+    seen = torch.autograd.grad(loss(student(images), batch._replace(hidden=None)), student.head.weight)[0]
+    torch.testing.assert_close(found, seen)
 
 
 def test_a_linear_network_cannot_tell_where_it_was_mixed():

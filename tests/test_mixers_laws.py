@@ -66,14 +66,6 @@ def test_pair_mode_is_mutual_and_shares_its_draw(pairing, size):
     assert group.max() < count
 
 
-@pytest.mark.parametrize("mode", MODES)
-def test_weight_one_changes_nothing_and_counts_as_unmixed(mode):
-    images, _, batch = mix(PLANNED["switch"](mode=mode, prob=0.0))
-    assert torch.equal(batch.images, images)
-    assert (batch.kind == Kind.NONE).all()
-    assert (batch.own_weight == 1).all()
-
-
 def test_uncorrected_weights_are_those_drawn():
     """correct_lam=False keeps the share of the box before it was clipped, so boxes show at least as much."""
     corrected, drawn = (mix(CutMix(mode="elem", correct_lam=c), 200)[2] for c in (True, False))

@@ -11,9 +11,9 @@ from torch import nn
 from torch.optim.swa_utils import AveragedModel
 
 import lumix
+from lumix.integrations.attention import check_class_attention, recorded_attention
 from lumix.mixers.base import hooks_run, unwrapped
 from lumix.mixers.puzzlemix import input_saliency
-from training.attention import check_class_attention, recorded_attention
 
 CLASSES, SIZE = 5, 6
 IMAGES = torch.rand(SIZE, 3, 16, 16, generator=stream())

@@ -20,8 +20,8 @@ each = pytest.mark.parametrize("terms", TERMS.values(), ids=TERMS)
 def losses(terms, smoothing=0.1, eta=0.7):
     """The loss in one piece, and the sum of its terms."""
     pair = MixLoss(LUMixRule(), terms(eta, smoothing)), MixLoss(LUMixRule(), terms(eta, smoothing))
-    assert pair[0]._in_one_piece is not None
-    pair[1]._in_one_piece = None
+    assert pair[0]._in_one_piece
+    pair[1]._in_one_piece = False
     return pair
 
 

@@ -193,7 +193,7 @@ def test_only_the_query_network_and_projector_have_gradients(changes: dict[str, 
     task.learner.after_update(batch, 0.5)  # a queue that is empty has no negatives, hence no gradient
     task.step(batch).loss.backward()
     for name, parameter in task.learner.named_parameters():
-        trains = name.startswith(("network.", "projector."))
+        trains = name.startswith(("network.", "projector.", "mixed_head."))
         assert parameter.requires_grad == trains
         assert (parameter.grad is not None) == trains, name
     assert bool(task.learner.projector.weight.grad.abs().sum() > 0)

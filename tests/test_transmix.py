@@ -8,9 +8,9 @@ from engine import small_run
 from torch import nn
 
 from lumix import AreaRule, CutMix, FMix, Kind, LUMixRule, MixedBatch, Mixup, Switch, TransMixRule, functional
+from lumix.integrations.attention import class_attention
 from lumix.registry import get_part
 from lumix.rules import attended_weight
-from training.attention import class_attention
 from training.build import build_task
 from training.config import Loss, Mix, Optim
 from training.tasks.mixed import DrawnBatch

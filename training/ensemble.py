@@ -26,8 +26,8 @@ from torch import Tensor, nn
 from torch.func import functional_call, vmap
 
 from lumix.batch import MixedBatch
+from lumix.integrations.attention import recorded_attention
 from lumix.mixers.manifold import mixed_output
-from training.attention import recorded_attention
 from training.config import Execution, Run
 from training.loop import NEVER, Batch, Loop, Training, carry_out
 from training.optim import build_optimizer, build_schedule

@@ -7,7 +7,7 @@ import importlib
 from dataclasses import dataclass
 from typing import Any
 
-from lumix.automix import AutoMixOptions
+from lumix.automix import AutoMixOptions, SAMixOptions
 from lumix.inputs import Checked, Count, NotNegative, Positive, Share
 from lumix.registry import register
 from lumix.semi import SelfTuningOptions
@@ -60,8 +60,8 @@ class AutoMix(AutoMixOptions, TaskOptions):
 
 @register("task", "samix", "SAMix", **OWN)
 @dataclass(frozen=True)
-class SAMix(AutoMix):
-    """SAMix; arguments as of `AutoMix`."""
+class SAMix(SAMixOptions, AutoMix):
+    """SAMix, with learning rates of the mask generator's own as `AutoMix`."""
 
 
 @register(

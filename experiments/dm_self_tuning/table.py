@@ -2,7 +2,8 @@
 
 from collections.abc import Callable
 
-from experiments.decoupled import DM_ALPHA, DM_CE, LossColumn, method
+from experiments.decoupled import decoupled
+from experiments.decoupled import mixed as mixed_by
 from experiments.scale import Scale
 from experiments.table import Column, Row, Table
 from training.config import Run
@@ -12,8 +13,9 @@ SETS = {"cub200": "CUB-200", "cars": "Cars", "aircraft": "Aircraft"}
 ROLES = {"resnet18": "ResNet-18", "resnet50": "ResNet-50"}
 SHARES = (15, 30, 50)  # percent of the training images that keep their label, one for each of a setting's `labels`
 MIXED = {"mixup": "Mixup", "cutmix": "CutMix"}
-# Title, loss and the row that this one is compared with; both have DM's alpha.
-LOSSES = {"mce": ("MCE", DM_ALPHA, "self_tuning"), "dm_ce": ("DM(CE)", DM_CE, "{}_mce")}
+ALPHA, ETA = 1.0, 0.1  # alpha as in the authors' code, eta of static methods (D-21)
+# Title, eta and the row that this one is compared with.
+LOSSES = {"mce": ("MCE", 0.0, "self_tuning"), "dm_ce": ("DM(CE)", ETA, "{}_mce")}
 Make = Callable[[Run], Run]
 
 
@@ -50,15 +52,19 @@ def _rows(scale: Scale, sets: list[str], role: str) -> tuple[Row, ...]:
         words = {"network": ROLES[role], "method": title, "loss": loss}
         return Row(f"{role}_{id}", words, runs, ours=id == "labelled", compared_with=f"{role}_{against}")
 
-    def mixed(name: str, loss: LossColumn) -> Make:
-        return lambda run: method(name, "cifar100", role, loss)(run)
+    def mixed(name: str, eta: float) -> Make:
+        def make(run: Run) -> Run:
+            run = mixed_by(run, name, ALPHA)
+            return decoupled(run, eta) if eta else run
+
+        return make
 
     return (
         row("labelled", "Labelled images alone", "self_tuning", lambda run: run.replace(task=Mixed())),
         row("self_tuning", "Self-Tuning", "labelled", lambda run: run),
         *(
-            row(f"{name}_{id}", f"Self-Tuning + {title}", against.format(name), mixed(name, loss), words)
+            row(f"{name}_{id}", f"Self-Tuning + {title}", against.format(name), mixed(name, eta), words)
             for name, title in MIXED.items()
-            for id, (words, loss, against) in LOSSES.items()
+            for id, (words, eta, against) in LOSSES.items()
         ),
     )

@@ -2,7 +2,8 @@
 
 from collections.abc import Callable
 
-from experiments.decoupled import DM_ALPHA, DM_CE, LossColumn, method
+from experiments.decoupled import decoupled
+from experiments.decoupled import mixed as mixed_by
 from experiments.scale import Scale, Setting
 from experiments.table import Column, Row, Table
 from training.config import Run
@@ -10,8 +11,9 @@ from training.config import Run
 SETTINGS = {"semi_cifar10": ("CIFAR-10", "wrn28_2"), "semi_cifar100": ("CIFAR-100", "wrn28_8")}  # title, role
 LEARNT = {"mix": "Labelled images alone", "pseudo_label": "Pseudo-Label", "mixmatch": "MixMatch"}
 MIXED = {"mixup": "Mixup", "cutmix": "CutMix"}
-# Title, loss and the row that this one is compared with; both have DM's alpha.
-LOSSES = {"mce": ("MCE", DM_ALPHA, "fixmatch"), "dm_ce": ("DM(CE)", DM_CE, "{}_mce")}
+ALPHA, ETA = 1.0, 1.0  # as in the authors' code (D-20)
+# Title, eta and the row that this one is compared with.
+LOSSES = {"mce": ("MCE", 0.0, "fixmatch"), "dm_ce": ("DM(CE)", ETA, "{}_mce")}
 Make = Callable[[Setting, Run, str], Run]  # setting, its base run, role
 
 
@@ -48,15 +50,19 @@ def _rows(scale: Scale, places: list[str]) -> tuple[Row, ...]:
     def learnt(name: str) -> Make:
         return lambda setting, base, role: setting.learning(base, name)
 
-    def mixed(name: str, loss: LossColumn) -> Make:
-        return lambda setting, base, role: method(name, "cifar100", role, loss)(base)
+    def mixed(name: str, eta: float) -> Make:
+        def make(setting: Setting, base: Run, role: str) -> Run:
+            run = mixed_by(base, name, ALPHA)
+            return decoupled(run, eta) if eta else run
+
+        return make
 
     return (
         *(row(name, title, learnt(name), "fixmatch") for name, title in LEARNT.items()),
         row("fixmatch", "FixMatch", lambda setting, base, role: base, "mix"),
         *(
-            row(f"{name}_{id}", f"FixMatch + {title}", mixed(name, loss), against.format(name), words)
+            row(f"{name}_{id}", f"FixMatch + {title}", mixed(name, eta), against.format(name), words)
             for name, title in MIXED.items()
-            for id, (words, loss, against) in LOSSES.items()
+            for id, (words, eta, against) in LOSSES.items()
         ),
     )

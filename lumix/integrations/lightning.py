@@ -10,13 +10,14 @@ Loaders stay as they are; `forward` gives logits. Draws depend on `mix_seed`, ra
 Give `self.log` a batch_size, `batch.size`: Lightning cannot tell it from a tuple.
 """
 
+from contextlib import ExitStack
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from lumix.batch import MixedBatch
-from lumix.integrations.streams import StepStream, check_first
+from lumix.integrations.streams import StepStream, check_first, check_settings
 from lumix.losses import MixLoss
 from lumix.mixers.base import Mixer
 from lumix.mixers.manifold import hidden_mixing
@@ -40,6 +41,7 @@ class Mixing:
         trainer: Any = self.trainer  # type: ignore[attr-defined]
         if not trainer.training:
             return batch
+        check_settings(self)
         is_mixed = isinstance(batch, MixedBatch)  # by a collate_fn
         if not is_mixed and not (isinstance(batch, tuple | list) and len(batch) == 2 and isinstance(batch[0], Tensor)):
             raise ValueError(
@@ -51,7 +53,16 @@ class Mixing:
         return batch if is_mixed else self.mixer(batch[0], batch[1], self.mix_generator, self)
 
     def mixed_loss(self, batch: MixedBatch) -> Tensor:
-        """The mixed loss of a training batch, a float32 scalar; mixers of hidden layers mix within."""
-        with hidden_mixing(self, batch):  # type: ignore[arg-type]
+        """The mixed loss of a training batch, a float32 scalar; mixers of hidden layers mix within.
+
+        Rules that read attention get that of the timm transformer in this module.
+        """
+        with ExitStack() as stack:
+            stack.enter_context(hidden_mixing(self, batch))  # type: ignore[arg-type]
+            seen: list[Tensor] = []
+            if self.mix_loss.rule.needs_attention:
+                from lumix.integrations.attention import recorded_attention
+
+                seen = stack.enter_context(recorded_attention(self))  # type: ignore[arg-type]
             logits = self(batch.images)  # type: ignore[operator]
-        return self.mix_loss(logits, batch, self.mix_generator)
+        return self.mix_loss(logits, batch, self.mix_generator, seen[-1].mean(dim=1) if seen else None)

@@ -1,8 +1,11 @@
 """What the mixins for trainers share: generators by training step, and their place among the bases."""
 
 from hashlib import blake2b
+from typing import Any
 
 import torch
+
+from lumix.inputs import check_part
 
 
 class StepStream:
@@ -22,6 +25,12 @@ class StepStream:
             self._generator = torch.Generator(device)
         digest = blake2b(repr((seed, rank, *self._last)).encode(), digest_size=8).digest()
         return self._generator.manual_seed(int.from_bytes(digest, "little"))
+
+
+def check_settings(trainer: Any) -> None:
+    """Refuse a mixer or a loss that is none, or that was not set."""
+    check_part("mixer", getattr(trainer, "mixer", None), ("draw", "apply"), "a mixer as lumix.CutMix()")
+    check_part("mix_loss", getattr(trainer, "mix_loss", None), ("per_sample", "weights"), "a lumix.MixLoss()")
 
 
 def check_first(cls: type, base: str) -> None:

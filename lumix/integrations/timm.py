@@ -174,6 +174,8 @@ class Criterion(nn.Module):
     def __init__(self, loss: MixLoss) -> None:
         super().__init__()
         check_part("loss", loss, ("per_sample", "weights"), "a MixLoss, as MixLoss(LUMixRule())")
+        if loss.rule.needs_attention:
+            raise ValueError(f"a target carries no attention for {loss.rule}: use a mixer and MixLoss with attention=")
         self.loss = loss
 
     def forward(self, logits: Any, target: MixTarget | Tensor) -> Tensor:
@@ -193,10 +195,10 @@ class Criterion(nn.Module):
                 f"{self.loss} asks: mix training batches with lumix.integrations.timm.Mixup in place of timm's Mixup "
                 "or FastCollateMixup and torchvision's mixers, or use MixLoss() alone, which takes the target as it is"
             )
-        if target.smoothing != self.loss.smoothing:
+        if self.loss.smoothing != {target.smoothing}:
+            found = " and ".join(map(str, sorted(self.loss.smoothing)))
             raise ValueError(
-                f"Mixup has label_smoothing={target.smoothing}, MixLoss smoothing={self.loss.smoothing}: "
-                "give both the same value"
+                f"Mixup has label_smoothing={target.smoothing}, MixLoss smoothing={found}: give all the same value"
             )
         if logits.shape[-1] != target.shape[1]:
             raise ValueError(f"Mixup has num_classes={target.shape[1]}, the logits have {logits.shape[-1]} classes")

@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.utils.data import default_collate
 
 from lumix.inputs import logits_of
-from lumix.integrations.streams import StepStream, check_first
+from lumix.integrations.streams import StepStream, check_first, check_settings
 from lumix.losses import MixLoss
 from lumix.mixers.base import Mixer
 from lumix.mixers.manifold import hidden_mixing
@@ -49,6 +49,7 @@ class Mixing:
 
     def __init__(self, *arguments: Any, **keywords: Any) -> None:
         super().__init__(*arguments, **keywords)
+        check_settings(self)
         args: Any = self.args  # type: ignore[attr-defined]
         if args.label_smoothing_factor:
             raise ValueError(
@@ -85,11 +86,15 @@ class Mixing:
         args, state = self.args, self.state  # type: ignore[attr-defined]
         generator = self._mix_streams.next(args.seed, args.process_index, state.global_step, images.device)
         batch = self.mixer(images, labels, generator, model)
+        attends = self.mix_loss.rule.needs_attention
+        if attends:
+            inputs["output_attentions"] = bool(_patch_of(self.model))  # type: ignore[attr-defined]
         with hidden_mixing(model, batch):
             outputs = model(pixel_values=batch.images, **inputs)
+        attention = _attention(outputs, _patch_of(self.model), images.shape) if attends else None  # type: ignore[attr-defined]
         counts = self.mix_loss.counts(batch)  # the loss is the mean over these
         size = batch.size if counts is None else counts.sum()
-        loss = self.mix_loss(logits_of(outputs), batch, generator) * self._share(size, num_items_in_batch)
+        loss = self.mix_loss(logits_of(outputs), batch, generator, attention) * self._share(size, num_items_in_batch)
         return (loss, outputs) if return_outputs else loss
 
     def _share(self, size: Tensor | int, total: Tensor | int | None) -> Any:
@@ -100,3 +105,26 @@ class Mixing:
         across = trainer.args.average_tokens_across_devices
         ranks = trainer.accelerator.num_processes // getattr(trainer, "get_tp_size", lambda: 1)() if across else 1
         return size * ranks / total
+
+
+NO_ATTENTION = (
+    "this label rule reads the class token's attention, and the model returns none: load a ViT or DeiT of transformers "
+    "with attn_implementation='eager'"
+)
+
+
+def _patch_of(model: Any) -> int:
+    """The side of a patch, in pixels."""
+    patch = getattr(getattr(model, "config", None), "patch_size", None)
+    if not isinstance(patch, int):
+        raise ValueError(NO_ATTENTION)
+    return patch
+
+
+def _attention(outputs: Any, patch: int, shape: Any) -> Tensor:
+    """Attention [B, patches] of the class token, heads averaged, from what the model returned for images of `shape`."""
+    found = getattr(outputs, "attentions", None)
+    if not found or found[-1] is None:
+        raise ValueError(NO_ATTENTION)
+    last: Tensor = found[-1]  # [B, heads, tokens, tokens], patches last
+    return last.mean(dim=1)[:, 0, -(shape[-2] // patch) * (shape[-1] // patch) :]

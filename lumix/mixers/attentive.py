@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 from lumix.batch import Kind, MixedBatch
 from lumix.inputs import Count, shown
-from lumix.mixers.base import BatchDraws, WholeBatchMixer, evaluating
+from lumix.mixers.base import BatchDraws, WholeBatchMixer, evaluating, in_precision_of
 from lumix.mixers.paste import mix_by_mask, mixed_batch
 from lumix.registry import register
 
@@ -48,7 +48,7 @@ class AttentiveCutMix(WholeBatchMixer):
         scores = self.cell_scores(images)
         own = on_pixels(self.strongest(scores), *images.shape[-2:]).unsqueeze(1)
         mixed = mix_by_mask(images, draws.partner, own)
-        weight = torch.full((len(images),), self.cells / scores[0].numel())
+        weight = torch.full((len(images),), self.cells / scores[0].numel(), device=images.device)
         return mixed_batch(mixed, labels, draws.partner, weight, Kind.MASK, mask=own.to(torch.float32))
 
     @torch.no_grad()
@@ -62,7 +62,7 @@ class AttentiveCutMix(WholeBatchMixer):
         if module is not None and work.shape[1] == 1:
             work = work.expand(-1, _first_channels(module), -1, -1)
         with evaluating(module):
-            features = self.network(work)
+            features = self.network(in_precision_of(module, work))
         if not isinstance(features, Tensor) or features.ndim != 4 or len(features) != len(images):
             found = f"of shape {list(features.shape)}" if isinstance(features, Tensor) else type(features).__name__
             raise ValueError(

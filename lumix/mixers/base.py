@@ -168,6 +168,12 @@ def evaluating(module: nn.Module | None) -> Iterator[None]:
             part.training = True
 
 
+def in_precision_of(module: nn.Module | None, images: Tensor) -> Tensor:
+    """Images in the dtype of a network's parameters, as of one that was made bfloat16."""
+    parameters = () if module is None else module.parameters()
+    return images.to(next((part.dtype for part in parameters if part.is_floating_point()), images.dtype))
+
+
 def unwrapped(model: nn.Module) -> nn.Module:
     """The network inside wrappers, one in the other: modules that hold nothing else."""
     return list(_layers(model))[-1]

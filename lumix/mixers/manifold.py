@@ -5,15 +5,18 @@ with hidden_mixing(model, batch):
     logits = model(batch.images)
 """
 
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from types import FrameType
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils import checkpoint
 
-from lumix.batch import Kind, MixedBatch
+from lumix.batch import MIXED, Kind, MixedBatch
 from lumix.inputs import Positive
 from lumix.mixers.base import PlannedMixer, hooks_run
 from lumix.mixers.paste import Draws, MixPlan, draw_blends
@@ -58,21 +61,32 @@ def hidden_mixing(model: nn.Module, batch: MixedBatch) -> Iterator[None]:
     """Within it, a forward pass of `model` mixes the output of the module that `batch.hidden` names, if any.
 
     The gradient flows through both parts. The model itself stays as it is. It may be wrapped (torch.compile, DDP,
-    moving averages) and runs uncompiled meanwhile. The loss refuses a batch that did not pass through here.
+    moving averages) and runs uncompiled meanwhile. The loss refuses logits of any other pass, and a module that ran
+    twice in one; activations of the module must not be checkpointed.
     """
     hidden = batch.hidden
     if hidden is None:
         yield
         return
-    passes: list[bool] = []
+    hidden.done = False
 
     def mix(_module: nn.Module, _arguments: tuple[Any, ...], output: Any) -> Tensor:
-        passes.append(True)
         hidden.done = True
         if not isinstance(output, Tensor) or output.shape[:1] != batch.labels.shape:
             what = list(output.shape) if isinstance(output, Tensor) else type(output).__name__
             raise ValueError(f"the output of {hidden.name!r} must be a tensor of {batch.size} samples, not {what}")
-        return mixed_output(output, batch.own_weight, batch.partner)
+        if _is_checkpointed():
+            raise ValueError(
+                f"activations behind {hidden.name!r} are checkpointed, and the backward pass would compute them again "
+                "without hidden_mixing: turn checkpointing off, or mix behind a module that is outside of it"
+            )
+        if torch.is_grad_enabled() and not output.requires_grad:
+            output = output.detach().requires_grad_()  # of a frozen part; the loss looks for the mixing in the graph
+        mixed = mixed_output(output, batch.own_weight, batch.partner)
+        node: Any = mixed.grad_fn
+        if node is not None:
+            node.metadata[MIXED] = hidden
+        return mixed
 
     with hooks_run(model) as network:
         handle = _named(hidden.name, model, network).register_forward_hook(mix)
@@ -80,11 +94,19 @@ def hidden_mixing(model: nn.Module, batch: MixedBatch) -> Iterator[None]:
             yield
         finally:
             handle.remove()
-    if not passes:
+    if not hidden.done:
         raise RuntimeError(
             f"nothing was mixed: no forward pass went through {hidden.name!r}; call the model itself within "
-            "hidden_mixing, not a scripted or exported copy of it, and without checkpointing of activations"
+            "hidden_mixing, not a scripted or exported copy of it"
         )
+
+
+def _is_checkpointed() -> bool:
+    """Whether the running code was called by torch's checkpointing of activations."""
+    frame: FrameType | None = sys._getframe()
+    while frame is not None and frame.f_code.co_filename != checkpoint.__file__:
+        frame = frame.f_back
+    return frame is not None
 
 
 def mixed_output(output: Tensor, own_weight: Tensor, partner: Tensor) -> Tensor:

@@ -111,26 +111,31 @@ def visible_share(box: Tensor, height: int, width: int) -> Tensor:
 # ------------------------------------------------------------------------------------------------- pixels
 
 
-def shares(own_weight: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-    """Weights of own and other, as [B, 1, 1, 1] or given, in the dtype in which images of `dtype` are blended.
+def other_share(own_weight: Tensor, dtype: torch.dtype) -> Tensor:
+    """Weight of the other image, [B, 1, 1, 1] or of the shape given, in the dtype in which `dtype` is blended.
 
     It holds all values of the images, those of int64 to 2**53.
     """
     work = torch.float64 if dtype in (torch.float64, torch.int32, torch.int64) else torch.float32
     weight = own_weight.view(-1, 1, 1, 1) if own_weight.ndim == 1 else own_weight
-    weight = weight.to(torch.promote_types(weight.dtype, work))  # the difference from 1 is exact in the wider
-    return weight.to(work), (1 - weight).to(work)
+    return (1 - weight.to(torch.promote_types(weight.dtype, work))).to(work)  # exact in the wider of the two
 
 
 def blend(own: Tensor, other: Tensor, own_weight: Tensor) -> Tensor:
-    """own_weight * own + (1 - own_weight) * other for `own_weight` float64 [B] or broadcastable to [B, C, H, W].
+    """own_weight * own + (1 - own_weight) * other for `own_weight` [B] or broadcastable to [B, C, H, W].
 
-    Returned in the dtype of `own`, rounded for integers. Two products and a sum, in this order, are what timm computes.
+    Returned in the dtype of `own`, rounded for integers. Rounded once, so a unit in the last place from timm's sum.
     """
-    own_share, other_share = shares(own_weight, own.dtype)
-    mixed = own.to(own_share.dtype) * own_share
-    mixed.add_(other.to(own_share.dtype) * other_share)
-    return (mixed if own.is_floating_point() else mixed.round_()).to(own.dtype)
+    return blend_by(own, other, other_share(own_weight, own.dtype))
+
+
+def blend_by(own: Tensor, other: Tensor, share: Tensor, write: bool = False) -> Tensor:
+    """`blend` for the `other_share`; with `write` into `own`."""
+    if write and own.dtype == share.dtype:
+        return own.lerp_(other, share)
+    mixed = torch.lerp(own.to(share.dtype), other.to(share.dtype), share)
+    mixed = (mixed if own.is_floating_point() else mixed.round_()).to(own.dtype)
+    return own.copy_(mixed) if write else mixed
 
 
 def mix_by_mask(images: Tensor, partner: Tensor, own: Tensor) -> Tensor:
@@ -145,19 +150,17 @@ def mix_images(images: Tensor, plan: MixPlan, inplace: bool = False) -> Tensor:
 
     Videos are mixed as images that have the channels of all frames, signals as images of one row.
     """
-    if images.ndim == 5:
-        frames = images.flatten(1, 2)  # a view of contiguous videos
-        mixed = mix_images(frames, plan, inplace).unflatten(1, images.shape[1:3])
+    if images.ndim != 4:
+        planes = images.flatten(1, 2) if images.ndim == 5 else images.unsqueeze(2)  # a view of contiguous videos
+        mixed = mix_images(planes, plan, inplace).reshape(images.shape)
         if inplace:
-            return images if frames._is_view() else images.copy_(mixed)
-        last = images.is_contiguous(memory_format=torch.channels_last_3d) and not images.is_contiguous()
-        return mixed.contiguous(memory_format=torch.channels_last_3d) if last else mixed
-    if images.ndim == 3:
-        mixed = mix_images(images.unsqueeze(2), plan, inplace)
-        return images if inplace else mixed.squeeze(2)
+            return images if planes._is_view() else images.copy_(mixed)
+        last = images.is_contiguous(memory_format=torch.channels_last_3d) if images.ndim == 5 else False
+        return mixed.contiguous(memory_format=torch.channels_last_3d) if last and not images.is_contiguous() else mixed
     if plan.kinds <= {Kind.NONE}:
         return images if inplace else images.clone()
-    if images.device.type == "cpu" and not (images.requires_grad and torch.is_grad_enabled()):
+    traced = torch.compiler.is_compiling() or (images.requires_grad and torch.is_grad_enabled())
+    if images.device.type == "cpu" and not traced:
         return mix_by_writing(images, plan, inplace)
     mixed = mix_by_selecting(images, plan)
     return images.copy_(mixed) if inplace else mixed
@@ -197,14 +200,13 @@ def apply_plan(images: Tensor, labels: Tensor, plan: MixPlan, inplace: bool = Fa
 
 
 # ------------------------------------------------------------------------------------------------- on the CPU
-# Memory traffic, not arithmetic, is the cost, so only what changes is written. Boxes are pasted through NumPy views
-# where NumPy is installed (an assignment takes 1 microsecond there and 5 in torch), blends made in pieces that stay in
-# the cache. glibc gives blocks above 32 MB back to the kernel, so that copying a large batch takes several times as
-# long as mixing it: in place its samples are written one after the other, each before the one that reads from it.
+# Memory traffic, not arithmetic, is the cost, so only what changes is written, in place or into a copy of the images:
+# many small blends in pieces that stay in the cache, all else sample by sample. Boxes are pasted through NumPy views
+# where NumPy is installed (an assignment takes 1 microsecond there and 5 in torch). glibc gives blocks above 32 MB back
+# to the kernel, so that copying large images takes several times as long as mixing them: in place there is no copy.
 
-PIECE = 2**20  # bytes of images that are blended at a time, about a core's second-level cache
-LARGE = 2**16  # bytes of an image from which on a pasted box costs more than its Python statement
-REUSED = 2**25  # bytes up to which glibc reuses memory
+PIECE = 2**19  # bytes of images that are blended at a time
+LARGE = 2**16  # bytes of an image from which on its pixels cost more than the Python statements about it
 INTEGERS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 
 
@@ -212,62 +214,46 @@ def mix_by_writing(images: Tensor, plan: MixPlan, inplace: bool = False) -> Tens
     """The mixed images [B, C, H, W] of a plan, both on the CPU: in new memory, or `inplace`. No gradient passes."""
     if inplace and any(not stride and size > 1 for stride, size in zip(images.stride(), images.shape, strict=True)):
         raise ValueError("images that share memory (expand) cannot be mixed in place: use images.contiguous()")
+    partner, blended = plan.partner.tolist(), is_kind(plan.kind, Kind.BLEND)
     blends, large = Kind.BLEND in plan.kinds, images.nbytes >= LARGE * len(images)
+    if inplace and large and len(set(partner)) == len(partner):  # else there are no cycles: two samples read from one
+        return write_in_cycles(images, plan, partner)
+    mixed = images if inplace else images.clone()
     if plan.one_draw and not blends and not large:
-        mixed = images if inplace else images.clone()
         top, bottom, left, right = plan.box[0].tolist()
         box = mixed[..., top:bottom, left:right]
         box.copy_(box[plan.partner])
         return mixed
-    if inplace and (images.nbytes > REUSED or (large and not blends)):
-        partner = plan.partner.tolist()
-        if len(set(partner)) == len(partner):  # else there are no cycles: two samples read from one
-            return write_in_cycles(images, plan, partner)
-    blended = is_kind(plan.kind, Kind.BLEND)
-    if blends and bool(blended.all()):
-        return blend_all(images, plan, images if inplace else torch.empty_like(images))
-    source, mixed = (images.clone(), images) if inplace else (images, images.clone())
+    if blends and not large and bool(blended.all()):
+        return blend_in_pieces(mixed, images, plan)
+    source = images.clone() if inplace else images
     if blends:
-        rows = blended.nonzero().squeeze(1)
-        mixed[rows] = blend(source[rows], source[plan.partner[rows]], plan.own_weight[rows])
+        share = other_share(plan.own_weight, images.dtype)
+        for i in blended.nonzero().flatten().tolist():
+            blend_by(mixed[i], source[partner[i]], share[i], write=True)
     if Kind.BOX in plan.kinds:
-        read, target = pixels(source), pixels(mixed)
+        target, read = pixels(mixed), pixels(source)
         torch.autograd.graph.increment_version(mixed)  # NumPy writes behind autograd's back
-        for i, (j, (top, bottom, left, right)) in enumerate(zip(plan.partner.tolist(), plan.box.tolist(), strict=True)):
+        for i, (j, (top, bottom, left, right)) in enumerate(zip(partner, plan.box.tolist(), strict=True)):
             target[i, top:bottom, left:right] = read[j, top:bottom, left:right]
     return mixed
 
 
-def blend_all(images: Tensor, plan: MixPlan, mixed: Tensor) -> Tensor:
-    """Blend every sample into `mixed`, which may be the images themselves; a flipped batch from both ends at a time."""
+def blend_in_pieces(mixed: Tensor, images: Tensor, plan: MixPlan) -> Tensor:
+    """Blend every sample into `mixed`, a copy of the images or themselves; a flipped batch from both ends at a time."""
     size, step = len(images), max(1, PIECE // images[0].nbytes)
-    flipped = mixed is images and size % 2 == 0 and torch.equal(plan.partner, torch.arange(size - 1, -1, -1))
-    own, target = images.clone() if mixed is images and not flipped else images, mixed
+    flipped = size % 2 == 0 and torch.equal(plan.partner, torch.arange(size - 1, -1, -1, device="cpu"))
+    own, source = mixed, images.clone() if mixed is images and not flipped else images
     if mixed.is_contiguous(memory_format=torch.channels_last):  # which index_select would give up
-        own, target = own.permute(0, 2, 3, 1), mixed.permute(0, 2, 3, 1)
-    own_share, other_share = shares(plan.own_weight, images.dtype)
-
-    def theirs(rows: slice) -> Tensor:
-        mirrored = slice(size - rows.stop, size - rows.start)
-        other = own[mirrored].flip(0) if flipped else own.index_select(0, plan.partner[rows])
-        return other.to(own_share.dtype).mul_(other_share[rows])
-
-    stop = size // 2 if flipped else size
+        own, source = own.permute(0, 2, 3, 1), source.permute(0, 2, 3, 1)
+    share, stop = other_share(plan.own_weight, images.dtype), size // 2 if flipped else size
     for start in range(0, stop, step):
-        pieces = [slice(start, min(start + step, stop))]
-        if flipped:
-            pieces.append(slice(size - pieces[0].stop, size - start))
-        for rows, other in [(rows, theirs(rows)) for rows in pieces]:
-            blend_into(target[rows], own[rows], own_share[rows], other)
+        rows = slice(start, min(start + step, stop))
+        ends = [rows, slice(size - rows.stop, size - rows.start)] if flipped else [rows]
+        others = [source.index_select(0, plan.partner[end]) for end in ends]
+        for end, other in zip(ends, others, strict=True):
+            blend_by(own[end], other, share[end], write=True)
     return mixed
-
-
-def blend_into(target: Tensor, own: Tensor, own_share: Tensor, theirs: Tensor) -> None:
-    """`blend` written into `target`; `theirs` is other_share * other, in the dtype of the `shares`."""
-    work = target if target.dtype == theirs.dtype else torch.empty_like(own, dtype=theirs.dtype)
-    torch.mul(own, own_share, out=work).add_(theirs)
-    if work is not target:
-        target.copy_(work if own.is_floating_point() else work.round_())
 
 
 def pixels(images: Tensor) -> Any:
@@ -285,20 +271,16 @@ def write_in_cycles(images: Tensor, plan: MixPlan, partner: list[int]) -> Tensor
     Each sample is written before the one that reads from it; of each cycle only what its last sample needs of its first
     is kept.
     """
-    own = images.permute(0, 2, 3, 1) if images.is_contiguous(memory_format=torch.channels_last) else images
-    blended, boxes = is_kind(plan.kind, Kind.BLEND).tolist(), plan.box.tolist()
-    own_share, other_share = shares(plan.own_weight, images.dtype)
-    view, each = pixels(images), own.unbind(0) if Kind.BLEND in plan.kinds else ()
-    torch.autograd.graph.increment_version(images)
+    spare, areas, waiting = torch.empty_like(images[:1]), box_area(plan.box).tolist(), set(range(len(partner)))
+    blended, share = is_kind(plan.kind, Kind.BLEND).tolist(), other_share(plan.own_weight, images.dtype)
+    boxes, view = plan.box.tolist(), [*pixels(images), *pixels(spare)]
+    each = [*images.unbind(0), spare[0]] if Kind.BLEND in plan.kinds else []
+    torch.autograd.graph.increment_version(images)  # NumPy writes behind autograd's back
 
-    def theirs(i: int) -> Any:
-        """What sample i takes of its partner: a share in new memory, or a view of a box."""
-        if blended[i]:
-            return each[partner[i]].to(own_share.dtype) * other_share[i]
-        top, bottom, left, right = boxes[i]
-        return view[partner[i], top:bottom, left:right]
+    def paste(i: int, j: int, drawn: int) -> None:
+        top, bottom, left, right = boxes[drawn]
+        view[i][top:bottom, left:right] = view[j][top:bottom, left:right]
 
-    waiting, areas = set(range(len(partner))), box_area(plan.box).tolist()
     while waiting:
         cycle = [waiting.pop()]
         while partner[cycle[-1]] in waiting:
@@ -306,15 +288,13 @@ def write_in_cycles(images: Tensor, plan: MixPlan, partner: list[int]) -> Tensor
             waiting.remove(cycle[-1])
         if len(cycle) == 2 and areas[cycle[0]] < areas[cycle[1]]:
             cycle.reverse()  # keeps the smaller of the two boxes
-        last = cycle[-1]
-        kept = theirs(last)
-        if not blended[last]:
-            kept = kept.clone() if isinstance(kept, Tensor) else kept.copy("K")
-        for i in cycle:
-            other = kept if i == last else theirs(i)
+        if blended[cycle[-1]]:
+            each[-1].copy_(each[cycle[0]])
+        else:
+            paste(-1, cycle[0], cycle[-1])
+        for i, j in zip(cycle, [*cycle[1:], -1], strict=True):
             if blended[i]:
-                blend_into(each[i], each[i], own_share[i], other)
+                blend_by(each[i], each[j], share[i], write=True)
             else:
-                top, bottom, left, right = boxes[i]
-                view[i, top:bottom, left:right] = other
+                paste(i, j, i)
     return images

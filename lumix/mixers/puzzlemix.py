@@ -18,18 +18,16 @@ from torch import Tensor
 
 from lumix.batch import Kind, MixedBatch
 from lumix.inputs import Positive, logits_of
-from lumix.mixers.base import IMAGENET_STD, BatchDraws, WholeBatchMixer, evaluating, unwrapped
+from lumix.mixers.base import IMAGENET_STD, BatchDraws, WholeBatchMixer, evaluating, in_precision_of, unwrapped
 from lumix.mixers.paste import blend, mixed_batch
+from lumix.mixers.patches import permute_grid
 from lumix.random import draw_beta, draw_integers
 from lumix.registry import register
 
 # Published constants.
 LABELS = 3  # label i of L gives a block the own share 1 - i / (L - 1): 1, 1/2 and 0
-BETA, GAMMA, ETA = (
-    1.2,
-    0.5,
-    0.2,
-)  # weight of equal labels of neighbours, of equal colours at borders, of the drawn share
+BETA, GAMMA = 1.2, 0.5  # weights of equal labels of neighbours, and of equal colours at borders
+ETA = 0.2  # weight of the drawn share
 COLOUR_CELL = 4  # side in pixels of the cells over which colours are averaged, or its largest divisor of a block below
 EPSILON = 0.8  # price of moving over a distance
 LARGEST_FLOW = 2**30  # scipy counts in int32; half of it leaves room for the residual of an edge used backwards
@@ -113,8 +111,13 @@ class PuzzleMix(WholeBatchMixer):
         saliency = input_saliency(model, images, labels) if saliency is None else saliency
         mask = self.mask(images.detach(), partner, draws.lam, grid, saliency)
         if self.transport:
-            cell = self._cell(side // grid)
-            mask = upsample(mask, side // grid // cell)
+            block = side // grid
+            cell = block if self.transport_size == -1 else min(self.transport_size, block)
+            if block % cell:
+                raise ValueError(
+                    f"transport_size {cell} does not divide blocks of {block} pixels: choose a divisor or -1"
+                )
+            mask = upsample(mask, block // cell)
             share = saliency_share(saliency, cell)
             # A block of share 1/2 shows both images: it is a target for each.
             visible, share = torch.cat([mask > 0, mask < 1]), torch.cat([share, share[partner]])
@@ -134,13 +137,6 @@ class PuzzleMix(WholeBatchMixer):
         colours *= torch.tensor(std, dtype=torch.float64, device=images.device).view(-1, 1, 1)
         energy = mask_energy(saliency_share(saliency, block), colours, partner, lam)
         return 1 - solve(energy).float() / (energy.unary.shape[-1] - 1)
-
-    def _cell(self, block: int) -> int:
-        """Side of the cells that move."""
-        cell = block if self.transport_size == -1 else min(self.transport_size, block)
-        if block % cell:
-            raise ValueError(f"transport_size {cell} does not divide blocks of {block} pixels: choose a divisor or -1")
-        return cell
 
 
 def colour_cell(block: int) -> int:
@@ -167,7 +163,14 @@ def input_saliency(model: torch.nn.Module | None, images: Tensor, labels: Tensor
     model = unwrapped(model)
     with torch.enable_grad(), evaluating(model):
         pixels = images.detach().requires_grad_()
-        loss = F.cross_entropy(logits_of(model(pixels)).float(), labels, reduction="sum")
+        logits = logits_of(model(in_precision_of(model, pixels))).float()
+        try:
+            loss = F.cross_entropy(logits, labels, reduction="sum")
+        except (IndexError, RuntimeError) as error:
+            raise ValueError(
+                f"labels up to {int(labels.max())} do not fit the network's output {list(logits.shape)}, which must be "
+                "logits [B, C] of more classes"
+            ) from error
         (gradient,) = torch.autograd.grad(loss, pixels)
     return gradient.float().square().mean(1).sqrt()
 
@@ -210,18 +213,18 @@ def mask_energy(share: Tensor, colours: Tensor, partner: Tensor, lam: float, lab
     turned = own_cost.mT, partner_cost.mT, colours.mT, other.mT  # views: the costs are added to in place
     right = colour_breaks(*turned, beta * GAMMA).mT
     steps = torch.arange(labels, dtype=torch.float64, device=share.device) / max(labels - 1, 1)
-    prior = label_prior(lam, labels).to(share.device) * ETA / grid**2
+    prior = label_prior(lam, labels, share.device) * ETA / grid**2
     unary = own_cost.unsqueeze(-1) * (1 - steps) + partner_cost.unsqueeze(-1) * steps + prior
     # No cut exists for negative weights; they need colours outside [0, 1] (erased with noise).
     pairs = ((1000 * grid**2 * (weight + beta)).to(torch.int32).clamp(min=0) for weight in (down, right))
     return Energy((1000 * grid**2 * unary).to(torch.int32), *pairs)
 
 
-def label_prior(lam: float, labels: int = LABELS) -> Tensor:
+def label_prior(lam: float, labels: int = LABELS, device: torch.device | None = None) -> Tensor:
     """Puzzle-Mix, prior: -log(C(L - 1, i) lam^(L - 1 - i) (1 - lam)^i + 1e-8) of the own share lam, [L] float64."""
     top = labels - 1
     chances = [math.comb(top, i) * lam ** (top - i) * (1 - lam) ** i for i in range(labels)]
-    return torch.tensor([-math.log(chance + 1e-8) for chance in chances], dtype=torch.float64)
+    return torch.tensor([-math.log(chance + 1e-8) for chance in chances], dtype=torch.float64, device=device)
 
 
 def colour_breaks(own_cost: Tensor, partner_cost: Tensor, own: Tensor, other: Tensor, scale: float) -> Tensor:
@@ -261,7 +264,7 @@ def solve(energy: Energy, limit: int = LARGEST_FLOW) -> Tensor:
     if torch.equal(low, high):
         return low
     energy, low, high = Energy(*(values.cpu() for values in energy)), low.cpu(), high.cpu()
-    level = torch.arange(1, top + 1)
+    level = torch.arange(1, top + 1, device="cpu")
     step = energy.unary.long().diff(dim=-1) * top**2
     pairs = energy.down.long(), energy.right.long()
     degree, fixed = _neighbour_sum(pairs, torch.ones_like(low)), _neighbour_sum(pairs, low + high)
@@ -342,7 +345,7 @@ def _source_side(rise: Tensor, tail: Tensor, head: Tensor, capacity: Tensor) -> 
     except ImportError as error:
         raise ImportError("PuzzleMix cuts graphs with SciPy: pip install scipy") from error
     source, sink = len(rise), len(rise) + 1
-    own = torch.arange(len(rise))
+    own = torch.arange(len(rise), device="cpu")
     rows = torch.cat([tail, torch.where(rise < 0, source, own)])
     columns = torch.cat([head, torch.where(rise < 0, own, sink)])
     values = torch.cat([capacity, rise.abs().clamp(max=LARGEST_FLOW)]).to(torch.int32)
@@ -350,20 +353,17 @@ def _source_side(rise: Tensor, tail: Tensor, head: Tensor, capacity: Tensor) -> 
     residual = graph - csgraph.maximum_flow(graph, source, sink).flow
     residual.eliminate_zeros()
     reached = csgraph.breadth_first_order(residual, source, return_predecessors=False)
-    side = torch.zeros(sink + 1, dtype=torch.bool)
+    side = torch.zeros(sink + 1, dtype=torch.bool, device="cpu")
     side[torch.from_numpy(reached).long()] = True
     return side[:source]
 
 
 # ------------------------------------------------------------------------------------------------- transport
-# The published plan is a 0/1 matrix of all cells by all cells, found in n dense rounds and multiplied with the image.
-# Only its visible targets reach the mixed image. For them it is a game that is played here on short lists of claims:
-#
-# * A cell i that moves to the visible target j pays eps d_ij^2 / (n - 1)^2 - s_i; a hidden target costs at least 0.
-# * In each of n rounds every cell claims its cheapest target and the cheapest claim holds it. Each loser's cost of that
-#   target rises by 1. As shares s_i are at most 1, that puts it at 0 or above.
-# * A claim of 0 or more wins no visible target: the cell in that place claims it for -s_j < 0, and a target once held
-#   for less than 0 stays so. Such claims and hidden targets can be left out; a loser goes to the next of its list.
+# The published plan is a 0/1 matrix of all cells by all cells, found in n dense rounds. Only its visible targets reach
+# the mixed image, and for them it is a game on short lists of claims. A cell i that moves to the visible target j pays
+# eps d_ij^2 / (n - 1)^2 - s_i. In each of n rounds every cell claims its cheapest target, the cheapest claim holds it,
+# and each loser's cost of it rises by 1, to 0 or above. A claim of 0 or more wins nothing, as the cell in that place
+# claims it for -s_j < 0: such claims and hidden targets are left out, and a loser goes to the next of its list.
 
 
 @lru_cache(maxsize=16)
@@ -427,13 +427,6 @@ def _play(target: Tensor, price: Tensor, length: Tensor, rounds: int) -> Tensor:
 
 def transport(images: Tensor, plan: Tensor, cell: int) -> Tensor:
     """Images [B, C, H, W] whose square cell j is their old cell plan[:, j]; zeros where `plan` [B, cells] is -1."""
-    height, width = images.shape[-2:]
-    rows, columns = height // cell, width // cell
-    source = plan.clamp(min=0).view(-1, rows, columns)
-    corner = (source // columns) * (cell * width) + (source % columns) * cell
-    inside = torch.arange(cell, device=plan.device)
-    inside = inside.unsqueeze(1) * width + inside
-    pixel = (corner[:, :, None, :, None] + inside[None, None, :, None, :]).view(len(plan), 1, -1)
-    moved = images.flatten(2).gather(2, pixel.expand(-1, images.shape[1], -1)).view(images.shape)
-    empty = (plan < 0).view(-1, 1, rows, columns)
-    return moved.masked_fill_(empty.repeat_interleave(cell, 2).repeat_interleave(cell, 3), 0)
+    rows, columns = images.shape[-2] // cell, images.shape[-1] // cell
+    moved = permute_grid(images, plan.clamp(min=0), rows, columns)
+    return moved.masked_fill(upsample((plan < 0).view(-1, rows, columns), cell).unsqueeze(1), 0)

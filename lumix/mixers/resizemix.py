@@ -39,8 +39,9 @@ class ResizeMix(WholeBatchMixer):
     def mix(self, images: Tensor, labels: Tensor, draws: ResizeMixDraws, model: Any) -> MixedBatch:
         top, bottom, left, right = draws.box.tolist()
         mixed = images.clone()
-        resized = F.interpolate(images, size=(bottom - top, right - left), mode="nearest")
-        mixed[:, :, top:bottom, left:right] = resized[draws.partner]
+        rows = nearest(images.shape[-2], bottom - top, images.device)
+        columns = nearest(images.shape[-1], right - left, images.device)
+        mixed[:, :, top:bottom, left:right] = images[:, :, rows.unsqueeze(1), columns][draws.partner]
         boxes = draws.box.to(images.device).expand(len(images), 4)
         weight = visible_share(boxes, *images.shape[-2:])
         return mixed_batch(mixed, labels, draws.partner, weight, Kind.BOX, box=boxes, moved=True)
@@ -53,3 +54,9 @@ class ResizeMix(WholeBatchMixer):
         half = (lengths * share).long().clamp(min=2) // 2
         start, end = (centre - half).clamp(min=0), torch.minimum(centre + half, lengths)
         return torch.stack([start, end], dim=1).flatten()
+
+
+def nearest(length: int, count: int, device: torch.device) -> Tensor:
+    """Which [count] int64 of `length` pixels torch's nearest interpolation takes, which knows few integer dtypes."""
+    place = torch.arange(length, dtype=torch.float64, device=device).view(1, 1, length)
+    return F.interpolate(place, size=count, mode="nearest").long().flatten()

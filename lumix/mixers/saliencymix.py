@@ -79,6 +79,8 @@ class SaliencyMix(WholeBatchMixer):
 
     def to_bytes(self, images: Tensor) -> Tensor:
         """Normalised float images as the uint8 pixels they came from."""
+        if not images.is_floating_point():
+            raise ValueError(f"SaliencyMix sees pixels of uint8 or normalised floats, not {images.dtype}: convert them")
         channels = images.shape[1]
         checked("mean", self.mean, tuple[float, ...])
         if len(self.mean) != channels:

@@ -31,22 +31,17 @@ class Switch(PlannedMixer):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for name in ("mixup", "cutmix"):
-            self._check_part(name, getattr(self, name))
-
-    def _check_part(self, name: str, part: PlannedMixer) -> None:
-        """Refuse a part that is more than its `draw_each`, which is all that is asked of it."""
-        check_part(name, part, MIXER, "a mixer as Mixup or CutMix")
-        if not isinstance(part, PlannedMixer) or type(part).draw is not PlannedMixer.draw:
-            raise ValueError(f"{name} must draw without looking at images or layers, as Mixup: use Either, not Switch")
-        for known in fields(PlannedMixer):
-            value = getattr(part, known.name)
-            same = known.name != "prob" and value == getattr(self, known.name)  # two probabilities would multiply
-            if value != known.default and not same:
-                raise ValueError(
-                    f"{known.name}={value!r} of {name} would not be used: give it to the switch, "
-                    f"as Switch(..., {known.name}={value!r})"
-                )
+        for name in ("mixup", "cutmix"):  # of each part no more than its `draw_each` is asked
+            part = getattr(self, name)
+            check_part(name, part, MIXER, "a mixer as Mixup or CutMix")
+            if not isinstance(part, PlannedMixer) or type(part).draw is not PlannedMixer.draw:
+                raise ValueError(f"{name} must draw without looking at images or layers, as Mixup: use Either")
+            for setting in fields(PlannedMixer):
+                value = getattr(part, setting.name)
+                same = setting.name != "prob" and value == getattr(self, setting.name)  # probabilities would multiply
+                if value != setting.default and not same:
+                    given = f"{setting.name}={value!r}"
+                    raise ValueError(f"{given} of {name} would not be used: give it to the switch, as Switch({given})")
 
     @property
     def ndims(self) -> tuple[int, ...]:  # type: ignore[override]

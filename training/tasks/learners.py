@@ -83,7 +83,7 @@ class AutoMixTask(LearnerTask):
             raise ValueError(f"a task that learns to mix takes the place of Run.mix, which is {run.mix}: leave it out")
         kind = automix.SAMix if name_of(options) == "samix" else automix.AutoMix
         rates = {"lr": options.block_lr, "min_lr": options.block_min_lr}
-        arguments = {field.name: getattr(options, field.name) for field in fields(automix.AutoMixOptions)}
+        arguments = {field.name: getattr(options, field.name) for field in fields(kind.OPTIONS)}
         super().__init__(
             setup,
             "block",
@@ -124,7 +124,7 @@ class SelfTuningTask(LearnerTask):
             setup,
             "projector",
             lambda: SelfTuning(setup.network, loss=build_loss(run.loss), **vars(options), **mixers),
-            lambda learner: learner.network.get_classifier(),
+            lambda learner: nn.ModuleList([learner.network.get_classifier(), *getattr(learner, "mixed_head", ())]),
             {"lr": HEAD_RATE * run.optim.lr, "min_lr": HEAD_RATE * run.optim.min_lr},
         )
         self.mixer = mixers.get("mixer", NoMix())  # of test images

@@ -13,10 +13,10 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from lumix.batch import MixedBatch, rows_of
+from lumix.integrations.attention import check_class_attention, recorded_attention
 from lumix.losses import MixLoss
 from lumix.mixers.base import Mixer
 from lumix.mixers.manifold import hidden_mixing
-from training.attention import check_class_attention, recorded_attention
 from training.build import Setup, build_loss, build_mixer, frozen_network
 from training.optim import parameter_groups
 

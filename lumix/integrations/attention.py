@@ -27,7 +27,8 @@ def class_attention(model: nn.Module, images: Tensor) -> Tensor:
 def recorded_attention(model: nn.Module) -> Iterator[list[Tensor]]:
     """A list that every forward pass of `model` within appends its `class_attention` to, without gradient.
 
-    The model may be wrapped (torch.compile, DDP, moving averages); compiled code rests meanwhile.
+    The model may be wrapped (torch.compile, DDP, moving averages) or hold the transformer beside other things; compiled
+    code rests meanwhile.
     """
     attention, prefix = check_class_attention(model)
     recorded: list[Tensor] = []
@@ -48,15 +49,18 @@ def recorded_attention(model: nn.Module) -> Iterator[list[Tensor]]:
 
 def check_class_attention(model: nn.Module) -> tuple[Attention, int]:
     """The last attention layer, and how many tokens stand before the patches."""
-    model = unwrapped(model)
-    name, blocks = type(model).__name__, getattr(model, "blocks", None)
-    if getattr(model, "cls_token", None) is None or not blocks:
+    name = type(unwrapped(model)).__name__
+    found: list[Any] = [part for part in model.modules() if getattr(part, "cls_token", None) is not None]
+    found = [part for part in found if getattr(part, "blocks", None)]
+    if not found:
         raise ValueError(f"{name} has no class token whose attention could be read: use a ViT or DeiT of timm")
-    attention = getattr(blocks[-1], "attn", None)
+    if len(found) > 1:
+        raise ValueError(f"{name} holds {len(found)} networks with a class token: give the one whose attention counts")
+    attention = getattr(found[0].blocks[-1], "attn", None)
     if not isinstance(attention, Attention):
         kind = type(attention).__name__
         raise ValueError(f"the last block of {name} attends by {kind}, not by timm's Attention: use a ViT or DeiT")
-    return attention, int(getattr(model, "num_prefix_tokens", 1))
+    return attention, int(getattr(found[0], "num_prefix_tokens", 1))
 
 
 def _recompute(attention: Attention, tokens: Tensor) -> Tensor:

@@ -1,0 +1,160 @@
+"""The GPU path without a GPU: real draws, fake CUDA tensors; no tensor of another device and no wait for the device.
+
+FakeTensorMode computes shapes, dtypes and devices as a GPU would, and has no values: whoever asks for one would wait
+for a GPU. What may wait: in Puzzle-Mix the minimum cut, which is SciPy's, on the CPU, and transport, whose lists of
+claims have a length that only the device knows. Both are exact algorithms, and no form of fixed shape is as fast.
+Evaluations look at numbers once a batch, for their checks and counts. Backward passes are left out: autograd runs them
+in a thread of the device, which needs one.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import timm
+import torch
+from batches import stream
+from test_combinations import FITTING, Network, named
+from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensorMode, unset_fake_temporarily
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+import lumix
+from evaluation.segmentation import segmentation_loss
+from evaluation.shuffling import shuffle_grid
+from evaluation.ten_crop import ten_crop_logits
+from lumix.integrations.attention import class_attention
+from lumix.mixers import puzzlemix
+from lumix.mixers.base import Mixer
+from lumix.registry import PARTS
+from lumix.semi import SelfTuning, Views, guess_labels, mix_targets, pseudo_labels, soft_cross_entropy, squared_error
+
+SIZE, SIDE, CLASSES = 6, 16, 4
+COPIES = (torch.ops.aten._to_copy.default, torch.ops.aten.copy_.default)
+
+
+class Gpu(TorchDispatchMode):
+    """What touches a GPU is computed without values, all else for real; the transfer to the CPU is an error."""
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        leaves = tree_leaves((args, kwargs or {}))
+        tensors = [leaf for leaf in leaves if isinstance(leaf, Tensor)]
+        there = [leaf for leaf in tensors if leaf.device.type == "cuda"]
+        device = torch.device((kwargs or {}).get("device") or "cpu")
+        if not there and device.type != "cuda":
+            with unset_fake_temporarily():
+                return func(*args, **(kwargs or {}))
+        here = [leaf for leaf in tensors if leaf.device.type == "cpu" and leaf.ndim]
+        if func in COPIES:
+            target = device if func is COPIES[0] and (kwargs or {}).get("device") else args[0].device
+            assert target.type == "cuda", f"{func} waits for the GPU"
+        else:
+            assert not here or not there, f"{func} is given tensors of the CPU and of the GPU"
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.fixture(autouse=True)
+def _gpu() -> Any:
+    with FakeTensorMode(allow_non_fake_inputs=True), Gpu():
+        yield
+
+
+def on_gpu(value: Any) -> Any:
+    return value.to("cuda")
+
+
+def images_and_labels(channels: int = 3) -> tuple[Tensor, Tensor]:
+    return on_gpu(torch.rand(SIZE, channels, SIDE, SIDE)), on_gpu(torch.arange(SIZE) % CLASSES)
+
+
+def fitted(part: Any) -> Any:
+    given = {name: FITTING[name] for name in part.arguments if name in FITTING}
+    given |= {"first": lumix.Mixup(), "second": lumix.FMix()} if part.name == "either" else {}
+    return part.cls(**given)
+
+
+MIXERS: dict[str, Callable[[], Mixer]] = {
+    **{part.title: lambda part=part: fitted(part) for part in PARTS.values() if part.kind in ("mixer", "step")},
+    "CutMix, elem": lambda: lumix.CutMix(mode="elem"),
+    "Mixup, in place": lambda: lumix.Mixup(mode="elem", inplace=True),
+    "Switch": lambda: lumix.Switch(mode="elem"),
+    "Either": lambda: lumix.Either(lumix.Mixup(), lumix.FMix(max_soft=0.2)),
+    "FMix, soft": lambda: lumix.FMix(max_soft=0.2),
+}
+
+
+@pytest.mark.parametrize("name", MIXERS)
+@pytest.mark.parametrize("seed", range(3))
+def test_no_mixer_waits_or_mixes_devices(name: str, seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    mixer, (images, labels), network = MIXERS[name](), images_and_labels(), on_gpu(Network())
+    draws = mixer.draw(images.shape, stream(seed))
+    if isinstance(mixer, lumix.PuzzleMix):
+        monkeypatch.setattr(
+            puzzlemix, "solve", lambda energy: torch.zeros_like(energy.unary[..., 0], dtype=torch.int64)
+        )
+        plan = lambda visible, share: torch.zeros_like(visible.flatten(1), dtype=torch.int64)  # noqa: E731
+        monkeypatch.setattr(puzzlemix, "transport_plan", plan)
+        batch = mixer.apply(images, labels, draws, saliency=on_gpu(torch.rand(SIZE, SIDE, SIDE)))
+    else:
+        batch = mixer.apply(images, labels, draws, network)
+    assert {leaf.device.type for leaf in batch if isinstance(leaf, Tensor)} == {"cuda"}
+    with lumix.hidden_mixing(network, batch):
+        logits = network(batch.images)
+    for rule in ("AreaRule()", "LUMixRule()", "LUMixRule(apply_to='both')"):
+        lumix.MixLoss(named(rule), smoothing=0.1, eta=1.0)(logits, batch, stream(seed))
+
+
+RULES = [part.cls for part in PARTS.values() if part.kind == "rule"]
+TERMS = [part.cls for part in PARTS.values() if part.kind == "term"]
+
+
+@pytest.mark.parametrize("term", TERMS)
+@pytest.mark.parametrize("rule", RULES)
+def test_no_rule_and_no_term_waits(rule: Any, term: Any) -> None:
+    images, labels = images_and_labels()
+    batch = lumix.Switch(mode="elem")(images, labels, stream())
+    logits, attention = on_gpu(torch.randn(SIZE, CLASSES)), on_gpu(torch.rand(SIZE, 16))
+    first = () if term in (lumix.CrossEntropy, lumix.BinaryCrossEntropy) else (lumix.CrossEntropy(),)
+    alone = term is lumix.RescaledBinaryCrossEntropy
+    loss = on_gpu(lumix.MixLoss(rule(), terms=(term(),) if alone else (*first, term())))
+    assert loss(logits.requires_grad_(), batch, stream(), attention).device.type == "cuda"
+
+
+@pytest.mark.parametrize("make", [lumix.AutoMix, lumix.SAMix])
+def test_no_learner_waits(make: Any) -> None:
+    with unset_fake_temporarily():
+        network = timm.create_model("resnet18", num_classes=CLASSES, channels=[4, 8, 8, 8], layers=[1, 1, 1, 1])
+        learner = make(network)
+    learner = on_gpu(learner)
+    batch = learner.prepare(*images_and_labels(), stream())
+    assert learner(batch).loss.device.type == "cuda"
+    learner.after_update(0.5)
+
+
+def test_no_semi_supervised_loss_waits() -> None:
+    logits = on_gpu(torch.randn(SIZE, CLASSES))
+    pseudo_labels(logits, 0.95)
+    targets = guess_labels([logits, logits], 0.5)
+    mix_targets(images_and_labels()[0], targets, 0.75, stream())
+    assert (soft_cross_entropy(logits, targets) + squared_error(logits, targets)).device.type == "cuda"
+    with unset_fake_temporarily():
+        network = timm.create_model("resnet18", num_classes=CLASSES, channels=[4, 8, 8, 8], layers=[1, 1, 1, 1])
+        learner = SelfTuning(network, lumix.Mixup(), lumix.Mixup(pairing="flip"), places=3, features=5)
+    learner = on_gpu(learner)
+    (images, labels), (others, _) = images_and_labels(), images_and_labels()
+    batch = learner.prepare(Views((images, images), (others, others)), labels, stream())
+    assert learner(batch).loss.device.type == "cuda"
+
+
+def test_no_evaluation_waits_on_its_forward_path() -> None:
+    (images, _), network = images_and_labels(), on_gpu(Network())
+    shuffle_grid(images, torch.arange(16).expand(SIZE, 16).to("cuda"), 4, 4)
+    ten_crop_logits(network, images, 8)
+    masks = on_gpu(torch.zeros(SIZE, SIDE, SIDE, dtype=torch.int64))
+    segmentation_loss(on_gpu(torch.randn(SIZE, CLASSES, SIDE, SIDE)), masks)
+    with unset_fake_temporarily():
+        deit: nn.Module = timm.create_model(
+            "deit_tiny_patch16_224", img_size=16, patch_size=4, embed_dim=8, depth=1, num_heads=2
+        )
+    assert class_attention(on_gpu(deit), images).device.type == "cuda"
