@@ -23,7 +23,7 @@ BASE = BASE.replace(model=BASE.model.replace(arguments=STILL), optim=BASE.optim.
 
 def shrunk(run: Run) -> Run:
     """A run of mini scale on 100 images with 54 updates."""
-    data = run.data.replace(train_size=100)
+    data = run.data.replace(train_size=100, share=1.0)
     return run.replace(data=data, optim=run.optim.replace(warmup_epochs=1), epochs=9, batch_size=16, median_last=2)
 
 
@@ -92,7 +92,7 @@ def test_a_members_bits_depend_on_the_size_of_the_stack_alone(role, tmp_path):
     kind = {"resnet18": "pytorch", "rsb_a3": "rsb_a3"}.get(role, "deit")
     base = get_scale("mini").base(kind, "resnet50" if kind == "rsb_a3" else role)
     optim = base.optim.replace(warmup_epochs=1)
-    base = base.replace(data=base.data.replace(train_size=40), optim=optim, epochs=2, median_last=1)
+    base = base.replace(data=base.data.replace(train_size=40, share=1.0), optim=optim, epochs=2, median_last=1)
     cutmix = decoupled.mixed(base, "cutmix", 1.0)
     mine = cutmix if base.optim.name == "lamb" else methods.lumix(cutmix)
     rates = [base.optim.replace(lr=2e-3, clip_grad=0.1), base.optim.replace(weight_decay=0.0)]
