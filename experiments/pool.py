@@ -22,6 +22,7 @@ from experiments.evaluations import EvaluationItem
 from experiments.runs import Group, Item
 from training import run_directory
 from training.config import Execution
+from training.processor import pinned_arithmetic, quicker_malloc
 
 TRIES = 2  # of a job whose process dies
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
@@ -137,7 +138,10 @@ def run_pool(
     jobs: Sequence[Job], execution: Execution, processes: int, fresh_code: bool = False, work: Work = work
 ) -> Generator[Answer]:
     """Do all jobs, the first ones first; yields an answer as each one ends."""
-    os.environ.update(dict.fromkeys(THREAD_VARIABLES, "1"))  # read when a library loads, hence before a process starts
+    asked = [item for job in jobs for item in ((job.item,) if isinstance(job, EvaluationItem) else _trainings(job))]
+    pinned = execution.device == "cpu" and all(item.run.precision == "float32" for item in asked)
+    variables = {**dict.fromkeys(THREAD_VARIABLES, "1"), **(pinned_arithmetic() if pinned else {}), **quicker_malloc()}
+    os.environ.update(variables)  # read when a library loads, hence before a process starts
     waiting = [(job, 1) for job in jobs]  # with the number of the try
     unfinished = {item.directory for job in jobs for item in _trainings(job)}
     idle = [_Place() for _ in range(min(max(1, processes), len(jobs)))]

@@ -44,7 +44,7 @@ def deit_recipe_resnet(role: str, name: str) -> Run:
 
 def plain_resnet(role: str, name: str) -> Run:
     """The classic recipe: 100 epochs of SGD at 0.1 with cosine decay, crop and flip, nothing mixed or smoothed."""
-    optim = Optim(lr=0.1, name="sgd", weight_decay=1e-4, min_lr=0.0)
+    optim = Optim(lr=0.1, name="sgd", weight_decay=1e-4, decayed="all", min_lr=0.0)
     run = _base(IMAGENET, Model(role, name), optim, epochs=100, channels_last=True)
     return run.replace(mix=Mix(), loss=PLAIN, batch_size=256)
 
@@ -93,7 +93,7 @@ WIDE = {"layers": [4, 4, 4], "channels": [128, 256, 512], "stem_chs": 16}  # WRN
 def cifar100(role: str, name: str, **arguments: Any) -> Run:
     """800 epochs of SGD at 0.1 with cosine to 0, batch 100, flip and padded crop, the CIFAR stem."""
     data = Data(name="cifar100", image_size=32, flip=True, crop_padding=4)
-    optim = Optim(lr=0.1, name="momentum", weight_decay=1e-4, min_lr=0.0)
+    optim = Optim(lr=0.1, name="momentum", weight_decay=1e-4, decayed="all", min_lr=0.0)
     run = _base(data, Model(role, name, {"cifar_stem": True, **arguments}), optim, epochs=800, channels_last=True)
     return run.replace(mix=Mix(), loss=PLAIN, batch_size=100)
 
@@ -137,7 +137,7 @@ def tiny_imagenet(role: str, name: str) -> Run:
 def fine_grained(data_set: str, role: str, name: str) -> Run:
     """200 epochs of SGD at 1e-3, batch 16, from torchvision's ImageNet weights, at 224 of 256 pixels."""
     data = Data(data_set, image_size=224, flip=True, crop_scale=0.5, test_crop=0.875)
-    optim = Optim(lr=1e-3, name="momentum", weight_decay=5e-4, min_lr=0.0)
+    optim = Optim(lr=1e-3, name="momentum", weight_decay=5e-4, decayed="all", min_lr=0.0)
     model = Model(role, f"{name}.tv_in1k", weights="imagenet")
     run = _base(data, model, optim, epochs=200, channels_last=True)
     return run.replace(mix=Mix(), loss=PLAIN, batch_size=16)

@@ -24,6 +24,7 @@ from experiments.terminal import grid
 from slurm.cluster import Cluster, Layout, layout_of, microbatch
 from slurm.job import RunJob
 from slurm.jobs import ROOT, SchedulerError, Submitted, call, job_name, jobs_of, submitted
+from training.processor import PINS
 from training.run_directory import RunError, write_text
 
 SHOWN = 20  # lines of the plan
@@ -136,7 +137,8 @@ def _submit_array(plan: Plan, layout: Layout, items: Sequence[Item]) -> None:
     python = f"{cluster.container} {cluster.python or shlex.quote(sys.executable)}".strip()
     try:
         executor = submitit.SlurmExecutor(folder=folder / "log", python=python)
-        executor.update_parameters(**parameters(cluster, layout, folder))
+        pinned = all(item.run.precision == "float32" for item in items)
+        executor.update_parameters(**parameters(cluster, layout, folder, pinned))
         with executor.batch():
             jobs = [executor.submit(_job(plan, item, folder, index)) for index, item in enumerate(items)]
     except (RuntimeError, OSError) as error:
@@ -182,9 +184,10 @@ def _job(plan: Plan, item: Item, folder: Path, index: int) -> RunJob:
     )
 
 
-def parameters(cluster: Cluster, layout: Layout, folder: Path) -> dict[str, Any]:
-    """What submitit is to ask SLURM for."""
+def parameters(cluster: Cluster, layout: Layout, folder: Path, pinned: bool = False) -> dict[str, Any]:
+    """What submitit is to ask SLURM for; on CPUs arithmetic may be `pinned` (training.processor)."""
     threads = "export OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1"
+    threads += "".join(f" {name}=${{{name}:-{value}}}" for name, value in PINS.items() if pinned)
     place = shlex.quote(str(folder))
     wanted = {
         "job_name": job_name(folder),

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from training.config import Optim
-from training.optim import Updater, build_optimizer, build_schedule
+from training.optim import Updater, build_optimizer, build_schedule, parameter_groups
 from training.process import Process
 from training.state import Statistics
 
@@ -126,13 +126,32 @@ def test_momentum_is_plain_and_sgd_is_nesterovs(name: str, nesterov: bool) -> No
     torch.testing.assert_close(network.state_dict(), other.state_dict())
 
 
-def test_lamb_moves_each_matrix_in_proportion_to_its_size() -> None:
-    network, before = layer(), layer()
-    groups = [{"params": [network.weight]}]
-    stepped(build_optimizer(Optim(lr=0.01, name="lamb", weight_decay=0.02), groups), network, 1)
-    moved = (network.weight - before.weight).norm() / before.weight.norm()
-    assert moved.item() == pytest.approx(0.01, rel=1e-3)
-    assert torch.equal(network.bias, before.bias)
+@pytest.mark.parametrize("decay", [0.0, 0.02])
+def test_lamb_over_a_stack_is_timms_on_each_network(decay: float) -> None:
+    networks, optim = [layer() for _ in range(3)], Optim(lr=0.01, name="lamb", weight_decay=decay)
+    alike = list(zip(*(network.parameters() for network in networks), strict=True))
+    stack = [torch.stack([p.detach().flatten() for p in each]) for each in alike]
+    together = build_optimizer(optim, [{"params": stack}], stacked=True)
+    optimizers = [build_optimizer(optim, [{"params": list(network.parameters())}]) for network in networks]
+    for _ in range(4):
+        for scale, network, optimizer in zip((0.01, 1.0, 100.0), networks, optimizers, strict=True):
+            optimizer.zero_grad()
+            (scale * squared(network, rows())).backward()
+        for part, each in zip(stack, alike, strict=True):
+            part.grad = torch.stack([p.grad.flatten() for p in each])
+        for optimizer in (together, *optimizers):
+            optimizer.step()
+    for part, each in zip(stack, alike, strict=True):
+        torch.testing.assert_close(part, torch.stack([p.detach().flatten() for p in each]), rtol=1e-5, atol=1e-7)
+
+
+def test_decay_is_of_weights_or_of_all() -> None:
+    network = nn.Sequential(nn.Linear(3, 2), nn.BatchNorm1d(2))
+    for decayed, free in (("weights", 3), ("all", 0)):
+        optim = Optim(lr=0.1, name="momentum", weight_decay=1e-4, decayed=decayed)  # type: ignore[arg-type]
+        groups = build_optimizer(optim, parameter_groups(network)).param_groups
+        assert sum(len(group["params"]) for group in groups if group["weight_decay"] == 0) == free
+        assert sum(len(group["params"]) for group in groups if group["weight_decay"] == 1e-4) == 4 - free
 
 
 def test_the_schedule_is_seven_sixteenths_of_a_cosine() -> None:

@@ -185,7 +185,8 @@ class Optim(Config):
 
     lr: NotNegative
     name: str = "adamw"  # timm's: "momentum" is plain SGD with momentum, "sgd" has Nesterov's, "lamb" is LAMB
-    weight_decay: NotNegative = 0.05  # never on biases, norms and what the model itself excludes
+    weight_decay: NotNegative = 0.05
+    decayed: Literal["weights", "all"] = "weights"  # those of two axes or more that the model does not exclude, or all
     # "cosine_7_16": the rate times cos(7 pi u / 16 U) before update u of U, no warm-up
     schedule: Literal["cosine", "cosine_7_16"] = "cosine"
     warmup_epochs: CountOrNone = 0

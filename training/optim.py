@@ -126,8 +126,11 @@ class StackedLamb(Lamb):
 def build_optimizer(optim: Optim, groups: list[dict[str, Any]], stacked: bool = False) -> Optimizer:
     """timm's optimizer of groups of parameters, as from `parameter_groups`, or of those `stacked` of several networks.
 
-    Mind timm's names: "sgd" is SGD with Nesterov's momentum, "momentum" the plain momentum of most published recipes.
+    Under `Optim.decayed` "all" no group is exempt from weight decay. Mind timm's names: "sgd" is SGD with Nesterov's
+    momentum, "momentum" the plain momentum of most published recipes.
     """
+    if optim.decayed == "all":
+        groups = [{name: value for name, value in group.items() if name != "weight_decay"} for group in groups]
     if stacked and optim.name == "lamb":
         return StackedLamb(groups, lr=optim.lr, weight_decay=optim.weight_decay)
     options: dict[str, Any] = {}

@@ -14,6 +14,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from training.processor import pins
 from training.run_directory import ROOT, RunError
 
 
@@ -42,9 +43,10 @@ class Process:
         return self.world > 1
 
     def environment(self) -> dict[str, Any]:
-        """Commit, hardware and number of processes, for the record."""
+        """Commit, hardware, number of processes and pinned arithmetic, for the record."""
         device = torch.cuda.get_device_name(self.device) if self.device.type == "cuda" else self.device.type
-        return {**commit(), "hardware": hardware(device), "processes": self.world}
+        pinned = pins() if self.device.type == "cpu" else {}
+        return {**commit(), "hardware": hardware(device), "processes": self.world, "pinned": pinned}
 
     def agree(self, decide: Callable[[], Any]) -> Any:
         """What rank 0 decides, on every rank; its RunError is raised on every rank too, so that none waits for it."""

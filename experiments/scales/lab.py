@@ -112,7 +112,7 @@ def run(role: str) -> Run:
 
 def plain_run(role: str) -> Run:
     """The CIFAR recipe of Decoupled Mixup, 200 epochs in place of 800: SGD with cosine to 0, nothing mixed."""
-    optim = Optim(lr=0.1, name="momentum", weight_decay=1e-4, min_lr=0.0)
+    optim = Optim(lr=0.1, name="momentum", weight_decay=1e-4, decayed="all", min_lr=0.0)
     return run(role).replace(optim=optim, mix=Mix(), loss=PLAIN, epochs=200, batch_size=100)
 
 

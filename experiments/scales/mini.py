@@ -100,7 +100,7 @@ def tuned_run(name: str, role: str) -> Run:
     return run.replace(
         data=run.data.replace(flip=True, crop_padding=1, labels=TUNED_LABELS),
         model=run.model.replace(weights="shapes"),
-        optim=Optim(lr=5e-3, name="sgd", weight_decay=5e-4, min_lr=0.0),
+        optim=Optim(lr=5e-3, name="sgd", weight_decay=5e-4, decayed="all", min_lr=0.0),
         task=SelfTuning(places=8, features=32, momentum=0.99),
         epochs=4,
         epoch_steps=30,
