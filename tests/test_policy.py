@@ -36,7 +36,7 @@ BUDGETS = {
     "training": 4113,
     "evaluation": 1892,
     "experiments": 5463,
-    "slurm": 869,
+    "slurm": 872,
     "report": 700,
     "paper_figures": 1000,
     "benchmarks": 1280,
