@@ -39,8 +39,8 @@ BUDGETS = {
     "slurm": 900,
     "report": 640,
     "paper_figures": 1000,
-    "benchmarks": 1200,
-    "tests": 14720,
+    "benchmarks": 1280,
+    "tests": 15114,
     "tests_slurm": 1086,
 }
 
