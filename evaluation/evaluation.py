@@ -5,6 +5,8 @@ import importlib
 import json
 import math
 import time
+import zipfile
+import zlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cache
@@ -18,10 +20,8 @@ from training.config import Config
 
 
 class Protocol(NamedTuple):
-    """A module with drive(model, card, arguments, device) -> Outcome, and which values are measured on a machine.
-
-    All others follow from code and seeds. card is the model's model.json, with the run that trained it as "run".
-    """
+    """A module with drive(model, card, arguments, device) -> Outcome, and which values are measured on a machine;
+    card is the model's model.json, with the run that trained it as "run"."""
 
     module: str
     measured: frozenset[str] = frozenset()
@@ -108,14 +108,14 @@ def fingerprint() -> str:
 
 
 def read_evaluation(
-    directory: Path, evaluation: Evaluation, others: Mapping[str, Path] | None = None, cache: Path | None = None
+    directory: Path, evaluation: Evaluation, others: Mapping[str, Path] | None = None
 ) -> dict[str, Any] | None:
     """The cached evaluation of the weights that the run directory holds now, or None; RunError for a damaged file."""
-    path = (cache or directory / "eval") / f"{evaluation.key}.json"
+    path = directory / "eval" / f"{evaluation.key}.json"
     if not path.exists():
         return None
     found = run_directory.read_json(path)
-    if not isinstance(found, dict) or "key" not in found:
+    if not isinstance(found, dict) or not {"key", "values", "n_samples", "fingerprint"} <= found.keys():
         raise run_directory.RunError(f"{path} is no evaluation: delete it and run the same command again")
     return found if found | _checksums(directory, others or {}) == found else None
 
@@ -125,8 +125,11 @@ def read_arrays(cache: Path, evaluation: Evaluation) -> dict[str, Any]:
     path = cache / f"{evaluation.key}.npz"
     if not path.exists():
         return {}
-    with np.load(path) as archive:
-        return dict(archive)
+    try:
+        with np.load(path) as archive:
+            return dict(archive)
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+        raise run_directory.RunError(f"{path} is damaged ({error}): delete it and the .json beside it") from error
 
 
 def evaluate(
@@ -134,22 +137,17 @@ def evaluate(
     evaluation: Evaluation,
     device: Any = "cpu",
     others: Mapping[str, Path] | None = None,
-    cache: Path | None = None,
     fresh_code: bool = False,
 ) -> dict[str, Any]:
-    """Evaluate the model of a finished run directory, or return what is cached for these very weights.
+    """Evaluate the model of a finished run directory, or return what its eval/ keeps for these very weights.
 
-    RunError where there is no trained model, or a file is damaged; ValueError for what does not suit model or data.
-
-    Args:
-        others: run directory of each second model that `evaluation.sources` names.
-        cache: the folder that keeps <key>.json and, for arrays, <key>.npz; by default `directory`/eval.
-        fresh_code: do not accept a cached result that other code of `evaluation` wrote.
+    `others` has the run directory of each second model that `evaluation.sources` names; with `fresh_code` what other
+    code of `evaluation` wrote is made again.
     """
     others = dict(others or {})
     if set(others) != set(evaluation.sources):
         raise ValueError(f"{evaluation.key} needs the run directories of {sorted(evaluation.sources)}, not {others}")
-    found = read_evaluation(directory, evaluation, others, cache)
+    found = read_evaluation(directory, evaluation, others)
     if found is not None and not (fresh_code and found["fingerprint"] != fingerprint()):
         return found
     from training.state import load_model  # late: timm takes seconds, and tables are listed without it
@@ -161,13 +159,12 @@ def evaluate(
     start = time.monotonic()
     outcome: Outcome = module.drive(model, card, evaluation.arguments | resolved, device)
     seconds = time.monotonic() - start
-    path = (cache or directory / "eval") / f"{evaluation.key}.json"
+    path = directory / "eval" / f"{evaluation.key}.json"
     for name, value in outcome.values.items():
         if not math.isfinite(value):
             raise ValueError(f"{path} would hold {value} for {name}: are the weights finite?")
-    if outcome.arrays:  # before the numbers, whose presence says that the evaluation is done
-        arrays = outcome.arrays
-        run_directory.write_atomically(path.with_suffix(".npz"), lambda file: np.savez_compressed(file, **arrays))
+    if kept := outcome.arrays:  # before the numbers, whose presence says that the evaluation is done
+        run_directory.write_atomically(path.with_suffix(".npz"), lambda file: np.savez_compressed(file, **kept))
     result = {
         "key": evaluation.key,
         "protocol": evaluation.protocol,

@@ -12,10 +12,8 @@ from evaluation.images import Card, Device, accuracies, normaliser
 
 
 def fgsm(model: Callable[[Tensor], Tensor], images: Tensor, labels: Tensor, radius: float) -> Tensor:
-    """Images [B, C, H, W] one step of `radius` (maximum norm) up the cross entropy of labels [B], back in [0, 1].
-
-    The model, in evaluation mode, normalises images itself and gives logits [B, C]. Pixels without gradient stay.
-    """
+    """Images [B, C, H, W] one step of `radius` (maximum norm) up the cross entropy of labels [B], back in [0, 1], by
+    the logits [B, C] of a model that normalises images itself."""
     if not bool(((images >= 0) & (images <= 1)).all()):
         raise ValueError("images must lie in [0, 1], before normalisation")
     if radius < 0:
@@ -29,10 +27,8 @@ def fgsm(model: Callable[[Tensor], Tensor], images: Tensor, labels: Tensor, radi
 
 
 def drive(model: nn.Module, card: Card, arguments: Mapping[str, Any], device: Device) -> Outcome:
-    """Values "error", 100 less the top-1 accuracy on attacked images of the whole test set, and "top1" on clean ones.
-
-    Arguments: "radius" on the scale [0, 255], the paper's 8; "batch" in images.
-    """
+    """Values "error", 100 less the top-1 accuracy on attacked images of the whole test set, and "top1" on clean ones;
+    arguments "radius" on the scale [0, 255], the paper's 8, and "batch" in images."""
     normalise = normaliser(card, device)
 
     def attacks(place: int, images: Tensor, labels: Tensor) -> Iterator[tuple[str, Tensor]]:

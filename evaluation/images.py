@@ -105,10 +105,8 @@ def correct(logits: Tensor, labels: Tensor) -> Tensor:
 def accuracies(
     model: nn.Module, card: Card, device: Device, batch_size: int, corrupt: Corruptions
 ) -> tuple[dict[str, float], int]:
-    """Top-1 in percent by name of corruption, over all that `corrupt` makes of `pixel_batches`; the number of images.
-
-    What it yields unchanged, the very batch, is judged once.
-    """
+    """Top-1 in percent by name of corruption, over all that `corrupt` makes of `pixel_batches`, and the number of
+    images; what it yields unchanged, the very batch, is judged once."""
     hits, seen, normalise = Counter[str](), Counter[str](), normaliser(card, device)
 
     @torch.inference_mode()

@@ -20,6 +20,7 @@ from timm.scheduler import PolyLRScheduler
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, interpolate, normalize, pad
 from torch.utils.data import Dataset, default_collate
+from torchvision.models.segmentation.fcn import FCNHead
 from torchvision.transforms.v2 import functional as photometry
 
 from evaluation.arguments import Recipe
@@ -41,21 +42,15 @@ Segment = Callable[[Tensor], Tensor]  # images [B, 3, H, W] -> logits [B, classe
 
 
 def drive(model: nn.Module, card: Card, arguments: Mapping[str, Any], device: Device) -> Outcome:
-    """Fine-tune a copy of a run's network for segmentation and score it: "macc", "miou", "miou_ms" in percent.
-
-    Equal weights, seed of the run and arguments, {"recipe": the dictionary of a `Recipe`}, give equal numbers on the
-    same hardware (CPU: always).
-    """
+    """Fine-tune a copy of a run's network by the `Recipe` in "recipe": "macc", "miou", "miou_ms" in percent."""
     recipe = Recipe.from_dict(arguments["recipe"])
     train, test = load_scenes(recipe.data)
     return score(fine_tune(model, card, recipe, train, device), test, recipe, card, device)
 
 
 class MaskTransformer(nn.Module):
-    """Segmenter's decoder (Strudel et al. 2021): class tokens attend with the patches, whose scores are cosines.
-
-    `width` is that of the patch features too; `small` initialises for small widths, as Model.init "small" does.
-    """
+    """Segmenter's decoder (Strudel et al. 2021): class tokens attend with the patches of `width` features, whose scores
+    are cosines; `small` initialises for small widths, as Model.init "small" does."""
 
     def __init__(self, width: int, heads: int, num_classes: int, dropout: float = 0.1, small: bool = False) -> None:
         super().__init__()
@@ -108,22 +103,14 @@ class Segmenter(nn.Module):
 
 
 class DeepLab(nn.Module):
-    """DeepLabV3+ of segmentation-models-pytorch with mmseg's auxiliary head: images -> logits [B, num_classes, H, W].
-
-    In training mode it returns (logits, auxiliary logits), the latter from the third stage at its own resolution.
-    """
+    """DeepLabV3+ of segmentation-models-pytorch with mmseg's auxiliary head: images -> logits [B, num_classes, H, W];
+    in training with those of the auxiliary head, from the third stage at its own resolution."""
 
     def __init__(self, network: nn.Module, channels: int, num_classes: int, dropout: float) -> None:
         super().__init__()
         self.network = network
-        inner = max(1, channels // 4)  # 256 of ResNet-101's 1024
-        self.auxiliary = nn.Sequential(
-            nn.Conv2d(channels, inner, 3, padding=1, bias=False),
-            nn.BatchNorm2d(inner),
-            nn.ReLU(),
-            nn.Dropout2d(dropout),
-            nn.Conv2d(inner, num_classes, 1),
-        )
+        self.auxiliary = FCNHead(channels, num_classes)
+        self.auxiliary[3] = nn.Dropout2d(dropout)  # as in mmseg, in place of single values
 
     def forward(self, images: Tensor) -> Tensor | tuple[Tensor, Tensor]:
         height, width = images.shape[2:]
@@ -192,10 +179,8 @@ def _deeplab(weights: Weights, card: Card, recipe: Recipe, num_classes: int) -> 
 
 
 def training_crop(image: Tensor, mask: Tensor, recipe: Recipe, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-    """A random crop of a scene uint8 [3, H, W] and [H, W], resized, mirrored and distorted as the recipe says.
-
-    Its sides are at most `recipe.crop`: less where the resized image is smaller.
-    """
+    """A random crop of a scene uint8 [3, H, W] and [H, W], resized, mirrored and distorted as the recipe says, of sides
+    of at most `recipe.crop`."""
     height, width = mask.shape
     factor = recipe.base / max(height, width) * _uniform(recipe.scale_low, recipe.scale_high, generator)
     size = (max(1, int(height * factor + 0.5)), max(1, int(width * factor + 0.5)))
@@ -251,10 +236,8 @@ def distorted(image: Tensor, generator: torch.Generator) -> Tensor:
 
 
 class Crops(Dataset[tuple[Tensor, Tensor]]):
-    """Position of training -> normalised crop float32 [3, crop, crop] and its mask, padded with 0 and `IGNORE`.
-
-    Positions visit all scenes once, in a fresh order, before any for a second time.
-    """
+    """Position of training -> normalised crop float32 [3, crop, crop] and its mask, padded with 0 and `IGNORE`; all
+    scenes are visited once, in a fresh order, before any for a second time."""
 
     def __init__(self, scenes: Scenes, recipe: Recipe, card: Card, seed: int) -> None:
         self.scenes, self.recipe, self.card, self.seed = scenes, recipe, card, seed
@@ -276,10 +259,8 @@ class Crops(Dataset[tuple[Tensor, Tensor]]):
 
 
 def segmentation_loss(outputs: Tensor | tuple[Tensor, Tensor], masks: Tensor) -> Tensor:
-    """Cross entropy [] averaged over the pixels that count, plus 0.4 of the auxiliary head's, if there is one.
-
-    Logits are [B, K, H, W], the auxiliary ones [B, K, h, w]. A batch without a counted pixel costs 0.
-    """
+    """Cross entropy [] averaged over the pixels that count, 0 without one, plus 0.4 of the auxiliary head's: logits
+    [B, K, H, W], or with auxiliary ones [B, K, h, w]."""
     if isinstance(outputs, tuple):
         logits, auxiliary = outputs
         larger = interpolate(auxiliary.float(), masks.shape[1:], mode="bilinear", align_corners=False)

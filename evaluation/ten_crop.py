@@ -16,10 +16,8 @@ from training.data.sets import is_resident
 
 @torch.no_grad()
 def ten_crop_logits(model: Callable[[Tensor], Tensor], images: Tensor, size: int) -> Tensor:
-    """The sum [B, C] of a classifier's logits over torchvision's ten crops of `size` x `size`, float32 or wider.
-
-    The model sees one crop [B, 3, size, size] after the other of images [B, 3, H, W], both sides at least `size`.
-    """
+    """The sum [B, C] of a classifier's logits over torchvision's ten crops of `size` x `size` of images [B, 3, H, W],
+    one after the other, float32 or wider."""
     logits = (model(crop) for crop in ten_crop(images, [size, size]))
     return torch.stack([at_least_float32(each) for each in logits]).sum(dim=0)
 

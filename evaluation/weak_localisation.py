@@ -62,10 +62,8 @@ def best_fit(boxes: Boxes, truth: Boxes) -> Floats:
 
 
 def box_fits(attention: Floats, truth: Sequence[Boxes], patch: int) -> Floats:
-    """The best IoU in [0, 1] over the true boxes, [masses, 2 + heads, regions, N] in the order of `declared_grid`.
-
-    Attention of the class token is [N, heads, R, C]; each image has boxes [K, 4]; a patch has `patch` pixels a side.
-    """
+    """The best IoU in [0, 1] over the true boxes [K, 4] of each image, [masses, 2 + heads, regions, N] in the order of
+    `declared_grid`, by attention [N, heads, R, C] over patches of `patch` pixels a side."""
     images, heads = attention.shape[:2]
     with_mean = np.concatenate((attention, attention.mean(1, keepdims=True)), axis=1)
     found = np.empty((len(MASSES), 2 + heads, len(REGIONS), images))

@@ -44,10 +44,8 @@ def jaccard(masks: Masks, target: NDArray[np.uint8], exclude_void: bool = False)
 
 
 def drive(model: nn.Module, card: Card, arguments: Mapping[str, Any], device: Device) -> Outcome:
-    """Mean Jaccard index over images, with void pixels in the union as published, and without them.
-
-    Arguments: "mass", the share of the attention that a mask holds (published: 0.9).
-    """
+    """Mean Jaccard index over images, with void pixels in the union as published, and without them; argument "mass",
+    the share of the attention that a mask holds (published: 0.9)."""
     check_class_attention(model)
     found: dict[bool, list[float | None]] = {False: [], True: []}
     if not is_resident(card["data"]):

@@ -10,7 +10,7 @@ from experiments.suggest import choose
 from lumix.registry import name_of
 from training.config import Execution, Run
 
-NAMES = ("mini", "small", "lab", "paper", "small_earlier")
+NAMES = ("mini", "small_earlier", "small", "lab", "paper")  # the nearest to the papers last
 HOMES = {name: f"experiments.scales.{name}" for name in NAMES}
 DEFAULT_SETTING = "deit"
 

@@ -44,12 +44,6 @@ def test_keys_follow_protocol_and_arguments_alone():
         Evaluation("oclusion")
 
 
-def test_sources_are_the_arguments_that_name_a_run():
-    found = Evaluation("occlusion", {"source": {"key": "k"}, "filter": {"key": "f", "seed": 0}, "head": 1})
-    assert found.sources == {"source": ("k", None), "filter": ("f", 0)}
-    assert Evaluation("occlusion", {"source": {"timm": "name"}}).sources == {}
-
-
 def test_every_protocol_has_a_driver():
     for protocol in ev.PROTOCOLS.values():
         assert callable(importlib.import_module(protocol.module).drive)
@@ -120,23 +114,24 @@ def test_a_second_model_is_handed_over_and_its_weights_count(tmp_path, toy):
     evaluation = Evaluation("toy", {"source": {"key": "k"}})
     with pytest.raises(ValueError, match="needs the run directories of"):
         ev.evaluate(directory, evaluation)
-    ev.evaluate(directory, evaluation, others={"source": other}, cache=tmp_path / "elsewhere")
+    ev.evaluate(directory, evaluation, others={"source": other})
     assert toy.calls[0][1]["source"] == {"key": "k", "directory": other}
-    assert (tmp_path / "elsewhere" / f"{evaluation.key}.json").exists()
-    assert not (directory / "eval").exists()
     finish(other, seed=1)
-    assert ev.read_evaluation(directory, evaluation, {"source": other}, tmp_path / "elsewhere") is None
+    assert ev.read_evaluation(directory, evaluation, {"source": other}) is None
 
 
 def test_damaged_and_unfinished_are_named(tmp_path, toy):
     with pytest.raises(run_directory.RunError, match="no trained model"):
         ev.evaluate(tmp_path / "nothing", toy.EVALUATION)
     directory = finish(tmp_path / "run")
-    for text in ("{", "{}"):
+    for text in ("{", "{}", '{"key": "toy"}', "[]"):
         run_directory.write_text(directory / "eval" / f"{toy.EVALUATION.key}.json", text)
         with pytest.raises(run_directory.RunError, match="delete it and run the same command again"):
             ev.evaluate(directory, toy.EVALUATION)
     (directory / "eval" / f"{toy.EVALUATION.key}.json").unlink()
+    (directory / "eval" / f"{toy.EVALUATION.key}.npz").write_bytes(b"PK")
+    with pytest.raises(run_directory.RunError, match=r"npz is damaged .*: delete it"):
+        ev.read_arrays(directory / "eval", toy.EVALUATION)
     (directory / "config.json").unlink()
     with pytest.raises(run_directory.RunError, match="does not say which run was trained"):
         ev.evaluate(directory, toy.EVALUATION)

@@ -2,6 +2,7 @@
 
 import importlib.resources
 import math
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor, nn
 
+from evaluation import calibration
 from evaluation import natural_adversarial as natural
 from evaluation.natural_adversarial import class_indices, detection, response_accuracy, rms_calibration_error
 from training.data.sets import SHAPES_MEAN, SHAPES_STD, shapes
@@ -54,14 +56,6 @@ def test_calibration_error_equals_the_count_by_hand(n: int, all_bins: bool) -> N
         rms_calibration_error(*samples(199))
 
 
-@pytest.mark.parametrize("value", [0.0, 1.0])
-def test_all_right_and_all_wrong(value: float) -> None:
-    sure, right = np.full(300, 0.75), np.full(300, bool(value))
-    assert rms_calibration_error(sure, right, all_bins=True) == pytest.approx(100 * abs(0.75 - value))
-    assert rms_calibration_error(sure, right) == pytest.approx(100 * abs(0.75 - value) * math.sqrt(2 / 3))
-    assert set(response_accuracy(sure, right).tolist()) == {100 * value}
-
-
 def test_response_rate_accuracy_equals_the_count_by_hand_and_ties_keep_their_order() -> None:
     sure, right = samples(57)
     ranked = [r for _, r in sorted(zip(sure.tolist(), right.tolist(), strict=True), reverse=True)]
@@ -78,6 +72,19 @@ def test_reliability_adds_up_to_the_whole() -> None:
     for name, values in (("accuracy", right), ("confidence", sure)):
         assert (bins["count"] * bins[name]).sum() / 500 == pytest.approx(100 * values.mean())
     assert natural.reliability(np.ones(1), np.ones(1, bool), 4)["count"].tolist() == [0, 0, 0, 1]
+
+
+def test_expected_calibration_error_and_loss_equal_a_plain_count(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(calibration, "test_images", lambda card: shapes(400, seed=1))
+    model, images = Linear(16, 10, seed=3), shapes(400, seed=1)
+    values = calibration.drive(model, CARD, {}, "cpu").values
+    logits = torch.from_numpy(natural.logits_of_images(model, images.images, CARD, "cpu"))
+    sure, found = logits.softmax(1).max(1)
+    right, bins = (found == images.labels).float(), (15 * sure).long()
+    gaps = [abs(float((sure - right)[bins == number].sum())) for number in range(16)]
+    assert values["ece"] == pytest.approx(100 * sum(gaps) / 400, abs=1e-4)
+    assert values["top1"] == pytest.approx(100 * float(right.mean()))
+    assert values["loss"] == pytest.approx(float(nn.functional.cross_entropy(logits, images.labels)))
 
 
 def test_other_classes_play_no_part_huge_logits_survive_and_ties_go_to_the_first() -> None:
@@ -146,7 +153,7 @@ class Linear(nn.Module):
 
 def test_stand_ins_are_what_the_reference_gets_wrong_and_is_surest_about() -> None:
     reference = Linear(16, 10, seed=1)
-    judge = natural.model_judge(reference, CARD, "cpu")
+    judge = partial(natural.model_judge, reference, CARD, "cpu")
     sets = natural.stand_ins(CARD, ARGUMENTS, judge)
     fresh = shapes(900, seed=natural.NATURAL_SEED)
     scores = natural.logits_of_images(reference, fresh.images, CARD, "cpu")
@@ -174,35 +181,9 @@ def test_the_nearest_image_judges_in_whole_numbers() -> None:
     known, asked = shapes(200, seed=7), shapes(30, seed=8).images
     kept = [i for i, label in enumerate(known.labels.tolist()) if label in (2, 7, 4)]
     square = (asked.long()[:, None] - known.images[kept].long()).square().flatten(2).sum(2)
-    answer, sure = natural.nearest(known)(asked, [7, 2, 4])
+    answer, sure = natural.nearest(known, asked, [7, 2, 4])
     labels = [[7, 2, 4].index(known.labels[kept[place]]) for place in square.argmin(1)]
     assert (answer.tolist(), (-sure).tolist()) == (labels, square.amin(1).tolist())
-
-
-def test_every_metric_of_the_sets_is_measured() -> None:
-    judge = natural.nearest(shapes(60, seed=7))  # few, so that it is often wrong
-    sets, model = natural.stand_ins(CARD, ARGUMENTS, judge), Linear(16, 10, seed=2)
-    images = sets.natural, sets.inside, sets.outside
-    found, inside, outside = (natural.logits_of_images(model, some, CARD, "cpu") for some in images)
-    labels = sets.labels.numpy()
-    outcome = natural.measure(found, labels, range(8), inside, outside, range(2, 10))
-    confidence, correct = natural.predictions(found, labels, range(8))
-    scores = [-torch.tensor(logits[:, 2:]).double().softmax(1).amax(1).numpy() for logits in (inside, outside)]
-    assert outcome.values == pytest.approx(
-        {
-            "top1": 100 * float((found[:, :8].argmax(1) == labels).mean()),
-            "calibration_error": rms_calibration_error(confidence, correct),
-            "calibration_error_all_bins": rms_calibration_error(confidence, correct, True),
-            "aurra": response_accuracy(confidence, correct).mean(),
-            **detection(*scores),
-            "natural_images": len(labels),
-            "clean_images": 800,
-            "unknown_images": 160,
-        }
-    )
-    assert outcome.n_samples == len(labels) + 960
-    assert outcome.arrays["response_accuracy"][-1] == pytest.approx(outcome.values["top1"])
-    assert outcome.arrays["reliability_count"].sum() == len(labels)
 
 
 @pytest.mark.parametrize(

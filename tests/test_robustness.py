@@ -1,7 +1,6 @@
 """Accuracy on corrupted images: counts and batches, FGSM, shuffling, occlusion, and hits on mixed images."""
 
 import itertools
-import math
 
 import numpy as np
 import pytest
@@ -10,7 +9,7 @@ from PIL import Image
 from torch import nn
 
 from evaluation import fgsm, images, models, occlusion, shuffling
-from evaluation.arguments import ATTENDED, GRIDS, LOSSES, VARIANTS, fitting_grids
+from evaluation.arguments import ATTENDED, GRIDS, LOSSES, VARIANTS
 from training.data.sets import ImageSet
 from training.mixed_accuracy import mixed_hits
 from training.run_directory import read_result
@@ -24,14 +23,6 @@ def generator(seed: int = 0) -> torch.Generator:
 
 
 # ------------------------------------------------------------------------------------------------- shared
-
-
-def test_accuracy_counts_samples_and_ties_go_to_the_lower_class():
-    logits = torch.tensor([[1.0, 1.0, 0.0], [0.0, 2.0, 2.0], [3.0, 1.0, 2.0]])
-    assert images.correct(logits, torch.tensor([0, 2, 0])).tolist() == [True, False, True]
-    for bad in (math.nan, math.inf):
-        with pytest.raises(ValueError, match="not all finite"):
-            images.correct(torch.tensor([[0.0, bad]]), torch.tensor([0]))
 
 
 class Always(nn.Module):
@@ -133,12 +124,6 @@ def test_shuffled_patches_are_those_of_the_order(grid, rows, columns):
     assert torch.equal(shuffling.shuffle_grid(shared, orders[1].argsort(), rows, columns), pixels)
 
 
-def test_grids_of_the_three_scales():
-    assert fitting_grids(8, 2) == [1, 4, 8, 16]
-    assert fitting_grids(32, 4) == [1, 4, 8, 16, 32, 64]
-    assert fitting_grids(224, 16) == [1, 4, 8, 16, 32, 64, 196]
-
-
 def test_shuffling_is_repeatable_and_its_draws_differ(trained):
     model, card, _ = trained
     arguments = {"grids": [1, 16], **DRAWS, "batch": 200}
@@ -231,6 +216,16 @@ def test_occlusion_equals_a_plain_loop(trained):
         occlusion.drive(model, card, arguments | {"head": 2}, "cpu")
     with pytest.raises(ValueError, match="is trained on digits at 8 pixels, not on digits at 16: choose"):
         occlusion.drive(model, card | {"image_size": 16}, arguments, "cpu")
+
+
+def test_random_patches_are_dropped_without_attention(trained):
+    """Of networks that have none: the numbers that they have beside the attended ones."""
+    model, card, directory = trained
+    arguments = {"source": {"directory": directory}, "head": 1, **DRAWS}
+    every = occlusion.drive(model, card, arguments, "cpu").values
+    found = occlusion.drive(model, card, {"side": 4, **DRAWS}, "cpu").values
+    assert found == {name: value for name, value in every.items() if name.startswith("random_")}
+    assert len(found) == 11
 
 
 def test_public_weights_are_read_from_a_file_or_named(tmp_path, monkeypatch):

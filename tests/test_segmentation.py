@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 from torch import Tensor, nn
@@ -169,15 +169,6 @@ def test_a_crop_filled_by_one_class_is_drawn_again() -> None:
     assert sum(0.25 <= float(share) <= 0.75 for share in mixed) > 25
 
 
-def test_distortion_keeps_type_and_shape_varies_and_leaves_its_input_alone() -> None:
-    image = torch.randint(0, 256, (3, 8, 8), generator=generator(), dtype=torch.uint8)
-    copy = image.clone()
-    results = [seg.distorted(image, generator(seed)) for seed in range(12)]
-    assert all(result.dtype == torch.uint8 and result.shape == image.shape for result in results)
-    assert len({result.numpy().tobytes() for result in results}) > 8
-    assert torch.equal(image, copy)
-
-
 def test_an_epoch_visits_every_scene_once_and_small_scenes_are_padded() -> None:
     masks = torch.arange(6, dtype=torch.uint8).view(6, 1, 1).expand(6, 10, 14).contiguous()
     scenes = resident(masks[:, None].expand(6, 3, 10, 14), masks, tuple("abcdef"))
@@ -267,14 +258,8 @@ def test_sliding_equals_the_whole_image_for_a_pointwise_model(size: tuple[int, i
     images = torch.randn(2, 3, *size, generator=generator())
     torch.testing.assert_close(slide(pointwise, images, 16, 12), pointwise(images))
     assert seg.window_starts(801, 480, 320) == [0, 320, 321]
-
-
-def test_an_image_is_fitted_to_the_base_or_enlarged_to_the_window() -> None:
     assert seg.target_size(375, 500, 520, 480) == (480, 640)  # 390 would be below the window
-    assert seg.target_size(500, 500, 520, 480) == (520, 520)
-    assert seg.target_size(375, 500, 910, 480) == (683, 910)
-    assert seg.target_size(500, 375, 260, 480) == (640, 480)
-    assert seg.target_size(180, 240, 240, 96) == (180, 240)
+    assert seg.target_size(500, 375, 910, 480) == (910, 683)
 
 
 def test_probabilities_sum_to_one_and_mirror_with_the_image() -> None:
@@ -295,17 +280,6 @@ def test_logits_go_back_to_the_size_of_the_image_before_their_softmax() -> None:
     found = probabilities(lambda crops: 4 * edge_model(crops), images, size, False, SLIDING)
     torch.testing.assert_close(found, logits.softmax(1))
     assert torch.equal(segment(lambda crops: 4 * edge_model(crops), images, SLIDING)[0], logits.argmax(1))
-
-
-@settings(deadline=None, max_examples=15)
-@given(st.integers(0, 2**32 - 1))
-def test_several_scales_are_symmetric_under_mirroring(seed: int) -> None:
-    images = torch.randn(1, 3, 18, 22, generator=generator(seed))
-    single, several = segment(edge_model, images, SLIDING)
-    mirrored_single, mirrored = segment(edge_model, images.flip(3), SLIDING)
-    agree = (mirrored.flip(2) == several).float().mean()
-    assert agree > 0.99  # sums that are nearly equal may fall either way
-    assert (mirrored_single.flip(2) == single).float().mean() < 0.99
 
 
 def test_ratios_of_equal_size_weigh_as_often_as_they_occur_and_are_computed_once() -> None:
@@ -346,39 +320,14 @@ def test_score_of_a_perfect_model_is_100_counts_its_images_and_does_not_depend_o
     assert outcome.values["macc"] == outcome.values["miou"] == 100.0
     assert outcome.n_samples == 3
     assert int(outcome.arrays["confusion"].sum()) == 3 * 15 * 16
-    examples = outcome.arrays["examples"]
-    assert (examples.shape, examples.dtype) == ((3, 16, 16), np.uint8)
-    assert (examples[2][1:] == masks[2][1:].numpy()).all()
+    assert (outcome.arrays["examples"][2][1:] == masks[2][1:].numpy()).all()
     whole = seg.score(ByBrightness(), scenes, SLIDING, card, "cpu")
     monkeypatch.setattr(seg, "PIXELS", 1)
     single = seg.score(ByBrightness(), scenes, SLIDING, card, "cpu")
     assert (whole.values, whole.n_samples) == (single.values, single.n_samples) == (single.values, 5)
 
 
-def test_segmentations_of_several_sizes_are_kept_thinned_out_in_one_array() -> None:
-    found = seg.stacked([torch.ones(2, 3, dtype=torch.uint8), torch.zeros(3, 1, dtype=torch.uint8)])
-    assert found.tolist() == [[[1, 1, 1], [1, 1, 1], [IGNORE] * 3], [[0, IGNORE, IGNORE]] * 3]
-    assert [seg.thinning(shape) for shape in ((16, 16), (64, 64), (65, 64), (180, 240), (375, 500))] == [1, 1, 2, 4, 8]
-
-
-def test_batches_hold_neighbours_of_equal_size() -> None:
-    sides = (4, 4, 4, 6, 4)
-    scenes: Any = [(torch.full((3, side, side), i), torch.full((side, side), i)) for i, side in enumerate(sides)]
-    found = [(images.shape[-1], masks[:, 0, 0].tolist()) for images, masks in seg.equal_sizes(scenes, 5, 2)]
-    assert found == [(4, [0, 1]), (4, [2]), (6, [3]), (4, [4])]
-    assert [len(images) for images, _ in seg.equal_sizes(scenes, 2, 8)] == [2]
-
-
 # ------------------------------------------------------------------------------------------------- data and recipe
-
-
-def test_shapes_have_a_class_for_every_pixel() -> None:
-    train, test = load_scenes("shapes")
-    assert (len(train), len(test)) == (2000, 1000)
-    assert train.num_classes == len(train.class_names) == 11
-    masks = torch.stack([test[index][1] for index in range(1000)])
-    assert set(masks.unique().tolist()) == set(range(11))
-    assert ((masks > 0).flatten(1).any(1)).all()
 
 
 def test_camvid_is_read_from_its_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

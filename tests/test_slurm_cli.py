@@ -146,14 +146,6 @@ def test_done_is_what_the_directory_says_whatever_slurm_thinks(item, entry):
     assert status_of(item, None, {}).state == "older code"
 
 
-def test_status_tells_what_to_do_about_a_failure(item, call):
-    item.directory.mkdir(parents=True)
-    (item.directory / "result.json").write_text("{")
-    _, text, _ = call("status", TABLE)
-    assert "result.json is damaged, delete it and submit again" in text
-    assert text.endswith(f"once the cause is mended, submit 1 again: python -m slurm submit {TABLE} --resume\n")
-
-
 def test_without_slurm_the_directories_speak(item, entry):
     started(item)
     (found,), warning = statuses(PAPER, [item])

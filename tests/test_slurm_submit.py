@@ -12,7 +12,7 @@ from experiments.runs import items_of_table
 from experiments.scale import get_scale
 from slurm import submit as submission
 from slurm.cluster import FOLDER, Cluster, layout_of, load_cluster, microbatch
-from slurm.jobs import ROOT, Submitted, submitted
+from slurm.jobs import ROOT, submitted
 from slurm.submit import make_plan, parameters, plan_text, submit, take_snapshot
 from training.run_directory import RunError, write_text
 
@@ -48,14 +48,6 @@ def test_every_shipped_cluster_is_valid():
         "debug": 0,
         "local": 0,
     }
-
-
-def test_a_user_brings_his_own_file(tmp_path, monkeypatch):
-    path = tmp_path / "mine.toml"
-    path.write_text('device = "cuda"\ngpus_per_node = 4\nnodes = 2\nmodules = ["cuda/12.4"]\n')
-    monkeypatch.setenv("LUMIX_CLUSTER", str(path))
-    cluster = load_cluster(None)
-    assert (cluster.name, cluster.gpus_per_node, cluster.modules) == ("mine", 4, ("cuda/12.4",))
 
 
 @pytest.mark.parametrize(
@@ -151,15 +143,6 @@ def test_what_has_a_job_is_left_alone(state, resume, why, monkeypatch):
     assert [text for _, text in plan.skipped] == ([] if why is None else [why])
     assert (items()[0] in plan.items) == (why is None)
     assert len(plan.items) + len(plan.skipped) == len(items())
-
-
-def test_the_last_submission_of_a_run_counts():
-    write_text(ROOT / "20260101-1" / "runs.txt", "runs/a\nruns/b\n")
-    write_text(ROOT / "20260102-1" / "runs.txt", "runs/b\n")
-    assert submitted() == {
-        Path("runs/a"): Submitted(ROOT / "20260101-1", 0),
-        Path("runs/b"): Submitted(ROOT / "20260102-1", 0),
-    }
 
 
 def test_without_slurm_nothing_is_submitted_and_nothing_is_left(monkeypatch, capsys):

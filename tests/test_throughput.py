@@ -56,14 +56,6 @@ def test_a_step_trains_and_steps_of_one_number_draw_alike():
     assert not torch.equal(weights[0], weights[2])
 
 
-def test_contenders_take_turns_and_the_first_place_rotates():
-    calls = []
-    steps = {name: lambda number, name=name: calls.append((name, number)) for name in "ab"}
-    seconds = throughput.take_turns(steps, rounds=2, per_round=2, device=CPU)
-    assert calls == [("a", 0), ("a", 1), ("b", 0), ("b", 1), ("b", 2), ("b", 3), ("a", 2), ("a", 3)]
-    assert {name: len(found) for name, found in seconds.items()} == {"a": 2, "b": 2}
-
-
 def test_peak_memory_counts_what_lives_at_once():
     megabyte = 2**18  # float32 numbers
 

@@ -15,7 +15,7 @@ from PIL import Image
 
 from evaluation import images, weak_localisation, weak_segmentation
 from evaluation.foreground import foreground
-from evaluation.weak_localisation import START, best_fit, box_fits, boxes_around, declared_grid, mean_fits
+from evaluation.weak_localisation import START, best_fit, box_fits, declared_grid, mean_fits
 from evaluation.weak_segmentation import jaccard
 from training.data.sets import SHAPES_MEAN, SHAPES_STD
 
@@ -56,25 +56,9 @@ def test_foreground_is_the_smallest_set_of_strongest_patches(row: list[float], m
     assert sum(strongest[: count - 1]) <= mass * sum(row) + 1e-9
 
 
-def test_foreground_at_its_limits() -> None:
-    row = [[0.0, 0.5, 0.2, 0.3]]
-    assert foreground(row, 1).tolist() == [[False, True, True, True]]  # a patch without attention is never kept
-    assert not foreground(row, 0).any()
-    assert foreground(row, 0.5).tolist() == foreground(row, 0.4).tolist() == [[False, True, False, False]]
-    assert foreground(row, 0.6).tolist() == [[False, True, False, True]]
-
-
 @pytest.mark.parametrize(
     ("row", "mass"),
-    [
-        ([1.0], 1.1),
-        ([1.0], -0.1),
-        ([1.0], math.nan),
-        ([math.nan, 1.0], 0.5),
-        ([-1.0, 2.0], 0.5),
-        ([0.0], 0.5),
-        ([], 0.5),
-    ],
+    [([1], 1.1), ([1], -0.1), ([1], math.nan), ([math.nan, 1], 0.5), ([-1, 2], 0.5), ([0], 0.5), ([], 0.5)],
 )
 def test_foreground_refuses_what_is_no_attention(row: list[float], mass: float) -> None:
     with pytest.raises(ValueError, match=r"(mass|attention) must be"):
@@ -111,13 +95,6 @@ def test_masks_that_hold_all_attention_cover_the_share_of_the_object() -> None:
 def brute_box(mask: np.ndarray, patch: int) -> list[int]:
     rows, columns = (axis.tolist() for axis in np.nonzero(mask))
     return [patch * min(columns), patch * min(rows), patch * (max(columns) + 1), patch * (max(rows) + 1)]
-
-
-@given(seed=st.integers(0, 10**6))
-def test_boxes_are_tight_and_half_open(seed: int) -> None:
-    masks = np.random.default_rng(seed).random((6, 4, 5)) < 0.15
-    masks = masks[masks.any((1, 2))]
-    assert boxes_around(masks, 16).tolist() == [brute_box(mask, 16) for mask in masks]
 
 
 def test_largest_component_is_by_edges_not_corners_and_the_first_of_equal_ones() -> None:
