@@ -9,7 +9,7 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 export DVC_NO_ANALYTICS := 1
 export SOURCE_DATE_EPOCH := 0
 
-.PHONY: help setup demo small repro verify bench test test-slurm slurm-packages lint lock clean
+.PHONY: help setup demo small repro verify bench gpu test test-slurm slurm-packages lint lock clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -48,6 +48,9 @@ verify: setup  ## train what is missing, then say whether results/ is as committ
 bench: setup  ## speed beside the best peers and the floor of the machine; about 7 minutes
 	python -m benchmarks
 	python -m benchmarks page
+
+gpu: setup  ## ten minutes on a GPU: its tests, rows of the bench, a run of scale lab stopped and resumed; build/gpu.json
+	python -m benchmarks.gpu
 
 test: setup  ## run the tests
 	pytest

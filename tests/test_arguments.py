@@ -44,7 +44,7 @@ def refuses(make: Any, name: str) -> None:
     assert len(text) < 400
 
 
-@pytest.mark.parametrize("hint", [float, int, Positive, NotNegative, Share, Count, CountOrNone])
+@pytest.mark.parametrize("hint", [float, int, Learnable, Positive, NotNegative, Share, Count, CountOrNone])
 @pytest.mark.parametrize("value", NO_NUMBERS, ids=lambda value: repr(value)[:9])
 def test_what_is_no_number_is_refused_by_name(hint, value):
     refuses(

@@ -23,7 +23,7 @@ def run(role: str) -> Run:
     return Run(
         data=Data("cifar100", image_size=16, share=SHARE, flip=True, crop_padding=2),
         model=MODELS[role],
-        optim=Optim(lr=0.1, name="momentum", weight_decay=5e-4, min_lr=0.0),
+        optim=Optim(lr=0.1, name="momentum", weight_decay=5e-4, decayed="all", min_lr=0.0),
         loss=PLAIN,
         epochs=100,
         batch_size=100,
