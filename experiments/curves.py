@@ -6,7 +6,7 @@ from functools import partial
 from experiments import decoupled
 from experiments.decoupled import LossColumn
 from experiments.scale import Scale
-from experiments.table import Column, Row
+from experiments.table import Column, Row, Table
 from training.config import Run
 
 CUTS = ("cutmix", "puzzlemix", "automix")
@@ -54,3 +54,16 @@ def row(
         for value in VALUES[of]
     ]
     return decoupled.row(scale, name, setting, role, losses, suffix=suffix, labels=labels)
+
+
+def table(scale: Scale, title: str, panel: str, setting: str, *parameters: str) -> Table:
+    """A panel of Figure A2: the methods on ResNet-34."""
+    return Table(
+        title=title,
+        paper_table=f"Figure A2, {panel}",
+        label_columns=(Column("method", "Method"),),
+        value_columns=columns(*parameters),
+        rows=tuple(row(scale, name, setting, "resnet34", *parameters) for name in BEST[parameters[0]]),
+        statistic="median_last",
+        setting=scale.setting(setting).text,
+    )

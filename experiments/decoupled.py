@@ -6,7 +6,7 @@ from typing import Any
 
 from experiments.methods import manifold, puzzle
 from experiments.scale import Scale
-from experiments.table import Column, Method, Row
+from experiments.table import Column, Method, Row, Table
 from lumix import Decoupled, Mixer, RescaledBinaryCrossEntropy
 from lumix.registry import get_part
 from training.config import Mix, Run
@@ -138,23 +138,28 @@ FOUR = ("saliencymix", "puzzlemix", *LEARNING)
 Place = tuple[str, str, str, str]  # setting and role of the base run, titles of data and model; of one data set "" data
 
 
-def place_labels(places: Sequence[Place]) -> tuple[Column, ...]:
-    """Data, where they differ, model and method."""
-    data = (Column("data", "Data"),) if places[0][2] else ()
-    return (*data, Column("model", "Model"), Column("method", "Method"))
-
-
 def gain_row(id: str, gains: Mapping[str, str], labels: Mapping[str, str] | None = None) -> Row:
     """A row of the paper's average gains: column -> the claim whose estimate it shows."""
     return Row(f"gain_{id}", {"method": "Average gain", **(labels or {})}, {}, gains=gains)
 
 
-def place_rows(scale: Scale, places: Iterable[Place], losses: Sequence[LossColumn], claim: str) -> tuple[Row, ...]:
-    """Each of the four methods at every place, and the average gain of DM(CE), whose claim's id begins with `claim`."""
+def place_table(
+    scale: Scale, title: str, number: str, places: Sequence[Place], losses: Sequence[LossColumn], claim: str
+) -> Table:
+    """A table of each of the four methods at every place, and the average gain of DM(CE), whose claim begins so."""
     rows = []
     for setting, role, data, model in places:
         labels = {"data": data, "model": model} if data else {"model": model}
         suffix = f"{setting}_{role}" if data else role
         rows += [row(scale, name, setting, role, losses, suffix=suffix, labels=labels) for name in FOUR]
         rows.append(gain_row(suffix, {DM_CE.id: f"{claim}-{suffix.replace('_', '-')}"}, labels))
-    return tuple(rows)
+    data_column = (Column("data", "Data"),) if places[0][2] else ()
+    return Table(
+        title=title,
+        paper_table=number,
+        label_columns=(*data_column, Column("model", "Model"), Column("method", "Method")),
+        value_columns=columns(losses),
+        rows=tuple(rows),
+        statistic="median_last",
+        setting=scale.text_of(place[0] for place in places),
+    )

@@ -1,7 +1,7 @@
 """A scale: what "DeiT-S on ImageNet" stands for here. Tables are written once and built for any scale."""
 
 import importlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 
 from evaluation.evaluation import Evaluation
@@ -104,6 +104,10 @@ class Scale:
     def setting(self, name: str) -> Setting:
         """The setting of that name."""
         return self.settings[choose(f"setting of scale {self.name}", name, self.settings)]
+
+    def text_of(self, names: Iterable[str]) -> str:
+        """The texts of settings, each once."""
+        return " ".join(dict.fromkeys(self.setting(name).text for name in names))
 
     def base(self, setting: str, role: str) -> Run:
         """The base run of a role under a setting."""

@@ -2,7 +2,7 @@
 
 import csv
 import statistics
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -181,8 +181,21 @@ def make_row(
     return Row(id, labels, runs, ours, note, reason)
 
 
-def top1_row(
-    scale: Scale, id: str, labels: Mapping[str, str], method: Method, ours: bool = False, note: str = ""
-) -> Row:
-    """A row of one cell: DeiT-S under one method."""
-    return make_row(scale, id, labels, {TOP1.id: method}, ours=ours, note=note)
+# A row of one cell, DeiT-S under one method: id, label of each column, method, note, ours.
+Top1Row = tuple[str, tuple[str, ...], Method, str, bool]
+
+
+def top1_table(
+    scale: Scale, title: str, number: str, labels: Mapping[str, str], rows: Iterable[Top1Row], baseline: str = "none"
+) -> Table:
+    """A table of such rows, each compared with the one named `baseline`."""
+    return Table(
+        title=title,
+        paper_table=number,
+        label_columns=tuple(Column(id, text) for id, text in labels.items()),
+        rows=tuple(
+            make_row(scale, id, dict(zip(labels, texts, strict=True)), {TOP1.id: method}, ours=ours, note=note)
+            for id, texts, method, note, ours in rows
+        ),
+        baseline=(baseline, TOP1.id),
+    )

@@ -12,9 +12,7 @@ import pytest
 from command_line import ROOT
 
 from experiments.__main__ import main
-from experiments.registry import TABLES
 from experiments.results import SCHEMA
-from experiments.scale import get_scale
 from training.run_directory import write_json
 
 HELP = ROOT / "docs" / "help" / "experiments.txt"
@@ -128,12 +126,6 @@ def test_collect_writes_results_and_a_damaged_run_exits_1(call):
     assert errors.count("\n") == 1
     assert path.read_text() == written
     assert "1 damaged" in call("status", COMPONENTS)[1]
-
-
-def test_list_and_cost_name_every_table(call):
-    for command in ("list", "cost"):
-        text = call(command)[1]
-        assert all(table in text for table in filter(get_scale("paper").has, TABLES))
 
 
 @pytest.mark.parametrize("command", ["experiments --help", "slurm --help", "report --help"])

@@ -19,7 +19,7 @@ from training.build import build_mixer, build_task
 from training.config import Mix, Run
 from training.data.feeds import updates_per_epoch
 from training.models import build_model
-from training.optim import build_optimizer, build_schedule, parameter_groups, undecayed_names
+from training.optim import build_optimizer, build_schedule, parameter_groups
 
 IMAGES = {
     "imagenet": 1_281_167,
@@ -121,19 +121,6 @@ def test_weight_decay_spares_what_the_recipe_spares(key: str) -> None:
     for name, parameter in model.named_parameters():
         expected_spared = parameter.ndim <= 1 or any(word in name for word in spared)
         assert (names[name] == 0.0) == expected_spared, name
-
-
-def test_nested_exclusions_are_found() -> None:
-    run = get_scale("paper").base("deit", "xcit_s")
-    assert any("temperature" in name for name in undecayed_names(network(str(run.model))))
-
-
-@pytest.mark.parametrize("role", ["deit_s", "swin_t", "convnext_t", "xcit_s"])
-def test_the_stochastic_depth_and_layer_scale_of_the_recipe_reach_the_network(role: str) -> None:
-    run = get_scale("paper").base("deit", role)
-    model = network(str(run.model))
-    rates = [module.drop_prob for module in model.modules() if type(module).__name__ == "DropPath"]
-    assert max(rates) == pytest.approx(run.model.arguments["drop_path_rate"])
 
 
 def test_every_role_of_a_family_at_every_scale_is_the_same_architecture() -> None:

@@ -34,8 +34,8 @@ SOURCES = sources(*PACKAGES)
 BUDGETS = {
     "lumix": 4990,
     "training": 4130,
-    "evaluation": 1900,
-    "experiments": 5446,
+    "evaluation": 1908,
+    "experiments": 5393,
     "slurm": 900,
     "report": 640,
     "paper_figures": 1000,

@@ -48,10 +48,3 @@ def test_paper_cells_are_those_of_the_page():
         if column == "parameters":
             assert value == 22000
     assert {table.paper[f"{r}_lumix", "top1"] for r, _ in table06.BACKBONES} == {80.6, 79.1}
-
-
-def test_hours_count_what_a_method_costs():
-    scale = get_scale("paper")
-    base = scale.base("deit", "deit_s")
-    assert scale.hours(methods.puzzle_mix(base)) == pytest.approx(2.4 * scale.hours(base))
-    assert scale.hours(methods.lumix(base)) == scale.hours(base)

@@ -1,4 +1,4 @@
-"""A mixer, step, rule, loss term, protocol, table, scale and task of someone else's, from a package of their own.
+"""A mixer, step, rule, loss term, protocol, table and scale of someone else's, from a package of their own.
 
 What docs/architecture.md promises under "to add" is done here in a temporary package that touches nothing.
 """
@@ -14,8 +14,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
-from engine import small_run, stopped_after
 
 from evaluation import evaluation
 from experiments import registry, scale
@@ -24,7 +22,7 @@ from experiments.results import collect
 from experiments.runs import items_of_table
 from lumix.registry import PARTS
 from training import loop
-from training.config import Execution, Run
+from training.config import Run
 
 ROOT = Path(__file__).resolve().parents[1]
 TOY = {
@@ -33,7 +31,7 @@ TOY = {
         from experiments.registry import register_table
         from experiments.scale import register_scale
         from evaluation import evaluation
-        from toy import parts, task
+        from toy import parts
 
         evaluation.register("agreement", "toy.protocol", measured=("pace",))
         register_scale("toy", "toy.small")
@@ -114,7 +112,7 @@ TOY = {
         import time
         import torch
         from evaluation.evaluation import Outcome
-        from evaluation.images import normaliser, percent, pixel_batches
+        from evaluation.images import normaliser, pixel_batches
 
         def drive(model, card, arguments, device):
             normalise, same, seen, start = normaliser(card, device), 0, 0, time.monotonic()
@@ -123,7 +121,7 @@ TOY = {
                     plain, mirrored = (model(normalise(x)).argmax(dim=1) for x in (images, images.flip(-1)))
                 same, seen = same + int((plain == mirrored).sum()), seen + len(images)
             pace = seen / (time.monotonic() - start)
-            return Outcome({"agreement": percent(same, seen), "pace": pace}, seen, facts={"how": "mirrored"})
+            return Outcome({"agreement": 100 * same / seen, "pace": pace}, seen, facts={"how": "mirrored"})
     ''',
     "small.py": '''
         """A toy scale: mini's nets for twenty epochs."""
@@ -160,85 +158,6 @@ TOY = {
         def build(scale):
             rows = (row(scale, "usual", same), row(scale, "toy", toy))
             return Table("A toy", None, (Column("what", "What"),), rows, COLUMNS, baseline=("usual", "top1"))
-    ''',
-    "task.py": '''
-        """A toy task: two networks that learn together and from each other."""
-        from dataclasses import dataclass
-        import torch
-        from timm.task import ClassificationTask
-        from timm.utils.model import unwrap_model
-        from torch import nn
-        from torch.nn import functional as F
-        from training.models import build_model
-        from lumix.registry import register
-        from training.models import build_model
-        from training.optim import parameter_groups
-        from training.tasks.mixed import StepResult
-
-        @dataclass(frozen=True)
-        class Noisy:
-            images: torch.Tensor
-            labels: torch.Tensor
-
-            @property
-            def size(self):
-                return len(self.labels)
-
-            def rows(self, rows):
-                return Noisy(self.images[rows], self.labels[rows])
-
-        class Pair(nn.Module):
-            def __init__(self, first, second):
-                super().__init__()
-                self.first, self.second = first, second
-
-            def forward(self, images):
-                return self.first(images), self.second(images)
-
-        class Peers(ClassificationTask):
-            def __init__(self, first, second, device):
-                super().__init__(model=Pair(first, second), criterion=nn.Identity(), device=device, verbose=False)
-                self.updates = 0
-
-            def prepare(self, images, labels, streams):
-                noise = torch.randn(images.shape, generator=streams("noise"), device=streams("noise").device)
-                return Noisy(images + 0.1 * noise.to(images.device), labels)
-
-            def step(self, part):
-                first, second = self.trainable_module(part.images)
-                hard = sum(F.cross_entropy(logits, part.labels, reduction="none") for logits in (first, second))
-                wanted = second.detach().softmax(dim=1)
-                parts = {"hard": hard, "soft": F.cross_entropy(first, wanted, reduction="none")}
-                loss = parts["hard"] + parts["soft"]
-                parts = {name: value.detach() for name, value in parts.items()}
-                return StepResult(loss.mean(), parts, {"loss": loss.detach()})
-
-            def parameter_groups(self):
-                return parameter_groups(unwrap_model(self.trainable_module))
-
-            def after_update(self, step):
-                self.updates = step + 1
-
-            def reported_model(self):
-                return unwrap_model(self.trainable_module).first
-
-            def checkpoint(self):
-                return {**self.get_checkpoint_state(), "updates": self.updates}
-
-            def restore(self, saved):
-                self.load_checkpoint_state(saved["state_dict"])
-                self.updates = saved["updates"]
-
-        BUILT = []
-
-        @register("task", "peers", "two peers")
-        @dataclass(frozen=True)
-        class PeersTask:
-            def build(self, setup):
-                run = setup.run
-                peer = build_model(run.model, 10, 1, run.data.image_size, seed=99).to(setup.device)
-                BUILT.append(Peers(setup.network, peer, setup.device))
-                return BUILT[-1]
     ''',
     "paper.csv": "row,column,value\n",
     "claims.csv": "id,source,register,comparison,sentence\ntoy-better,nowhere,,toy/top1 > usual/top1,Toys help\n",
@@ -311,26 +230,3 @@ def test_the_command_line_of_a_package_runs_its_toys_in_the_pool(toys: Path) -> 
     ]  # the table's file names cells alone
     assert any('"agreement":' in text for text in values)
     assert not any('"pace":' in text for text in values)
-
-
-@pytest.mark.usefixtures("toys")
-def test_the_engine_trains_stops_and_resumes_a_task_that_it_does_not_know() -> None:
-    importlib.import_module("toy")
-    tasks: Any = importlib.import_module("toy.task")
-    run = small_run()
-    run = run.replace(optim=run.optim.replace(ema_decay=0.0), task=tasks.PeersTask())
-    assert "-peers-" in run.key
-    whole = loop.fit(run, 0, Path("whole"))
-    often = Execution(checkpoint_seconds=0.0)
-    with stopped_after(13):
-        loop.fit(run, 0, Path("parts"), often)
-    resumed = loop.fit(run, 0, Path("parts"), often)
-    assert (whole["checksum"], whole["steps"]) == (resumed["checksum"], 24)
-    assert "resumed at update 12" in Path("parts/log.txt").read_text()
-    assert tasks.BUILT[0].updates == tasks.BUILT[-1].updates == 24
-    lines = [json.loads(line) for line in Path("whole/metrics.jsonl").read_text().splitlines()]
-    assert lines[-1]["loss"] < lines[0]["loss"]
-    assert lines[-1]["loss"] == pytest.approx(lines[-1]["hard"] + lines[-1]["soft"], abs=1e-5)
-    nets = tasks.BUILT[0].trainable_module.children()
-    first, second = (torch.cat([p.flatten() for p in net.parameters()]) for net in nets)
-    assert not torch.equal(first, second)

@@ -2,16 +2,8 @@
 
 from experiments import curves
 from experiments.scale import Scale
-from experiments.table import Column, Table
+from experiments.table import Table
 
 
 def build(scale: Scale) -> Table:
-    return Table(
-        title="η of DM(CE), ResNet-34",
-        paper_table="Figure A2, left",
-        label_columns=(Column("method", "Method"),),
-        value_columns=curves.columns("eta"),
-        rows=tuple(curves.row(scale, name, "pytorch", "resnet34", "eta") for name in curves.BEST["eta"]),
-        statistic="median_last",
-        setting=scale.setting("pytorch").text,
-    )
+    return curves.table(scale, "η of DM(CE), ResNet-34", "left", "pytorch", "eta")

@@ -2,16 +2,8 @@
 
 from experiments import curves
 from experiments.scale import Scale
-from experiments.table import Column, Table
+from experiments.table import Table
 
 
 def build(scale: Scale) -> Table:
-    return Table(
-        title="ξ and t of DM(BCE), ResNet-34",
-        paper_table="Figure A2, middle and right",
-        label_columns=(Column("method", "Method"),),
-        value_columns=curves.columns("xi", "t"),
-        rows=tuple(curves.row(scale, name, "rsb_a3", "resnet34", "xi", "t") for name in curves.BEST["xi"]),
-        statistic="median_last",
-        setting=scale.setting("rsb_a3").text,
-    )
+    return curves.table(scale, "ξ and t of DM(BCE), ResNet-34", "middle and right", "rsb_a3", "xi", "t")

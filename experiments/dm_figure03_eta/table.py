@@ -21,5 +21,5 @@ def build(scale: Scale) -> Table:
         ),
         statistic="median_last",
         seeds=scale.more_seeds,
-        setting=" ".join(scale.setting(setting).text for setting in DATA),
+        setting=scale.text_of(DATA),
     )

@@ -31,7 +31,7 @@ def build(scale: Scale) -> Table:
         value_columns=columns,
         rows=_rows(scale, places),
         statistic="best",
-        setting=" ".join(scale.setting(name).text for name in places),
+        setting=scale.text_of(places),
         seeds=scale.more_seeds,
     )
 

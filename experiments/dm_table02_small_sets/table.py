@@ -1,5 +1,7 @@
 """Decoupled Mixup Table A2: MCE and DM(CE) on CIFAR-100 (three networks) and Tiny-ImageNet (two)."""
 
+from dataclasses import replace
+
 from experiments import decoupled
 from experiments.decoupled import DM_CE, MCE
 from experiments.scale import Scale
@@ -13,17 +15,8 @@ PLACES = (
     ("tiny_imagenet", "resnet18", TINY, "ResNet-18"),
     ("tiny_imagenet", "resnext50", TINY, "ResNeXt-50"),
 )
-LOSSES = (MCE, DM_CE)
 
 
 def build(scale: Scale) -> Table:
-    return Table(
-        title="CIFAR-100 and Tiny-ImageNet",
-        paper_table="Table A2",
-        label_columns=decoupled.place_labels(PLACES),
-        value_columns=decoupled.columns(LOSSES),
-        rows=decoupled.place_rows(scale, PLACES, LOSSES, "dm-small"),
-        statistic="median_last",
-        seeds=scale.more_seeds,
-        setting=f"{scale.setting('cifar100').text} {scale.setting('tiny_imagenet').text}",
-    )
+    table = decoupled.place_table(scale, "CIFAR-100 and Tiny-ImageNet", "Table A2", PLACES, (MCE, DM_CE), "dm-small")
+    return replace(table, seeds=scale.more_seeds)

@@ -13,19 +13,12 @@ PLACES = (
     ("pytorch", "resnet34", "", "ResNet-34"),
     ("pytorch", "resnet50", "", "ResNet-50"),
 )
-LOSSES = (MCE, DM_CE, DM_ALPHA)
 
 
 def build(scale: Scale) -> Table:
-    return Table(
-        title="Three ResNets, 100 epochs of the plain recipe",
-        paper_table="Table A3",
-        label_columns=decoupled.place_labels(PLACES),
-        value_columns=decoupled.columns(LOSSES),
-        rows=tuple(map(_with_figure, decoupled.place_rows(scale, PLACES, LOSSES, "dm-imagenet"))),
-        statistic="median_last",
-        setting=scale.setting("pytorch").text,
-    )
+    title = "Three ResNets, 100 epochs of the plain recipe"
+    table = decoupled.place_table(scale, title, "Table A3", PLACES, (MCE, DM_CE, DM_ALPHA), "dm-imagenet")
+    return replace(table, rows=tuple(map(_with_figure, table.rows)))
 
 
 def _with_figure(row: Row) -> Row:

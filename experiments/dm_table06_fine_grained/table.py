@@ -1,5 +1,7 @@
 """Decoupled Mixup Table A6: MCE and DM(CE) on two fine-grained sets, from ImageNet weights."""
 
+from dataclasses import replace
+
 from experiments import decoupled
 from experiments.decoupled import DM_CE, MCE
 from experiments.scale import Scale
@@ -11,17 +13,8 @@ PLACES = (
     ("aircraft", "resnet18", "Aircraft", "ResNet-18"),
     ("aircraft", "resnext50", "Aircraft", "ResNeXt-50"),
 )
-LOSSES = (MCE, DM_CE)
 
 
 def build(scale: Scale) -> Table:
-    return Table(
-        title="Fine-grained sets",
-        paper_table="Table A6",
-        label_columns=decoupled.place_labels(PLACES),
-        value_columns=decoupled.columns(LOSSES),
-        rows=decoupled.place_rows(scale, PLACES, LOSSES, "dm-fine"),
-        statistic="median_last",
-        seeds=scale.more_seeds,
-        setting=scale.setting("cub200").text,
-    )
+    table = decoupled.place_table(scale, "Fine-grained sets", "Table A6", PLACES, (MCE, DM_CE), "dm-fine")
+    return replace(table, seeds=scale.more_seeds)

@@ -4,7 +4,7 @@ from functools import partial
 
 from experiments.methods import components, constant_control, lumix, same, smoothed
 from experiments.scale import Scale
-from experiments.table import TOP1, Column, Method, Row, Table, top1_row
+from experiments.table import TOP1, Column, Method, Row, Table, make_row
 from lumix import BetaLaw
 
 # id, label, method, note
@@ -50,4 +50,4 @@ def _row(scale: Scale, id: str, change: str, method: Method, note: str) -> Row:
     reason = scale.setting("deit").unavailable.get(id, NO_PATH if id == "fast_input" else "")
     if reason:
         return Row(id, {"change": change}, {}, ours=True, unavailable=reason)
-    return top1_row(scale, id, {"change": change}, method, ours=True, note=note)
+    return make_row(scale, id, {"change": change}, {TOP1.id: method}, ours=True, note=note)

@@ -4,9 +4,14 @@ from functools import partial
 
 from experiments.methods import components, same
 from experiments.scale import Scale
-from experiments.table import Column, Table, top1_row
+from experiments.table import Table, Top1Row, top1_table
 
-# id, r1, r2
+
+def _row(id: str, r1: float, r2: float) -> Top1Row:
+    method = partial(components, r_r=r1, r_s=r2) if r1 + r2 else same
+    return id, (f"{r1:.1f}", f"{r2:.1f}"), method, "", False
+
+
 RATIOS = (
     ("r00_00", 0.0, 0.0),
     ("r10_00", 1.0, 0.0),
@@ -18,18 +23,5 @@ RATIOS = (
 
 
 def build(scale: Scale) -> Table:
-    return Table(
-        title="Weights of the random (r1) and the predicted ratio (r2), DeiT-S, without R",
-        paper_table="Table 3",
-        label_columns=(Column("r1", "r1"), Column("r2", "r2")),
-        rows=tuple(
-            top1_row(
-                scale,
-                id,
-                {"r1": f"{r1:.1f}", "r2": f"{r2:.1f}"},
-                partial(components, r_r=r1, r_s=r2) if r1 + r2 else same,
-            )
-            for id, r1, r2 in RATIOS
-        ),
-        baseline=("r00_00", "top1"),
-    )
+    title = "Weights of the random (r1) and the predicted ratio (r2), DeiT-S, without R"
+    return top1_table(scale, title, "Table 3", {"r1": "r1", "r2": "r2"}, (_row(*row) for row in RATIOS), "r00_00")

@@ -25,28 +25,17 @@ TINY_EPOCHS = 100
 TINY_IMAGENET = Data(name="tiny_imagenet", image_size=64, flip=True, crop_padding=8)
 
 
+SMALL = {"img_size": 32, "drop_path_rate": 0.1}
+
+
 def _vit(width: int, depth: int, heads: int) -> dict[str, Any]:
-    return {
-        "img_size": 32,
-        "patch_size": 4,
-        "embed_dim": width,
-        "depth": depth,
-        "num_heads": heads,
-        "drop_path_rate": 0.1,
-    }
+    return {**SMALL, "patch_size": 4, "embed_dim": width, "depth": depth, "num_heads": heads}
 
 
 def _swin(width: int, depths: tuple[int, ...], drop_path_rate: float) -> dict[str, Any]:
     heads = [width // 32 * 2**stage for stage in range(len(depths))]
-    return {
-        "img_size": 32,
-        "patch_size": 2,
-        "window_size": 4,
-        "embed_dim": width,
-        "depths": list(depths),
-        "num_heads": heads,
-        "drop_path_rate": drop_path_rate,
-    }
+    shape = {"patch_size": 2, "window_size": 4, "embed_dim": width, "depths": list(depths), "num_heads": heads}
+    return {**SMALL, **shape, "drop_path_rate": drop_path_rate}
 
 
 def _convnext(width: int, depths: tuple[int, ...], drop_path_rate: float) -> dict[str, Any]:
@@ -57,15 +46,8 @@ def _convnext(width: int, depths: tuple[int, ...], drop_path_rate: float) -> dic
 
 def _xcit(width: int, depth: int, heads: int, eta: float) -> dict[str, Any]:
     # timm's XCiT knows patches of 8 and 16 only: 32 pixels are 4x4 tokens, coarser than the other roles.
-    return {
-        "img_size": 32,
-        "patch_size": 8,
-        "embed_dim": width,
-        "depth": depth,
-        "num_heads": heads,
-        "eta": eta,
-        "drop_path_rate": 0.05,
-    }
+    shape = {"patch_size": 8, "embed_dim": width, "depth": depth, "num_heads": heads}
+    return {**SMALL, **shape, "eta": eta, "drop_path_rate": 0.05}
 
 
 # Of each role a network, and assumed, not measured, training images per second of one H100-class GPU in bfloat16.

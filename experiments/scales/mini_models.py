@@ -17,16 +17,8 @@ def vit(width: int, heads: int) -> dict[str, Any]:
 
 
 def _swin(width: int, depths: list[int]) -> dict[str, Any]:
-    return {
-        "patch_size": 2,
-        "window_size": 2,
-        "embed_dim": width,
-        "depths": depths,
-        "num_heads": [2, 2],
-        "mlp_ratio": 2.0,
-        "drop_path_rate": 0.0,
-        **MEAN,
-    }
+    shape = {"patch_size": 2, "window_size": 2, "embed_dim": width, "depths": depths, "num_heads": [2, 2]}
+    return {**shape, "mlp_ratio": 2.0, "drop_path_rate": 0.0, **MEAN}
 
 
 def _convnext(widths: list[int], depths: list[int]) -> dict[str, Any]:
