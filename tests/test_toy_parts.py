@@ -114,7 +114,7 @@ TOY = {
         import time
         import torch
         from evaluation.evaluation import Outcome
-        from evaluation.images import normaliser, percent, pixel_batches
+        from evaluation.images import normaliser, pixel_batches
 
         def drive(model, card, arguments, device):
             normalise, same, seen, start = normaliser(card, device), 0, 0, time.monotonic()
@@ -123,7 +123,7 @@ TOY = {
                     plain, mirrored = (model(normalise(x)).argmax(dim=1) for x in (images, images.flip(-1)))
                 same, seen = same + int((plain == mirrored).sum()), seen + len(images)
             pace = seen / (time.monotonic() - start)
-            return Outcome({"agreement": percent(same, seen), "pace": pace}, seen, facts={"how": "mirrored"})
+            return Outcome({"agreement": 100 * int(same) / seen, "pace": pace}, seen, facts={"how": "mirrored"})
     ''',
     "small.py": '''
         """A toy scale: mini's nets for twenty epochs."""
