@@ -25,7 +25,8 @@ $(VENV)/.ready: requirements.lock pyproject.toml
 	@touch $@
 
 demo: setup  ## one table, one figure and the page, from nothing, in build/demo; about a minute
-	rm -rf build/demo && git clone --quiet . build/demo && rm -r build/demo/results build/demo/measured
+	rm -rf build/demo && mkdir -p build/demo
+	tar -c --exclude=./{.git,.venv,.dvc/cache,.dvc/tmp,build,runs,results,measured} . | tar -x -C build/demo
 	cd build/demo && export PYTHONPATH="$$PWD" && python -m experiments run lumix_table10_laws --seeds 3 \
 	    && python paper_figures/execute.py lambda_laws \
 	    && python -m report page
@@ -35,6 +36,7 @@ small: setup  ## train the next blocks of scale small: photographs, hours, said 
 	python -m experiments run --scale small
 
 repro: setup  ## train what is missing, redraw every table and figure, write the report
+	@test -e .git || dvc config --local core.no_scm true
 	@dvc repro --keep-going || { code=$$?; python -m report tables && python -m report page; \
 	    echo "Not everything is finished, see above; $(CURDIR)/report/index.html holds what is"; exit $$code; }
 	@python -m report readme

@@ -9,7 +9,7 @@ from torch.nn import functional
 
 from evaluation.evaluation import Outcome
 from evaluation.images import Card, Device, test_images
-from evaluation.natural_adversarial import logits_of_images, predictions, reliability
+from evaluation.natural_adversarial import expected_calibration_error, logits_of_images, predictions
 
 
 def drive(model: nn.Module, card: Card, arguments: Mapping[str, Any], device: Device) -> Outcome:
@@ -17,7 +17,6 @@ def drive(model: nn.Module, card: Card, arguments: Mapping[str, Any], device: De
     images = test_images(card)
     logits = logits_of_images(model, images.images, card, device)
     confidence, correct = predictions(logits, images.labels.numpy(), range(logits.shape[1]))
-    bins = reliability(confidence, correct, bins=15)
-    ece = float(bins["count"] @ abs(bins["confidence"] - bins["accuracy"])) / len(images)
+    ece = expected_calibration_error(confidence, correct)
     loss = float(functional.cross_entropy(torch.from_numpy(logits), images.labels))
     return Outcome({"ece": ece, "loss": loss, "top1": 100 * float(correct.mean())}, len(images))

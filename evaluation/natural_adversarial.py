@@ -95,6 +95,12 @@ def reliability(confidence: Floats, correct: Bools, bins: int = 10) -> dict[str,
     return {"confidence": means[0], "accuracy": means[1], "count": count}
 
 
+def expected_calibration_error(confidence: Floats, correct: Bools) -> float:
+    """ECE (Guo et al. 2017) in percent: mean confidence less accuracy of 15 equally wide bins, in size, by count."""
+    bins = reliability(confidence, correct, 15)
+    return float(bins["count"] @ abs(bins["confidence"] - bins["accuracy"])) / len(confidence)
+
+
 def detection(inside: Floats, outside: Floats) -> dict[str, float]:
     """Of finding the outside samples: "aupr", "auroc", "fpr95" and "fpr_at_recall_95".
 
@@ -115,9 +121,15 @@ def detection(inside: Floats, outside: Floats) -> dict[str, float]:
 
 
 def measure(
-    natural: Logits, labels: Labels, classes: Sequence[int], inside: Logits, outside: Logits, known: Sequence[int]
+    natural: Logits,
+    labels: Labels,
+    classes: Sequence[int],
+    inside: Logits,
+    clean_labels: Labels,
+    outside: Logits,
+    known: Sequence[int],
 ) -> Outcome:
-    """The metrics of logits: natural [N, C] with labels [N] among `classes`; clean [M, C] and unknown [K, C] images."""
+    """The metrics of logits: natural [N, C] and clean [M, C] images, labels among their classes; unknown [K, C]."""
     confidence, correct = predictions(natural, labels, classes)
     response = response_accuracy(confidence, correct)
     ranks = np.ceil(np.arange(1, CURVE_POINTS + 1) * len(response) / CURVE_POINTS).astype(np.int64) - 1
@@ -128,6 +140,7 @@ def measure(
         "calibration_error": rms_calibration_error(confidence, correct),
         "calibration_error_all_bins": rms_calibration_error(confidence, correct, all_bins=True),
         "aurra": float(response.mean()),
+        "clean_ece": expected_calibration_error(*predictions(inside, clean_labels, known)),
     }
     arrays = {f"reliability_{name}": found for name, found in reliability(confidence, correct).items()}
     arrays["response_accuracy"] = response[ranks]
@@ -151,7 +164,8 @@ def drive(model: nn.Module, card: Card, arguments: Mapping[str, Any], device: De
     sets = stand_ins(card, arguments, judge)
     images = sets.natural, sets.inside, sets.outside
     natural, inside, outside = (logits_of_images(model, some, card, device) for some in images)
-    return measure(natural, sets.labels.numpy(), arguments["classes"], inside, outside, arguments["known_classes"])
+    labels, clean_labels = sets.labels.numpy(), sets.clean_labels.numpy()
+    return measure(natural, labels, arguments["classes"], inside, clean_labels, outside, arguments["known_classes"])
 
 
 def _on_imagenet(model: nn.Module, card: Card, device: Device) -> Outcome:
@@ -166,7 +180,8 @@ def _on_imagenet(model: nn.Module, card: Card, device: Device) -> Outcome:
         logits_of(model, (images for images, _ in batches(pictures, 256)), device)
         for pictures in (natural, kept, unknown)
     )
-    return measure(of_natural, np.array(natural.targets), classes, inside, outside, known)
+    clean_labels = np.searchsorted(known, np.array(clean.targets)[kept.indices])
+    return measure(of_natural, np.array(natural.targets), classes, inside, clean_labels, outside, known)
 
 
 def class_indices(name: str, kept: Sequence[str], known: Sequence[str]) -> list[int]:
@@ -219,6 +234,7 @@ class NaturalSets(NamedTuple):
     natural: Tensor  # of the kept `classes`, all of them wrong by the judge
     labels: Tensor
     inside: Tensor  # clean test images of `known_classes`
+    clean_labels: Tensor
     outside: Tensor  # of unknown classes, those that the judge is surest about
 
 
@@ -236,7 +252,8 @@ def stand_ins(card: Card, arguments: Mapping[str, Any], judge: Judge) -> Natural
     if len(unknown) < wanted:
         raise ValueError(f"{wanted} images of unknown classes are wanted and the pool has {len(unknown)}: enlarge it")
     surest = np.argsort(-judge(unknown, known)[1], kind="stable")[:wanted]
-    return NaturalSets(of_classes.images[wrong], of_classes.labels[wrong], inside.images, unknown[surest])
+    natural = of_classes.images[wrong], of_classes.labels[wrong]
+    return NaturalSets(*natural, inside.images, inside.labels, unknown[surest])
 
 
 def _pools(card: Card, arguments: Mapping[str, Any]) -> tuple[ImageSet, ImageSet, Tensor]:

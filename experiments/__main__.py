@@ -61,7 +61,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     try:
         params = read_params()
-        scale = get_scale(options.scale or params.scale)
+        scale = get_scale(params.scale if options.scale is None else options.scale)
         seeds = params.seeds if options.seeds is None else check_seeds(options.seeds)
         names = getattr(options, "tables", None)
         if not names and options.command in ("run", "collect"):

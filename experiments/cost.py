@@ -30,7 +30,7 @@ def _seconds(item: Item) -> float | None:
         result = item.read()
     except run_directory.RunError:
         return None
-    return None if result is None else float(flat(result)["seconds"])
+    return None if result is None else float(flat(result).get("seconds", 0.0))
 
 
 def cost_table(scale: Scale, seeds: int | None = None) -> str:

@@ -77,7 +77,7 @@ def work(job: Job, execution: Execution, fresh_code: bool) -> dict[str, Any]:
         return fit(job.run, job.seed, job.directory, execution)
     from training.ensemble import fit_many
 
-    runs, seeds, directories = zip(*((item.run, item.seed, item.directory) for item in job.items), strict=True)
+    runs, seeds, directories = zip(*((item.run, item.seed, item.directory) for item in job.filled), strict=True)
     found = fit_many(runs, seeds, directories, execution)[: len(job.items)]
     return {"answers": [(r, "") if isinstance(r, dict) else (None, _one_line(r)) for r in found]}
 

@@ -75,7 +75,7 @@ def xcit(role: str, name: str, drop_path_rate: float, eta: float) -> Run:
 def pytorch_style(role: str, name: str) -> Run:
     """100 epochs of SGD with plain momentum at 0.1, batch 256, cosine to 0, crop and flip (D-14)."""
     run = plain_resnet(role, name)
-    return run.replace(optim=run.optim.replace(name="momentum"))
+    return run.replace(optim=run.optim.replace(name="momentum"), median_last=5)
 
 
 def rsb_a3(role: str, name: str) -> Run:
@@ -84,7 +84,7 @@ def rsb_a3(role: str, name: str) -> Run:
     data = IMAGENET.replace(image_size=160, test_size=224, **augmented)
     optim = Optim(lr=8e-3, name="lamb", weight_decay=0.02, warmup_epochs=5, min_lr=1e-6)
     run = _base(data, Model(role, name), optim, epochs=100, channels_last=True)
-    return run.replace(mix=Mix(), loss=PLAIN, batch_size=2048)
+    return run.replace(mix=Mix(), loss=PLAIN, batch_size=2048, median_last=5)
 
 
 WIDE = {"layers": [4, 4, 4], "channels": [128, 256, 512], "stem_chs": 16}  # WRN-28-8 as a ResNet of version 2

@@ -3,7 +3,7 @@
     results/<scale>/<table>.json              of each cell that has a number: its run and its evaluation
     results/<scale>/runs/<table>/<key>.json   of each run that the table owns: configuration; of each seed outcome,
                                               checksum of the weights, curve, and what evaluations found
-    measured/<scale>/<table>.json             of the same runs: seconds, speeds, hardware, commit; cells of older code
+    measured/<scale>/<table>.json             of the same runs: seconds, speeds, hardware, commit
 
 What code and seeds determine lies in results/, what a machine took in measured/. Both keep what seeds gave and nothing
 else: means, intervals, differences and verdicts are computed here whenever a record is read.
@@ -140,18 +140,11 @@ def _source(table: Table, cell: Reference) -> str:
 
 def _write(scale: Scale, table: Table, runs: Runs, seeds: int | None) -> None:
     """Write a table's files, and the runs of other tables that it shows; runs that it owns no more are removed."""
-    name, cells, older = scale.name, dict[str, dict[str, str]](), []
-    for (row, column), found in _outcomes(scale, table, runs, seeds).items():
+    name, cells = scale.name, dict[str, dict[str, str]]()
+    for row, column in _outcomes(scale, table, runs, seeds):
         cells.setdefault(row, {})[column] = _source(table, (row, column))
-        trained = [runs[table.cells[row, column].key]["seeds"][str(seed)] for seed in found]
-        codes = [(run_directory.code_fingerprint(), trained)]
-        if table.evaluation((row, column)):
-            codes.append((fingerprint(), list(found.values())))
-        if any(outcome.get("fingerprint") != code for code, every in codes for outcome in every):
-            older.append([row, column])
     head = {"schema": SCHEMA, "table": table.id, "scale": name}
     _put(results_path(name, table.id), {**head, "cells": cells})
-    beside = {table.id: {**head, "older_code": older}}
     folder = run_path(name, table.id, "").parent
     for key in [path.stem for path in folder.glob("*.json") if owners(scale).get(path.stem) != table.id]:
         (folder / f"{key}.json").unlink()
@@ -162,13 +155,10 @@ def _write(scale: Scale, table: Table, runs: Runs, seeds: int | None) -> None:
         if owner == table.id or run["seeds"]:
             plain = {seed: _divided(found)[0] for seed, found in run["seeds"].items()}
             _put(run_path(name, owner, key), {"config": run["config"].to_dict(), "seeds": plain})
-        if owner not in beside and run["seeds"]:
-            path = measured_path(name, owner)
-            beside[owner] = read(path) if path.exists() else {**head, "table": owner, "older_code": []}
-    for owner, kept in beside.items():
+    for owner in {table.id, *(runs[key]["owner"] for key in table.runs if runs[key]["seeds"])}:
         own = {key: runs[key]["seeds"] for key in sorted(runs) if runs[key]["owner"] == owner}
         of = {key: {"seeds": {s: _divided(one)[1] for s, one in own[key].items()}} for key in own if own[key]}
-        _put(measured_path(name, owner), {**kept, "runs": of})
+        _put(measured_path(name, owner), {**head, "table": owner, "runs": of})
 
 
 def _divided(found: Mapping[str, Any], names: frozenset[str] = MEASURED) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -284,8 +274,6 @@ def read_record(
     the columns that show what a machine took, and the claims on them, are left out.
     """
     kept = read(root / results_path(scale.name, table.id))["cells"]
-    path = root / measured_path(scale.name, table.id)
-    older = read(path)["older_code"] if measured and path.exists() else []
     hidden = set() if measured else table.measured_columns
     outcomes = {
         cell: found
@@ -333,7 +321,7 @@ def read_record(
             "run": run.key if run else None,
             "evaluation": evaluation.key if evaluation else None,
             "n_samples": next((one["n_samples"] for one in outcomes.get(cell, {}).values()), None),
-            "older_code": [row.id, column] in older,
+            "older_code": _is_of_older_code(table, cell, outcomes.get(cell, {}), runs),
             "difference": gap,
             "gain": bool(gain),
         }
@@ -369,6 +357,14 @@ def _number(table: Table, cell: Reference, outcome: Mapping[str, Any]) -> float:
     if name not in numbers:
         raise ValueError(f"{_source(table, cell)} has no number {name!r}; it has {', '.join(numbers)}")
     return float(numbers[name])
+
+
+def _is_of_older_code(table: Table, cell: Reference, of: Mapping[int, dict[str, Any]], runs: Runs) -> bool:
+    """Whether other code than that of now trained or evaluated what a cell shows; not known without measurements."""
+    trained = [runs[table.cells[cell].key]["seeds"][str(seed)] for seed in of]
+    made = [(one, run_directory.code_fingerprint()) for one in trained]
+    made += [(one, fingerprint()) for one in of.values() if table.evaluation(cell)]
+    return any(one.get("fingerprint", code) != code for one, code in made)
 
 
 def _signature(table: Table, claim: Claim) -> str:
@@ -464,12 +460,11 @@ def read_results(
             claim["paper"] = one.difference
             claim["excluded"] = is_excluded(claim)
         primary.append((one, claim))
-    first = [claim["id"] for _, claim in primary if claim]
+    first = {claim["id"]: one.paper for one, claim in primary if claim}
     families: dict[tuple[str, str], list[dict[str, Any]]] = {}
-    for one, claim in primary:
-        families.setdefault((PRIMARY, one.paper), []).extend([claim] if claim else [])
     for table in found:
-        others = [claim for claim in records[table]["claims"] if claim["id"] not in first]
-        families.setdefault((SECONDARY, table.split("_")[0]), []).extend(others)
-    correct([(kind, claims) for (kind, _), claims in families.items()])
+        for claim in records[table]["claims"]:
+            of = (PRIMARY, first[claim["id"]]) if claim["id"] in first else (SECONDARY, table.split("_")[0])
+            families.setdefault(of, []).append(claim)
+    correct([(of[0], families[of]) for of in sorted(families)])  # primary before secondary
     return Results(scale.name, tuple(wanted), records, tuple(primary))

@@ -42,6 +42,10 @@ class Item:
     def read(self) -> dict[str, Any] | None:
         """Its result.json, None while it is not finished."""
         result = run_directory.read_result(self.directory)
+        if result is not None and not isinstance(result.get("top1"), dict):
+            raise run_directory.RunError(
+                f"{self.directory / 'result.json'} is not whole: delete it and run the same command again"
+            )
         if result is not None and (result["key"], result.get("seed")) != (self.run.key, self.seed):
             raise run_directory.RunError(
                 f"{self.directory} holds the result of {result['key']} seed {result.get('seed')}, not of {self.name}: "

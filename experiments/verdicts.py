@@ -48,18 +48,6 @@ def read_primary() -> tuple[Primary, ...]:
         )
 
 
-@dataclass(frozen=True)
-class _Test:
-    """A comparison on numbers: its p-value, whether its mean is on the claim's side, and the p-value of TOST."""
-
-    name: str
-    interval: Interval
-    p: float
-    agrees: bool
-    p_equal: float | None
-    wide: Interval  # so that the intervals of all comparisons of the claim hold together (Bonferroni)
-
-
 def judge(claim: Claim, values: Values, paper: Mapping[Cell, float], at_paper_scale: bool = False) -> dict[str, Any]:
     """The verdict on a claim by itself, with its evidence.
 
@@ -81,12 +69,12 @@ def judge(claim: Claim, values: Values, paper: Mapping[Cell, float], at_paper_sc
     shared = {cell: {seed: values[cell][seed] for seed in common} for cell in claim.cells}
     tests = [_test(one, shared, paper, of) for one in parts]
     limit, n = parts[0].within, len(common)
-    weakest = min(tests, key=lambda one: one.interval.mean if limit is None else -abs(one.interval.mean))
-    shown = weakest.interval
-    what = "difference" if of == 1 else f"of {of} differences the one most against it, {weakest.name}:"
+    weakest = min(tests, key=lambda one: one["mean"] if limit is None else -abs(one["mean"]))
+    shown: Interval = weakest["interval"]
+    what = "difference" if of == 1 else f"of {of} differences the one most against it, {weakest['name']}:"
     what = "ours less the paper's" if against_paper else what
     text = f"{what} {shown.text} points over {n} seeds" + ("" if limit is None else f", tolerance {limit:g}")
-    several = [{"name": t.name, "mean": t.wide.mean, "low": t.wide.low, "high": t.wide.high} for t in tests if of > 1]
+    several = [{name: one[name] for name in ("name", "mean", "low", "high")} for one in tests if of > 1]
     own = _of_the_paper(parts[0], paper) if of == 1 and limit is None else None
     known: dict[str, Any] = {"estimate": shown.mean, "n": n, "comparisons": several, "paper": own}
     if n < LEAST:
@@ -94,12 +82,11 @@ def judge(claim: Claim, values: Values, paper: Mapping[Cell, float], at_paper_sc
         return _outcome("", f"{text}: no interval and no verdict below {LEAST} seeds{alone}", **known)
     if shown.error is None and of == 1:
         return _outcome(INCONCLUSIVE, f"{text}: all are equal, so that their spread cannot be estimated", **known)
-    against = [one.p for one in tests if not one.agrees]
-    p = min(1.0, of * min(against)) if against else max(one.p for one in tests)
-    equal = max(one.p_equal for one in tests if one.p_equal is not None) if limit is None else None
+    against = [one["p"] for one in tests if not one["agrees"]]
+    p = min(1.0, of * min(against)) if against else max(one["p"] for one in tests)
+    equal = max(one["p_equal"] for one in tests) if limit is None else None
     known |= {"low": shown.low, "high": shown.high, "error": shown.error, "p": p, "agrees": not against}
-    known |= {"p_equal": equal}
-    known["excluded"] = is_excluded(known)
+    known |= {"p_equal": equal, "excluded": is_excluded({**known, "p": p})}
     return _outcome(_verdict(p, not against, equal), text, **known)
 
 
@@ -128,23 +115,28 @@ def _of_the_paper(one: Comparison, paper: Mapping[Cell, float]) -> float | None:
     return round(one.times * (means[0] - means[1]), 4)
 
 
-def _test(one: Comparison, values: Values, paper: Mapping[Cell, float], of: int) -> _Test:
-    """One comparison of `of`: against 0, or against the nearer of two limits (two one-sided tests)."""
+def _test(one: Comparison, values: Values, paper: Mapping[Cell, float], of: int) -> dict[str, Any]:
+    """One comparison of `of`: against 0, or against the nearer of two limits (TOST); whether its mean is on its side.
+
+    "low" and "high" hold together with those of all comparisons of the claim (Bonferroni).
+    """
     above, below = ([values[cell] for cell in cells] for cells in (one.above, one.below))
     differences = [one.times * d for d in paired_differences(above, below or [dict.fromkeys(above[0], 0.0)])]
     if one.paper:
         expected = paper[one.above[0]] - (paper[one.below[0]] if one.below else 0.0)
         differences = [difference - expected for difference in differences]
     name = " less ".join("/".join(cells[0]) for cells in (one.above, one.below) if cells)
-    interval, wide = t_interval(differences), t_interval(differences, 1 - LEVEL / of)
+    found, wide = t_interval(differences), t_interval(differences, 1 - LEVEL / of)
+    known = {"name": name, "mean": found.mean, "low": wide.low, "high": wide.high, "interval": found}
     if one.within is None:
-        return _Test(name, interval, interval.p_value(), interval.mean > 0, interval.p_within(MARGIN), wide)
-    agrees = abs(interval.mean) < one.within
-    beyond = interval.p_value(math.copysign(one.within, interval.mean))
-    return _Test(name, interval, interval.p_within(one.within) if agrees else beyond, agrees, None, wide)
+        return {**known, "p": found.p_value(), "agrees": found.mean > 0, "p_equal": found.p_within(MARGIN)}
+    agrees, beyond = abs(found.mean) < one.within, found.p_value(math.copysign(one.within, found.mean))
+    return {**known, "p": found.p_within(one.within) if agrees else beyond, "agrees": agrees}
 
 
 # ------------------------------------------------------------------------------------------------- all of a paper
+
+ADDED = ("family", "of", "corrected", "corrected_equal", "counted", "detectable")
 
 
 def correct(families: Sequence[tuple[str, Sequence[dict[str, Any]]]]) -> None:
@@ -158,27 +150,22 @@ def correct(families: Sequence[tuple[str, Sequence[dict[str, Any]]]]) -> None:
 
     counted: dict[str, dict[str, Any]] = {}
     for kind, claims in families:
-        tests = {claim["signature"]: claim for claim in reversed(claims) if claim["p"] is not None}
-        new = [claim for signature, claim in reversed(tests.items()) if signature not in counted]
-        added: dict[str, dict[str, Any]] = {claim["id"]: {"family": kind, "of": len(new)} for claim in new}
+        judged = [claim for claim in claims if claim["p"] is not None]
+        new = list({one["signature"]: one for one in reversed(judged) if one["signature"] not in counted}.values())
+        for claim in new:
+            claim |= {"family": kind, "of": len(new), "counted": claim["id"], "corrected_equal": None}
         for name, corrected in (("p", "corrected"), ("p_equal", "corrected_equal")):
             asked = [claim for claim in new if claim[name] is not None]
             p = [claim[name] for claim in asked]
             for claim, value in zip(asked, holm(p) if kind == PRIMARY else false_discovery_control(p), strict=True):
-                added[claim["id"]][corrected] = float(value)
-        found = sum(one["corrected"] < LEVEL for one in added.values())
+                claim[corrected] = float(value)
+        found = sum(one["corrected"] < LEVEL for one in new)
         # The level of the next test to be rejected; that of Benjamini-Hochberg is the one that the last was held to.
         level = LEVEL / max(len(new) - found, 1) if kind == PRIMARY else LEVEL * max(found, 1) / max(len(new), 1)
         for claim in new:
             seen = claim["error"] is not None and claim["p_equal"] is not None
-            power = detectable(claim["error"], claim["n"], level) if seen else None
-            counted[claim["signature"]] = {
-                "corrected_equal": None,
-                **added[claim["id"]],
-                "counted": claim["id"],
-                "detectable": power,
-            }
-        for claim in claims:
-            if claim["p"] is not None:
-                claim |= {"alone": claim["verdict"], **counted[claim["signature"]]}
-                claim["verdict"] = _verdict(claim["corrected"], claim["agrees"], claim["corrected_equal"])
+            claim["detectable"] = detectable(claim["error"], claim["n"], level) if seen else None
+            counted[claim["signature"]] = claim
+        for claim in judged:
+            claim |= {name: counted[claim["signature"]][name] for name in ADDED} | {"alone": claim["verdict"]}
+            claim["verdict"] = _verdict(claim["corrected"], claim["agrees"], claim["corrected_equal"])

@@ -184,6 +184,7 @@ class Learner(nn.Module):
     def forward(self, batch: Any, *others: Any) -> Any:
         """`losses` of what `prepare` returned; in eval mode the network's logits [B, C] of images [B, C, H, W]."""
         if isinstance(batch, self.BATCH) and not others:
+            self._hold()
             return self.losses(batch)
         if isinstance(batch, Tensor) and not others and not self.training:
             return logits_of(self.network(batch))
@@ -200,9 +201,12 @@ class Learner(nn.Module):
     def requires_grad_(self, requires_grad: bool = True) -> "Learner":
         """As of any module, but that slow copies stay constants."""
         super().requires_grad_(requires_grad)
+        self._hold()
+        return self
+
+    def _hold(self) -> None:
         for name in self.SLOW:
             getattr(self, name).requires_grad_(False)
-        return self
 
     def set_grad_checkpointing(self, enable: bool = True) -> None:
         """Of the network, as timm has it."""

@@ -130,21 +130,6 @@ def binary_cross_entropy(
     return zero.sum(dim=-1) - positive
 
 
-def regulariser(scores: tuple[Tensor, Tensor], targets: Tensor, same: Tensor, reading: str = "or") -> Tensor:
-    """LUMix, equation 7: R = sum over the pair of y_k max(0, b_k - p_k), per sample [B] in [0, 1].
-
-    As p_k <= 1 = b_k on the pair and b_k = 0 off it, the maximum never acts (I-11): R = sum of y_k b_k (1 - p_k).
-
-    Args:
-        scores: ([B], [B]) probabilities p of the own and the partner class.
-        targets: [2, B] entries y of the target, from `pair_targets`; constants for the gradient unless the label
-            weight carries one.
-        same, reading: as for `indicator`.
-    """
-    own, partner = targets * indicator(same, reading)
-    return own * (1 - scores[0]) + partner * (1 - scores[1])
-
-
 def indicator(same: Tensor, reading: str = "or") -> Tensor:
     """LUMix, equation 8: b at the own and at the partner class, [2, B] bool.
 

@@ -2,7 +2,7 @@
 
 import copy
 from collections.abc import Sequence
-from dataclasses import dataclass, fields, is_dataclass
+from dataclasses import dataclass, field, fields, is_dataclass
 from functools import reduce
 from operator import add
 from typing import Any, ClassVar, Literal, Protocol
@@ -31,12 +31,10 @@ from lumix.rules import AreaRule, Rule
 
 
 class Term(Protocol):
-    """A part of a loss. Without branches on data, so that it runs under torch.compile and torch.func.vmap."""
+    """A named part of a loss. No branches on data: it runs under torch.compile and torch.func.vmap."""
 
     @property
-    def name(self) -> str:
-        """Names the part in logs; differs from those of the other terms."""
-        ...
+    def name(self) -> str: ...
 
     def __call__(self, logits: Tensor, batch: MixedBatch, own_weight: Tensor, active: Tensor) -> Tensor:
         """Value [B], float32 or wider.
@@ -50,13 +48,15 @@ class Term(Protocol):
         ...
 
 
+@dataclass(frozen=True)
 class Weighted(Checked):
-    """Base of the terms, whose `weight` [C] counts classes as that of torch's losses: numbers of at least 0.
+    """Base of the terms.
 
-    Lists become tensors. As torch has it for soft targets, the mean is over samples, whatever their classes weigh.
+    Attributes:
+        weight: [C] numbers of at least 0 by which classes count, as of torch's losses; the mean stays one over samples.
     """
 
-    weight: Tensor | None
+    weight: Tensor | None = field(default=None, kw_only=True)
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -89,11 +89,9 @@ class CrossEntropy(Weighted):
 
     Attributes:
         smoothing: label smoothing in [0, 1], timm's convention, applied to both one-hots before mixing.
-        weight: of classes, see `Weighted`; smoothed targets have it too.
     """
 
     smoothing: Share = 0.0
-    weight: Tensor | None = None
     name: ClassVar[str] = "cross_entropy"
 
     def __call__(self, logits: Tensor, batch: MixedBatch, own_weight: Tensor, active: Tensor) -> Tensor:
@@ -106,29 +104,28 @@ class CrossEntropy(Weighted):
 @register("term", "regulariser", "regulariser R")
 @dataclass(frozen=True)
 class Regulariser(Weighted):
-    """eta R, the second term of equation 6, with R of equations 7 and 8, for the samples that the rule perturbs.
+    """LUMix, equation 7: eta R with R = sum over the pair of y_k max(0, b_k - p_k), where the rule perturbs.
+
+    As p_k <= 1 = b_k on the pair and b_k = 0 off it, the maximum never acts (I-11): R = sum of y_k b_k (1 - p_k).
 
     Attributes:
         eta: weight of R (I-6: the paper gives no value).
         smoothing: of the target, as for `CrossEntropy`.
         reading: "or" as in Algorithm 1, "and" as in equation 8 (I-5).
         scores: probabilities in R (I-17).
-        weight: of classes.
     """
 
     eta: Learnable = 1.0
     smoothing: Share = 0.0
     reading: Literal["or", "and"] = "or"
     scores: Literal["softmax", "sigmoid"] = "softmax"
-    weight: Tensor | None = None
     name: ClassVar[str] = "regulariser"
 
     def __call__(self, logits: Tensor, batch: MixedBatch, own_weight: Tensor, active: Tensor) -> Tensor:
         z = functional.at_least_float32(logits)
         p = torch.sigmoid(z) if self.scores == "sigmoid" else torch.softmax(z, dim=-1)
-        own, partner = self.penalties(batch, own_weight, active, logits.shape[-1])
-        own_score, partner_score = functional.take(p, batch.labels), functional.take(p, batch.partner_labels)
-        return own * (1 - own_score) + partner * (1 - partner_score)
+        scores = torch.stack([functional.take(p, batch.labels), functional.take(p, batch.partner_labels)])
+        return (self.penalties(batch, own_weight, active, logits.shape[-1]) * (1 - scores)).sum(dim=0)
 
     def penalties(self, batch: MixedBatch, own_weight: Tensor, active: Tensor, num_classes: int) -> Tensor:
         """eta y_k b_k [2, B] of both classes, by which 1 - p_k is multiplied; 0 where the rule does not perturb."""
@@ -151,15 +148,14 @@ class BinaryCrossEntropy(Weighted):
             exceeds `threshold` ("threshold", timm's), or the mixed target itself ("soft") (I-17).
         threshold: of the target "threshold".
         reduction: "mean" over the classes as in timm, or "class_sum".
-        weight, pos_weight: of classes, and of their positive parts, as in torch and timm.
+        pos_weight: [C], of the positive parts, as in torch and timm.
     """
 
     smoothing: Share = 0.0
     target: Literal["twohot", "threshold", "soft"] = "twohot"
     threshold: Share = 0.2
     reduction: Literal["mean", "class_sum"] = "mean"
-    weight: Tensor | None = None
-    pos_weight: Tensor | None = None
+    pos_weight: Tensor | None = field(default=None, kw_only=True)
     name: ClassVar[str] = "binary_cross_entropy"
 
     def __call__(self, logits: Tensor, batch: MixedBatch, own_weight: Tensor, active: Tensor) -> Tensor:
@@ -195,11 +191,9 @@ class Decoupled(Weighted):
 
     Attributes:
         eta: weight of the term: 0.1 or 1 in the paper, see docs/method-card.md.
-        weight: of classes: of -log phi[a|b] that of a.
     """
 
     eta: Learnable = 1.0
-    weight: Tensor | None = None
     name: ClassVar[str] = "decoupled"
     VISIBLE: ClassVar[float] = 1e-3
 
@@ -228,15 +222,14 @@ class RescaledBinaryCrossEntropy(Weighted):
     Attributes:
         cut_t, cut_xi: of cut samples.
         blend_t, blend_xi: of blended samples.
-        weight, pos_weight: of classes, and of their positive parts, as in torch.
+        pos_weight: [C], of the positive parts, as in torch.
     """
 
     cut_t: Positive = 1.0
     cut_xi: NotNegative = 0.8
     blend_t: Positive = 0.5
     blend_xi: NotNegative = 1.0
-    weight: Tensor | None = None
-    pos_weight: Tensor | None = None
+    pos_weight: Tensor | None = field(default=None, kw_only=True)
     name: ClassVar[str] = "rescaled_binary_cross_entropy"
 
     def __call__(self, logits: Tensor, batch: MixedBatch, own_weight: Tensor, active: Tensor) -> Tensor:
@@ -305,14 +298,14 @@ class MixLoss(nn.Module):
         self.ignore_index = ignore_index
         self._rule, self._terms = rule if rule is not None else AreaRule(), tuple(terms)
         self._in_one_piece = in_one_piece(self._terms)
+        self._held: dict[str, list[str]] = {}  # the names of tensors, by the name of their part
         for place, part in {"rule": self._rule, **{term.name: term for term in terms}}.items():
-            if isinstance(part, nn.Module):
+            if isinstance(part, nn.Module) and part is not self._rule:
                 self.add_module(place, part)
             for name, value in _tensors(part).items():
-                if isinstance(value, nn.Parameter):
-                    self.register_parameter(f"{place}_{name}", value)
-                else:
-                    self.register_buffer(f"{place}_{name}", value)
+                self._held.setdefault(place, []).append(name)
+                learnt = isinstance(value, nn.Parameter)
+                (self.register_parameter if learnt else self.register_buffer)(f"{place}_{name}", value)  # type: ignore[arg-type]
 
     @property
     def rule(self) -> Rule:
@@ -324,10 +317,9 @@ class MixLoss(nn.Module):
 
     def _own(self, place: str, part: Any) -> Any:
         """The part with this module's tensors, which may have been moved, loaded or replaced since."""
-        found = _tensors(part)
-        if found:
+        if place in self._held:
             part = copy.copy(part)
-            for name in found:
+            for name in self._held[place]:
                 object.__setattr__(part, name, getattr(self, f"{place}_{name}"))
         return part
 
@@ -398,20 +390,17 @@ class MixLoss(nn.Module):
             )
         if logits.shape[:-1] != batch.labels.shape:
             raise ValueError(f"logits must be [B, C] with B = {batch.size}, not of shape {list(logits.shape)}")
-        for term in self._terms:
-            for weight in (getattr(term, "weight", None), getattr(term, "pos_weight", None)):
-                if isinstance(weight, Tensor) and weight.ndim == 1 and len(weight) != logits.shape[-1]:
-                    raise ValueError(f"{term.name} weighs {len(weight)} classes, the logits have {logits.shape[-1]}")
+        for place, names in self._held.items():
+            for size in (len(getattr(self, f"{place}_{name}")) for name in names if name in ("weight", "pos_weight")):
+                if size != logits.shape[-1]:
+                    raise ValueError(f"{place} weighs {size} classes, the logits have {logits.shape[-1]}")
         try:
             return self.rule.weigh(logits, batch, draws, attention)
         except (IndexError, RuntimeError) as error:
             raise _explain(error, logits, batch) from error
 
     def per_sample(self, logits: Tensor, batch: MixedBatch, own_weight: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-        """Loss [B] for given own weights [B], equation 6 before the mean, and its parts [B] by name, detached.
-
-        Samples of `ignore_index` have 0, see `counts`.
-        """
+        """Loss [B], equation 6 before the mean, and its parts [B] by name, detached; 0 where `counts` is false."""
         counts = self.counts(batch)
         return self._losses(logits, self._labelled(batch, counts), own_weight, counts)
 

@@ -1,15 +1,7 @@
 """FixMatch (Sohn et al. 2020) and MixMatch (Berthelot et al. 2019) as equations; Self-Tuning (Wang et al. 2021).
 
-Self-Tuning is one module: the query network, its slow copy that makes keys, and the queues of keys. In a plain loop:
-
-    learner = SelfTuning(network)  # any classifier of timm
-    optimizer = torch.optim.SGD(learner.parameters(), lr=0.001, momentum=0.9, nesterov=True)
-    for step, (views, labels) in enumerate(loader):
-        batch = learner.prepare(views, labels)
-        learner(batch).loss.backward(); optimizer.step(); optimizer.zero_grad()
-        learner.after_update(batch, (step + 1) / total)
-
-With a mixer it is the variant of Decoupled Mixup. What is left of it, `learner.network`, is the network that was given.
+Self-Tuning is one module, used as `lumix.AutoMix`, but that `after_update` takes the batch too: the query network, its
+slow copy that makes keys, and the queues of keys. With a mixer it is the variant of Decoupled Mixup.
 
 Shape legend: B images, C classes, D places of a queue, F features of a projection. Whatever serves as a label is a
 constant: no gradient passes through it. Logits may be of half precision; all results are float32 or wider.
@@ -181,7 +173,7 @@ class ClassQueues(nn.Module):
 
 
 class Mixture(NamedTuple):
-    """A mixed batch of B with the label rule's draws for it: [B], or None for a rule that draws nothing."""
+    """A mixed batch of B with the label rule's draws for it: [B], or None."""
 
     batch: MixedBatch
     draws: Tensor | None
@@ -194,9 +186,7 @@ class ContrastBatch(NamedTuple):
     """A batch of B after all draws; `rows` are some of its samples.
 
     Attributes:
-        images, unlabelled: [B, C, H, W] queries.
-        labels, pseudo_labels: [B] int64 of both; the latter are what the query network says, as constants.
-        keys, unlabelled_keys: [B, F] of length 1, float32, of the slow copy.
+        images, unlabelled: [B, C, H, W] queries; labels, pseudo_labels [B] int64 and keys [B, F] float32 are of both.
         mixed: labelled images with one another; None where nothing is mixed.
         mixed_unlabelled: each labelled image with the unlabelled one of its row, whose label is the pseudo-label.
     """
@@ -241,14 +231,9 @@ class SelfTuning(Learner):
     the training, of labelled with unlabelled ones: of the two orders the one that shows more of the labelled image.
     Mixed images have a head of their own, which begins as a copy.
 
-    The public code fills the queues with random directions at first, where here places are empty; takes labelled keys
-    in before the unlabelled contrast of the same update; and lets the slow copy follow twice an update, so that its
-    momentum of 0.999 is 0.998 of an update.
-
     Args:
         network: a classifier of timm, with forward_features, forward_head and head_hidden_size; trained, not copied.
-        mixer: None is Self-Tuning itself.
-        pair_mixer: the same with flip pairing, for labelled with unlabelled images.
+        mixer, pair_mixer: None is Self-Tuning itself; the latter is the same with flip pairing, for the pairs of both.
         loss: of mixed images; its label rule may not ask for attention.
         options: those of `SelfTuningOptions`, by name.
     """
@@ -330,10 +315,14 @@ class SelfTuning(Learner):
         pooled, logits = _pooled_and_logits(self.network, batch.images)
         losses = {
             "cross_entropy": F.cross_entropy(at_least_float32(logits), batch.labels, reduction="none"),
-            "contrast": self._contrast(pooled, batch.keys, batch.labels),
         }
-        pooled, _ = _pooled_and_logits(self.network, batch.unlabelled)
-        losses["contrast_unlabelled"] = self._contrast(pooled, batch.unlabelled_keys, batch.pseudo_labels)
+        other, _ = _pooled_and_logits(self.network, batch.unlabelled)
+        for name, features, keys, labels in (
+            ("contrast", pooled, batch.keys, batch.labels),
+            ("contrast_unlabelled", other, batch.unlabelled_keys, batch.pseudo_labels),
+        ):
+            queries = _unit(self.projector(features))
+            losses[name] = group_contrast(queries, keys, labels, self.queues.keys, self.queues.filled)
         weight = None
         if batch.mixed is not None and batch.mixed_unlabelled is not None:
             losses["mixed"], weight = self._mixed(batch.mixed)
@@ -341,10 +330,6 @@ class SelfTuning(Learner):
             losses["mixed_unlabelled"] = ramp * self._mixed(batch.mixed_unlabelled)[0]
         loss = torch.stack(list(losses.values())).sum(dim=0).mean()
         return Losses(loss, {name: value.detach() for name, value in losses.items()}, weight)
-
-    def _contrast(self, pooled: Tensor, keys: Tensor, labels: Tensor) -> Tensor:
-        queries = _unit(self.projector(pooled))
-        return group_contrast(queries, keys, labels, self.queues.keys, self.queues.filled)
 
     def _mixed(self, mixture: Mixture) -> Pair:
         """Mixed loss [B] and the label weights [B] in it, without gradient."""

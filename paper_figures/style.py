@@ -153,9 +153,9 @@ def draw_gains(axes: Axes, found: list[tuple[str, dict[str, Any]]], what: str) -
         return
     for y, (_, gap) in enumerate(found):
         if gap.get("mean") is not None:
-            axes.plot(gap["mean"], y, "o", color=LUMIX, label=f"ours, {what}, 95 % interval")
+            axes.plot(gap["mean"], y, "o", color=LUMIX, label=f"ours, {what}")
         if gap.get("low") is not None:
-            axes.plot([gap["low"], gap["high"]], [y, y], color=LUMIX, linewidth=2, solid_capstyle="butt")
+            axes.plot([gap["low"], gap["high"]], [y, y], color=LUMIX, linewidth=2, label="95 % interval")
         if gap.get("paper") is not None:
             axes.plot(gap["paper"], y, "D", color=PAPER, fillstyle="none", label="paper, on its own data")
     axes.axvline(0, color="black", linewidth=1)

@@ -12,7 +12,11 @@ from report.load import Results, all_results
 
 PICTURE = "primary_claims.png"  # in report/figures, and a copy in docs that the README shows
 MARKS = "<!-- found: made by python -m report readme -->", "<!-- end of found -->"
-SCALES = {"small": "on photographs", "lab": "at 32 pixels on a GPU", "paper": "on ImageNet"}  # that judge claims
+SCALES = {  # what is not run where such a scale has no results
+    "small": "of the protocol on photographs (scale small)",
+    "lab": "at 32 pixels on a GPU (scale lab)",
+    "paper": "on ImageNet (scale paper)",
+}
 
 
 class Finding(NamedTuple):
@@ -36,14 +40,17 @@ def judging(every: list[Results]) -> list[Results]:
 
 
 def find(every: list[Results]) -> list[Finding]:
-    """Each question of both papers at each of these scales; claims without any number count as not run."""
-    return [
-        Finding(one, results.scale, claim if claim and claim["n"] else None)
-        for one in read_primary()
-        for results in judging(every)
-        for other, claim in results.primary
-        if other == one
-    ]
+    """Each question of both papers at each of these scales that has a number of it; at the first where none has."""
+    findings = []
+    for one in read_primary():
+        asked = [
+            Finding(one, results.scale, claim if claim and claim["n"] else None)
+            for results in judging(every)
+            for other, claim in results.primary
+            if other == one
+        ]
+        findings += [finding for finding in asked if finding.claim] or asked[:1]
+    return findings
 
 
 def outcome(claim: dict[str, Any]) -> str:
@@ -57,20 +64,28 @@ def outcome(claim: dict[str, Any]) -> str:
 
 def lead(every: list[Results]) -> str:
     """On what data all that follows was found, and what was not run at all."""
-    ran = {results.scale: setting(results) for results in judging(every)}
-    found = [f"scale {scale}: {what}" for scale, what in ran.items()]
-    missing = [f"{what} (scale {scale})" for scale, what in SCALES.items() if scale not in ran]
-    text = f"On photographs ({'; '.join(found)}), in points of top-1 with 95 % intervals over n seeds." if found else ""
-    return f"{text} Nothing was run {' or '.join(missing)}.".strip() if missing else text
+    ran: dict[str, list[str]] = {}
+    for results in judging(every):
+        ran.setdefault(setting(results), []).append(f"scale {results.scale}")
+    found = "; ".join(f"{', '.join(scales)}: {what}" for what, scales in ran.items())
+    text = f"On photographs ({found}), in points of top-1 with 95 % intervals over n seeds. " if found else ""
+    missing = [what for scale, what in SCALES.items() if scale not in {results.scale for results in judging(every)}]
+    listed = " or ".join(filter(None, (", ".join(missing[:-1]), *missing[-1:])))
+    return f"{text}Nothing was run {listed}." if missing else text.strip()
 
 
 def told(every: list[Results], paper: str) -> str:
-    """What was found of a paper, a sentence for each of its questions at each scale that judges claims."""
-    texts, said = [], ""
-    for question, scale, claim in (one for one in find(every) if one.question.paper == paper):
+    """What was found of a paper, a sentence for each question: the nearest scale with a verdict, or with a number."""
+    asked: dict[Primary, list[Finding]] = {}
+    for one in find(every):
+        if one.question.paper == paper:
+            asked.setdefault(one.question, []).append(one)
+    shown = [max(of, key=lambda one: bool(one.claim and one.claim["verdict"])) for of in asked.values()]
+    texts, said, scales = [], "", {one.scale for one in shown}
+    for question, scale, claim in shown:
         head, _, title = question.title.rpartition(": ")  # "DM(CE) over MCE at equal α: Mixup", the first said once
-        where = f" at scale {scale}" if len(judging(every)) > 1 else ""
         text = f"{head}, {title}" if head and head != said else title
+        where = f" (scale {scale})" if len(scales) > 1 else ""
         texts.append(f"{text}{where}: {outcome(claim) if claim else 'not run'}.")
         said = head
     return " ".join(texts) or "Not run."

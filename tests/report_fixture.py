@@ -73,5 +73,5 @@ def fake_repository(root: Path) -> Path:
     write_parameters(root, MANY, ONE, MISSING, TOGETHER)
     write_table(root, ONE, 1)
     write_table(root, MANY, 4, change=change)
-    write_table(root, TOGETHER, 8, scale="small", change=change)
+    write_table(root, TOGETHER, 8, scale="small_earlier", change=change)
     return root

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from scipy import stats
 
 import lumix
-from lumix.inputs import Count, CountOrNone, NotNegative, Positive, Range, Share, checked
+from lumix.inputs import Count, CountOrNone, Learnable, NotNegative, Positive, Range, Share, checked
 from lumix.integrations.timm import Mixup as TimmMixup
 from lumix.mixers.base import PlannedMixer
 from lumix.random import draw_beta
@@ -44,7 +44,7 @@ def refuses(make: Any, name: str) -> None:
     assert len(text) < 400
 
 
-@pytest.mark.parametrize("hint", [float, int, Positive, NotNegative, Share, Count, CountOrNone])
+@pytest.mark.parametrize("hint", [float, int, Learnable, Positive, NotNegative, Share, Count, CountOrNone])
 @pytest.mark.parametrize("value", NO_NUMBERS, ids=lambda value: repr(value)[:9])
 def test_what_is_no_number_is_refused_by_name(hint, value):
     refuses(
@@ -66,7 +66,7 @@ def test_what_is_no_number_is_refused_by_name(hint, value):
         (Annotated[str, ("a", "b")], ("b",), ("c",)),
         (int | None, (None, 4), (1.5, "4")),
         (
-            Positive | torch.Tensor,
+            Learnable,
             (torch.tensor(1.0), 2.0),
             (-1, None, torch.tensor(-1.0), torch.ones(2), torch.tensor(torch.nan)),
         ),

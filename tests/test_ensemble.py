@@ -23,7 +23,7 @@ BASE = BASE.replace(model=BASE.model.replace(arguments=STILL), optim=BASE.optim.
 
 def shrunk(run: Run) -> Run:
     """A run of mini scale on 100 images with 54 updates."""
-    data = run.data.replace(train_size=100)
+    data = run.data.replace(train_size=100, share=1.0)
     return run.replace(data=data, optim=run.optim.replace(warmup_epochs=1), epochs=9, batch_size=16, median_last=2)
 
 
@@ -92,7 +92,7 @@ def test_a_members_bits_depend_on_the_size_of_the_stack_alone(role, tmp_path):
     kind = {"resnet18": "pytorch", "rsb_a3": "rsb_a3"}.get(role, "deit")
     base = get_scale("mini").base(kind, "resnet50" if kind == "rsb_a3" else role)
     optim = base.optim.replace(warmup_epochs=1)
-    base = base.replace(data=base.data.replace(train_size=40), optim=optim, epochs=2, median_last=1)
+    base = base.replace(data=base.data.replace(train_size=40, share=1.0), optim=optim, epochs=2, median_last=1)
     cutmix = decoupled.mixed(base, "cutmix", 1.0)
     mine = cutmix if base.optim.name == "lamb" else methods.lumix(cutmix)
     rates = [base.optim.replace(lr=2e-3, clip_grad=0.1), base.optim.replace(weight_decay=0.0)]
@@ -124,7 +124,7 @@ def checksums(found: list) -> list[str]:
     return [result["checksum"] for result in found]
 
 
-@pytest.mark.parametrize("at", [1, 5, 9, 17])
+@pytest.mark.parametrize("at", [1, 9])
 def test_killed_at_any_update_it_goes_on_bit_for_bit(at, tmp_path):
     whole = fit_many(PAIR, [0, 1], [tmp_path / "a", tmp_path / "b"])
     directories = [tmp_path / "c", tmp_path / "d"]
@@ -159,18 +159,11 @@ def test_killed_while_results_are_written_the_others_are_as_they_would_have_been
     assert checksums(fit_many(PAIR, [0, 1], directories)) == checksums(whole)
 
 
-def test_asked_to_stop_it_saves_and_says_so(tmp_path):
+def test_a_checkpoint_of_other_members_is_not_taken_up(tmp_path):
     directories = [tmp_path / "a", tmp_path / "b"]
     with pytest.raises(Stopped, match="can be continued"):
         fit_many(PAIR, [0, 1], directories, stop=lambda: True)
-    assert (directories[0] / ensemble.Ensemble.CHECKPOINT).exists()
     assert all("stopped" in (directory / "log.txt").read_text() for directory in directories)
-
-
-def test_a_checkpoint_of_other_members_is_not_taken_up(tmp_path):
-    directories = [tmp_path / "a", tmp_path / "b"]
-    with pytest.raises(Stopped):
-        fit_many(PAIR, [0, 1], directories, stop=lambda: True)
     others = [tmp_path / "a", tmp_path / "c"]
     found = fit_many(PAIR, [0, 2], others)
     assert "resumed" not in (tmp_path / "a" / "log.txt").read_text()

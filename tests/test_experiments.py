@@ -13,6 +13,7 @@ from experiments.registry import TABLES, directory_of, get_table, owners, seeds_
 from experiments.results import collect
 from experiments.runs import ABSENT, DAMAGED, FINISHED, OLDER, STARTED, Item, activity, is_open, items_of_table, state
 from experiments.scale import NAMES, get_scale
+from experiments.verdicts import read_primary
 from training import run_directory
 from training.config import Run
 
@@ -87,6 +88,15 @@ def test_claims_cover_the_register():
     claims = [claim for table in filter(PAPER.has, TABLES) for claim in get_table(table, PAPER).claims]
     named = {entry for claim in claims for entry in claim.register}
     assert {f"I-{number}" for number in (19, 20, 21, 22, 23, 24, 28, 29, 30, 31, 32)} <= named
+
+
+@pytest.mark.parametrize("name", ["lab", "paper"])
+def test_every_primary_claim_has_three_seeds_planned(name):
+    scale = get_scale(name)
+    claims = {claim.id: (table, claim) for table in tables_of(scale) for claim in table.claims}
+    for primary in read_primary():
+        table, claim = next(claims[id] for id in primary.claims if id in claims)
+        assert all(len(seeds_of(scale, table.cells[cell])) >= 3 for cell in claim.cells)
 
 
 # ------------------------------------------------------------------------------------------------- sharing

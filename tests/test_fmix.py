@@ -78,14 +78,6 @@ def test_the_batch_names_the_drawn_share_not_the_counted_one():
     assert torch.equal(batch.cut_masks(masks), torch.where(batch.mask[:, 0] == 1, masks, masks[partner]))
 
 
-@pytest.mark.parametrize(
-    ("build", "message"),
-    [
-        (lambda: FMix(0.0), r"alpha must be above 0, not 0\.0"),
-        (lambda: FMix(max_soft=-0.1), r"max_soft must lie between 0 and 1, not -0\.1"),
-        (lambda: mix(FMix(), height=1), "needs images of 2 rows or more, not 1"),
-    ],
-)
-def test_bad_settings_are_refused_in_one_sentence(build, message):
-    with pytest.raises(ValueError, match=message):
-        build()
+def test_images_of_one_row_are_refused():
+    with pytest.raises(ValueError, match="needs images of 2 rows or more, not 1"):
+        mix(FMix(), height=1)

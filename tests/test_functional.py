@@ -105,46 +105,13 @@ def test_binary_cross_entropy_is_that_of_the_dense_target():
     )
 
 
-# ------------------------------------------------------------------------------------------------- regulariser
-
-
 def pair_scores(logits):
     return tuple(logits.softmax(1).gather(1, labels[:, None])[:, 0] for labels in PAIR)
 
 
-@pytest.mark.parametrize("smoothing", SMOOTHINGS)
-@pytest.mark.parametrize("reading", ["or", "and"])
-def test_regulariser_is_equation_7_summed_over_all_classes(reading, smoothing):
-    logits = random_logits()
-    own, partner = (one_hot(labels, CLASSES) for labels in PAIR)
-    indicator = torch.maximum(own, partner) if reading == "or" else own * partner
-    dense = dense_target(BATCH, WEIGHT, CLASSES, smoothing)
-    expected = (dense * (indicator - logits.softmax(1)).clamp(min=0)).sum(1)
-    targets = equations.pair_targets(*PAIR, WEIGHT, CLASSES, smoothing)
-    torch.testing.assert_close(equations.regulariser(pair_scores(logits), targets, SAME, reading), expected)
-
-
-def test_regulariser_stays_in_the_unit_interval_and_and_spares_distinct_pairs():
-    """Laws 10 and 7."""
-    logits = random_logits(scale=30.0)
-    targets = equations.pair_targets(*PAIR, WEIGHT, CLASSES, 0.1)
-    either = equations.regulariser(pair_scores(logits), targets, SAME, "or")
-    both = equations.regulariser(pair_scores(logits), targets, SAME, "and")
-    assert either.min() >= 0
-    assert either.max() <= 1
-    assert (both[~SAME] == 0).all()
-    on = 1 - 0.1 + 0.1 / CLASSES
-    torch.testing.assert_close(either[SAME], on * (1 - pair_scores(logits)[0][SAME]))
-    torch.testing.assert_close(both[SAME], either[SAME])
-
-
-def test_gradient_of_the_regulariser_has_its_closed_form():
-    """dR/dz_j = p_j (m - y_j [j in pair]) with m = sum over the pair of y_k p_k (methods.md 2.1)."""
-    logits = leaf()
-    targets = equations.pair_targets(*PAIR, WEIGHT, CLASSES)
-    actual = gradient(equations.regulariser(pair_scores(logits), targets, SAME), logits)
-    y, p = dense_target(BATCH, WEIGHT, CLASSES), logits.detach().softmax(1)  # unsmoothed: zero off the pair
-    torch.testing.assert_close(actual, p * ((y * p).sum(1, keepdim=True) - y))
+def regulariser(scores, targets, same):
+    """R [B] of equation 7."""
+    return (targets * equations.indicator(same) * (1 - torch.stack(scores))).sum(0)
 
 
 # ------------------------------------------------------------------------------------------------- identities of 2.3
@@ -189,19 +156,6 @@ def test_expected_gradient_over_lambda_r_is_that_of_its_mean():
     assert (gradients.std(0)[~SAME].amax(1) > 0.01).all()  # there was noise to average
 
 
-def test_stationary_ratio_is_that_of_the_parts_without_lambda_s():
-    """Identity (c): on the pair, r_s rescales the force along z[y2] - z[y1] but does not move its zero."""
-    r_r, r_s, mean = 0.3, 0.2, torch.full_like(WEIGHT, 0.5)
-    lam = ((1 - r_r - r_s) * (1 - WEIGHT) + r_r * mean) / (1 - r_s)  # partner weight at the fixed point
-    logits = torch.zeros(BATCH.size, CLASSES, dtype=torch.float64)
-    logits.scatter_(1, PAIR[1][:, None], torch.logit(lam)[:, None]).requires_grad_()
-    force = gradient(lumix_cross_entropy(logits, mean, r_r, r_s), logits)
-    own, partner = (force.gather(1, labels[:, None])[:, 0] for labels in PAIR)
-    # with third classes in the softmax both logits of the pair still rise, in proportion to their probability
-    p_own, p_partner = pair_scores(logits.detach())
-    torch.testing.assert_close((own * p_partner)[~SAME], (partner * p_own)[~SAME])
-
-
 def test_without_detach_the_class_ahead_is_raised_further():
     """Identity (d): the extra gradient is r_s lam_s (1 - lam_s) dL/dlam along e[y2] - e[y1]."""
     logits, r_s, eta, smoothing = leaf(), 0.3, 0.7, 0.1
@@ -212,7 +166,7 @@ def test_without_detach_the_class_ahead_is_raised_further():
         weight = equations.mix_weights(WEIGHT, WEIGHT, predicted, 0.0, r_s)
         targets = equations.pair_targets(*PAIR, weight, CLASSES, smoothing)
         base = equations.soft_cross_entropy(equations.log_softmax(logits), *PAIR, weight, smoothing)
-        return base + eta * equations.regulariser(pair_scores(logits), targets, SAME)
+        return base + eta * regulariser(pair_scores(logits), targets, SAME)
 
     extra = gradient(loss(False), logits) - gradient(loss(True), logits)
     own, partner = (p.detach() for p in pair_scores(logits))
@@ -223,45 +177,11 @@ def test_without_detach_the_class_ahead_is_raised_further():
     torch.testing.assert_close(extra[~SAME], expected[~SAME])
 
 
-def test_orientation_of_area_and_prediction_agree():
-    """Identity (e), by hand: own area 3/4, network sure of the partner, r_s = 1/2."""
-    logits = torch.tensor([[0.0, 1e4, 0.0]])
-    labels = torch.tensor([0])
-    predicted = equations.predicted_weight(logits, labels, labels + 1)
-    weight = equations.mix_weights(torch.tensor([0.75]), torch.tensor([0.0]), predicted, 0.0, 0.5)
-    assert weight.item() == 0.375
-
-
 # ------------------------------------------------------------------------------------------------- transforms, errors
-
-
-def whole_loss(logits, lam_r, r_r, r_s, eta):
-    predicted = equations.predicted_weight(logits, *PAIR).detach()
-    weight = equations.mix_weights(WEIGHT, 1 - lam_r, predicted, r_r, r_s)
-    targets = equations.pair_targets(*PAIR, weight, CLASSES, 0.1)
-    log_p = equations.log_softmax(logits)
-    scores = tuple(equations.take(log_p, labels).exp() for labels in PAIR)
-    base = equations.soft_cross_entropy(log_p, *PAIR, weight, 0.1)
-    return (base + eta * equations.regulariser(scores, targets, SAME)).mean()
-
-
-def test_equations_compile_as_one_graph():
-    arguments = random_logits(), WEIGHT.flip(0), 0.4, 0.1, 1.0
-    compiled = torch.compile(whole_loss, fullgraph=True, backend="eager")
-    torch.testing.assert_close(compiled(*arguments), whole_loss(*arguments))
-
-
-def test_equations_vmap_over_an_ensemble_with_hyper_parameters_as_tensors():
-    logits = torch.stack([random_logits(seed=s) for s in range(3)])
-    r_r, r_s, eta = torch.tensor([[0.0, 0.0, 0.0], [0.4, 0.1, 1.0], [0.0, 0.5, 2.0]]).double().unbind(1)
-    one = torch.func.grad(whole_loss)
-    many = torch.func.vmap(one, in_dims=(0, None, 0, 0, 0))(logits, WEIGHT, r_r, r_s, eta)
-    for i in range(3):
-        torch.testing.assert_close(many[i], one(logits[i], WEIGHT, r_r[i], r_s[i], eta[i]))
 
 
 def test_unknown_readings_are_named():
     with pytest.raises(ValueError, match="scores must be 'softmax', 'double_softmax' or 'sigmoid', not 'logits'"):
         equations.predicted_weight(random_logits(), *PAIR, "logits")
     with pytest.raises(ValueError, match="reading must be 'or' or 'and', not 'xor'"):
-        equations.regulariser((WEIGHT, WEIGHT), torch.stack([WEIGHT, WEIGHT]), SAME, "xor")
+        equations.indicator(SAME, "xor")

@@ -12,9 +12,7 @@ from torch.nn import functional as F
 
 from lumix import (
     AreaRule,
-    BetaLaw,
     BinaryCrossEntropy,
-    ConstantLaw,
     CrossEntropy,
     Decoupled,
     Kind,
@@ -75,39 +73,6 @@ def test_without_shares_and_regulariser_lumix_is_the_baseline_bit_for_bit(kind, 
 
 
 # ------------------------------------------------------------------------------------------------- gradients
-
-
-@pytest.mark.parametrize("detach", [True, False])
-@pytest.mark.parametrize("settings", [FULL, {"kind": "bce", **FULL}, {"kind": "bce", "scores": "sigmoid", **FULL}])
-@pytest.mark.parametrize("scores", ["softmax", "double_softmax", "sigmoid"])
-def test_gradient_equals_finite_differences(scores, settings, detach):
-    """Law 6: of the loss at fixed weights when detached, of the whole loss otherwise (I-12)."""
-    batch = exact(CUT)
-    loss = build_loss(LUMixRule(0.3, 0.3, detach=detach, scores=scores), **settings)
-    fixed = loss.rule.weigh(LOGITS, batch, LAM_R)
-
-    def total(logits):
-        weight = fixed if detach else loss.rule.weigh(logits, batch, LAM_R)
-        return loss.per_sample(logits, batch, weight)[0].sum()
-
-    step, numeric = 1e-5, torch.empty_like(LOGITS)
-    for i in range(LOGITS.numel()):
-        shift = torch.zeros(LOGITS.numel(), dtype=torch.float64).index_fill_(0, torch.tensor([i]), step)
-        shift = shift.view_as(LOGITS)
-        numeric.view(-1)[i] = (total(LOGITS + shift) - total(LOGITS - shift)) / (2 * step)
-    torch.testing.assert_close(gradient(loss, batch=batch), numeric, rtol=1e-6, atol=1e-8)
-
-
-def test_expected_loss_and_gradient_are_those_of_the_mean_draw():
-    """Law 5, identity (b), for the whole loss with R: the constant law is the exact expectation of the Beta."""
-    loss, constant = (MixLoss(LUMixRule(law=law), **FULL) for law in (BetaLaw(2.0), ConstantLaw(0.5)))
-    draws = BetaLaw(2.0).draw(3000 * 12, stream(2)).view(3000, 12)
-    gradients = torch.stack([gradient(loss, lam_r=lam_r) for lam_r in draws])
-    values = torch.stack([value(loss, lam_r=lam_r) for lam_r in draws])
-    half = torch.full((12,), 0.5)
-    for sample, expected in [(gradients, gradient(constant, lam_r=half)), (values, value(constant, lam_r=half))]:
-        error = sample.std(0) / len(draws) ** 0.5
-        assert ((sample.mean(0) - expected).abs() <= 4.5 * error + 1e-7).all()
 
 
 @pytest.mark.parametrize("kind", ["ce", "bce"])
@@ -233,13 +198,6 @@ def test_a_term_of_ones_own_is_added_and_named():
     assert MixLoss(rule, [Entropy(0.3)]).smoothing == {0.0}
 
 
-def test_eta_keeps_all_its_digits():
-    """A Python number must not pass through float32."""
-    rule, weight = LUMixRule(), CUT.own_weight.double()
-    one, tenth = (MixLoss(rule, eta=eta).per_sample(LOGITS, exact(CUT), weight)[1]["regulariser"] for eta in (1.0, 0.1))
-    torch.testing.assert_close(tenth, 0.1 * one, rtol=1e-15, atol=0)
-
-
 WEIGHTS = torch.rand(2, CLASSES, generator=stream(11)).double() + 0.1
 
 
@@ -329,12 +287,6 @@ def test_forward_is_the_mean_over_samples_with_the_rules_draws():
     expected = loss.per_sample(LOGITS, BATCH, weight)[0].mean()
     assert torch.equal(loss(LOGITS, BATCH, stream(3)), expected)
     assert not torch.equal(loss(LOGITS, BATCH, stream(4)), expected)
-
-
-def test_slices_of_a_batch_average_to_the_whole():
-    loss = MixLoss(smoothing=0.1)
-    parts = torch.stack([loss(LOGITS[i : i + 4], BATCH.rows(slice(i, i + 4))) for i in (0, 4, 8)])
-    torch.testing.assert_close(parts.mean(), loss(LOGITS, BATCH))
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,6 @@ from torch import nn
 
 from experiments.scales.mini_models import SCENE_MODELS
 from training.config import Data, Loss, Mix, Model, Optim
-from training.data.sets import load, normalise
 from training.loop import fit
 from training.models import build_model, initial_network
 from training.run_directory import RunError
@@ -180,11 +179,6 @@ def test_weights_that_would_be_overwritten_are_refused() -> None:
         Model("r", "resnet18", weights="imagenet1k")
 
 
-def test_lists_from_json_are_as_good_as_tuples() -> None:
-    lists = Model("r", "resnet50", {"channels": [4, 8, 16, 32], "layers": [1, 1, 1, 1]})
-    assert count(build_model(lists, 10, 1, 8, seed=0)) == 38154
-
-
 # Weights trained on scenes -------------------------------------------------------------------------------------------
 
 HEAD = "head.fc."  # of residual networks of version 2
@@ -204,25 +198,6 @@ def test_all_but_the_classifier_is_of_the_network_trained_on_scenes() -> None:
     with torch.no_grad():
         next(first.parameters()).add_(1)  # in memory of its own
     assert torch.equal(next(initial_network(SCENES, 10, 3, 16, 1).parameters()), next(second.parameters()))
-
-
-def test_features_of_scenes_separate_other_scenes_better_than_random_ones() -> None:
-    """By the nearest mean of a class among the features of ovals, which were not trained on."""
-    train, test = load(Data("ovals", 16, train_size=300))
-
-    def accuracy(network: torch.nn.Module) -> float:
-        with torch.no_grad():
-            own, other = (
-                network.eval().forward_head(  # type: ignore[operator]
-                    network.forward_features(normalise(part.images, part.mean, part.std)), pre_logits=True
-                )
-                for part in (train, test)
-            )
-        means = torch.stack([own[train.labels == label].mean(0) for label in range(10)])
-        return float((torch.cdist(other, means).argmin(1) == test.labels).float().mean())
-
-    trained, random = initial_network(SCENES, 10, 3, 16, 0), build_model(SCENES, 10, 3, 16, 0)
-    assert accuracy(trained) > accuracy(random) + 0.05
 
 
 def test_images_of_one_channel_are_refused() -> None:

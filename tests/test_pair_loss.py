@@ -44,19 +44,6 @@ def test_values_gradients_and_their_gradients_are_those_of_the_terms(terms, smoo
         torch.testing.assert_close(actual, expected)
 
 
-@each
-@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32])
-def test_low_precision_is_computed_in_float32_and_returned_in_its_own(terms, dtype):
-    logits, weight = (leaf.detach() for leaf in leaves(dtype))
-    one, plain = losses(terms)
-    exact = plain.per_sample(logits.double(), BATCH, weight)[0]
-    value = one.per_sample(logits.requires_grad_(), BATCH, weight.float())[0]
-    assert value.dtype == torch.float32
-    torch.testing.assert_close(value, exact.float(), rtol=1e-6, atol=1e-6)
-    value.sum().backward()
-    assert logits.grad.dtype == dtype
-
-
 def test_a_class_that_underflows_has_its_loss_and_no_nan():
     logits = torch.tensor([[200.0, -200.0, 0.0]], requires_grad=True)
     batch = label_batch(1)._replace(labels=torch.tensor([0]), partner_labels=torch.tensor([1]))

@@ -180,7 +180,7 @@ def test_gains_are_our_intervals_and_the_papers_values(name: str, run: Run, comm
 
 
 def test_the_picture_of_the_readme_is_that_of_the_results(run: Run, tmp_path: Path) -> None:
-    assert {one.scale for one in run(FOREST)["found"]} <= {"small", "lab", "paper"}  # mini judges nothing
+    assert "mini" not in {one.scale for one in run(FOREST)["found"]}  # it judges nothing
     made, shown = (plt.imread(folder / f"{FOREST}.png") for folder in (tmp_path, ROOT / "docs"))
     remedy = "run make repro, or python paper_figures/execute.py primary_claims && python -m report readme"
     assert made.shape == shown.shape, remedy

@@ -90,7 +90,7 @@ def test_members_of_a_stack_get_an_answer_each(tmp_path):
     items = pool_jobs.items(tmp_path, 3)
     answers = list(run_pool([Group(tuple(items), 8)], Execution(), 1))
     assert [answer.item for answer in answers] == items
-    assert all(answer.result["stacked"] == 3 for answer in answers)
+    assert all(answer.result["stacked"] == 8 for answer in answers)
     assert all((item.directory / "result.json").exists() for item in items)
 
 

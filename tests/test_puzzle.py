@@ -457,7 +457,6 @@ def given(size=2, side=8, **options):
         ),
         (lambda: given(std=(0.5,)), "std has 1 values for images of 3 channels"),
         (lambda: given(side=32, transport_size=3), "transport_size 3 does not divide blocks of 16 pixels"),
-        (lambda: PuzzleMix(0), "alpha must be above 0, not 0"),
         (lambda: PuzzleMix(transport_size=0), "transport_size must be a number of pixels or -1"),
     ],
 )

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from bench import bench_scale, finish, finished_table, measure
 
-from experiments import results
+from experiments import formatting, results
 from experiments.evaluations import evaluation_items
 from experiments.registry import directory_of, get_table, owners
 from experiments.results import collect, read_results
@@ -166,6 +166,28 @@ def test_a_table_says_which_accuracy_it_shows(scale, statistic, value):
     assert (record["statistic"], record["rows"][0]["cells"]["top1"]["mean"]) == (statistic, value)
     with pytest.raises(ValueError, match="median_last"):
         replace(table, statistic="median")
+
+
+def test_average_gains_are_rows_numbers_have_the_papers_decimals_and_rows_share_seeds(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    scale = bench_scale(6)
+    table = get_table("dm_table04_losses", scale)
+    better = {"dm_ce": 1.0, "mbce_one": 2.0, "mbce_two": -1.0, "dm_bce": 2.5}
+    for (_, column), run in table.cells.items():
+        for seed in range(5 if column == "dm_bce" else 6):
+            accuracy = 70 + better.get(column, 0.0) * (1 + seed / 10)
+            finish(Item(run, seed, directory_of(scale, run, seed)), accuracy)
+    rows = {row["id"]: row["cells"] for row in collected(scale, table)["rows"]}
+    gains = {
+        column: (formatting.measured(cell), formatting.paper(cell)) for column, cell in rows["gain_average"].items()
+    }
+    assert gains["dm_ce"] == ("+1.25 (n = 6)", "+0.30")  # 1 to 1.5
+    assert gains["mbce_two"] == (f"{formatting.MINUS}3.75 (n = 6)", f"{formatting.MINUS}1.99")
+    assert gains["dm_bce"] == ("+0.60 (n = 5)", "+0.04")
+    plain, gained = rows["saliencymix"]["mce"], rows["saliencymix"]["dm_ce"]
+    assert (formatting.measured(plain), formatting.paper(plain)) == ("70.00 ± 0.00 (n = 6)", "76.85")
+    assert formatting.difference(gained).startswith("+1.20 [")  # of the five seeds that all rows have
+    assert formatting.difference(gained).endswith("(n = 5)")
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,7 @@ import torch
 from batches import label_batch, random_logits, stream
 from scipy import stats
 
-from lumix import AreaRule, BetaLaw, ConstantLaw, Kind, LUMixRule, NormalLaw, functional
+from lumix import BetaLaw, ConstantLaw, Kind, LUMixRule, NormalLaw, functional
 
 BATCH = label_batch(size=30)
 LOGITS = random_logits(size=30)
@@ -60,11 +60,6 @@ def test_laws_follow_their_generator_alone(law):
 # ------------------------------------------------------------------------------------------------- rules
 
 
-def test_area_rule_returns_the_area_and_perturbs_nothing():
-    assert torch.equal(AreaRule()(LOGITS, BATCH), BATCH.own_weight)
-    assert not AreaRule().perturbs(BATCH).any()
-
-
 @pytest.mark.parametrize("scores", ["softmax", "double_softmax", "sigmoid"])
 def test_lumix_rule_is_equation_3_on_the_partners_weight(scores):
     rule = LUMixRule(0.4, 0.1, apply_to="both", scores=scores)
@@ -100,15 +95,6 @@ def test_the_final_clamp_acts_on_normal_draws_only_after_mixing():
     lam_r = torch.tensor([1.2, 3.0, -3.0])
     weight = LUMixRule(0.5, 0.0, NormalLaw()).weigh(random_logits(3), batch, lam_r)
     torch.testing.assert_close(1 - weight, torch.tensor([0.9, 1.0, 0.0], dtype=weight.dtype))
-
-
-@pytest.mark.parametrize("size", [1, 4, 7, 30])
-def test_weights_do_not_depend_on_the_parts_in_which_a_batch_is_weighed(size):
-    rule = LUMixRule()
-    draws = rule.draw(BATCH, stream(5))
-    slices = [slice(start, start + size) for start in range(0, 30, size)]
-    parts = torch.cat([rule.weigh(LOGITS[part], BATCH.rows(part), draws[part]) for part in slices])
-    assert torch.equal(parts, rule(LOGITS, BATCH, stream(5)))
 
 
 def test_apply_to_chooses_the_perturbed_samples():

@@ -1,7 +1,6 @@
 """Run directories: who holds one, what damage and a full disk say, and that a reader never sees half a file."""
 
 import fcntl
-import json
 import os
 import signal
 import subprocess
@@ -139,19 +138,6 @@ def test_a_line_still_being_written_is_left_out(tmp_path: Path) -> None:
     assert run_directory.read_metrics(tmp_path) == []
     (tmp_path / "metrics.jsonl").write_text('{"epoch": 1}\n{"epo')
     assert run_directory.read_metrics(tmp_path) == [{"epoch": 1}]
-
-
-def test_a_full_disk_leaves_the_old_file_and_nothing_else(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    run_directory.write_json(tmp_path / "a.json", 1)
-
-    def full(descriptor: int) -> None:
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(os, "fsync", full)
-    with pytest.raises(RunError, match=r"no space left on the disk while writing .*a.json: free some"):
-        run_directory.write_json(tmp_path / "a.json", 2)
-    assert [path.name for path in tmp_path.iterdir()] == ["a.json"]
-    assert json.loads((tmp_path / "a.json").read_text()) == 1
 
 
 def test_git_is_asked_without_its_lock_and_a_copy_without_it_runs(tmp_path: Path, monkeypatch: Any) -> None:

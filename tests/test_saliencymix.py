@@ -154,7 +154,6 @@ def test_the_detector_sees_the_pixels_of_floats_with_the_normalisation_undone():
 @pytest.mark.parametrize(
     ("build", "message"),
     [
-        (lambda: SaliencyMix(0), "alpha must be above 0, not 0"),
         (lambda: SaliencyMix(mean=(0.5,)), "mean and std must have one entry a channel each, not 1 and 3"),
         (
             lambda: SaliencyMix()(images_of(2)[:, :1], labels_of(2), stream()),

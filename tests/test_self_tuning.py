@@ -121,18 +121,6 @@ def test_contrast_equals_a_plain_loop(counts: tuple[int, ...], temperature: floa
     assert bool(gradient.isfinite().all())
 
 
-def test_no_gradient_reaches_keys_and_queue() -> None:
-    generator = stream()
-    queries, keys = (torch.randn(4, FEATURES, generator=generator, requires_grad=True) for _ in range(2))
-    queue = torch.randn(CLASSES, PLACES, FEATURES, generator=generator, requires_grad=True)
-    group_contrast(
-        queries, keys, torch.arange(4), queue, torch.ones(CLASSES, PLACES, dtype=torch.bool)
-    ).sum().backward()
-    assert queries.grad is not None
-    assert keys.grad is None
-    assert queue.grad is None
-
-
 def test_contrast_is_float32_under_autocast() -> None:
     generator = stream()
     queries, keys = (F.normalize(torch.randn(4, FEATURES, generator=generator), dim=1) for _ in range(2))
@@ -271,18 +259,6 @@ def test_labelled_images_are_mixed_with_the_unlabelled_ones_of_their_row(mode: s
         assert torch.equal(views.labelled[0][:, 0, 0, 0], labelled)
         orders |= set(labelled_is_own.tolist())
     assert orders == {True, False}
-
-
-@pytest.mark.parametrize("pairing", ["flip", "permutation"])
-def test_mixing_leaves_the_queries_and_pairs_rows_whatever_the_pairing_of_the_run(pairing: str) -> None:
-    run = a_run(**MIXED).replace(mix=MIXED["mix"].replace(pairing=pairing))
-    batch = a_task(run).prepare(*views_of(2), partial(step_generator, 0, 0, 2))
-    assert torch.equal(batch.images, views_of(2)[0].labelled[0])
-    assert torch.equal(batch.unlabelled, views_of(2)[0].unlabelled[0])
-    mixed, rows = batch.mixed_unlabelled.batch, torch.arange(8)
-    assert bool(((mixed.partner == 15 - rows) | (mixed.partner == rows)).all())
-    pairs = torch.stack([mixed.labels, mixed.partner_labels]).sort(dim=0).values
-    assert torch.equal(pairs, torch.stack([batch.labels, batch.pseudo_labels]).sort(dim=0).values)
 
 
 # ------------------------------------------------------------------------------------------------- task

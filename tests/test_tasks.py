@@ -14,7 +14,6 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from experiments.methods import MIXUP
-from experiments.scale import get_scale
 from lumix import CrossEntropy, CutMix, Decoupled, LUMixRule, Mixup, TransMixRule
 from lumix.batch import Kind
 from lumix.registry import get_part
@@ -167,15 +166,6 @@ def test_a_step_is_random_only_through_its_streams() -> None:
     assert asked == ["mix", "rule"] * 2
 
 
-def test_a_checkpoint_restores_networks_and_average() -> None:
-    task, other = a_task(small_run()), a_task(small_run())
-    with torch.no_grad():
-        for parameter in task.parameters():
-            parameter.add_(1)
-    other.restore({name: dict(part) for name, part in task.checkpoint().items()})
-    assert all(torch.equal(a, b) for a, b in zip(task.parameters(), other.parameters(), strict=True))
-
-
 def test_the_average_of_the_weights_is_what_is_evaluated() -> None:
     task, (views, labels) = a_task(semi("fixmatch", ratio=2)), first_batch(semi("fixmatch", ratio=2))
     task.train()
@@ -238,19 +228,6 @@ def test_the_loss_is_fixmatchs(threshold: float) -> None:
     torch.testing.assert_close(result.record["loss"].mean(), result.loss.detach())
     torch.testing.assert_close(result.record["trusted"].nanmean(), trusted.mean())
     assert (0 < trusted.mean() < 1) == (threshold == 0.6)
-
-
-def test_gradient_reaches_strong_views_that_are_trusted_and_no_others() -> None:
-    run = semi("fixmatch", ratio=2, threshold=0.6)
-    task, (views, labels) = plain_task(run), first_batch(run)
-    weak, strong = (view.clone().requires_grad_() for view in views.unlabelled)
-    task.step(task.prepare(Views(views.labelled, (weak, strong)), labels, STREAMS)).loss.backward()
-    assert weak.grad is None
-    assert strong.grad is not None
-    with torch.no_grad():
-        trusted = task.trainable_module(weak).softmax(1).amax(1) >= 0.6
-    assert 0 < int(trusted.sum()) < len(trusted)
-    assert torch.equal(strong.grad.flatten(1).abs().sum(1) > 0, trusted)
 
 
 def test_where_the_run_mixes_the_mixed_loss_of_all_known_images_is_added() -> None:
@@ -333,14 +310,6 @@ def test_a_microbatch_counts_labelled_images(microbatch: int, tmp_path: Path) ->
         patch.setattr(training.task, "step", lambda part: sizes.append(part.size) or step(part))
         training.step(*first_batch(run))
     assert sizes == [24]
-
-
-def test_fixmatch_learns_more_than_its_labels_teach(tmp_path: Path) -> None:
-    mini = get_scale("mini")
-    run = mini.base("semi_cifar10", "wrn28_2")
-    alone = mini.setting("semi_cifar10").learning(run, "mix")
-    found = [fit(each, 1, tmp_path / each.key)["top1"]["last"] for each in (run, alone)]
-    assert found[0] > found[1] + 2
 
 
 # ------------------------------------------------------------------------------------------------- learners

@@ -50,13 +50,6 @@ def test_weight_is_the_mean_of_area_and_attention(mode):
     torch.testing.assert_close(weight, 0.5 * batch.own_weight + 0.5 * by_hand(batch, attention))
 
 
-def test_both_partners_of_a_pair_together_get_the_whole_label_under_equal_attention():
-    """In pair mode one sees what the other hides, so with attention spread evenly the two weights mirror each other."""
-    batch = cut_batch(CutMix(mode="pair", pairing="flip"))
-    first, second = (attended_weight(b, torch.ones(12, GRID)) for b in (batch, batch.rows(torch.arange(12).flip(0))))
-    torch.testing.assert_close(first, second)  # the same box, hence the same share of the own image
-
-
 def test_masks_of_any_shape_are_read_at_the_first_pixel_of_a_patch():
     batch, attention = cut_batch(FMix()), attention_of()
     expected = functional.attention_weight(attention, batch.mask[:, 0, ::PATCH, ::PATCH].flatten(1))
@@ -164,3 +157,12 @@ def test_area_and_plain_lumix_ask_for_no_attention():
     assert not any(rule.needs_attention for rule in (AreaRule(), LUMixRule()))
     for name in ("area", "lumix"):
         assert not a_task(nn.Identity(), get_part(name).cls()).criterion.rule.needs_attention
+
+
+def test_attention_of_dropped_patches_is_refused():
+    """Of 16 patches a quarter are left, which look like 2 x 2 larger ones."""
+    small = {"img_size": 16, "patch_size": 4, "embed_dim": 16, "depth": 1, "num_heads": 2}
+    model = timm.create_model("deit_tiny_patch16_224", patch_drop_rate=0.75, **small)
+    with pytest.raises(ValueError, match="set patch_drop_rate=0"):
+        class_attention(model.train(), torch.randn(2, 3, 16, 16))
+    assert class_attention(model.eval(), torch.randn(2, 3, 16, 16)).shape == (2, 2, 16)

@@ -1,5 +1,7 @@
 """`verify` tells equal results from those of another CPU, and those from results that differ."""
 
+import copy
+import re
 import subprocess
 from pathlib import Path
 
@@ -19,16 +21,19 @@ FILES = 6  # five rows, each of one run
 def theirs(tmp_path, monkeypatch):
     """Another project with the same results as the working directory."""
     for name in ("theirs", "ours"):
-        write_table(tmp_path / name, ONE, 4)
+        write_table(tmp_path / name, ONE, 4, change=lambda row, found: found.update(copy.deepcopy(ARRAYS)))
     monkeypatch.chdir(tmp_path / "ours")
     return tmp_path / "theirs"
+
+
+ARRAYS = {"evaluations": {"fgsm-1": {"values": {"error": 50.0}, "n_samples": 9, "arrays": {"curve": [[1.0, 2], [3]]}}}}
 
 
 def change(cpu="another", by=0.0, of="none", seeds="0123", loss=0.0, **more):
     """Our results anew, of that CPU, with other accuracies and losses in a row."""
 
     def changed(row, found):
-        found["hardware"] |= {"cpu": cpu}
+        found.update(copy.deepcopy(ARRAYS), hardware=found["hardware"] | {"cpu": cpu})
         if row == of and found["checksum"][-1] in seeds:
             found["top1"] = {name: value + by for name, value in found["top1"].items()}
             found["curve"] = [{**epoch, "loss": epoch["loss"] + loss} for epoch in found["curve"]]
@@ -50,6 +55,11 @@ def test_another_cpu_may_round_otherwise(theirs):
     assert "last 0.6" in text
 
 
+def edited(**changes):
+    """The evaluation with other findings."""
+    return {"fgsm-1": ARRAYS["evaluations"]["fgsm-1"] | changes}
+
+
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
@@ -60,6 +70,10 @@ def test_another_cpu_may_round_otherwise(theirs):
         ({"by": 0.5, "checksum": f"{1:064x}", "seeds": "1"}, "seeds/1/top1/last was"),  # weights as they were
         ({"loss": 9.0}, "mean of seeds/*/curve/0/loss"),
         ({"n_samples": 3}, "n_samples was 1297, is 3"),
+        ({"evaluations": edited(values={"error": 90.0})}, "seeds/0/evaluations/fgsm-1/values/error was 50, is 90"),
+        ({"evaluations": edited(n_samples=8)}, "seeds/0/evaluations/fgsm-1/n_samples was 9, is 8"),
+        ({"evaluations": edited(arrays={"curve": [[1.0, 9], [9]]})}, "mean of seeds/*/evaluations/fgsm-1/array curve"),
+        ({"evaluations": edited(arrays={"curve": [[1.0, 2]]})}, "arrays/curve/1/0 was 3, is None"),
         ({"parameters": 7}, "parameters was 18000, is 7"),
     ],
 )
@@ -69,6 +83,13 @@ def test_what_differs_is_named(theirs, changes, said):
     assert not well
     assert text.startswith("differs: ")
     assert said in text
+
+
+def test_no_number_never_passes(theirs):
+    path = next(Path("results/mini/runs").rglob("*.json"))
+    path.write_text(re.sub('"last": [0-9.]+', '"last": NaN', path.read_text()))
+    with pytest.raises(ValueError, match=r"damaged .*NaN is no result"):
+        verify(MINI, theirs)
 
 
 def test_new_and_missing_files_differ(theirs):
@@ -86,6 +107,7 @@ def test_new_and_missing_files_differ(theirs):
 def test_the_last_commit_is_what_the_command_compares_with(theirs, capsys):
     write_parameters(Path(), ONE)
     assert main(["verify"]) == 1  # no repository
+    assert main(["verify", "--against", ""]) == 1  # this very folder
     identity = ("-c", "user.name=t", "-c", "user.email=t@t")
     for command in (("init", "-q"), ("add", "."), (*identity, "commit", "-qm", "all")):
         subprocess.run(("git", *command), check=True)

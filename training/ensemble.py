@@ -53,10 +53,6 @@ def fit_many(
     The same call goes on after an interruption, bit for bit; members that are finished keep their results. A member
     whose loss is not finite is dropped: its answer is the RunError that says so, and the others go on. A member that is
     given again, with the same directory, fills the stack up to a size: it is trained once, and idle networks run along.
-
-    Raises:
-        Stopped: as `stop` asked for; the same call goes on from there.
-        RunError: where the runs cannot be trained together, saying why.
     """
     for run in runs:
         if why := run.why_alone:

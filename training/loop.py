@@ -46,10 +46,6 @@ def fit(
 
     Under torch.distributed, call it on every process; rank 0 writes. `stop` is asked every few updates, for instance
     whether a signal has come; when it says yes on any process, a checkpoint is saved and `Stopped` raised on all.
-
-    Raises:
-        Stopped: as `stop` asked for; the same call goes on from there.
-        RunError: one sentence on what is wrong and what to do; nothing already computed is lost.
     """
     (result,) = carry_out(Loop, [(run, seed, directory)], execution or Execution(), stop)
     assert isinstance(result, dict)  # a run alone that is lost has raised

@@ -40,10 +40,8 @@ class Stopped(Exception):  # noqa: N818 - nothing is wrong
 def write_atomically(path: Path, write: Callable[[BinaryIO], Any], durable: bool = False) -> None:
     """Let `write` fill a temporary file beside `path`, then rename it: readers see the old file or the new one.
 
-    What is `durable` is waited for until it is on the disk, so that it outlives a loss of power, too.
-
-    Raises:
-        RunError: when the disk is full or may not be written to, naming the path and the remedy; nothing is left over.
+    What is `durable` is waited for until it is on the disk, so that it outlives a loss of power, too. Where it fails
+    nothing is left over.
     """
     temporary = None
     try:
@@ -177,9 +175,6 @@ def locked(directory: Path) -> Iterator[Path]:
 
     On a network file system flock has to reach the server: NFS does so unless mounted with `nolock` or `local_lock`,
     Lustre where mounted with `flock`. Where a file system has no flock the lock is refused rather than believed.
-
-    Raises:
-        RunError: while another process holds it.
     """
     path = directory / "lock"
     lock = FileLock(path, timeout=0, fallback_to_soft=False)

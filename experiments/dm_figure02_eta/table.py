@@ -12,5 +12,6 @@ def build(scale: Scale) -> Table:
         label_columns=(Column("method", "Method"),),
         value_columns=curves.columns("eta"),
         rows=tuple(curves.row(scale, name, "pytorch", "resnet34", "eta") for name in curves.BEST["eta"]),
+        statistic="median_last",
         setting=scale.setting("pytorch").text,
     )

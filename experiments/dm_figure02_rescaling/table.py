@@ -12,5 +12,6 @@ def build(scale: Scale) -> Table:
         label_columns=(Column("method", "Method"),),
         value_columns=curves.columns("xi", "t"),
         rows=tuple(curves.row(scale, name, "rsb_a3", "resnet34", "xi", "t") for name in curves.BEST["xi"]),
+        statistic="median_last",
         setting=scale.setting("rsb_a3").text,
     )

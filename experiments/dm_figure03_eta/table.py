@@ -20,5 +20,6 @@ def build(scale: Scale) -> Table:
             for name in METHODS
         ),
         statistic="median_last",
+        seeds=scale.more_seeds,
         setting=" ".join(scale.setting(setting).text for setting in DATA),
     )

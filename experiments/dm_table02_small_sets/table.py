@@ -24,5 +24,6 @@ def build(scale: Scale) -> Table:
         value_columns=decoupled.columns(LOSSES),
         rows=decoupled.place_rows(scale, PLACES, LOSSES, "dm-small"),
         statistic="median_last",
+        seeds=scale.more_seeds,
         setting=f"{scale.setting('cifar100').text} {scale.setting('tiny_imagenet').text}",
     )

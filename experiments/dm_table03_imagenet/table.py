@@ -23,6 +23,7 @@ def build(scale: Scale) -> Table:
         label_columns=decoupled.place_labels(PLACES),
         value_columns=decoupled.columns(LOSSES),
         rows=tuple(map(_with_figure, decoupled.place_rows(scale, PLACES, LOSSES, "dm-imagenet"))),
+        statistic="median_last",
         setting=scale.setting("pytorch").text,
     )
 

@@ -21,5 +21,6 @@ def build(scale: Scale) -> Table:
             decoupled.gain_row("average", GAINS),
             *(decoupled.row(scale, name, "rsb_a3", "resnet50", LOSSES, ours=True) for name in OURS),
         ),
+        statistic="median_last",
         setting=scale.setting("rsb_a3").text,
     )

@@ -17,6 +17,7 @@ def build(scale: Scale) -> Table:
         label_columns=(Column("model", "Model"), Column("method", "Method")),
         value_columns=decoupled.columns(LOSSES),
         rows=tuple(row for role, model in MODELS for row in _rows(scale, role, model)),
+        statistic="best",
     )
 
 

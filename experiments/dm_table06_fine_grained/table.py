@@ -22,5 +22,6 @@ def build(scale: Scale) -> Table:
         value_columns=decoupled.columns(LOSSES),
         rows=decoupled.place_rows(scale, PLACES, LOSSES, "dm-fine"),
         statistic="median_last",
+        seeds=scale.more_seeds,
         setting=scale.setting("cub200").text,
     )

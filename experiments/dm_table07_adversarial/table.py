@@ -28,6 +28,7 @@ def build(scale: Scale) -> Table:
         ),
         rows=tuple(_row(scale, name, setting, data) for setting, data in DATA.items() for name in METHODS),
         statistic="median_last",
+        seeds=scale.more_seeds,
         setting=f"{scale.setting('cifar100_half').text} {scale.setting('tiny_imagenet').text}",
     )
 

@@ -5,7 +5,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
-from timm.layers import Attention
+from timm.layers import Attention, PatchDropout
 from torch import Tensor, nn
 
 from lumix.mixers.base import hooks_run, unwrapped
@@ -32,8 +32,13 @@ def recorded_attention(model: nn.Module) -> Iterator[list[Tensor]]:
     """
     attention, prefix = check_class_attention(model)
     recorded: list[Tensor] = []
+    dropping = [part for part in model.modules() if isinstance(part, PatchDropout)]
 
     def record(module: nn.Module, arguments: tuple[Any, ...]) -> None:
+        if any(part.training for part in dropping):
+            raise ValueError(
+                "patch_drop hides patches of each image, so attention has no place there: set patch_drop_rate=0"
+            )
         with torch.no_grad():
             recorded.append(_recompute(attention, arguments[0])[..., prefix:])
 
@@ -50,8 +55,9 @@ def recorded_attention(model: nn.Module) -> Iterator[list[Tensor]]:
 def check_class_attention(model: nn.Module) -> tuple[Attention, int]:
     """The last attention layer, and how many tokens stand before the patches."""
     name = type(unwrapped(model)).__name__
-    found: list[Any] = [part for part in model.modules() if getattr(part, "cls_token", None) is not None]
-    found = [part for part in found if getattr(part, "blocks", None)]
+    # What a module holds itself: torch.compile's wrapper answers for the network that it wraps.
+    holds = [part for part in model.modules() if part._parameters.get("cls_token") is not None]
+    found: list[Any] = [part for part in holds if part._modules.get("blocks")]
     if not found:
         raise ValueError(f"{name} has no class token whose attention could be read: use a ViT or DeiT of timm")
     if len(found) > 1:

@@ -6,8 +6,8 @@
         def training_step(self, batch, index):
             return self.mixed_loss(batch)
 
-Loaders stay as they are; `forward` gives logits. Draws depend on `mix_seed`, rank and step: nothing is to be saved.
-Give `self.log` a batch_size, `batch.size`: Lightning cannot tell it from a tuple.
+Loaders stay; `forward` gives logits. Draws depend on `mix_seed`, rank and step: nothing is to be saved. Give `self.log`
+a batch_size, `batch.size`: Lightning cannot tell it from a tuple.
 """
 
 from contextlib import ExitStack

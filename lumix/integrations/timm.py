@@ -5,10 +5,10 @@
     images, target = mixup_fn(images, target)
     loss = criterion(model(images), target)
 
-With `AreaRule` the loss is that of timm's SoftTargetCrossEntropy. Images and targets equal timm's bit for bit where
-weights drawn and boxes do (float32 images). Boxes do for equal draws, but for one thing: in modes "pair" and "elem"
-timm rounds the drawn weight to float32 before it computes a box, lumix after, so that a side within 1e-7 of a whole
-number of pixels can differ by one. Unlike timm, the caller's images are not overwritten and NumPy is not used.
+With `AreaRule` the loss is that of timm's SoftTargetCrossEntropy. Where weights drawn and boxes equal timm's, targets
+and cut images do bit for bit, and blended ones to a unit in the last place. Boxes do for equal draws, but that timm
+rounds the weights of modes "pair" and "elem" to float32 first: a side within 1e-7 of a whole number of pixels can
+differ by one. Unlike timm, the caller's images are not overwritten and NumPy is not used.
 """
 
 from collections.abc import Sequence
@@ -108,8 +108,7 @@ class Mixup:
         checked("mixup_alpha", mixup_alpha, NotNegative)
         checked("cutmix_alpha", cutmix_alpha, NotNegative)
         checked("num_classes", num_classes, Count)
-        if cutmix_minmax is not None:
-            checked("cutmix_minmax", cutmix_minmax, tuple[float, ...])
+        checked("cutmix_minmax", cutmix_minmax, tuple[float, float] | None)
         self.label_smoothing, self.num_classes = label_smoothing, num_classes
         self.mixup_enabled = True  # as in timm: set to False to go on without mixing
         self.generator = torch.Generator().manual_seed(seed) if generator is None else generator

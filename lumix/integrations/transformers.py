@@ -86,12 +86,12 @@ class Mixing:
         args, state = self.args, self.state  # type: ignore[attr-defined]
         generator = self._mix_streams.next(args.seed, args.process_index, state.global_step, images.device)
         batch = self.mixer(images, labels, generator, model)
-        attends = self.mix_loss.rule.needs_attention
-        if attends:
-            inputs["output_attentions"] = bool(_patch_of(self.model))  # type: ignore[attr-defined]
+        attends, network = self.mix_loss.rule.needs_attention, self.model  # type: ignore[attr-defined]
+        if attends and hasattr(network, "config"):
+            inputs["output_attentions"] = True
         with hidden_mixing(model, batch):
             outputs = model(pixel_values=batch.images, **inputs)
-        attention = _attention(outputs, _patch_of(self.model), images.shape) if attends else None  # type: ignore[attr-defined]
+        attention = _attention(outputs, network, images.shape) if attends else None
         counts = self.mix_loss.counts(batch)  # the loss is the mean over these
         size = batch.size if counts is None else counts.sum()
         loss = self.mix_loss(logits_of(outputs), batch, generator, attention) * self._share(size, num_items_in_batch)
@@ -107,24 +107,13 @@ class Mixing:
         return size * ranks / total
 
 
-NO_ATTENTION = (
-    "this label rule reads the class token's attention, and the model returns none: load a ViT or DeiT of transformers "
-    "with attn_implementation='eager'"
-)
-
-
-def _patch_of(model: Any) -> int:
-    """The side of a patch, in pixels."""
-    patch = getattr(getattr(model, "config", None), "patch_size", None)
-    if not isinstance(patch, int):
-        raise ValueError(NO_ATTENTION)
-    return patch
-
-
-def _attention(outputs: Any, patch: int, shape: Any) -> Tensor:
+def _attention(outputs: Any, model: Any, shape: Any) -> Tensor:
     """Attention [B, patches] of the class token, heads averaged, from what the model returned for images of `shape`."""
-    found = getattr(outputs, "attentions", None)
-    if not found or found[-1] is None:
-        raise ValueError(NO_ATTENTION)
+    found, patch = getattr(outputs, "attentions", None), getattr(getattr(model, "config", None), "patch_size", None)
+    if not found or found[-1] is None or not isinstance(patch, int):
+        raise ValueError(
+            "this label rule reads the class token's attention, and the model returns none: load a ViT or DeiT of "
+            "transformers with attn_implementation='eager'"
+        )
     last: Tensor = found[-1]  # [B, heads, tokens, tokens], patches last
     return last.mean(dim=1)[:, 0, -(shape[-2] // patch) * (shape[-1] // patch) :]
