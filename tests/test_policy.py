@@ -34,7 +34,7 @@ SOURCES = sources(*PACKAGES)
 BUDGETS = {
     "lumix": 4991,
     "training": 4130,
-    "evaluation": 1908,
+    "evaluation": 1900,
     "experiments": 5462,
     "slurm": 900,
     "report": 640,
