@@ -10,7 +10,7 @@ from evaluation.arguments import AVERAGED, GRIDS
 from evaluation.evaluation import Outcome
 from evaluation.images import Card, Device, accuracies
 from lumix.inputs import checked
-from lumix.mixers.patches import permute_grid
+from lumix.mixers.paste import permute_grid
 from training.rng import stream_seed
 
 

@@ -507,6 +507,8 @@ class _Summary(torch.autograd.Function):
     ) -> tuple[Tensor, Tensor, Tensor | None]:
         z = functional.at_least_float32(logits)
         largest = z.amax(dim=-1)
+        # Before the softmax, so that never two arrays [B, C] are held beside the logits.
+        mean = (z - largest.unsqueeze(-1)).mean(dim=-1) if with_mean else None
         others = functional.without_pair(z, index) if apart else z
         softmax = torch.softmax(others, dim=-1)
         ctx.apart = apart
@@ -515,7 +517,6 @@ class _Summary(torch.autograd.Function):
         rest = -softmax.amax(dim=-1).log()
         if apart:
             rest = rest + (others.amax(dim=-1) - largest)
-        mean = (z - largest.unsqueeze(-1)).mean(dim=-1) if with_mean else None
         return z.t().gather(0, index) - largest, rest, mean
 
     @staticmethod

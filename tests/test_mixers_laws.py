@@ -9,8 +9,7 @@ from scipy import stats
 from torchvision.transforms import v2
 
 from lumix import CutMix, Kind, Mixup, RandomLambda, RandomShuffle, Switch
-from lumix.mixers.paste import MixPlan, apply_plan, box_around, unmixed_plan, visible_share
-from lumix.mixers.patches import permute_grid
+from lumix.mixers.paste import MixPlan, apply_plan, box_around, permute_grid, unmixed_plan, visible_share
 from lumix.random import draw_beta, draw_integers, draw_partners
 
 # ------------------------------------------------------------------------------------------------- laws of methods.md 7

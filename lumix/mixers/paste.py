@@ -298,3 +298,21 @@ def write_in_cycles(images: Tensor, plan: MixPlan, partner: list[int]) -> Tensor
             else:
                 paste(i, j, i)
     return images
+
+
+def permute_grid(images: Tensor, order: Tensor, rows: int, columns: int) -> Tensor:
+    """Cell i (row by row) of sample b becomes its old cell order[b, i].
+
+    Images [B, C, H, W] and order [B, rows * columns]; the grid must divide the image, cells need not be square.
+    """
+    size, channels, height, width = images.shape
+    high, wide = height // rows, width // columns
+    patches = images.reshape(size, channels, rows, high, columns, wide).permute(0, 2, 4, 1, 3, 5)
+    patches = patches.reshape(size, rows * columns, -1)
+    moved = patches.gather(1, order.unsqueeze(-1).expand_as(patches))
+    moved = moved.view(size, rows, columns, channels, high, wide).permute(0, 3, 1, 4, 2, 5)
+    result = moved.reshape(images.shape)
+    # reshape of a permuted view is contiguous; the network may have asked for channels_last
+    if images.is_contiguous(memory_format=torch.channels_last) and not images.is_contiguous():
+        return result.contiguous(memory_format=torch.channels_last)
+    return result

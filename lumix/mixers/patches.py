@@ -9,7 +9,7 @@ from torch import Tensor
 from lumix.batch import Kind, MixedBatch
 from lumix.inputs import Checked, Count, Positive, check_part
 from lumix.mixers.base import MIXER, Mixer, NoMix
-from lumix.mixers.paste import blend, mixed_batch
+from lumix.mixers.paste import blend, mixed_batch, permute_grid
 from lumix.random import device_of, draw_beta, draw_partners
 from lumix.registry import register
 
@@ -19,24 +19,6 @@ def patch_grid(height: int, width: int, patch: int) -> tuple[int, int]:
     if patch < 1 or height % patch or width % patch:
         raise ValueError(f"patches of side {patch} do not tile an image of {height} x {width}: use a common divisor")
     return height // patch, width // patch
-
-
-def permute_grid(images: Tensor, order: Tensor, rows: int, columns: int) -> Tensor:
-    """Cell i (row by row) of sample b becomes its old cell order[b, i].
-
-    Images [B, C, H, W] and order [B, rows * columns]; the grid must divide the image, cells need not be square.
-    """
-    size, channels, height, width = images.shape
-    high, wide = height // rows, width // columns
-    patches = images.reshape(size, channels, rows, high, columns, wide).permute(0, 2, 4, 1, 3, 5)
-    patches = patches.reshape(size, rows * columns, -1)
-    moved = patches.gather(1, order.unsqueeze(-1).expand_as(patches))
-    moved = moved.view(size, rows, columns, channels, high, wide).permute(0, 3, 1, 4, 2, 5)
-    result = moved.reshape(images.shape)
-    # reshape of a permuted view is contiguous; the network may have asked for channels_last
-    if images.is_contiguous(memory_format=torch.channels_last) and not images.is_contiguous():
-        return result.contiguous(memory_format=torch.channels_last)
-    return result
 
 
 @dataclass(frozen=True)

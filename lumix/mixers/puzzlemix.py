@@ -19,8 +19,7 @@ from torch import Tensor
 from lumix.batch import Kind, MixedBatch
 from lumix.inputs import Positive, logits_of
 from lumix.mixers.base import IMAGENET_STD, BatchDraws, WholeBatchMixer, evaluating, in_precision_of, unwrapped
-from lumix.mixers.paste import blend, mixed_batch
-from lumix.mixers.patches import permute_grid
+from lumix.mixers.paste import blend, mixed_batch, permute_grid
 from lumix.random import draw_beta, draw_integers
 from lumix.registry import register
 
