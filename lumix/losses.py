@@ -448,9 +448,8 @@ def _explain(error: Exception, logits: Tensor, batch: MixedBatch) -> Exception:
 
 
 # ------------------------------------------------------------------------------------------------- in one piece
-# Cross entropy, R of softmax scores and the decoupled term from one softmax: the values of the plain terms, with one
-# array [B, C] kept for the backward pass, not two to four. With 128 x 1000 logits on one core CE + R takes 0.6 ms in
-# place of 0.8, DM(CE) 0.6 in place of 1.1; with 100 classes it is level.
+# Cross entropy, R of softmax scores and the decoupled term from one pass of exponentials: the values of the plain terms,
+# with one array [B, C] kept for the backward pass, not two to four; docs/performance.md has what that saves.
 
 # torch's own compiled backward passes ask the same before they reuse memory.
 graph_is_kept = torch._C._autograd._get_current_graph_task_keep_graph
