@@ -448,8 +448,8 @@ def _explain(error: Exception, logits: Tensor, batch: MixedBatch) -> Exception:
 
 
 # ------------------------------------------------------------------------------------------------- in one piece
-# Cross entropy, R of softmax scores and the decoupled term from one pass of exponentials: the values of the plain terms,
-# with one array [B, C] kept for the backward pass, not two to four; docs/performance.md has what that saves.
+# Cross entropy, R of softmax scores and the decoupled term from one pass of exponentials: the plain terms' values, with
+# one array [B, C] kept for the backward pass, not two to four; docs/performance.md has what that saves.
 
 # torch's own compiled backward passes ask the same before they reuse memory.
 graph_is_kept = torch._C._autograd._get_current_graph_task_keep_graph
