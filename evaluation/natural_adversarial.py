@@ -121,14 +121,9 @@ def detection(inside: Floats, outside: Floats) -> dict[str, float]:
 
 
 def measure(
-    natural: Logits,
-    labels: Labels,
-    classes: Sequence[int],
-    inside: Logits,
-    clean_labels: Labels,
-    outside: Logits,
-    known: Sequence[int],
-) -> Outcome:
+    natural: Logits, labels: Labels, classes: Sequence[int],
+    inside: Logits, clean_labels: Labels, outside: Logits, known: Sequence[int],
+) -> Outcome:  # fmt: skip
     """The metrics of logits: natural [N, C] and clean [M, C] images, labels among their classes; unknown [K, C]."""
     confidence, correct = predictions(natural, labels, classes)
     response = response_accuracy(confidence, correct)

@@ -71,9 +71,8 @@ def _context(split: str) -> Scenes:
     """Pascal Context under `pascal_context/` of the data root, laid out as mmseg's conversion leaves VOC2010.
 
     `ImageSets/SegmentationContext/{train,val}.txt` (one name a line), `JPEGImages/<name>.jpg`,
-    `SegmentationClassContext/<name>.png` with 0 for background, 1 to 59, and 255 for what does not count. The paper has
-    4 998 and 5 105 images, the common conversion 4 996 and 5 104; results carry the number that was read.
-    """
+    `SegmentationClassContext/<name>.png` with 0 for background, 1 to 59, and 255 for what does not count. It has 4 996
+    and 5 104 images, the paper's 4 998 and 5 105."""
     images, masks, lists = (data_root() / "pascal_context" / folder for folder in CONTEXT_FOLDERS)
     listed = lists / f"{split}.txt"
     try:

@@ -28,12 +28,10 @@ BACKGROUND, VOID = 0, 255
 
 
 def jaccard(masks: Masks, target: NDArray[np.uint8], exclude_void: bool = False) -> float | None:
-    """Intersection over union of the best head, averaged over the object classes in one image, in percent.
+    """Intersection over union of the best head, averaged over the object classes in one image, in percent; or None.
 
-    None for an image without object, which the average over images leaves out. Masks are [heads, H, W] bool, the target
-    [H, W] is the class of each pixel, 0 background, 255 void. The published script means to leave void pixels out
-    (`exclude_void`) and does not: they count in the union.
-    """
+    Masks are [heads, H, W] bool, the target [H, W] is the class of each pixel, 0 background, 255 void. The published
+    script means to leave void pixels out (`exclude_void`) and does not: they count in the union."""
     found = masks & (target != VOID) if exclude_void else masks
     best = []
     for value in np.setdiff1d(target, (BACKGROUND, VOID)):

@@ -16,7 +16,7 @@ ENDPOINTS = (  # id, title, evaluation, its number, whether less is better
     ("shuffled", "Top-1, patches shuffled (Table 7)", "shuffling", "average", False),
     ("dropped", "Top-1, random patches dropped (Table 9)", "occlusion", "random_average", False),
 )
-Arm = tuple[str, str, Method, str]  # id, title, method, id of the arm that it is compared with
+Arm = tuple[str, str, Method, str]  # id, title, method, id of the arm that it is compared with, "" for none
 
 
 def on(name: str, method: Method = same, alpha: float = 1.0) -> Method:
@@ -44,11 +44,10 @@ def question(scale: Scale, number: int, title: str, arms: Sequence[Arm], blocks:
         label_columns=(Column("arm", "Arm"),),
         value_columns=columns,
         rows=tuple(
-            Row(id, {"arm": label}, {column.id: run for column in columns}, ours=True, compared_with=against)
+            Row(id, {"arm": label}, {column.id: run for column in columns}, ours=True, compared_with=against or id)
             for id, label, method, against in arms
             for run in (method(base),)
         ),
-        baseline=(arms[0][0], TOP1.id),
         statistic="median_last",
         setting=setting.text,
         seeds=blocks,

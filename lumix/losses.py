@@ -448,9 +448,8 @@ def _explain(error: Exception, logits: Tensor, batch: MixedBatch) -> Exception:
 
 
 # ------------------------------------------------------------------------------------------------- in one piece
-# Cross entropy, R of softmax scores and the decoupled term from one softmax: the values of the plain terms, with one
-# array [B, C] kept for the backward pass, not two to four. With 128 x 1000 logits on one core CE + R takes 0.6 ms in
-# place of 0.8, DM(CE) 0.6 in place of 1.1; with 100 classes it is level.
+# Cross entropy, R of softmax scores and the decoupled term from one pass of exponentials: the plain terms' values, with
+# one array [B, C] kept for the backward pass, not two to four; docs/performance.md has what that saves.
 
 # torch's own compiled backward passes ask the same before they reuse memory.
 graph_is_kept = torch._C._autograd._get_current_graph_task_keep_graph
@@ -497,8 +496,8 @@ class _Summary(torch.autograd.Function):
     """Logits of the pair [2, B], log of the sum of exp(z) [B] and, if wanted, the mean logit [B], less the largest.
 
     With `apart` the sum is over the classes outside the pair (`functional.rest`). What is made of the three may not
-    depend on an offset of all logits: the largest logit counts as a constant. The softmax [B, C] is kept for the
-    backward pass, which turns it into the gradient if the graph is not kept.
+    depend on an offset of all logits: the largest logit counts as a constant. One array [B, C] is held,
+    the classes' shares of the sum; the backward pass turns it into the gradient if the graph is not kept.
     """
 
     @staticmethod
@@ -506,29 +505,30 @@ class _Summary(torch.autograd.Function):
         ctx: Any, logits: Tensor, index: Tensor, apart: bool, with_mean: bool
     ) -> tuple[Tensor, Tensor, Tensor | None]:
         z = functional.at_least_float32(logits)
-        largest = z.amax(dim=-1)
-        others = functional.without_pair(z, index) if apart else z
-        softmax = torch.softmax(others, dim=-1)
-        ctx.apart = apart
-        ctx.save_for_backward(logits, index, softmax)
-        # The largest share is at least 1 / C: its logarithm is exact where those of others are not.
-        rest = -softmax.amax(dim=-1).log()
+        shifted = z - z.amax(dim=-1, keepdim=True)
+        mean = shifted.mean(dim=-1) if with_mean else None
+        pair = shifted.t().gather(0, index)
         if apart:
-            rest = rest + (others.amax(dim=-1) - largest)
-        mean = (z - largest.unsqueeze(-1)).mean(dim=-1) if with_mean else None
-        return z.t().gather(0, index) - largest, rest, mean
+            shifted.scatter_(-1, index.t(), torch.finfo(z.dtype).min)
+            top = shifted.amax(dim=-1)
+            shifted.sub_(top.unsqueeze(-1))
+        shares = shifted.exp_()
+        total = shares.sum(dim=-1)
+        ctx.apart = apart
+        ctx.save_for_backward(logits, index, shares, total)
+        return pair, total.log() + top if apart else total.log(), mean
 
     @staticmethod
     def backward(ctx: Any, to_pair: Tensor, to_rest: Tensor, to_mean: Tensor | None) -> tuple[Tensor | None, ...]:
-        logits, index, softmax = ctx.saved_tensors
-        if torch.is_grad_enabled():  # a gradient of this gradient is wanted, which the kept softmax does not have
+        logits, index, shares, total = ctx.saved_tensors
+        scale = to_rest / total
+        if torch.is_grad_enabled():  # a gradient of this gradient is wanted, which the kept shares do not have
             z = functional.at_least_float32(logits)
-            softmax = torch.softmax(functional.without_pair(z, index) if ctx.apart else z, dim=-1)
-        scale = to_rest.unsqueeze(-1)
+            shares, scale = torch.softmax(functional.without_pair(z, index) if ctx.apart else z, dim=-1), to_rest
         # Not where the graph is kept or its gradient batched.
         batched = torch._C._functorch.is_legacy_batchedtensor(to_rest) or torch._C._are_functorch_transforms_active()
         keeps = torch.is_grad_enabled() or graph_is_kept() or batched
-        gradient = softmax * scale if keeps else softmax.mul_(scale)
+        gradient = shares * scale.unsqueeze(-1) if keeps else shares.mul_(scale.unsqueeze(-1))
         if to_mean is not None:
             gradient = gradient.add_((to_mean / logits.shape[-1]).unsqueeze(-1))
         return gradient.scatter_add_(-1, index.t(), to_pair.t()).to(logits.dtype), None, None, None

@@ -30,6 +30,7 @@ from training.run_directory import write_json
 
 ROOT = Path(__file__).resolve().parents[1]
 SMALL = get_scale("small")
+ONE = get_table("lumix_photographs", SMALL)
 QUESTIONS = {"lumix_photographs": 12, "lumix_photographs_controls": 5, "dm_photographs": 8, "dm_photographs_lumix": 5}
 
 
@@ -68,8 +69,10 @@ def test_its_tables_are_the_questions_with_their_blocks() -> None:
 
 
 def test_arms_of_a_question_differ_from_its_first_in_what_they_say() -> None:
-    base, *others = get_table("lumix_photographs", SMALL).runs.values()
+    base, *others = ONE.runs.values()
     assert base.mix.names == ("cutmix",)
+    assert ONE.against(("cutmix", "loss")) is None
+    assert ONE.against(("lumix", "loss")) == ("cutmix", "loss")
     for run in others:
         assert run.replace(loss=base.loss) == base
         assert run.loss != base.loss
@@ -122,9 +125,6 @@ def trained(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, 
     monkeypatch.setattr(blocks, "train", train)
     monkeypatch.setattr(blocks, "load", lambda data: None)
     return asked
-
-
-ONE = get_table("lumix_photographs", SMALL)
 
 
 def run_two_blocks() -> int:

@@ -60,7 +60,8 @@ class AttentiveCutMix(WholeBatchMixer):
         owner = getattr(self.network, "__self__", self.network)  # of a bound method
         module = owner if isinstance(owner, nn.Module) else None
         if module is not None and work.shape[1] == 1:
-            work = work.expand(-1, _first_channels(module), -1, -1)
+            channels = [part.in_channels for part in module.modules() if isinstance(part, nn.Conv2d)]
+            work = work.expand(-1, channels[0] if channels else 1, -1, -1)
         with evaluating(module):
             features = self.network(in_precision_of(module, work))
         if not isinstance(features, Tensor) or features.ndim != 4 or len(features) != len(images):
@@ -91,8 +92,3 @@ def on_pixels(cells: Tensor, height: int, width: int) -> Tensor:
     down = torch.arange(height, device=cells.device) * rows // height
     across = torch.arange(width, device=cells.device) * columns // width
     return cells[:, down][:, :, across]
-
-
-def _first_channels(module: nn.Module) -> int:
-    """Channels that the first convolution of a module reads; 1 for a module without one."""
-    return next((part.in_channels for part in module.modules() if isinstance(part, nn.Conv2d)), 1)

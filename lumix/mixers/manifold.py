@@ -14,7 +14,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils import checkpoint
 
 from lumix.batch import MIXED, Kind, MixedBatch
 from lumix.inputs import Positive
@@ -104,7 +103,7 @@ def hidden_mixing(model: nn.Module, batch: MixedBatch) -> Iterator[None]:
 def _is_checkpointed() -> bool:
     """Whether the running code was called by torch's checkpointing of activations."""
     frame: FrameType | None = sys._getframe()
-    while frame is not None and frame.f_code.co_filename != checkpoint.__file__:
+    while frame is not None and frame.f_globals.get("__name__") != "torch.utils.checkpoint":
         frame = frame.f_back
     return frame is not None
 

@@ -364,20 +364,27 @@ def _hash_order(contents: Sequence[bytes]) -> list[int]:
 # CIFAR -------------------------------------------------------------------------------------------------------------
 
 
-class ConvertedCIFAR100(datasets.CIFAR100):
-    """CIFAR-100 as tools/convert_data.py writes it, which has the images but not the rows of the published files.
+def converted(train: str, test: str, meta: str) -> type[datasets.CIFAR100]:
+    """CIFAR-100 in torchvision's layout with the images, but not the rows, of the published files.
 
     The MD5 sums are those of its files: torchvision unpickles no others.
     """
-
-    train_list = [["train", "8f9937dfc2ec6585948703527d50bbcc"]]
-    test_list = [["test", "297a7ad0ae0716a64960f80e7ddb646c"]]
-    meta = {"filename": "meta", "key": "fine_label_names", "md5": "ee10d7ea6a4f9037ab6b4f90329b45d5"}
+    names = {"filename": "meta", "key": "fine_label_names", "md5": meta}
+    lists = {"train_list": [["train", train]], "test_list": [["test", test]], "meta": names}
+    return type("ConvertedCIFAR100", (datasets.CIFAR100,), lists)
 
 
 KINDS: dict[str, tuple[Any, ...]] = {
     "cifar10": (datasets.CIFAR10,),
-    "cifar100": (datasets.CIFAR100, ConvertedCIFAR100),
+    "cifar100": (
+        datasets.CIFAR100,
+        converted(  # by tools/convert_data.py
+            "8f9937dfc2ec6585948703527d50bbcc", "297a7ad0ae0716a64960f80e7ddb646c", "ee10d7ea6a4f9037ab6b4f90329b45d5"
+        ),
+        converted(  # by the reader beside the packed images
+            "3ffe37a9e74fe6ca031e6c8cbfc7cada", "7b7318e736ade6c8262f62619ccb579d", "1580defa312ed3539344f148645d707a"
+        ),
+    ),
 }
 
 
