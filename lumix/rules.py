@@ -88,7 +88,7 @@ def attended_weight(batch: MixedBatch, attention: Tensor | None) -> Tensor:
     Args:
         attention: [B, P] on the patches, row by row; square patches that tile the image. Taken as a constant.
     """
-    if attention is None:
+    if not isinstance(attention, Tensor):
         raise ValueError("this label rule reads the class token's attention: pass it as attention= [B, patches]")
     if batch.images.ndim != 4:
         raise ValueError(f"attention is read for images [B, C, H, W], not for {list(batch.images.shape)}: use AreaRule")

@@ -109,6 +109,7 @@ class Mixup:
         checked("cutmix_alpha", cutmix_alpha, NotNegative)
         checked("num_classes", num_classes, Count)
         checked("cutmix_minmax", cutmix_minmax, tuple[float, float] | None)
+        checked("seed", seed, int)
         self.label_smoothing, self.num_classes = label_smoothing, num_classes
         self.mixup_enabled = True  # as in timm: set to False to go on without mixing
         self.generator = torch.Generator().manual_seed(seed) if generator is None else generator
@@ -144,7 +145,7 @@ class Mixup:
         batch = apply_plan(images, target, plan)
         generator = self.generator
         if get_worker_info() is not None:  # this process goes on with it
-            generator = torch.Generator().manual_seed(int(torch.randint(2**62, (), generator=generator)))
+            generator = torch.Generator().manual_seed(int(torch.randint(2**62, (), generator=generator, device="cpu")))
         dense = self._dense(batch, plan.own_weight.to(images.device, non_blocking=True))
         bare = batch._replace(images=images.new_empty((len(images), 0, 0, 0)))
         return batch.images, _target(dense, bare, self.label_smoothing, generator)
