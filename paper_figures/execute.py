@@ -10,14 +10,15 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 FOLDER = Path(__file__).resolve().parent
-OPTIONS = ("--log-level", "WARN", "--to", "notebook", "--execute", "--ExecutePreprocessor.record_timing=False")
-# Kernels warn that they speak over TCP, to this process alone.
-QUIET = "--ExecutePreprocessor.extra_arguments=['--log-level=ERROR']"
+OPTIONS = (
+    *("--log-level", "WARN", "--to", "notebook", "--execute", "--ExecutePreprocessor.record_timing=False"),
+    "--ExecutePreprocessor.extra_arguments=['--log-level=ERROR']",  # kernels warn of TCP, which nobody else speaks here
+)
 
 
 def execute(path: Path) -> int:
     """The exit code of executing a notebook in a process of its own; its copy with outputs goes to build/notebooks."""
-    command = [sys.executable, "-m", "nbconvert", *OPTIONS, QUIET, "--output-dir", FOLDER.parent / "build/notebooks", path]
+    command = [sys.executable, "-m", "nbconvert", *OPTIONS, "--output-dir", FOLDER.parent / "build/notebooks", path]
     return subprocess.run(command, env={**os.environ, "SOURCE_DATE_EPOCH": "0"}, check=False).returncode
 
 
