@@ -288,6 +288,8 @@ class MixLoss(nn.Module):
             raise ValueError(f"terms have their own settings: give smoothing={smoothing!r} and eta={eta!r} to them")
         if not isinstance(terms, Sequence) or isinstance(terms, str):
             raise ValueError(f"terms must be a sequence of loss terms, not {shown(terms)}: use [CrossEntropy()]")
+        if type(terms).__module__.startswith("omegaconf"):  # it makes mappings of dataclasses
+            raise ValueError("terms must be a list of loss terms, not one of Hydra's: say _convert_: partial there")
         for term in terms:
             check_part("each of terms", term, ("__call__",), "a loss term as CrossEntropy()")
         names = [getattr(term, "name", None) for term in terms]

@@ -105,7 +105,10 @@ EXAMPLES = [
 ]
 
 
-@pytest.mark.parametrize("part", [*EXAMPLES, lumix.Switch(), lumix.NoMix()], ids=lambda part: type(part).__name__)
+HOLDERS = [lumix.Switch(), lumix.NoMix(), lumix.RandomShuffle(), lumix.Either(lumix.Mixup(), lumix.FMix())]
+
+
+@pytest.mark.parametrize("part", [*EXAMPLES, *HOLDERS], ids=lambda part: type(part).__name__)
 @pytest.mark.filterwarnings("default")
 def test_every_part_is_a_hyper_parameter_of_lightning_and_stays_as_it_is(part, tmp_path):
     saving = pytest.importorskip("pytorch_lightning.core.saving")
@@ -128,6 +131,12 @@ def test_every_part_is_a_hyper_parameter_of_lightning_and_stays_as_it_is(part, t
 def test_parts_are_read_from_the_lists_and_mappings_of_omegaconf(part):
     omegaconf = pytest.importorskip("omegaconf")
     assert from_dict(omegaconf.OmegaConf.create(to_dict(part))) == part
+
+
+def test_hydras_list_of_terms_names_its_remedy():
+    omegaconf = pytest.importorskip("omegaconf")
+    with pytest.raises(ValueError, match="say _convert_: partial there"):
+        lumix.MixLoss(terms=omegaconf.OmegaConf.create([lumix.CrossEntropy()], flags={"allow_objects": True}))
 
 
 # ------------------------------------------------------------------------------------------------- wrong parts

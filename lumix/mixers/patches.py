@@ -38,7 +38,7 @@ class RandomShuffle(Checked, Mixer):
     pixels is the reading for 224 pixels (I-18). The batch's box and mask are dropped: they no longer fit the image.
     """
 
-    mixer: Mixer = field(default_factory=NoMix)
+    mixer: Any = field(default_factory=NoMix)  # a Mixer; OmegaConf asks protocols for subclasses
     patch: Count = 16
 
     def __post_init__(self) -> None:

@@ -80,8 +80,8 @@ class Either(Checked, Mixer):
         prob: probability that one of them gets the batch; a `prob` of its own multiplies with it.
     """
 
-    first: Mixer
-    second: Mixer
+    first: Any  # OmegaConf asks for subclasses, which a protocol with attributes cannot answer
+    second: Any
     switch_prob: Share = 0.5
     prob: Share = 1.0
 
