@@ -325,9 +325,10 @@ class AutoMix(Learner):
         self.network = network
         self.heads, self.clean_head = second_head(network)
         self.slow = copy.deepcopy(network).requires_grad_(False)
-        self.block = self.new_block(int(info[self.stage]["num_chs"]))
+        first = next(network.parameters())
+        self.block = self.new_block(int(info[self.stage]["num_chs"])).to(first.device, first.dtype)
         self._copy_loss = MixLoss(ignore_index=self.loss.ignore_index)
-        self.register_buffer("progress", torch.zeros(()))
+        self.register_buffer("progress", torch.zeros((), device=first.device))
 
     def new_block(self, channels: int) -> MixBlock:
         """The untrained mask generator, for features of so many channels."""

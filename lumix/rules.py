@@ -68,7 +68,7 @@ def attended_weight(batch: MixedBatch, attention: Tensor | None) -> Tensor:
     `attention` [B, P] is taken as a constant, of square patches that tile the image, row by row. A patch belongs to the
     image that shows at its first pixel, so a box smaller than a patch may get no attention.
     """
-    if attention is None:
+    if not isinstance(attention, Tensor):
         raise ValueError("this label rule reads the class token's attention: pass it as attention= [B, patches]")
     if batch.images.ndim != 4:
         raise ValueError(f"attention is read for images [B, C, H, W], not for {list(batch.images.shape)}: use AreaRule")

@@ -21,10 +21,10 @@ from torch.nn import functional as F
 from lumix.automix import Learner, Losses, checked_loss, logits_by, second_head
 from lumix.batch import MixedBatch, rows_of
 from lumix.functional import at_least_float32, follow, log_softmax
-from lumix.inputs import Checked, Count, Positive, Share, check_batch, check_part, check_shape, checked
+from lumix.inputs import Checked, Count, Positive, Share, check_batch, check_part, check_shape, checked, shown
 from lumix.losses import MixLoss
 from lumix.mixers.base import MIXER, Mixer
-from lumix.random import draw_beta
+from lumix.random import device_of, draw_beta
 
 TEMPERATURE = 0.07  # of Self-Tuning's contrast
 Pair = tuple[Tensor, Tensor]
@@ -51,16 +51,25 @@ def pseudo_labels(logits: Tensor, threshold: float) -> tuple[Tensor, Tensor]:
 
 def soft_cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:
     """MixMatch, equation 3: before its mean, cross entropy [B] of logits with targets [B, C]."""
-    return -(targets * log_softmax(logits)).sum(dim=-1)
+    return -(_dense(targets, logits) * log_softmax(logits)).sum(dim=-1)
 
 
 def squared_error(logits: Tensor, targets: Tensor) -> Tensor:
     """MixMatch, equation 4: before its mean over images, mean squared error [B] of the probabilities, over classes."""
-    return F.mse_loss(log_softmax(logits).exp(), at_least_float32(targets), reduction="none").mean(dim=-1)
+    return F.mse_loss(log_softmax(logits).exp(), _dense(targets, logits), reduction="none").mean(dim=-1)
+
+
+def _dense(targets: Tensor, logits: Tensor) -> Tensor:
+    """The targets in float32 or wider; class indices would be spread over the classes in silence."""
+    if targets.shape != logits.shape:
+        raise ValueError(f"targets must be {list(logits.shape)}, not {list(targets.shape)}: use F.one_hot(labels, C)")
+    return at_least_float32(targets)
 
 
 def guess_labels(views: Sequence[Tensor], temperature: float) -> Tensor:
     """MixMatch, equation 6: the mean [B, C] of what logits [B, C] of several views say, sharpened."""
+    if isinstance(views, Tensor) or not views:
+        raise ValueError(f"views must be a list of logits [B, C], one for each view, not {shown(views)}")
     mean = torch.stack([log_softmax(logits.detach()).exp() for logits in views]).mean(dim=0)
     return sharpen(mean, temperature)
 
@@ -76,14 +85,14 @@ def mix_targets(images: Tensor, targets: Tensor, alpha: float, generator: Genera
 
     Ratios are max(lambda, 1 - lambda) for lambda ~ Beta(alpha, alpha), so a mixed image is nearer to its own image than
     to its partner, which a random permutation gives. Images are floating, as normalised ones are; whole targets, as of
-    `F.one_hot`, become float32. The generator is on the CPU.
+    `F.one_hot`, become float32.
     """
     checked("alpha", alpha, Positive)
     if not images.is_floating_point() or targets.ndim != 2 or len(targets) != len(images):
         found = f"not {images.dtype} and {list(targets.shape)}: give class indices as F.one_hot(labels, classes)"
         raise ValueError(f"images must be floating and targets [B, C] with B = {len(images)}, {found}")
     targets = at_least_float32(targets)
-    partner = torch.randperm(len(images), generator=generator).to(images.device)
+    partner = torch.randperm(len(images), generator=generator, device=device_of(generator)).to(images.device)
     drawn = draw_beta(alpha, len(images), generator)
     drawn = torch.maximum(drawn, 1 - drawn).to(images.device)
 
@@ -119,7 +128,7 @@ def group_contrast(
 class ClassQueues(nn.Module):
     """The last `places` keys of each class, first in, first out, as buffers."""
 
-    keys: Tensor  # [C, D, F] float32
+    keys: Tensor  # [C, D, F] float32 or wider
     taken: Tensor  # [C] int64, how many keys ever came in
 
     def __init__(self, classes: int, places: int, features: int) -> None:
@@ -230,15 +239,17 @@ class SelfTuning(Learner):
         self.loss = checked_loss(loss, "Self-Tuning records no attention")
         self.mixer, self.pair_mixer = mixer, pair_mixer
         self.network = network
+        heads = second_head(network)
         if mixer is not None:
-            self.heads, self.mixed_head = second_head(network)
+            self.heads, self.mixed_head = heads
         inner: Any = network
-        device, features = next(network.parameters()).device, self.options.features
-        self.projector = nn.Linear(inner.head_hidden_size, features).to(device)
+        first, features = next(network.parameters()), self.options.features
+        self.projector = nn.Linear(inner.head_hidden_size, features).to(first.device, first.dtype)
         self.slow_network = copy.deepcopy(network).requires_grad_(False)
         self.slow_projector = copy.deepcopy(self.projector).requires_grad_(False)
-        self.queues = ClassQueues(inner.num_classes, self.options.places, features).to(device)
-        self.register_buffer("progress", torch.zeros((), device=device))
+        wide = torch.promote_types(first.dtype, torch.float32)
+        self.queues = ClassQueues(inner.num_classes, self.options.places, features).to(first.device, wide)
+        self.register_buffer("progress", torch.zeros((), device=first.device))
 
     @torch.no_grad()
     def prepare(
@@ -251,8 +262,9 @@ class SelfTuning(Learner):
         """
         (query, key), (unlabelled_query, unlabelled_key) = _pairs(views)
         labels = check_batch(query, labels)
-        if labels.device.type == "cpu" and bool((labels < 0).any()):
-            raise ValueError(f"labels must be classes, not {int(labels.min())}: give other images as unlabelled views")
+        classes = len(self.queues.taken)
+        if labels.device.type == "cpu" and bool(((labels < 0) | (labels >= classes)).any()):
+            raise ValueError(f"labels must be in 0 .. {classes - 1}, not {shown(labels)}: others are unlabelled views")
         pseudo = _pooled_and_logits(self.network, unlabelled_query)[1].argmax(dim=1)
         pooled, unlabelled_pooled = (_pooled_and_logits(self.slow_network, x)[0] for x in (key, unlabelled_key))
         keys, unlabelled_keys = (_unit(self.slow_projector(x)) for x in (pooled, unlabelled_pooled))
@@ -318,6 +330,8 @@ class SelfTuning(Learner):
 
 def _pairs(views: Views) -> tuple[Pair, Pair]:
     """Queries and keys of labelled and of unlabelled images; ValueError for others than two views of one shape."""
+    if not isinstance(views, Views):
+        raise ValueError(f"views must be lumix.semi.Views(labelled, unlabelled), not a {type(views).__name__}")
     (labelled, unlabelled), found = (views.labelled, views.unlabelled), (*views.labelled, *views.unlabelled)
     if (len(labelled), len(unlabelled)) != (2, 2):
         counts = f"{len(labelled)} and {len(unlabelled)}"

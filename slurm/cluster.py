@@ -74,7 +74,7 @@ def load_cluster(name: str | None) -> Cluster:
         return Cluster.from_dict({"name": path.stem, **values})
     except OSError as error:
         raise ValueError(f"{path} cannot be read ({error.strerror}): name a shipped cluster or a .toml file") from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ValueError(f"{path.name}: {error}") from error
 
 

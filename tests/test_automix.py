@@ -356,6 +356,19 @@ def test_heads_of_any_shape_are_copied(head: nn.Module) -> None:
     torch.testing.assert_close(automix_logits(learner.eval(), images_and_labels()[0]), net(images_and_labels()[0]))
 
 
+@pytest.mark.parametrize("kind", LEARNERS)
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
+def test_a_network_of_another_precision_has_a_block_of_its_own_precision(
+    kind: type[lumix.AutoMix], dtype: torch.dtype
+) -> None:
+    images, labels = images_and_labels()
+    learner = kind(network().to(dtype))
+    losses = learner(learner.prepare(images.to(dtype), labels, stream()))
+    losses.backward()
+    assert all(parameter.grad.isfinite().all() for parameter in learner.block.parameters())
+    assert {place.device.type for place in kind(network().to("meta")).block.parameters()} == {"meta"}
+
+
 def test_it_composes_with_lumix_and_decoupled_mixup() -> None:
     loss = lumix.MixLoss(lumix.LUMixRule(), [lumix.CrossEntropy(), lumix.Decoupled()])
     learner = lumix.SAMix(network(), loss)

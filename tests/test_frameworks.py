@@ -145,7 +145,14 @@ TAKERS = {
     "loss of AutoMix": lambda value: lumix.AutoMix(NETWORK, value),
     "loss of Self-Tuning": lambda value: SelfTuning(NETWORK, loss=value),
     "mixer of Self-Tuning": lambda value: SelfTuning(NETWORK, value, value),
+    "model of PuzzleMix": lambda value: lumix.PuzzleMix()(images_of(4, height=8), labels_of(4), stream(), value),
+    "model of hidden_mixing": lambda value: lumix.hidden_mixing(value, HIDDEN).__enter__(),
+    "batch of hidden_mixing": lambda value: lumix.hidden_mixing(NETWORK, value).__enter__(),
+    "seed": lambda value: Mixup(seed=[value]),
+    "seed of Mix": lambda value: Mix(lumix.CutMix(), seed=[value]),
+    "views of Self-Tuning": lambda value: SelfTuning(NETWORK).prepare(value, labels_of(4), stream()),
 }
+HIDDEN = lumix.ManifoldMix(("layer1",))(images_of(4), labels_of(4), stream())
 NETWORK = timm.create_model("resnet10t", num_classes=5)
 
 

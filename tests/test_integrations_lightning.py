@@ -77,6 +77,9 @@ def test_attention_is_that_of_the_transformer_in_the_module():
     net.mix_loss.register_forward_pre_hook(lambda _, arguments: seen.append(arguments[3]))
     fit(net, max_epochs=1)
     assert [list(attention.shape) for attention in seen] == [[4, 4]] * 6
+    net.forward = lambda images: net.body(images) + net.body(images)
+    with pytest.raises(ValueError, match="ran 2 times in one forward pass"):
+        fit(net, max_epochs=1)
     convolutional = Net(lumix.CutMix())
     convolutional.mix_loss = net.mix_loss
     with pytest.raises(ValueError, match="Net has no class token"):

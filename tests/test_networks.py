@@ -82,8 +82,7 @@ def stages():
 
 def network_of(wrapper):
     network = stages()
-    model = WRAPPERS[wrapper](network)
-    return model, unwrapped(model)
+    return WRAPPERS[wrapper](network), network
 
 
 @pytest.mark.parametrize("wrapper", WRAPPERS)
@@ -104,10 +103,11 @@ def test_manifold_mix_works_through(wrapper):
 
 @pytest.mark.parametrize("wrapper", WRAPPERS)
 def test_attention_is_recorded_through(wrapper):
-    model = WRAPPERS[wrapper](transformer())
+    network = transformer()
+    model = WRAPPERS[wrapper](network)
     check_class_attention(model)
-    with torch.no_grad(), recorded_attention(unwrapped(model)) as expected:
-        unwrapped(model)(IMAGES)
+    with torch.no_grad(), recorded_attention(network) as expected:
+        network(IMAGES)
     for _ in range(2):
         with torch.no_grad(), recorded_attention(model) as seen:
             model(IMAGES)
@@ -151,9 +151,25 @@ def test_data_parallel_on_several_devices_is_refused_at_once():
         pass
 
 
-def test_a_model_that_names_a_part_module_is_no_wrapper():
+class Dimmed(nn.Module):
+    """A wrapper of a user's, under the name that torch's have."""
+
+    def __init__(self, network):
+        super().__init__()
+        self.module = network
+
+    def forward(self, images):
+        return self.module(images * torch.tensor([0.0, 1.0, 2.0]).view(3, 1, 1))
+
+
+def test_a_wrapper_that_is_no_librarys_is_called():
+    dimmed = Dimmed(stages())
+    assert unwrapped(compiled(dimmed)) is unwrapped(dimmed) is dimmed
     network = nn.ModuleDict({"module": nn.Linear(2, 2), "head": nn.Linear(2, 2)})
     assert unwrapped(network) is network
+    pixels = IMAGES.clone().requires_grad_()
+    nn.functional.cross_entropy(dimmed(pixels), LABELS, reduction="sum").backward()
+    torch.testing.assert_close(input_saliency(dimmed, IMAGES, LABELS), pixels.grad.square().mean(1).sqrt())
 
 
 def test_no_pass_through_the_attention_is_said():

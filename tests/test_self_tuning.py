@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import timm
 import torch
 from batches import stream
 from torch import Tensor, nn
@@ -293,7 +294,18 @@ def test_microbatches_give_the_gradients_of_the_whole() -> None:
     torch.testing.assert_close(found, wanted, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
+def test_a_network_of_another_precision_is_learnt_with(dtype: torch.dtype) -> None:
+    learner, (views, labels) = Learner(build_model(a_run().model, 10, 1, 8, seed=0).to(dtype)), views_of(0)
+    batch = learner.prepare(views.each(lambda view: view.to(dtype)), labels)
+    learner(batch).backward()
+    learner.after_update(batch, 0.5)
+    assert learner(batch).loss.isfinite()
+
+
 def test_what_would_be_ignored_is_refused() -> None:
+    with pytest.raises(ValueError, match="has no classifier"):
+        Learner(timm.create_model("resnet10t", num_classes=0))
     with pytest.raises(ValueError, match="records no attention for"):
         a_task(a_run(loss=Loss(rule=TransMixRule())))
     views, labels = views_of(0)
@@ -304,6 +316,9 @@ def test_what_would_be_ignored_is_refused() -> None:
         a_task(a_run()).prepare(Views(views.labelled, fewer.unlabelled[:1]), labels, partial(step_generator, 0, 0, 0))
     with pytest.raises(ValueError, match=r"give Data\.labels, the number of labelled ones"):
         a_run(data=Data("digits", 8))
+    for outside in (-100, 10):
+        with pytest.raises(ValueError, match=rf"labels must be in 0 \.\. 9, not .*{outside}.* unlabelled views"):
+            a_task(a_run()).prepare(views, torch.full_like(labels, outside), partial(step_generator, 0, 0, 0))
     hidden = a_task(a_run(mix=Mix(choices=((ManifoldMix(layers=("layer1",)), 1.0),))))
     with pytest.raises(ValueError, match="a batch that is mixed inside the network cannot be split"):
         hidden.prepare(views, labels, partial(step_generator, 0, 0, 0))

@@ -55,6 +55,9 @@ def test_a_guess_is_the_sharpened_mean_of_views() -> None:
     views = [logits_of(seed=seed) for seed in range(2)]
     mean = (views[0].softmax(1) + views[1].softmax(1)) / 2
     torch.testing.assert_close(guess_labels(views, 0.5), mean**2 / (mean**2).sum(1, keepdim=True))
+    for wrong in (views[0], []):
+        with pytest.raises(ValueError, match="views must be a list"):
+            guess_labels(wrong, 0.5)
 
 
 def test_mixing_keeps_each_image_nearer_to_itself_and_targets_follow() -> None:
@@ -78,5 +81,10 @@ def test_losses_equal_their_definitions_and_are_float32_in_half_precision() -> N
     probabilities = logits.softmax(1)
     torch.testing.assert_close(soft_cross_entropy(logits, targets), F.cross_entropy(logits, targets, reduction="none"))
     torch.testing.assert_close(squared_error(logits, targets), ((probabilities - targets) ** 2).mean(1))
+    hot = F.one_hot(targets.argmax(1), 4)
     for loss in (soft_cross_entropy, squared_error):
         assert loss(logits.bfloat16(), targets).dtype == torch.float32
+        assert torch.equal(loss(logits, hot), loss(logits, hot.float()))
+        for indices in (hot.argmax(1), hot.argmax(1)[:4]):  # four of them would be spread over the classes
+            with pytest.raises(ValueError, match=r"use F\.one_hot"):
+                loss(logits[: len(indices)], indices)

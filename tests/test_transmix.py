@@ -104,8 +104,9 @@ def test_no_gradient_reaches_the_network_through_its_attention():
 
 def test_mistakes_are_named():
     batch = cut_batch()
-    with pytest.raises(ValueError, match="pass it as attention="):
-        TransMixRule()(random_logits(), batch)
+    for wrong in (None, [[1.0] * GRID] * 12):
+        with pytest.raises(ValueError, match="pass it as attention="):
+            TransMixRule()(random_logits(), batch, attention=wrong)
     for shape in ((12, 7), (12, 0), (12, 2, GRID), (12, 24 * 97)):
         with pytest.raises(ValueError, match="square patches that tile 12 x 8 pixels"):
             TransMixRule()(random_logits(), batch, attention=torch.rand(shape))

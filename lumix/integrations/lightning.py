@@ -53,4 +53,6 @@ class Mixing(TrainerMixing):
 
                 seen = stack.enter_context(recorded_attention(self))  # type: ignore[arg-type]
             logits = self(batch.images)  # type: ignore[operator]
+            if len(seen) > 1:
+                raise ValueError(f"the transformer ran {len(seen)} times in one forward pass: let it run once")
         return self.mix_loss(logits, batch, self.mix_generator, seen[-1].mean(dim=1) if seen else None)

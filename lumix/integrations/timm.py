@@ -108,6 +108,7 @@ class Mixup:
         checked("cutmix_alpha", cutmix_alpha, NotNegative)
         checked("num_classes", num_classes, Count)
         checked("cutmix_minmax", cutmix_minmax, tuple[float, float] | None)
+        checked("seed", seed, int)
         self.label_smoothing, self.num_classes = label_smoothing, num_classes
         self.mixup_enabled = True  # as in timm: set to False to go on without mixing
         self.generator = torch.Generator().manual_seed(seed) if generator is None else generator
@@ -142,7 +143,7 @@ class Mixup:
         batch = apply_plan(images, target, plan)
         generator = self.generator
         if get_worker_info() is not None:  # this process goes on with it
-            generator = torch.Generator().manual_seed(int(torch.randint(2**62, (), generator=generator)))
+            generator = torch.Generator().manual_seed(int(torch.randint(2**62, (), generator=generator, device="cpu")))
         off, pair = self.label_smoothing / self.num_classes, (batch.labels, batch.partner_labels)
         base = torch.full((batch.size, self.num_classes), off, device=images.device)
         on = 1.0 - self.label_smoothing + off

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from lumix.batch import MixedBatch
-from lumix.inputs import check_part
+from lumix.inputs import check_part, checked
 from lumix.mixers.base import MIXER, Mixer
 
 
@@ -26,6 +26,7 @@ class Mix(nn.Module):
     def __init__(self, mixer: Mixer, generator: torch.Generator | None = None, seed: int = 0) -> None:
         super().__init__()
         check_part("mixer", mixer, MIXER, "a mixer as CutMix()")
+        checked("seed", seed, int)
         self.mixer = mixer
         self.generator = torch.Generator().manual_seed(seed) if generator is None else generator
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from lumix.batch import Kind, MixedBatch
-from lumix.inputs import LAYOUTS, Checked, Share, check_batch, check_shape, sides
+from lumix.inputs import LAYOUTS, Checked, Share, check_batch, check_shape, shown, sides
 from lumix.mixers.paste import Draws, MixPlan, apply_plan, assign, unmixed_plan
 from lumix.random import device_of, draw_partners, draw_uniform, for_worker
 
@@ -140,6 +140,7 @@ class WholeBatchMixer(Checked, Mixer):
 # Under these names torch.compile, DistributedDataParallel, DataParallel, FSDP, Lightning Fabric and the moving averages
 # of torch and timm hold the network that they wrap.
 WRAPPED = ("_orig_mod", "module", "_fsdp_wrapped_module", "_forward_module", "_original_module")
+LIBRARIES = ("torch", "timm", "lightning", "lightning_fabric", "deepspeed")
 
 
 @contextmanager
@@ -162,12 +163,15 @@ def in_precision_of(module: nn.Module | None, images: Tensor) -> Tensor:
 
 
 def unwrapped(model: nn.Module) -> nn.Module:
-    """The network inside wrappers, one in the other: modules that hold nothing else."""
-    return list(_layers(model))[-1]
+    """The network inside wrappers of libraries, one in the other; another one may change images, and stays."""
+    *wrappers, network = _layers(model)
+    return next((layer for layer in wrappers if type(layer).__module__.partition(".")[0] not in LIBRARIES), network)
 
 
 def _layers(model: nn.Module | None) -> Iterator[nn.Module]:
     """The wrappers from the outside in, and the network."""
+    if not isinstance(model, nn.Module):
+        raise ValueError(f"model must be a torch module, not {shown(model)}")
     while model is not None:
         yield model
         held = model._modules if set(model._modules) <= set(WRAPPED) else {}

@@ -63,6 +63,8 @@ def hidden_mixing(model: nn.Module, batch: MixedBatch) -> Iterator[None]:
     moving averages) and runs uncompiled meanwhile. The loss refuses logits of any other pass, and a module that ran
     twice in one; activations of the module must not be checkpointed.
     """
+    if not isinstance(batch, MixedBatch):
+        raise ValueError(f"batch must be the MixedBatch of a mixer, not a {type(batch).__name__}")
     hidden = batch.hidden
     if hidden is None:
         yield
