@@ -230,8 +230,7 @@ class LearnersBatch(NamedTuple):
 
     Attributes:
         mixed: what the network learns from: images mixed by masks that carry no gradient.
-        clean: the images and labels as they came, with the partner and own weight of a second draw, that of the
-            mask generator.
+        clean: the images and labels as they came, with partner and own weight of the mask generator's, a second, draw.
         partner_images: [B, C, H, W] of the second draw.
         features, partner_features: [B, D, h, w] of the slow copy, of clean images and their partners of that draw.
         draws: what the label rule drew for `mixed`, [B] or None.
@@ -266,8 +265,7 @@ class AutoMixOptions(Checked):
         momentum: of the slow copy at the end; it begins with `MOMENTUM`.
         warm: share of the training over which it keeps that (0.1 for ResNets, 0.25 for transformers and ConvNeXt).
         mask_decays: whether the weight of the mask loss, `MASK`, falls to 0 by a cosine over the training.
-        share: probability that the generator learns from the classification of a batch; from the mask loss it always
-            does.
+        share: probability that the generator learns from a batch's classification; from the mask loss it always does.
     """
 
     alpha: Positive = 2.0
@@ -418,8 +416,7 @@ class SAMix(AutoMix):
     VARIANCE = 2.0
 
     def new_block(self, channels: int) -> MixBlock:
-        options = self.options
-        return SAMixBlock(channels, options.large, options.curvature, options.dropout)
+        return SAMixBlock(channels, self.options.large, self.options.curvature, self.options.dropout)
 
 
 def checked_loss(loss: Any, lacks: str) -> MixLoss:

@@ -36,7 +36,6 @@ def for_worker(generator: torch.Generator) -> torch.Generator:
 
 
 def _hash(text: bytes) -> int:
-    """32 bits."""
     return int.from_bytes(blake2b(text, digest_size=4).digest(), "little")
 
 
