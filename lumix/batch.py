@@ -109,7 +109,7 @@ class MixedBatch(NamedTuple):
 
     def to(self, device: torch.device | str, non_blocking: bool = False) -> "MixedBatch":
         """The batch with every tensor on another device."""
-        tensors = {name: part for name, part in self._asdict().items() if isinstance(part, Tensor)}
+        tensors: dict[str, Any] = {name: part for name, part in self._asdict().items() if isinstance(part, Tensor)}
         return self._replace(**{name: part.to(device, non_blocking=non_blocking) for name, part in tensors.items()})
 
     def is_kind(self, kind: Kind) -> Tensor:

@@ -184,12 +184,12 @@ def check_batch(images: Any, labels: Any, drawn: int | None = None) -> Tensor:
 def class_indices(labels: Any, size: int) -> Tensor:
     """Labels [B] or [B, 1] of an integer dtype as int64 [B]; int64 [B] are returned themselves."""
     if not isinstance(labels, Tensor):
-        raise ValueError(f"labels must be a tensor of class indices, not {type(labels).__name__}: use torch.as_tensor")
+        raise ValueError(f"labels must be a tensor [B], not {type(labels).__name__}: use torch.as_tensor(labels)")
     single = labels.shape in ((size,), (size, 1))
     if single and labels.dtype in INDICES:
         return labels.to(torch.int64).view(size)
     if not single and (labels.ndim != 2 or len(labels) != size):
-        raise ValueError(f"labels must be [B] with B = {size}, not of shape {list(labels.shape)}: one class an image")
+        raise ValueError(f"labels must be [B] with B = {size} images, not of shape {list(labels.shape)}: one each")
     dense = "labels.view(-1, 1)" if single else "labels"
     simple = "whole numbers become labels.to(torch.int64)" if single else "one-hot labels become labels.argmax(1)"
     raise ValueError(
