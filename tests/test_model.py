@@ -116,8 +116,6 @@ def test_bad_models_are_refused(model: Model, message: str) -> None:
         build_model(model, 10, 3, 32, seed=0)
 
 
-# Published weights -------------------------------------------------------------------------------------------------
-
 SMALL = {"channels": [4, 8, 16, 32], "layers": [1, 1, 1, 1]}
 
 
@@ -178,8 +176,6 @@ def test_weights_that_would_be_overwritten_are_refused() -> None:
     with pytest.raises(ValueError, match=r"Model.weights must be '' or 'imagenet'|Model.weights.*'imagenet1k'"):
         Model("r", "resnet18", weights="imagenet1k")
 
-
-# Weights trained on scenes -------------------------------------------------------------------------------------------
 
 HEAD = "head.fc."  # of residual networks of version 2
 SCENES = SCENE_MODELS["resnet18"].replace(weights="shapes")

@@ -12,14 +12,7 @@ from lumix.registry import PARTS
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGES = ("lumix", "training", "evaluation", "experiments", "slurm", "report", "paper_figures")
 LEAVES = {"lumix.batch", "lumix.functional", "lumix.inputs", "lumix.random", "lumix.registry"}
-METHOD = {
-    *LEAVES,
-    "lumix.automix",
-    "lumix.losses",
-    "lumix.mixers",
-    "lumix.rules",
-    "lumix.semi",
-}
+METHOD = {*LEAVES, "lumix.automix", "lumix.losses", "lumix.mixers", "lumix.rules", "lumix.semi"}
 # Room -> the rooms that it may import, beside itself. Types count: an import under TYPE_CHECKING is an import.
 ALLOWED: dict[str, set[str]] = {
     "lumix": METHOD,
