@@ -31,9 +31,6 @@ def finish(directory, seed: int = 0):
     return directory
 
 
-# ------------------------------------------------------------------------------------------------- keys
-
-
 def test_keys_follow_protocol_and_arguments_alone():
     first = Evaluation("shuffling", {"grids": [1], "seed": 0})
     assert first.key == Evaluation("shuffling", {"seed": 0, "grids": [1]}).key
@@ -48,8 +45,6 @@ def test_every_protocol_has_a_driver():
     for protocol in ev.PROTOCOLS.values():
         assert callable(importlib.import_module(protocol.module).drive)
 
-
-# ------------------------------------------------------------------------------------------------- cache
 
 TOY = """
 import numpy as np
@@ -143,8 +138,6 @@ def test_a_number_that_is_none_is_no_result(tmp_path, toy):
         ev.evaluate(directory, evaluation)
     assert ev.read_evaluation(directory, evaluation) is None
 
-
-# ------------------------------------------------------------------------------------------------- attention
 
 SMALL = {"img_size": 32, "embed_dim": 24, "depth": 3, "num_heads": 3, "num_classes": 5}
 

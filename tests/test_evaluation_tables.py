@@ -1,7 +1,6 @@
 """Evaluations in tables, pool, records and text: made after their trainings, kept beside them, shown by cells."""
 
 import dataclasses
-from pathlib import Path
 
 import numpy as np
 import pool_jobs
@@ -11,7 +10,6 @@ from bench import GRIDS, bench_scale, file_of, finish, finished_table, measure, 
 from evaluation.evaluation import Evaluation
 from experiments import evaluations, registry, terminal
 from experiments.evaluations import EvaluationItem, evaluation_items
-from experiments.methods import lumix
 from experiments.pool import run_pool
 from experiments.registry import get_table
 from experiments.results import collect
@@ -28,24 +26,6 @@ SHUFFLING = Evaluation("shuffling", {"grids": [1, 4], "draw": "per_image", "repe
 def scale(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     return bench_scale(1, 2)
-
-
-# ------------------------------------------------------------------------------------------------- tables
-
-
-@pytest.mark.parametrize("name", ["lumix_table07_shuffling", "lumix_table09_occlusion"])
-@pytest.mark.parametrize("scale_name", ["mini", "lab", "paper"])
-def test_robustness_tables_use_runs_that_others_own(name, scale_name):
-    scale = get_scale(scale_name)
-    table, base = get_table(name, scale), scale.base("deit", "deit_s")
-    assert set(table.runs) == {base.key, lumix(base).key}
-    (evaluation,) = {e.key: e for e in table.evaluations.values()}.values()  # one pass over the data for all
-    item = evaluations.evaluation_item(scale, table, base, evaluation, 3)
-    assert item.place.parent == Path("runs", scale_name, "lumix_table01_models", base.key, "seed3", "eval")
-    assert all(table.against(cell) in (None, (cell[0], "base")) for cell in table.cells)
-    dino = {"timm": "vit_small_patch16_224.dino"}
-    attention = None if "07" in name else dino if scale_name == "paper" else {"key": base.key}
-    assert evaluation.arguments.get("source") == attention
 
 
 def test_rows_may_replace_evaluation_metric_and_comparison():
@@ -80,9 +60,6 @@ def test_a_source_must_be_a_run_of_the_table_and_may_have_a_fixed_seed(scale):
         assert [item.item.run for item in evaluation_items(scale, alone, rows)] == [other, other]
 
 
-# ------------------------------------------------------------------------------------------------- pool
-
-
 def evaluation_of(item, *needs):
     return EvaluationItem(item, SHUFFLING, {str(i): other.directory for i, other in enumerate(needs)})
 
@@ -111,9 +88,6 @@ def test_a_real_run_is_trained_and_evaluated_in_one_pool(tmp_path):
     assert evaluated.result["checksum"] == trained.result["checksum"]
     assert evaluated.result["values"]["grid_1"] == pytest.approx(trained.result["top1"]["last"])
     assert item.read() == evaluated.result
-
-
-# ------------------------------------------------------------------------------------------------- records
 
 
 def grid_4(scale, table):

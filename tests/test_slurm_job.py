@@ -50,7 +50,7 @@ def test_a_job_trains_as_fit_does_and_returns_at_once_when_it_is_done(tmp_path, 
 
 
 def test_a_signal_saves_and_the_next_start_ends_bit_for_bit(tmp_path, folder):
-    run, directory = small_run(epochs=40, evaluate_every=40), tmp_path / "runs" / "one"
+    run, directory = small_run(epochs=20, evaluate_every=20), tmp_path / "runs" / "one"
     before = signal.getsignal(signal.SIGUSR2)
 
     def signal_when_training():
@@ -102,9 +102,6 @@ def test_evaluations_are_made_after_training_and_one_that_fails_is_left(tmp_path
     assert job_of(folder)()["top1"]
     assert places == [tmp_path]
     assert "grid-1 failed: no images here" in log_of(folder)
-
-
-# ------------------------------------------------------------------------------------------------- the batch script
 
 
 def after(folder: Path, code: int, state: str, restart: int = 0) -> bool:
