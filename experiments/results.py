@@ -341,7 +341,10 @@ def read_record(
         "statistic": table.statistic,
         "metric": table.metric,
         "label_columns": [{"id": column.id, "title": column.title} for column in table.label_columns],
-        "value_columns": [{"id": column.id, "title": column.full_title} for column in table.value_columns],
+        "value_columns": [
+            {"id": column.id, "title": column.title + " (lower is better)" * column.lower_is_better}
+            for column in table.value_columns
+        ],
         "rows": rows,
         "claims": list(claims.values()),
     }

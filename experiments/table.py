@@ -21,26 +21,14 @@ Method = Callable[[Run], Run]
 
 @dataclass(frozen=True)
 class Column:
-    """A column: its id in files, its title on paper, and, for a column of values, what is measured.
-
-    Attributes:
-        evaluation: of the run of each cell; None shows a number that training ended with.
-        metric: the name of the number among the evaluation's values, or in the outcome of the training.
-        lower_is_better: said beside the title.
-        compared: whether its cells are set against the table's baseline.
-    """
+    """A column: its id in files, its title on paper, and, for a column of values, what is measured."""
 
     id: str
     title: str
-    evaluation: Evaluation | None = None
-    metric: str = "top1"
-    lower_is_better: bool = False
-    compared: bool = True
-
-    @property
-    def full_title(self) -> str:
-        """The title, and whether less is better."""
-        return f"{self.title} (lower is better)" if self.lower_is_better else self.title
+    evaluation: Evaluation | None = None  # of the run of each cell; None shows a number that training ended with
+    metric: str = "top1"  # its name among the evaluation's values, or in the outcome of the training
+    lower_is_better: bool = False  # said beside the title
+    compared: bool = True  # whether its cells are set against the table's baseline
 
 
 TOP1 = Column("top1", "Top-1")
@@ -131,15 +119,11 @@ class Table:
         row, column = self._place(cell)
         return row.metrics.get(column.id, column.metric)
 
-    def is_measured(self, cell: Reference) -> bool:
-        """Whether a cell shows what a machine took, as speed, and not what code and seeds determine."""
-        evaluation = self.evaluation(cell)
-        return evaluation is not None and self.metric_of(cell) in measured_names(evaluation.protocol)
-
     @property
     def measured_columns(self) -> set[str]:
-        """The ids of the columns whose cells are measured."""
-        return {cell[1] for cell in self.cells if self.is_measured(cell)}
+        """The ids of the columns that show what a machine took, as speed, and not what code and seeds determine."""
+        evaluated = {cell: self.evaluation(cell) for cell in self.cells}
+        return {of[1] for of, one in evaluated.items() if one and self.metric_of(of) in measured_names(one.protocol)}
 
     @property
     def evaluations(self) -> dict[tuple[str, str], Evaluation]:

@@ -13,8 +13,7 @@ from evaluation.arguments import Recipe
 from evaluation.evaluation import Evaluation
 from experiments import learning, recipes
 from experiments.methods import PLAIN, SWITCH
-from experiments.protocols import PER_IMAGE, robustness, segmentation
-from experiments.scale import Scale, Setting, semi_images
+from experiments.scale import PER_IMAGE, Scale, Setting, robustness, segmentation, semi_images
 from experiments.scales import fine_grained
 from lumix.registry import name_of
 from training.config import Data, Execution, Mix, Model, Optim, Run

@@ -11,8 +11,7 @@ from evaluation.arguments import Recipe
 from evaluation.evaluation import Evaluation
 from experiments.learning import learning, semi_supervised
 from experiments.methods import PLAIN, SWITCH
-from experiments.protocols import PER_IMAGE, robustness, segmentation
-from experiments.scale import Scale, Setting
+from experiments.scale import PER_IMAGE, Scale, Setting, robustness, segmentation
 from experiments.scales.mini_models import MODELS, SCENE_MODELS
 from lumix.registry import name_of, part_of
 from training.config import Data, Mix, Optim, Run

@@ -5,8 +5,7 @@ from functools import partial
 from evaluation.arguments import Recipe
 from evaluation.evaluation import Evaluation
 from experiments import learning, recipes
-from experiments.protocols import AS_PUBLISHED, robustness, segmentation
-from experiments.scale import Scale, Setting, semi_images
+from experiments.scale import AS_PUBLISHED, Scale, Setting, robustness, segmentation, semi_images
 from experiments.scales import fine_grained
 from lumix.registry import name_of
 from training.config import Execution, Run
