@@ -2,39 +2,28 @@
 
 from functools import partial
 
-from experiments.decoupled import STATIC_ETA, decoupled, mixed
+from experiments.decoupled import STATIC_ETA, on
 from experiments.methods import components, constant_control, lumix, same, smoothed
 from experiments.scale import Scale
 from experiments.table import TOP1, Column, Method, Table, make_row
-from training.config import Run
 
-ALPHA = 1.0  # of CutMix in every row, so that rows differ in the loss alone
-
-
-def _on_cutmix(method: Method, eta: float = 0.0) -> Method:
-    def on_cutmix(run: Run) -> Run:
-        run = method(mixed(run, "cutmix", ALPHA))
-        return decoupled(run, eta) if eta else run
-
-    return on_cutmix
-
-
+ON_CUTMIX = partial(on, "cutmix", alpha=1.0)  # in every row, so that rows differ in the loss alone
 SMOOTHING = (0.1, 0.2, 0.3)
 PREDICTED = partial(components, r_r=0.0, r_s=0.1)
 # id, labels, loss, method
 ROWS: tuple[tuple[str, str, str, Method], ...] = (
-    ("cutmix", "area", "MCE", _on_cutmix(same)),
-    ("cutmix_dm", "area", "DM(CE), eta 0.1", _on_cutmix(same, STATIC_ETA)),
-    ("cutmix_dm_1", "area", "DM(CE), eta 1", _on_cutmix(same, 1.0)),
-    ("lumix", "LUMix", "MCE", _on_cutmix(lumix)),
-    ("lumix_dm", "LUMix", "DM(CE), eta 0.1", _on_cutmix(lumix, STATIC_ETA)),
-    ("lumix_dm_1", "LUMix", "DM(CE), eta 1", _on_cutmix(lumix, 1.0)),
-    ("lam_s", "λs alone, weight 0.1", "MCE", _on_cutmix(PREDICTED)),
-    ("lam_s_half", "λs alone, weight 0.5", "MCE", _on_cutmix(partial(components, r_r=0.0, r_s=0.5))),
-    ("constant", "LUMix with λr = 1/2", "MCE", _on_cutmix(constant_control)),
-    ("regulariser", "area", "MCE and R", _on_cutmix(partial(components, r_r=0.0, r_s=0.0, eta=1.0))),
+    ("cutmix", "area", "MCE", ON_CUTMIX(same)),
+    ("cutmix_dm", "area", "DM(CE), eta 0.1", ON_CUTMIX(same, eta=STATIC_ETA)),
+    ("cutmix_dm_1", "area", "DM(CE), eta 1", ON_CUTMIX(same, eta=1.0)),
+    ("lumix", "LUMix", "MCE", ON_CUTMIX(lumix)),
+    ("lumix_dm", "LUMix", "DM(CE), eta 0.1", ON_CUTMIX(lumix, eta=STATIC_ETA)),
+    ("lumix_dm_1", "LUMix", "DM(CE), eta 1", ON_CUTMIX(lumix, eta=1.0)),
+    ("lam_s", "λs alone, weight 0.1", "MCE", ON_CUTMIX(PREDICTED)),
+    ("lam_s_half", "λs alone, weight 0.5", "MCE", ON_CUTMIX(partial(components, r_r=0.0, r_s=0.5))),
+    ("constant", "LUMix with λr = 1/2", "MCE", ON_CUTMIX(constant_control)),
+    ("regulariser", "area", "MCE and R", ON_CUTMIX(partial(components, r_r=0.0, r_s=0.0, eta=1.0))),
     *(
-        (f"smoothing_{value}", f"area, smoothing {value}", "MCE", _on_cutmix(partial(smoothed, smoothing=value)))
+        (f"smoothing_{value}", f"area, smoothing {value}", "MCE", ON_CUTMIX(partial(smoothed, smoothing=value)))
         for value in SMOOTHING
     ),
 )

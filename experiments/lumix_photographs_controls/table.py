@@ -2,13 +2,15 @@
 
 from dataclasses import replace
 
+from experiments.decoupled import on
 from experiments.learning import learning
 from experiments.methods import same
-from experiments.photographs import Arm, on, question, with_clean
+from experiments.photographs import Arm, question
 from experiments.scale import Scale
 from experiments.table import Method, Table
 from lumix import ResizeMix
 from training.config import Mix, Run
+from training.parts import MixedAndClean
 
 STAGE = 2  # features of 8x8, as large as those that the published masks on CIFAR are made of
 
@@ -16,6 +18,11 @@ STAGE = 2  # features of 8x8, as large as those that the published masks on CIFA
 def _resizemix(run: Run) -> Run:
     """ResizeMix, whose ratio has no alpha."""
     return run.replace(mix=Mix(choices=((ResizeMix(), 1.0),), pairing="permutation"))
+
+
+def _with_clean(run: Run) -> Run:
+    """The run with the cross entropy of clean images beside its own loss."""
+    return run.replace(task=MixedAndClean())
 
 
 def _learned(name: str) -> Method:
@@ -33,8 +40,8 @@ ARMS: tuple[Arm, ...] = (
     ("puzzlemix", "Puzzle-Mix", on("puzzlemix"), "plain"),
     ("automix", "AutoMix", _learned("automix"), "plain"),
     ("samix", "SAMix", _learned("samix"), "plain"),
-    ("mixup_clean", "Mixup and a clean loss", on("mixup", with_clean), "plain"),
-    ("cutmix_clean", "CutMix and a clean loss", on("cutmix", with_clean), "plain"),
+    ("mixup_clean", "Mixup and a clean loss", on("mixup", _with_clean), "plain"),
+    ("cutmix_clean", "CutMix and a clean loss", on("cutmix", _with_clean), "plain"),
 )
 
 
