@@ -143,7 +143,7 @@ def row(
     return Row(id, labels, runs, ours)
 
 
-# Tables A2, A3 and A6 compare four methods on every network of every data set.
+# Tables A2 to A6 compare four methods; A2, A3 and A6 on every network of every data set.
 FOUR = ("saliencymix", "puzzlemix", *LEARNING)
 Place = tuple[str, str, str, str]  # setting and role of the base run, titles of data and model; of one data set "" data
 

@@ -83,12 +83,17 @@ def work(job: Job, execution: Execution, fresh_code: bool) -> dict[str, Any]:
 
 
 def discard_older(directory: Path) -> None:
-    """Empty a run directory that other code of `lumix` wrote, finished or not, unless a process is at work there."""
+    """Empty a run directory that other code of `lumix` wrote, finished or not."""
     source = directory / "result.json"
     if not source.exists():
         source = directory / "environment.json"
     if not source.exists() or run_directory.read_json(source).get("fingerprint") == run_directory.code_fingerprint():
         return
+    discard(directory)
+
+
+def discard(directory: Path) -> None:
+    """Empty a run directory, unless a process is at work there."""
     with run_directory.locked(directory) as lock:
         # result.json goes first: a run directory without it is unfinished, whatever else is left of it.
         (directory / "result.json").unlink(missing_ok=True)

@@ -165,12 +165,19 @@ def make_row(
     return Row(id, labels, runs, ours, note, reason)
 
 
-# A row of one cell, DeiT-S under one method: id, label of each column, method, note, ours.
+# A row of one cell, a network under one method: id, label of each column, method, note, ours.
 Top1Row = tuple[str, tuple[str, ...], Method, str, bool]
 
 
 def top1_table(
-    scale: Scale, title: str, number: str, labels: Mapping[str, str], rows: Iterable[Top1Row], baseline: str = "none"
+    scale: Scale,
+    title: str,
+    number: str | None,
+    labels: Mapping[str, str],
+    rows: Iterable[Top1Row],
+    baseline: str = "none",
+    role: str = "deit_s",
+    setting: str = DEFAULT_SETTING,
 ) -> Table:
     """A table of such rows, each compared with the one named `baseline`."""
     return Table(
@@ -178,7 +185,7 @@ def top1_table(
         paper_table=number,
         label_columns=tuple(Column(id, text) for id, text in labels.items()),
         rows=tuple(
-            make_row(scale, id, dict(zip(labels, texts, strict=True)), {TOP1.id: method}, ours=ours, note=note)
+            make_row(scale, id, dict(zip(labels, texts, strict=True)), {TOP1.id: method}, role, ours, note, setting)
             for id, texts, method, note, ours in rows
         ),
         baseline=(baseline, TOP1.id),

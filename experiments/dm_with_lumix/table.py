@@ -1,11 +1,12 @@
 """A table of ours: LUMix and Decoupled Mixup on one recipe, because both push towards the pair of classes."""
 
+from dataclasses import replace
 from functools import partial
 
 from experiments.decoupled import STATIC_ETA, on
 from experiments.methods import components, constant_control, lumix, same, smoothed
 from experiments.scale import Scale
-from experiments.table import TOP1, Column, Method, Table, make_row
+from experiments.table import TOP1, Method, Table, top1_table
 
 ON_CUTMIX = partial(on, "cutmix", alpha=1.0)  # in every row, so that rows differ in the loss alone
 SMOOTHING = (0.1, 0.2, 0.3)
@@ -27,29 +28,13 @@ ROWS: tuple[tuple[str, str, str, Method], ...] = (
         for value in SMOOTHING
     ),
 )
-CELL = {id: (id, TOP1.id) for id, *_ in ROWS}
 
 
 def build(scale: Scale) -> Table:
-    return Table(
-        title="LUMix and Decoupled Mixup together, ResNet-18 on CutMix",
-        paper_table=None,
-        label_columns=(Column("labels", "Label weight"), Column("loss", "Loss")),
-        rows=tuple(
-            make_row(
-                scale,
-                id,
-                {"labels": labels, "loss": loss},
-                {TOP1.id: method},
-                role="resnet18",
-                ours=True,
-                setting="cifar100",
-            )
-            for id, labels, loss, method in ROWS
-        ),
-        baseline=CELL["cutmix"],
-        statistic="median_last",
-        setting=scale.setting("cifar100").text,
-        seeds=scale.more_seeds,
-        headline=tuple(CELL[row] for row in ("cutmix", "lumix", "constant", "smoothing_0.1")),  # of the primary claims
-    )
+    labels = {"labels": "Label weight", "loss": "Loss"}
+    rows = [(id, (weight, loss), method, "", True) for id, weight, loss, method in ROWS]
+    title = "LUMix and Decoupled Mixup together, ResNet-18 on CutMix"
+    table = top1_table(scale, title, None, labels, rows, "cutmix", "resnet18", "cifar100")
+    headline = tuple((id, TOP1.id) for id in ("cutmix", "lumix", "constant", "smoothing_0.1"))  # of the primary claims
+    text = scale.setting("cifar100").text
+    return replace(table, statistic="median_last", setting=text, seeds=scale.more_seeds, headline=headline)

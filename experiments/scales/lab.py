@@ -163,7 +163,6 @@ STAND_INS = {
     "reference": {"key": run("resnet50").key, "seed": 0},
 }
 PATCH = 4  # one token of the nets with patch 4, as 16 pixels are at 224
-NO_MASKS = "Tiny-ImageNet has boxes and no masks"
 SETTINGS = {
     "deit": Setting(
         run,
@@ -196,7 +195,6 @@ SETTINGS = {
         labels=(400, 2500, 10_000),
     ),
     **fine_grained.SETTINGS,
-    **fine_grained.TUNED,
     "pytorch": Setting(
         lambda role: plain_run(role).replace(epochs=100),
         "CIFAR-100 at 32 pixels, ResNet-18 and -34 and a ResNet-18 for ResNet-50, 100 epochs of SGD, one GPU. Not "
@@ -210,7 +208,7 @@ SETTINGS = {
         f"Tiny-ImageNet at 64 pixels, a small DeiT-S with 16x16 tokens, {TINY_EPOCHS} epochs, one GPU; the "
         "annotated boxes of the validation images of those classes that are there.",
         {"boxes": Evaluation("weak_localisation", {"setting": "0.9/best/all"})},
-        unavailable={"masks": NO_MASKS},
+        unavailable={"masks": "Tiny-ImageNet has boxes and no masks"},
     ),
     "segmentation": Setting(
         segmentation_run,

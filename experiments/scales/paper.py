@@ -94,7 +94,6 @@ SETTINGS = {
         labels=(400, 2500, 10_000),
     ),
     **fine_grained.SETTINGS,
-    **fine_grained.TUNED,
     "pytorch": Setting(
         lambda role: recipes.pytorch_style(role, role),
         "ImageNet-1k at 224 pixels, ResNets under 100 epochs of SGD at batch 256, crop and flip, 8 A100.",
