@@ -9,11 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from experiments.evaluations import EvaluationItem, evaluation_items
 from experiments.make import FAILURE, train
 from experiments.pool import Interrupted, discard, usable_cores
 from experiments.results import Runs, collect, flat, read_runs
-from experiments.runs import Item, is_open, items_of_table
+from experiments.runs import EvaluationItem, Item, evaluation_items, is_open, items_of_table
 from experiments.scale import Scale
 from experiments.table import Table
 from experiments.terminal import results_table

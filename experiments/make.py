@@ -8,11 +8,19 @@ from collections import Counter
 from collections.abc import Sequence
 from contextlib import closing
 
-from experiments import evaluations
-from experiments.evaluations import EvaluationItem
 from experiments.pool import Answer, Interrupted, run_pool, usable_cores
 from experiments.results import collect
-from experiments.runs import Group, Item, activity, grouped, is_open, items_of_table, state
+from experiments.runs import (
+    EvaluationItem,
+    Group,
+    Item,
+    activity,
+    evaluation_items,
+    grouped,
+    is_open,
+    items_of_table,
+    state,
+)
 from experiments.scale import Scale
 from experiments.table import Table
 from experiments.terminal import results_table
@@ -32,7 +40,7 @@ def make(
     runs = {item.directory: item for table in tables for item in items_of_table(scale, table, rows, seeds)}
     missing = [item for item in runs.values() if is_open(scale, item)]
     stale = {item.directory for item in missing}
-    asked = {one.place: one for table in tables for one in evaluations.evaluation_items(scale, table, rows, seeds)}
+    asked = {one.place: one for table in tables for one in evaluation_items(scale, table, rows, seeds)}
     unmade = [one for one in asked.values() if one.needs & stale or is_open(scale, one)]
     if dry_run:
         _print_plan(scale, len(runs), missing, len(asked), unmade)

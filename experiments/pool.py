@@ -18,8 +18,7 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
-from experiments.evaluations import EvaluationItem
-from experiments.runs import Group, Item
+from experiments.runs import EvaluationItem, Group, Item
 from training import run_directory
 from training.config import Execution
 from training.processor import pinned_arithmetic, quicker_malloc

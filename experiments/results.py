@@ -20,11 +20,10 @@ from typing import Any
 from filelock import FileLock
 
 from evaluation.evaluation import PROTOCOLS, fingerprint, read_arrays
-from experiments import evaluations
 from experiments.claims import Claim
 from experiments.intervals import LEAST, paired_differences, t_interval
 from experiments.registry import get_table, owners, seeds_of
-from experiments.runs import items_of_table
+from experiments.runs import evaluated_seeds, evaluation_items, items_of_table
 from experiments.scale import Scale
 from experiments.table import CURVE_MEAN, Reference, Row, Table
 from experiments.verdicts import PRIMARY, SECONDARY, Primary, Values, correct, is_excluded, judge, read_primary
@@ -95,7 +94,7 @@ def _renew(scale: Scale, table: Table, runs: Runs, seeds: int | None) -> None:
                 found["evaluations"] = old["evaluations"]
         if found:
             runs[item.run.key]["seeds"][str(item.seed)] = found
-    for made in evaluations.evaluation_items(scale, table, seeds=seeds):
+    for made in evaluation_items(scale, table, seeds=seeds):
         if (outcome := made.read()) is not None:
             shown = {name: value for name, value in flat(outcome).items() if name in EVALUATED}
             arrays = read_arrays(made.place.parent, made.evaluation)
@@ -129,7 +128,7 @@ def _wanted(scale: Scale, table: Table, cell: Reference, seeds: int | None) -> r
     run = table.cells[cell]
     if table.evaluation(cell) is None:
         return seeds_of(scale, run, seeds)
-    return evaluations.evaluated_seeds(scale, table, run, seeds)
+    return evaluated_seeds(scale, table, run, seeds)
 
 
 def _source(table: Table, cell: Reference) -> str:

@@ -1,4 +1,4 @@
-"""What the run directories of a scale hold: which runs are finished, with which code, and what is still to do."""
+"""What the run directories of a scale hold: which trainings and evaluations are made, by which code, and which not."""
 
 import time
 from collections.abc import Iterable
@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
-from experiments.registry import directory_of, seeds_of
+from evaluation.evaluation import Evaluation, fingerprint, read_evaluation
+from experiments.registry import directory_of, seeds_of, tables_of
 from experiments.scale import Scale
 from experiments.table import Table
 from training import run_directory
@@ -72,6 +73,42 @@ class Group:
         return (self.items * self.size)[: self.size]
 
 
+@dataclass(frozen=True)
+class EvaluationItem:
+    """One evaluation of one training, kept in its run directory, and that of each second model it needs."""
+
+    item: Item
+    evaluation: Evaluation
+    others: dict[str, Path]
+
+    @property
+    def name(self) -> str:
+        return f"{self.evaluation.key} of {self.item.name}"
+
+    @property
+    def place(self) -> Path:
+        """Its file, less the ending."""
+        return self.item.directory / "eval" / self.evaluation.key
+
+    @property
+    def code(self) -> str:
+        """The fingerprint of the code that would make it now."""
+        return fingerprint()
+
+    @property
+    def begun(self) -> bool:
+        return False
+
+    def read(self) -> dict[str, Any] | None:
+        """The outcome for the weights that there are now, None while it is missing; RunError for a damaged file."""
+        return read_evaluation(self.item.directory, self.evaluation, self.others)
+
+    @property
+    def needs(self) -> frozenset[Path]:
+        """The run directories that must be finished first."""
+        return frozenset((self.item.directory, *self.others.values()))
+
+
 def grouped(scale: Scale, missing: Iterable[Item]) -> list[Item | Group]:
     """The missing trainings as jobs: what shares all but optimizer, mixing and loss trains as one, stack by stack.
 
@@ -108,7 +145,53 @@ def items_of_table(
     return items_of(scale, runs.values(), seeds)
 
 
-def state(item: Any) -> str:
+def evaluation_item(scale: Scale, table: Table, run: Run, evaluation: Evaluation, seed: int) -> EvaluationItem:
+    """The evaluation of one seed of a run of `table`."""
+    others = {}
+    for name, (key, fixed) in evaluation.sources.items():
+        if key not in table.runs:
+            raise ValueError(f"{evaluation.key} needs the run {key} as its {name}: add it to sources of {table.id}")
+        others[name] = directory_of(scale, table.runs[key], seed if fixed is None else fixed)
+    return EvaluationItem(Item(run, seed, directory_of(scale, run, seed)), evaluation, others)
+
+
+def evaluation_items(
+    scale: Scale, table: Table, rows: Iterable[str] | None = None, seeds: int | None = None
+) -> list[EvaluationItem]:
+    """Every evaluation that a table, or some of its rows, shows, in the order of the cells."""
+    chosen = None if rows is None else set(rows)
+    wanted: dict[tuple[str, str], tuple[Run, Evaluation]] = {}
+    for cell, run in table.cells.items():
+        evaluation = table.evaluation(cell)
+        if evaluation is not None and (chosen is None or cell[0] in chosen):
+            wanted[run.key, evaluation.key] = run, evaluation
+    return [
+        evaluation_item(scale, table, run, evaluation, seed)
+        for run, evaluation in wanted.values()
+        for seed in evaluated_seeds(scale, table, run, seeds)
+    ]
+
+
+def evaluated_seeds(scale: Scale, table: Table, run: Run, seeds: int | None) -> range:
+    """The seeds of a run whose evaluations a table shows."""
+    wanted = seeds_of(scale, run, seeds)
+    return wanted[: table.evaluated_seeds] if table.evaluated_seeds and seeds is None else wanted
+
+
+def ready_with(scale: Scale, run: Run, seed: int) -> list[EvaluationItem]:
+    """The evaluations of all tables that need this training, are not made, and whose other trainings are finished."""
+    directory = directory_of(scale, run, seed)
+    items = {
+        item.place: item
+        for table in tables_of(scale)
+        for item in evaluation_items(scale, table, seeds=seed + 1)
+        if directory in item.needs
+    }
+    finished = [item for item in items.values() if all((need / "result.json").exists() for need in item.needs)]
+    return [item for item in finished if is_open(scale, item)]
+
+
+def state(item: Item | EvaluationItem) -> str:
     """Of a training or an evaluation one of finished, older code, started, not started, damaged."""
     try:
         result = item.read()
@@ -119,7 +202,7 @@ def state(item: Any) -> str:
     return FINISHED if result.get("fingerprint") == item.code else OLDER
 
 
-def is_open(scale: Scale, item: Any) -> bool:
+def is_open(scale: Scale, item: Item | EvaluationItem) -> bool:
     """Whether the scale asks for this job: not finished, or finished by other code where that matters."""
     found = state(item)
     return found != FINISHED and not (found == OLDER and not scale.retrain_on_code_change)

@@ -5,10 +5,10 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
-from experiments import evaluations, formatting
+from experiments import formatting
 from experiments.registry import owners, tables_of
 from experiments.results import flat
-from experiments.runs import FINISHED, Item, items_of, state
+from experiments.runs import FINISHED, Item, evaluation_items, items_of, state
 from experiments.scale import Scale
 from experiments.table import Column, Row, Table
 from training.config import Run
@@ -98,7 +98,7 @@ def statuses(scale: Scale, tables: Sequence[Table], seeds: int | None) -> str:
     for table in tables:
         items = items_of(scale, table.runs.values(), seeds)
         done = sum(state(item) == FINISHED for item in items)
-        asked = evaluations.evaluation_items(scale, table, seeds=seeds)
+        asked = evaluation_items(scale, table, seeds=seeds)
         made = sum(state(item) == FINISHED for item in asked)
         evaluated = f"{made} of {len(asked)}" if asked else ""
         lines.append((table.id, f"{done} of {len(items)}", evaluated, progress_of(items)))

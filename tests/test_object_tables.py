@@ -3,8 +3,8 @@
 import pytest
 
 from evaluation.weak_localisation import START
-from experiments import evaluations
 from experiments.registry import get_table, owners
+from experiments.runs import evaluation_items
 from experiments.scale import get_scale
 from experiments.scales import mini
 
@@ -23,7 +23,7 @@ def test_stand_ins_are_filtered_by_pixels_or_by_one_model_that_is_not_compared(n
         assert evaluation.sources == {"reference": (reference.key, 0)}
         assert reference.key not in {run.key for run in table.cells.values()}
         assert {run.data for run in table.runs.values()} == {reference.data}
-        items = evaluations.evaluation_items(get_scale(name), table)
+        items = evaluation_items(get_scale(name), table)
         assert len({item.others["reference"] for item in items}) == 1
     if name != "paper":
         kept, known = evaluation.arguments["classes"], evaluation.arguments["known_classes"]

@@ -17,9 +17,8 @@ import pytest
 
 from evaluation import evaluation
 from experiments import registry, scale
-from experiments.evaluations import evaluation_items
 from experiments.results import collect
-from experiments.runs import items_of_table
+from experiments.runs import evaluation_items, items_of_table
 from lumix.registry import PARTS
 from training import loop
 from training.config import Run
