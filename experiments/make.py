@@ -78,7 +78,7 @@ def _print_plan(scale: Scale, runs: int, missing: Sequence[Item], asked: int, un
     for job in jobs:
         if isinstance(job, Group):
             print(f"a stack of {job.size} for {len(job.items)}:")
-        for item in job.items if isinstance(job, Group) else (job,):
+        for item in job.items:
             print(f"{item.directory}  {state(item)}")
     for one in unmade:
         print(one.place)
@@ -92,7 +92,7 @@ def _print_plan(scale: Scale, runs: int, missing: Sequence[Item], asked: int, un
 def train(scale: Scale, items: Sequence[Item], asked: Sequence[EvaluationItem] = ()) -> list[Answer]:
     """Train the items, together where they can be, make the evaluations, and return the answers that are failures."""
     jobs = grouped(scale, items)
-    jobs.sort(key=lambda job: -scale.hours(job.run) * (job.size if isinstance(job, Group) else 1))
+    jobs.sort(key=lambda job: -scale.hours(job.run) * job.size)
     processes = min(scale.processes or usable_cores(), len(jobs) + len(asked))
     progress = Progress(scale, [*items, *asked], processes)
     failed: list[Answer] = []

@@ -25,20 +25,15 @@ class Item:
     seed: int
     directory: Path
     needs: ClassVar[frozenset[Path]] = frozenset()
+    size: ClassVar[int] = 1
 
     @property
     def name(self) -> str:
         return f"{self.run.key} seed {self.seed}"
 
     @property
-    def code(self) -> str:
-        """The fingerprint of the code that would train it now."""
-        return run_directory.code_fingerprint()
-
-    @property
-    def begun(self) -> bool:
-        """Whether a process has been at it."""
-        return (self.directory / "environment.json").exists()
+    def items(self) -> "tuple[Item, ...]":
+        return (self,)
 
     def read(self) -> dict[str, Any] | None:
         """Its result.json, None while it is not finished."""
@@ -80,6 +75,7 @@ class EvaluationItem:
     item: Item
     evaluation: Evaluation
     others: dict[str, Path]
+    items: ClassVar[tuple[Item, ...]] = ()
 
     @property
     def name(self) -> str:
@@ -89,15 +85,6 @@ class EvaluationItem:
     def place(self) -> Path:
         """Its file, less the ending."""
         return self.item.directory / "eval" / self.evaluation.key
-
-    @property
-    def code(self) -> str:
-        """The fingerprint of the code that would make it now."""
-        return fingerprint()
-
-    @property
-    def begun(self) -> bool:
-        return False
 
     def read(self) -> dict[str, Any] | None:
         """The outcome for the weights that there are now, None while it is missing; RunError for a damaged file."""
@@ -197,9 +184,11 @@ def state(item: Item | EvaluationItem) -> str:
         result = item.read()
     except run_directory.RunError:
         return DAMAGED
+    trains = isinstance(item, Item)
     if result is None:
-        return STARTED if item.begun else ABSENT
-    return FINISHED if result.get("fingerprint") == item.code else OLDER
+        return STARTED if trains and (item.directory / "environment.json").exists() else ABSENT
+    code = run_directory.code_fingerprint() if trains else fingerprint()
+    return FINISHED if result.get("fingerprint") == code else OLDER
 
 
 def is_open(scale: Scale, item: Item | EvaluationItem) -> bool:
