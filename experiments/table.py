@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
-from evaluation.evaluation import Evaluation, measured_names
+from evaluation.evaluation import PROTOCOLS, Evaluation
 from experiments.claims import Claim, read_claims
 from experiments.scale import DEFAULT_SETTING, Scale
 from experiments.suggest import choose
@@ -123,7 +123,7 @@ class Table:
     def measured_columns(self) -> set[str]:
         """The ids of the columns that show what a machine took, as speed, and not what code and seeds determine."""
         evaluated = {cell: self.evaluation(cell) for cell in self.cells}
-        return {of[1] for of, one in evaluated.items() if one and self.metric_of(of) in measured_names(one.protocol)}
+        return {of[1] for of, one in evaluated.items() if one and self.metric_of(of) in PROTOCOLS[one.protocol].measured}
 
     @property
     def evaluations(self) -> dict[tuple[str, str], Evaluation]:
