@@ -122,8 +122,8 @@ class Table:
     @property
     def measured_columns(self) -> set[str]:
         """The ids of the columns that show what a machine took, as speed, and not what code and seeds determine."""
-        evaluated = {cell: self.evaluation(cell) for cell in self.cells}
-        return {of[1] for of, one in evaluated.items() if one and self.metric_of(of) in PROTOCOLS[one.protocol].measured}
+        shown = ((cell[1], self.metric_of(cell), self.evaluation(cell)) for cell in self.cells)
+        return {column for column, metric, one in shown if one and metric in PROTOCOLS[one.protocol].measured}
 
     @property
     def evaluations(self) -> dict[tuple[str, str], Evaluation]:
