@@ -146,12 +146,9 @@ def evaluation_items(
     scale: Scale, table: Table, rows: Iterable[str] | None = None, seeds: int | None = None
 ) -> list[EvaluationItem]:
     """Every evaluation that a table, or some of its rows, shows, in the order of the cells."""
-    chosen = None if rows is None else set(rows)
-    wanted: dict[tuple[str, str], tuple[Run, Evaluation]] = {}
-    for cell, run in table.cells.items():
-        evaluation = table.evaluation(cell)
-        if evaluation is not None and (chosen is None or cell[0] in chosen):
-            wanted[run.key, evaluation.key] = run, evaluation
+    cells = table.cells if rows is None else [cell for cell in table.cells if cell[0] in set(rows)]
+    shown = ((table.cells[cell], table.evaluation(cell)) for cell in cells)
+    wanted = {(run.key, evaluation.key): (run, evaluation) for run, evaluation in shown if evaluation}
     return [
         evaluation_item(scale, table, run, evaluation, seed)
         for run, evaluation in wanted.values()

@@ -39,11 +39,8 @@ PER_IMAGE = {"draw": "per_image", "repetitions": 3, "seed": 0, "batch": 1000}
 def robustness(run: Run, token: int, source: dict[str, Any], draws: dict[str, Any]) -> dict[str, Evaluation]:
     """Both evaluations of DeiT-S: all ways of dropping patches (Table 9), and all grids of shuffled ones (Table 7).
 
-    Args:
-        run: its base run, for the size of its images.
-        token: side of its patches; no grid cuts one.
-        source: whose attention says what is salient: {"timm": name} or {"key": run key}.
-        draws: one of the above.
+    Grids cut no patch, of side `token`, of the images of its base run. `source` is whose attention says what is
+    salient: {"timm": name} or {"key": run key}; `draws` one of the above.
     """
     grids = fitting_grids(run.data.image_size, token)
     return {

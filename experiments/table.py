@@ -128,11 +128,7 @@ class Table:
     @property
     def evaluations(self) -> dict[tuple[str, str], Evaluation]:
         """The unique evaluations of this table by run key and evaluation key."""
-        found = {}
-        for cell, run in self.cells.items():
-            if (evaluation := self.evaluation(cell)) is not None:
-                found[run.key, evaluation.key] = evaluation
-        return found
+        return {(run.key, one.key): one for cell, run in self.cells.items() if (one := self.evaluation(cell))}
 
     def _place(self, cell: Reference) -> tuple[Row, Column]:
         row = next(row for row in self.rows if row.id == cell[0])
@@ -141,12 +137,9 @@ class Table:
     def against(self, cell: Reference) -> Reference | None:
         """The cell that `cell` is compared with; None for the reference itself and in columns without comparison."""
         row, column = self._place(cell)
-        reference = self.baseline or (cell[0], self.value_columns[0].id)
-        if row.compared_with:
-            reference = (row.compared_with, cell[1])
-        if not column.compared:
-            return None
-        return None if reference == cell else reference
+        usual = self.baseline or (cell[0], self.value_columns[0].id)
+        reference = (row.compared_with, cell[1]) if row.compared_with else usual
+        return reference if column.compared and reference != cell else None
 
 
 def make_row(

@@ -8,11 +8,10 @@ from typing import Any
 from experiments import formatting
 from experiments.registry import owners, tables_of
 from experiments.results import flat
-from experiments.runs import FINISHED, Item, evaluation_items, items_of, state
+from experiments.runs import FINISHED, OLDER, Item, evaluation_items, items_of, state
 from experiments.scale import Scale
 from experiments.table import Column, Row, Table
 from training.config import Run
-from training.run_directory import RunError
 
 
 def grid(header: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
@@ -114,18 +113,10 @@ def costs(scale: Scale, seeds: int | None = None) -> dict[str, tuple[int, int, f
     for table in tables_of(scale):
         runs = [run for key, run in table.runs.items() if owner[key] == table.id]
         items = items_of(scale, runs, seeds)
-        measured = [seconds for item in items if (seconds := _seconds(item)) is not None]
+        measured = [flat(item.read() or {}).get("seconds", 0.0) for item in items if state(item) in (FINISHED, OLDER)]
         hours = sum(scale.hours(item.run) for item in items)
         found[table.id] = len(runs), len(items), hours, len(measured), sum(measured)
     return found
-
-
-def _seconds(item: Item) -> float | None:
-    try:
-        result = item.read()
-    except RunError:
-        return None
-    return None if result is None else float(flat(result).get("seconds", 0.0))
 
 
 def cost_table(scale: Scale, seeds: int | None = None) -> str:
