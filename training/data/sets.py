@@ -347,9 +347,6 @@ def _hash_order(contents: Sequence[bytes]) -> list[int]:
     return sorted(range(len(digests)), key=digests.__getitem__)
 
 
-# CIFAR -------------------------------------------------------------------------------------------------------------
-
-
 def converted(train: str, test: str, meta: str) -> type[datasets.CIFAR100]:
     """CIFAR-100 in torchvision's layout with the images, but not the rows, of the published files.
 
@@ -410,9 +407,6 @@ def _download(kind: Any, folder: Path, title: str) -> None:
             f"{title} is not in {folder} and cannot be downloaded ({error}): put it there, or set LUMIX_DATA to the "
             f"folder that has it"
         ) from error
-
-
-# Tiny-ImageNet -----------------------------------------------------------------------------------------------------
 
 
 Picture = tuple[Path, str, list[int]]  # file, class, box (left, top, right, bottom, inclusive, as the files have it)
