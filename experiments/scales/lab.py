@@ -22,8 +22,6 @@ EPOCHS = 30
 CIFAR100 = Data(name="cifar100", image_size=32, flip=True, crop_padding=4)
 TINY_EPOCHS = 100
 TINY_IMAGENET = Data(name="tiny_imagenet", image_size=64, flip=True, crop_padding=8)
-
-
 SMALL = {"img_size": 32, "drop_path_rate": 0.1}
 
 
