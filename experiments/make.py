@@ -10,17 +10,7 @@ from contextlib import closing
 
 from experiments.pool import Answer, Interrupted, run_pool, usable_cores
 from experiments.results import collect
-from experiments.runs import (
-    EvaluationItem,
-    Group,
-    Item,
-    activity,
-    evaluation_items,
-    grouped,
-    is_open,
-    items_of_table,
-    state,
-)
+from experiments.runs import EvaluationItem, Item, activity, evaluation_items, grouped, is_open, items_of_table, state
 from experiments.scale import Scale
 from experiments.table import Table
 from experiments.terminal import results_table
@@ -76,13 +66,13 @@ def _print_plan(scale: Scale, runs: int, missing: Sequence[Item], asked: int, un
     """What would be done of so many runs and evaluations, and which trainings together."""
     jobs = grouped(scale, missing)
     for job in jobs:
-        if isinstance(job, Group):
+        if job.size > 1:
             print(f"a stack of {job.size} for {len(job.items)}:")
         for item in job.items:
             print(f"{item.directory}  {state(item)}")
     for one in unmade:
         print(one.place)
-    stacks = sum(isinstance(job, Group) for job in jobs)
+    stacks = sum(job.size > 1 for job in jobs)
     how = f", in {stacks} stacks and {len(jobs) - stacks} alone" if stacks else ""
     print(f"{len(missing)} of {runs} runs would be trained{how}")
     if asked:

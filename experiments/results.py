@@ -51,11 +51,6 @@ def run_path(scale: str, owner: str, key: str) -> Path:
     return Path("results", scale, "runs", owner, f"{key}.json")
 
 
-def measured_path(scale: str, table: str) -> Path:
-    """Where the measurements of a table lie."""
-    return Path("measured", scale, f"{table}.json")
-
-
 def flat(found: Mapping[str, Any]) -> dict[str, Any]:
     """A result.json, or the file of an evaluation, with its measurements beside its outcome."""
     return {name: value for name, value in found.items() if name != "measured"} | found.get("measured", {})
@@ -157,7 +152,7 @@ def _write(scale: Scale, table: Table, runs: Runs, seeds: int | None) -> None:
     for owner in {table.id, *(runs[key]["owner"] for key in table.runs if runs[key]["seeds"])}:
         own = {key: runs[key]["seeds"] for key in sorted(runs) if runs[key]["owner"] == owner}
         of = {key: {"seeds": {s: _divided(one)[1] for s, one in own[key].items()}} for key in own if own[key]}
-        _put(measured_path(name, owner), {**head, "table": owner, "runs": of})
+        _put(Path("measured", name, f"{owner}.json"), {**head, "table": owner, "runs": of})
 
 
 def _divided(found: Mapping[str, Any], names: frozenset[str] = MEASURED) -> tuple[dict[str, Any], dict[str, Any]]:
