@@ -119,7 +119,7 @@ class NetworkOptions(Checked):
     maker = ""
 
     def __call__(self, *arguments: Any) -> Any:
-        """The network for a run's data, mean and std; with `pretrained` as the last False it is random."""
+        """The network for a run's data, by whose mean and std images are normalised; not `pretrained` it is random."""
         return getattr(importlib.import_module("training.models"), self.maker)(self, *arguments)
 
 
