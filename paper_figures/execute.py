@@ -10,7 +10,10 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 FOLDER = Path(__file__).resolve().parent
-OPTIONS = ("--log-level", "WARN", "--to", "notebook", "--execute", "--ExecutePreprocessor.record_timing=False")
+OPTIONS = (
+    *("--log-level", "WARN", "--to", "notebook", "--execute", "--ExecutePreprocessor.record_timing=False"),
+    "--ExecutePreprocessor.extra_arguments=['--log-level=ERROR']",  # kernels warn of TCP, which nobody else speaks here
+)
 
 
 def execute(path: Path) -> int:
