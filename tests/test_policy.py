@@ -35,7 +35,7 @@ BUDGETS = {
     "lumix": 4991,
     "training": 4007,
     "evaluation": 1900,
-    "experiments": 5190,
+    "experiments": 5175,
     "slurm": 900,
     "report": 640,
     "paper_figures": 1000,
