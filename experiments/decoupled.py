@@ -204,12 +204,16 @@ def labels_rows(
 
     `cells` are setting and base run by column; `prefix` begins the ids of rows, and `labels` stand before the others.
     """
+
+    def mixing(name: str, eta: float) -> Callable[[Setting, Run], Run]:
+        return lambda _, run: on(name, alpha=alpha, eta=eta)(run)
+
     last, title, _, _ = rows[-1]
     found = [(*row, "") for row in rows]
     for name in ("mixup", "cutmix"):
-        both, plain, dm = f"{title} + {TITLES[name]}", on(name, alpha=alpha), on(name, alpha=alpha, eta=eta)
-        found.append((f"{name}_mce", both, last, lambda _, run, method=plain: method(run), "MCE"))
-        found.append((f"{name}_dm_ce", both, f"{name}_mce", lambda _, run, method=dm: method(run), "DM(CE)"))
+        both = f"{title} + {TITLES[name]}"
+        found.append((f"{name}_mce", both, last, mixing(name, 0.0), "MCE"))
+        found.append((f"{name}_dm_ce", both, f"{name}_mce", mixing(name, eta), "DM(CE)"))
     return tuple(
         Row(
             f"{prefix}{id}",

@@ -181,10 +181,9 @@ def state(item: Item | EvaluationItem) -> str:
         result = item.read()
     except run_directory.RunError:
         return DAMAGED
-    trains = isinstance(item, Item)
     if result is None:
-        return STARTED if trains and (item.directory / "environment.json").exists() else ABSENT
-    code = run_directory.code_fingerprint() if trains else fingerprint()
+        return STARTED if isinstance(item, Item) and (item.directory / "environment.json").exists() else ABSENT
+    code = run_directory.code_fingerprint() if isinstance(item, Item) else fingerprint()
     return FINISHED if result.get("fingerprint") == code else OLDER
 
 
