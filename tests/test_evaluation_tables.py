@@ -8,12 +8,11 @@ import pytest
 from bench import GRIDS, bench_scale, file_of, finish, finished_table, measure, stand_in
 
 from evaluation.evaluation import Evaluation
-from experiments import evaluations, registry, terminal
-from experiments.evaluations import EvaluationItem, evaluation_items
+from experiments import registry, runs, terminal
 from experiments.pool import run_pool
 from experiments.registry import get_table
 from experiments.results import collect
-from experiments.runs import Item, is_open, items_of_table, state
+from experiments.runs import EvaluationItem, Item, evaluation_items, is_open, items_of_table, state
 from experiments.scale import get_scale
 from experiments.table import Column, Row, Table
 from training import run_directory
@@ -45,15 +44,15 @@ def test_a_source_must_be_a_run_of_the_table_and_may_have_a_fixed_seed(scale):
     table = get_table("lumix_table09_occlusion", scale)
     (occlusion,) = {e.key: e for e in table.evaluations.values()}.values()
     base, other = table.runs.values()
-    item = evaluations.evaluation_item(scale, table, other, occlusion, 1)
+    item = runs.evaluation_item(scale, table, other, occlusion, 1)
     assert item.others == {"source": registry.directory_of(scale, base, 1)}
     assert item.needs == {registry.directory_of(scale, run, 1) for run in (base, other)}
     fixed = Evaluation("occlusion", {"filter": {"key": base.key, "seed": 0}})
-    item = evaluations.evaluation_item(scale, table, other, fixed, 1)
+    item = runs.evaluation_item(scale, table, other, fixed, 1)
     assert item.others == {"filter": registry.directory_of(scale, base, 0)}
     foreign = Evaluation("occlusion", {"filter": {"key": "nobody"}})
     with pytest.raises(ValueError, match="needs the run nobody as its filter: add it to sources of"):
-        evaluations.evaluation_item(scale, table, other, foreign, 1)
+        runs.evaluation_item(scale, table, other, foreign, 1)
     alone = dataclasses.replace(table, rows=(Row("r", {}, {"lumix": other}),), sources=(base,))
     for rows in (None, ["r"]):  # some rows need the runs of their sources too
         assert {item.run.key for item in items_of_table(scale, alone, rows)} == {base.key, other.key}

@@ -7,13 +7,13 @@ from pathlib import Path
 import pytest
 from bench import bench_scale, finish
 
-from experiments.cost import costs
 from experiments.lumix_table06_rivals import table as table06
 from experiments.methods import constant_control, lumix
 from experiments.registry import TABLES, directory_of, get_table, owners, seeds_of, tables_of
 from experiments.results import collect
 from experiments.runs import ABSENT, DAMAGED, FINISHED, OLDER, STARTED, Item, activity, is_open, items_of_table, state
 from experiments.scale import NAMES, get_scale
+from experiments.terminal import costs
 from experiments.verdicts import read_primary
 from training import run_directory
 from training.config import Run

@@ -13,10 +13,9 @@ import torch
 from bench import finish, measure
 
 from experiments import blocks
-from experiments.evaluations import EvaluationItem
 from experiments.registry import get_table, seeds_of, tables_of
 from experiments.results import collect, read_runs
-from experiments.runs import Item, items_of_table
+from experiments.runs import EvaluationItem, Item, items_of_table
 from experiments.scale import get_scale
 from lumix import MixLoss
 from training.build import build_task
