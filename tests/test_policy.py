@@ -38,8 +38,8 @@ BUDGETS = {
     "report": 640,
     "paper_figures": 1000,
     "benchmarks": 1280,
-    "tests": 13460,
-    "tests_slurm": 1086,
+    "tests": 13560,
+    "tests_slurm": 1090,
 }
 
 
