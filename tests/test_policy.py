@@ -39,7 +39,7 @@ BUDGETS = {
     "paper_figures": 1000,
     "benchmarks": 1280,
     "tests": 13560,
-    "tests_slurm": 1090,
+    "tests_slurm": 1100,
 }
 
 
