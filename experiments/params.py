@@ -51,7 +51,8 @@ def read_params(path: Path = FILE) -> Params:
 
 
 def check_seeds(value: object, name: str = "--seeds") -> int:
-    """`value` itself if it is a number of seeds, else ValueError."""
-    if type(value) is not int or value < 1:
-        raise ValueError(f"{name} must be a whole number of at least 1, not {value!r}")
+    """`value` itself if it is a number of seeds that a list can hold, else ValueError."""
+    if type(value) is not int or not 1 <= value <= 1000:
+        limit = "at most 1000" if type(value) is int and value > 1000 else "at least 1"
+        raise ValueError(f"{name} must be a whole number of {limit}, not {value!r}")
     return value

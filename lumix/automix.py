@@ -339,6 +339,8 @@ class AutoMix(Learner):
         """All draws for images [B, C, H, W] and labels [B], the label rule's by its own generator or the same."""
         labels = check_batch(images, labels)
         check_shape(images.shape, "a learner", (4,))
+        if not images.is_floating_point():
+            raise ValueError(f"a learner needs the normalised images that the network takes, not {images.dtype}")
         features = self._features(images)
         weight, partner = self._draw(len(images), generator, images.device)
         mixed = self.mix(images, labels, partner, weight, features)

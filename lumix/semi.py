@@ -88,6 +88,8 @@ def mix_targets(images: Tensor, targets: Tensor, alpha: float, generator: Genera
     `F.one_hot`, become float32.
     """
     checked("alpha", alpha, Positive)
+    if not isinstance(images, Tensor) or not isinstance(targets, Tensor):
+        raise ValueError(f"images and targets must be tensors, not {shown(images)} and {shown(targets)}")
     if not images.is_floating_point() or targets.ndim != 2 or len(targets) != len(images):
         found = f"not {images.dtype} and {list(targets.shape)}: give class indices as F.one_hot(labels, classes)"
         raise ValueError(f"images must be floating and targets [B, C] with B = {len(images)}, {found}")

@@ -365,6 +365,10 @@ def test_it_composes_with_lumix_and_decoupled_mixup() -> None:
         (lambda: lumix.AutoMix(network(), alpha=0.0), "alpha must"),
         (lambda: lumix.AutoMix(network(), lumix.MixLoss(TransMixRule())), "use another label rule"),
         (lambda: lumix.AutoMix(network()).after_update(1.5), "progress must"),
+        (
+            lambda: lumix.SAMix(network()).prepare(torch.ones(2, 3, 8, 8).byte(), torch.zeros(2).long(), stream()),
+            "a learner needs the normalised images that the network takes, not torch.uint8",
+        ),
         (lambda: lumix.AutoMix(network()).prepare(torch.zeros(2, 3, 16), torch.zeros(2).long(), stream()), "images"),
     ],
 )

@@ -48,6 +48,7 @@ def call(tmp_path, monkeypatch, capsys):
         (GOOD.replace("lab", "labb"), "unknown scale 'labb': did you mean lab"),
         (GOOD.replace("null", "0"), "at least 1, not 0"),
         (GOOD.replace("null", "'3'"), "at least 1, not '3'"),
+        (GOOD.replace("null", "1000000000"), "at most 1000, not 1000000000"),
         (GOOD.replace("local", "slum"), "did you mean slurm"),
         (GOOD.replace("lumix_controls", "lumix_control"), "did you mean lumix_controls"),
         (GOOD.replace("[lumix_controls]", "lumix_controls"), "must be all or a list"),

@@ -85,6 +85,21 @@ def test_what_differs_is_named(theirs, changes, said):
     assert said in text
 
 
+@pytest.mark.parametrize(("by", "well"), [(19.0, True), (21.0, False)])
+def test_no_spread_over_seeds_explains_more_than_twenty_points(theirs, by, well):
+    def wide(by, begin=""):
+        def changed(row, found):
+            seed = found["checksum"][-1]
+            found.update({"checksum": begin + seed, "top1": {"last": 20.0 * int(seed) + by}})
+            found["hardware"] = found["hardware"] | {"cpu": begin}
+
+        return changed
+
+    write_table(theirs, ONE, 4, change=wide(0.0))
+    write_table(Path(), ONE, 4, change=wide(by, "other"))
+    assert verify(MINI, theirs)[1] == well
+
+
 def test_no_number_never_passes(theirs):
     path = next(Path("results/mini/runs").rglob("*.json"))
     path.write_text(re.sub('"last": [0-9.]+', '"last": NaN', path.read_text()))
