@@ -50,22 +50,13 @@ def register(name: str, module: str, measured: Iterable[str] = ()) -> None:
         raise ValueError(f"protocol {name!r} is {PROTOCOLS[name].module} already: choose another name")
 
 
-def measured_names(protocol: str) -> frozenset[str]:
-    """Which values of a protocol are measured on a machine."""
-    return PROTOCOLS[protocol].measured
-
-
 @dataclass(frozen=True)
 class Evaluation(Config):
-    """A protocol and everything its numbers depend on beside the evaluated weights.
+    """A protocol and everything its numbers depend on beside the evaluated weights."""
 
-    Attributes:
-        protocol: one of `PROTOCOLS`.
-        arguments: JSON values. {"key": run key} names a second trained model of the same seed, {"key": run key,
-            "seed": k} one of seed k; the driver gets its run directory as {"key": ..., "directory": Path}.
-    """
-
-    protocol: str
+    protocol: str  # one of `PROTOCOLS`
+    # JSON values. {"key": run key} names a second trained model of the same seed, {"key": run key, "seed": k} one of
+    # seed k; the driver gets its run directory as {"key": ..., "directory": Path}.
     arguments: dict[str, Any] = field(default_factory=dict)
 
     def check(self) -> None:

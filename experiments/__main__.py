@@ -50,7 +50,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser().parse_args(arguments)
     from experiments import terminal  # late, as all below: --help must not wait for torch
     from experiments.blocks import run_blocks
-    from experiments.cost import cost_table
     from experiments.make import make
     from experiments.params import check_seeds, read_params
     from experiments.registry import get_table, tables_of
@@ -87,7 +86,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         elif options.command == "status":
             print(terminal.statuses(scale, tables or tables_of(scale), seeds))
         elif options.command == "cost":
-            print(cost_table(scale, seeds))
+            print(terminal.cost_table(scale, seeds))
         elif options.command == "collect":
             for record in list(collect(scale, tables, seeds)):
                 print(terminal.results_table(record), end="\n\n")

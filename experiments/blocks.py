@@ -4,23 +4,21 @@ A block is whole once results/ and measured/ hold every training and evaluation 
 processor, so that any stop leaves whole blocks. What another kind of processor began of a block is trained again.
 """
 
-import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from experiments.evaluations import EvaluationItem, evaluation_items
 from experiments.make import FAILURE, train
-from experiments.pool import Interrupted, usable_cores
+from experiments.pool import Interrupted, discard, usable_cores
 from experiments.results import Runs, collect, flat, read_runs
-from experiments.runs import Item, is_open, items_of_table
+from experiments.runs import EvaluationItem, Item, evaluation_items, is_open, items_of_table
 from experiments.scale import Scale
 from experiments.table import Table
 from experiments.terminal import results_table
 from training.data.sets import load
 from training.process import hardware
-from training.run_directory import locked, read_json
+from training.run_directory import read_json
 
 
 @dataclass(frozen=True)
@@ -64,8 +62,10 @@ def run_blocks(scale: Scale, tables: Sequence[Table], seeds: int | None, dry_run
         load(left[0].items[0].run.data)  # once, before the processes: it may be fetched, or say what is missing
     while left:
         block = left[0]
-        for item in block.items:
-            _discard_foreign(item.directory)
+        for item in block.items:  # whatever was last at work on another kind of processor, finished or not
+            path = item.directory / "environment.json"
+            if path.exists() and read_json(path).get("hardware", {}).get("cpu") != hardware("cpu")["cpu"]:
+                discard(item.directory)
         missing = [item for item in block.items if is_open(scale, item)]
         unmade = [one for one in block.asked if one.item in missing or is_open(scale, one)]
         try:
@@ -93,11 +93,3 @@ def _say(scale: Scale, tables: Sequence[Table], left: Sequence[Block], seeds: in
         print(
             f"{table.id}: {every - len(own)} of {every} blocks done, {len(own)} left, about {hours:.1f} h", flush=True
         )
-
-
-def _discard_foreign(directory: Path) -> None:
-    """Remove a run directory, finished or not, that was last at work on another kind of processor."""
-    path = directory / "environment.json"
-    if path.exists() and read_json(path).get("hardware", {}).get("cpu") != hardware("cpu")["cpu"]:
-        with locked(directory):
-            shutil.rmtree(directory)

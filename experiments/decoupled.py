@@ -4,8 +4,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from experiments.methods import manifold, puzzle
-from experiments.scale import Scale
+from experiments.methods import manifold, puzzle, same
+from experiments.scale import Scale, Setting
 from experiments.table import Column, Method, Row, Table
 from lumix import Decoupled, Mixer, RescaledBinaryCrossEntropy
 from lumix.registry import get_part
@@ -39,6 +39,16 @@ def mixed(run: Run, name: str, alpha: float) -> Run:
     special: dict[str, Callable[[Run, float], Mixer]] = {"puzzlemix": puzzle, "manifoldmix": manifold}
     mixer = special[name](run, alpha) if name in special else get_part(name, "mixer").cls(alpha=alpha)
     return run.replace(mix=Mix(choices=((mixer, 1.0),), pairing="permutation"))
+
+
+def on(name: str, method: Method = same, alpha: float = 1.0, eta: float = 0.0) -> Method:
+    """A method beside a mixer that mixes every batch, under DM(CE) where `eta` is above 0."""
+
+    def under(run: Run) -> Run:
+        run = method(mixed(run, name, alpha))
+        return decoupled(run, eta) if eta else run
+
+    return under
 
 
 def limited(run: Run, share: float) -> Run:
@@ -133,7 +143,7 @@ def row(
     return Row(id, labels, runs, ours)
 
 
-# Tables A2, A3 and A6 compare four methods on every network of every data set.
+# Tables A2 to A6 compare four methods; A2, A3 and A6 on every network of every data set.
 FOUR = ("saliencymix", "puzzlemix", *LEARNING)
 Place = tuple[str, str, str, str]  # setting and role of the base run, titles of data and model; of one data set "" data
 
@@ -144,7 +154,13 @@ def gain_row(id: str, gains: Mapping[str, str], labels: Mapping[str, str] | None
 
 
 def place_table(
-    scale: Scale, title: str, number: str, places: Sequence[Place], losses: Sequence[LossColumn], claim: str
+    scale: Scale,
+    title: str,
+    number: str,
+    places: Sequence[Place],
+    claim: str,
+    losses: Sequence[LossColumn] = (MCE, DM_CE),
+    seeds: int = 0,
 ) -> Table:
     """A table of each of the four methods at every place, and the average gain of DM(CE), whose claim begins so."""
     rows = []
@@ -162,4 +178,49 @@ def place_table(
         rows=tuple(rows),
         statistic="median_last",
         setting=scale.text_of(place[0] for place in places),
+        seeds=seeds,
+    )
+
+
+# In FixMatch and in Self-Tuning. A row: id, title, id of the row that it is compared with, and its method.
+LabelsRow = tuple[str, str, str, Callable[[Setting, Run], Run]]
+
+
+def with_labels(setting: Setting, role: str, labels: int) -> tuple[Setting, Run]:
+    """A setting, and its base run of a role with so many labelled images."""
+    base = setting.base(role)
+    return setting, base.replace(data=base.data.replace(labels=labels))
+
+
+def labels_rows(
+    cells: Mapping[str, tuple[Setting, Run]],
+    rows: Sequence[LabelsRow],
+    alpha: float,
+    eta: float,
+    prefix: str = "",
+    **labels: str,
+) -> tuple[Row, ...]:
+    """Rows of methods with few labels, the first of which is ours, and of the last one with either mixer and loss.
+
+    `cells` are setting and base run by column; `prefix` begins the ids of rows, and `labels` stand before the others.
+    """
+
+    def mixing(name: str, eta: float) -> Callable[[Setting, Run], Run]:
+        return lambda _, run: on(name, alpha=alpha, eta=eta)(run)
+
+    last, title, _, _ = rows[-1]
+    found = [(*row, "") for row in rows]
+    for name in ("mixup", "cutmix"):
+        both = f"{title} + {TITLES[name]}"
+        found.append((f"{name}_mce", both, last, mixing(name, 0.0), "MCE"))
+        found.append((f"{name}_dm_ce", both, f"{name}_mce", mixing(name, eta), "DM(CE)"))
+    return tuple(
+        Row(
+            f"{prefix}{id}",
+            {**labels, "method": words, "loss": loss},
+            {column: make(*cell) for column, cell in cells.items()},
+            ours=id == rows[0][0],
+            compared_with=f"{prefix}{against}",
+        )
+        for id, words, against, make, loss in found
     )

@@ -8,11 +8,9 @@ from collections import Counter
 from collections.abc import Sequence
 from contextlib import closing
 
-from experiments import evaluations
-from experiments.evaluations import EvaluationItem
 from experiments.pool import Answer, Interrupted, run_pool, usable_cores
 from experiments.results import collect
-from experiments.runs import Group, Item, activity, grouped, is_open, items_of_table, state
+from experiments.runs import EvaluationItem, Item, activity, evaluation_items, grouped, is_open, items_of_table, state
 from experiments.scale import Scale
 from experiments.table import Table
 from experiments.terminal import results_table
@@ -32,7 +30,7 @@ def make(
     runs = {item.directory: item for table in tables for item in items_of_table(scale, table, rows, seeds)}
     missing = [item for item in runs.values() if is_open(scale, item)]
     stale = {item.directory for item in missing}
-    asked = {one.place: one for table in tables for one in evaluations.evaluation_items(scale, table, rows, seeds)}
+    asked = {one.place: one for table in tables for one in evaluation_items(scale, table, rows, seeds)}
     unmade = [one for one in asked.values() if one.needs & stale or is_open(scale, one)]
     if dry_run:
         _print_plan(scale, len(runs), missing, len(asked), unmade)
@@ -68,13 +66,13 @@ def _print_plan(scale: Scale, runs: int, missing: Sequence[Item], asked: int, un
     """What would be done of so many runs and evaluations, and which trainings together."""
     jobs = grouped(scale, missing)
     for job in jobs:
-        if isinstance(job, Group):
+        if job.size > 1:
             print(f"a stack of {job.size} for {len(job.items)}:")
-        for item in job.items if isinstance(job, Group) else (job,):
+        for item in job.items:
             print(f"{item.directory}  {state(item)}")
     for one in unmade:
         print(one.place)
-    stacks = sum(isinstance(job, Group) for job in jobs)
+    stacks = sum(job.size > 1 for job in jobs)
     how = f", in {stacks} stacks and {len(jobs) - stacks} alone" if stacks else ""
     print(f"{len(missing)} of {runs} runs would be trained{how}")
     if asked:
@@ -84,7 +82,7 @@ def _print_plan(scale: Scale, runs: int, missing: Sequence[Item], asked: int, un
 def train(scale: Scale, items: Sequence[Item], asked: Sequence[EvaluationItem] = ()) -> list[Answer]:
     """Train the items, together where they can be, make the evaluations, and return the answers that are failures."""
     jobs = grouped(scale, items)
-    jobs.sort(key=lambda job: -scale.hours(job.run) * (job.size if isinstance(job, Group) else 1))
+    jobs.sort(key=lambda job: -scale.hours(job.run) * job.size)
     processes = min(scale.processes or usable_cores(), len(jobs) + len(asked))
     progress = Progress(scale, [*items, *asked], processes)
     failed: list[Answer] = []

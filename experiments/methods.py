@@ -43,9 +43,7 @@ def components(run: Run, r_r: float, r_s: float, eta: float = 0.0) -> Run:
 def lumix(run: Run, eta: float = 1.0, reading: str = "or", **changes: Any) -> Run:
     """LUMix in full: 0.4 of a Beta(2, 2) draw, 0.1 of the predicted ratio, R (best rows of Tables 3 and 10).
 
-    Args:
-        eta, reading: of R.
-        changes: arguments of the rule that differ.
+    `eta` and `reading` are R's, `changes` arguments of the rule that differ.
     """
     return with_regulariser(with_rule(run, parts.LUMixRule(**changes)), eta, reading=reading)
 

@@ -2,12 +2,8 @@
 
 from collections.abc import Sequence
 
-from experiments.decoupled import mixed
-from experiments.methods import same
 from experiments.scale import Scale
 from experiments.table import TOP1, Column, Method, Row, Table
-from training.config import Run
-from training.parts import MixedAndClean
 
 ENDPOINTS = (  # id, title, evaluation, its number, whether less is better
     ("loss", "Test cross entropy", "calibration", "loss", True),
@@ -17,16 +13,6 @@ ENDPOINTS = (  # id, title, evaluation, its number, whether less is better
     ("dropped", "Top-1, random patches dropped (Table 9)", "occlusion", "random_average", False),
 )
 Arm = tuple[str, str, Method, str]  # id, title, method, id of the arm that it is compared with, "" for none
-
-
-def on(name: str, method: Method = same, alpha: float = 1.0) -> Method:
-    """A method beside a mixer that mixes every batch, partners by a random permutation."""
-    return lambda run: method(mixed(run, name, alpha))
-
-
-def with_clean(run: Run) -> Run:
-    """The run with the cross entropy of clean images beside its own loss."""
-    return run.replace(task=MixedAndClean())
 
 
 def question(scale: Scale, number: int, title: str, arms: Sequence[Arm], blocks: int, endpoints: int = 5) -> Table:

@@ -18,8 +18,7 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
-from experiments.evaluations import EvaluationItem
-from experiments.runs import Group, Item
+from experiments.runs import EvaluationItem, Group, Item
 from training import run_directory
 from training.config import Execution
 from training.processor import pinned_arithmetic, quicker_malloc
@@ -68,9 +67,8 @@ def work(job: Job, execution: Execution, fresh_code: bool) -> dict[str, Any]:
 
         device = Process.current(execution.device).device  # says so where there is no such device
         return evaluate(job.item.directory, job.evaluation, device, job.others, fresh_code=fresh_code)
-    for item in job.items if isinstance(job, Group) else (job,):
-        if fresh_code:
-            discard_older(item.directory)
+    for item in job.items if fresh_code else ():
+        discard_older(item.directory)
     if isinstance(job, Item):
         from training.loop import fit
 
@@ -83,12 +81,17 @@ def work(job: Job, execution: Execution, fresh_code: bool) -> dict[str, Any]:
 
 
 def discard_older(directory: Path) -> None:
-    """Empty a run directory that other code of `lumix` wrote, finished or not, unless a process is at work there."""
+    """Empty a run directory that other code of `lumix` wrote, finished or not."""
     source = directory / "result.json"
     if not source.exists():
         source = directory / "environment.json"
     if not source.exists() or run_directory.read_json(source).get("fingerprint") == run_directory.code_fingerprint():
         return
+    discard(directory)
+
+
+def discard(directory: Path) -> None:
+    """Empty a run directory, unless a process is at work there."""
     with run_directory.locked(directory) as lock:
         # result.json goes first: a run directory without it is unfinished, whatever else is left of it.
         (directory / "result.json").unlink(missing_ok=True)
@@ -138,12 +141,12 @@ def run_pool(
     jobs: Sequence[Job], execution: Execution, processes: int, fresh_code: bool = False, work: Work = work
 ) -> Generator[Answer]:
     """Do all jobs, the first ones first; yields an answer as each one ends."""
-    asked = [item for job in jobs for item in ((job.item,) if isinstance(job, EvaluationItem) else _trainings(job))]
+    asked = [item for job in jobs for item in ((job.item,) if isinstance(job, EvaluationItem) else job.items)]
     pinned = execution.device == "cpu" and all(item.run.precision == "float32" for item in asked)
     variables = {**dict.fromkeys(THREAD_VARIABLES, "1"), **(pinned_arithmetic() if pinned else {}), **quicker_malloc()}
     os.environ.update(variables)  # read when a library loads, hence before a process starts
     waiting = [(job, 1) for job in jobs]  # with the number of the try
-    unfinished = {item.directory for job in jobs for item in _trainings(job)}
+    unfinished = {item.directory for job in jobs for item in job.items}
     idle = [_Place() for _ in range(min(max(1, processes), len(jobs)))]
     busy: dict[Future[tuple[dict[str, Any] | None, str]], tuple[_Place, Job, int]] = {}
     with _signals():
@@ -178,11 +181,6 @@ def run_pool(
         finally:
             for place in (*idle, *(place for place, _, _ in busy.values())):
                 place.close()
-
-
-def _trainings(job: Job) -> tuple[Item, ...]:
-    """The trainings that a job answers for."""
-    return job.items if isinstance(job, Group) else (job,) if isinstance(job, Item) else ()
 
 
 def _answers(job: Job, result: dict[str, Any] | None, error: str) -> list[Answer]:

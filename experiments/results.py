@@ -20,11 +20,10 @@ from typing import Any
 from filelock import FileLock
 
 from evaluation.evaluation import PROTOCOLS, fingerprint, read_arrays
-from experiments import evaluations
 from experiments.claims import Claim
 from experiments.intervals import LEAST, paired_differences, t_interval
 from experiments.registry import get_table, owners, seeds_of
-from experiments.runs import items_of_table
+from experiments.runs import evaluated_seeds, evaluation_items, items_of_table
 from experiments.scale import Scale
 from experiments.table import CURVE_MEAN, Reference, Row, Table
 from experiments.verdicts import PRIMARY, SECONDARY, Primary, Values, correct, is_excluded, judge, read_primary
@@ -50,11 +49,6 @@ def results_path(scale: str, table: str) -> Path:
 def run_path(scale: str, owner: str, key: str) -> Path:
     """Where a run lies."""
     return Path("results", scale, "runs", owner, f"{key}.json")
-
-
-def measured_path(scale: str, table: str) -> Path:
-    """Where the measurements of a table lie."""
-    return Path("measured", scale, f"{table}.json")
 
 
 def flat(found: Mapping[str, Any]) -> dict[str, Any]:
@@ -95,7 +89,7 @@ def _renew(scale: Scale, table: Table, runs: Runs, seeds: int | None) -> None:
                 found["evaluations"] = old["evaluations"]
         if found:
             runs[item.run.key]["seeds"][str(item.seed)] = found
-    for made in evaluations.evaluation_items(scale, table, seeds=seeds):
+    for made in evaluation_items(scale, table, seeds=seeds):
         if (outcome := made.read()) is not None:
             shown = {name: value for name, value in flat(outcome).items() if name in EVALUATED}
             arrays = read_arrays(made.place.parent, made.evaluation)
@@ -129,7 +123,7 @@ def _wanted(scale: Scale, table: Table, cell: Reference, seeds: int | None) -> r
     run = table.cells[cell]
     if table.evaluation(cell) is None:
         return seeds_of(scale, run, seeds)
-    return evaluations.evaluated_seeds(scale, table, run, seeds)
+    return evaluated_seeds(scale, table, run, seeds)
 
 
 def _source(table: Table, cell: Reference) -> str:
@@ -158,7 +152,7 @@ def _write(scale: Scale, table: Table, runs: Runs, seeds: int | None) -> None:
     for owner in {table.id, *(runs[key]["owner"] for key in table.runs if runs[key]["seeds"])}:
         own = {key: runs[key]["seeds"] for key in sorted(runs) if runs[key]["owner"] == owner}
         of = {key: {"seeds": {s: _divided(one)[1] for s, one in own[key].items()}} for key in own if own[key]}
-        _put(measured_path(name, owner), {**head, "table": owner, "runs": of})
+        _put(Path("measured", name, f"{owner}.json"), {**head, "table": owner, "runs": of})
 
 
 def _divided(found: Mapping[str, Any], names: frozenset[str] = MEASURED) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -341,7 +335,10 @@ def read_record(
         "statistic": table.statistic,
         "metric": table.metric,
         "label_columns": [{"id": column.id, "title": column.title} for column in table.label_columns],
-        "value_columns": [{"id": column.id, "title": column.full_title} for column in table.value_columns],
+        "value_columns": [
+            {"id": column.id, "title": column.title + " (lower is better)" * column.lower_is_better}
+            for column in table.value_columns
+        ],
         "rows": rows,
         "claims": list(claims.values()),
     }

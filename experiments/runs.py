@@ -1,4 +1,4 @@
-"""What the run directories of a scale hold: which runs are finished, with which code, and what is still to do."""
+"""What the run directories of a scale hold: which trainings and evaluations are made, by which code, and which not."""
 
 import time
 from collections.abc import Iterable
@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
-from experiments.registry import directory_of, seeds_of
+from evaluation.evaluation import Evaluation, fingerprint, read_evaluation
+from experiments.registry import directory_of, seeds_of, tables_of
 from experiments.scale import Scale
 from experiments.table import Table
 from training import run_directory
@@ -24,20 +25,15 @@ class Item:
     seed: int
     directory: Path
     needs: ClassVar[frozenset[Path]] = frozenset()
+    size: ClassVar[int] = 1
 
     @property
     def name(self) -> str:
         return f"{self.run.key} seed {self.seed}"
 
     @property
-    def code(self) -> str:
-        """The fingerprint of the code that would train it now."""
-        return run_directory.code_fingerprint()
-
-    @property
-    def begun(self) -> bool:
-        """Whether a process has been at it."""
-        return (self.directory / "environment.json").exists()
+    def items(self) -> "tuple[Item, ...]":
+        return (self,)
 
     def read(self) -> dict[str, Any] | None:
         """Its result.json, None while it is not finished."""
@@ -70,6 +66,34 @@ class Group:
     def filled(self) -> tuple[Item, ...]:
         """The items, repeated until the stack is full."""
         return (self.items * self.size)[: self.size]
+
+
+@dataclass(frozen=True)
+class EvaluationItem:
+    """One evaluation of one training, kept in its run directory, and that of each second model it needs."""
+
+    item: Item
+    evaluation: Evaluation
+    others: dict[str, Path]
+    items: ClassVar[tuple[Item, ...]] = ()
+
+    @property
+    def name(self) -> str:
+        return f"{self.evaluation.key} of {self.item.name}"
+
+    @property
+    def place(self) -> Path:
+        """Its file, less the ending."""
+        return self.item.directory / "eval" / self.evaluation.key
+
+    def read(self) -> dict[str, Any] | None:
+        """The outcome for the weights that there are now, None while it is missing; RunError for a damaged file."""
+        return read_evaluation(self.item.directory, self.evaluation, self.others)
+
+    @property
+    def needs(self) -> frozenset[Path]:
+        """The run directories that must be finished first."""
+        return frozenset((self.item.directory, *self.others.values()))
 
 
 def grouped(scale: Scale, missing: Iterable[Item]) -> list[Item | Group]:
@@ -108,18 +132,62 @@ def items_of_table(
     return items_of(scale, runs.values(), seeds)
 
 
-def state(item: Any) -> str:
+def evaluation_item(scale: Scale, table: Table, run: Run, evaluation: Evaluation, seed: int) -> EvaluationItem:
+    """The evaluation of one seed of a run of `table`."""
+    others = {}
+    for name, (key, fixed) in evaluation.sources.items():
+        if key not in table.runs:
+            raise ValueError(f"{evaluation.key} needs the run {key} as its {name}: add it to sources of {table.id}")
+        others[name] = directory_of(scale, table.runs[key], seed if fixed is None else fixed)
+    return EvaluationItem(Item(run, seed, directory_of(scale, run, seed)), evaluation, others)
+
+
+def evaluation_items(
+    scale: Scale, table: Table, rows: Iterable[str] | None = None, seeds: int | None = None
+) -> list[EvaluationItem]:
+    """Every evaluation that a table, or some of its rows, shows, in the order of the cells."""
+    cells = table.cells if rows is None else [cell for cell in table.cells if cell[0] in set(rows)]
+    shown = ((table.cells[cell], table.evaluation(cell)) for cell in cells)
+    wanted = {(run.key, evaluation.key): (run, evaluation) for run, evaluation in shown if evaluation}
+    return [
+        evaluation_item(scale, table, run, evaluation, seed)
+        for run, evaluation in wanted.values()
+        for seed in evaluated_seeds(scale, table, run, seeds)
+    ]
+
+
+def evaluated_seeds(scale: Scale, table: Table, run: Run, seeds: int | None) -> range:
+    """The seeds of a run whose evaluations a table shows."""
+    wanted = seeds_of(scale, run, seeds)
+    return wanted[: table.evaluated_seeds] if table.evaluated_seeds and seeds is None else wanted
+
+
+def ready_with(scale: Scale, run: Run, seed: int) -> list[EvaluationItem]:
+    """The evaluations of all tables that need this training, are not made, and whose other trainings are finished."""
+    directory = directory_of(scale, run, seed)
+    items = {
+        item.place: item
+        for table in tables_of(scale)
+        for item in evaluation_items(scale, table, seeds=seed + 1)
+        if directory in item.needs
+    }
+    finished = [item for item in items.values() if all((need / "result.json").exists() for need in item.needs)]
+    return [item for item in finished if is_open(scale, item)]
+
+
+def state(item: Item | EvaluationItem) -> str:
     """Of a training or an evaluation one of finished, older code, started, not started, damaged."""
     try:
         result = item.read()
     except run_directory.RunError:
         return DAMAGED
     if result is None:
-        return STARTED if item.begun else ABSENT
-    return FINISHED if result.get("fingerprint") == item.code else OLDER
+        return STARTED if isinstance(item, Item) and (item.directory / "environment.json").exists() else ABSENT
+    code = run_directory.code_fingerprint() if isinstance(item, Item) else fingerprint()
+    return FINISHED if result.get("fingerprint") == code else OLDER
 
 
-def is_open(scale: Scale, item: Any) -> bool:
+def is_open(scale: Scale, item: Item | EvaluationItem) -> bool:
     """Whether the scale asks for this job: not finished, or finished by other code where that matters."""
     found = state(item)
     return found != FINISHED and not (found == OLDER and not scale.retrain_on_code_change)

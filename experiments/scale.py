@@ -3,7 +3,9 @@
 import importlib
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
+from evaluation.arguments import Recipe, fitting_grids
 from evaluation.evaluation import Evaluation
 from experiments.learning import learning
 from experiments.suggest import choose
@@ -17,27 +19,39 @@ DEFAULT_SETTING = "deit"
 
 @dataclass(frozen=True, eq=False)
 class Setting:
-    """One recipe of a scale: the runs it gives to roles, and how tables on it are evaluated here.
+    """One recipe of a scale: the runs it gives to roles, and how tables on it are evaluated here."""
 
-    Attributes:
-        base: role ("deit_s") -> its base run: the usual mixing, the ordinary loss.
-        text: one sentence on data, models and budget, where it is not the scale's.
-        evaluations: what a table asks for by name -> the evaluation that this scale can make of it.
-        sources: roles whose base runs evaluations need and no cell shows.
-        notes: further texts that a table shows, by name.
-        unavailable: role or column -> why it is not there at this scale.
-        learning: the base run with another task, by its name.
-        labels: numbers of labelled images that a semi-supervised table has columns for.
+    base: Callable[[str], Run]  # role ("deit_s") -> its base run: the usual mixing, the ordinary loss
+    text: str = ""  # one sentence on data, models and budget, where it is not the scale's
+    evaluations: Mapping[str, Evaluation] = field(default_factory=dict)  # by the name that a table asks for
+    sources: tuple[str, ...] = ()  # roles whose base runs evaluations need and no cell shows
+    notes: Mapping[str, str] = field(default_factory=dict)  # further texts that a table shows, by name
+    unavailable: Mapping[str, str] = field(default_factory=dict)  # role or column -> why it is not there
+    learning: Callable[[Run, str], Run] = learning  # the base run with another task, by its name
+    labels: tuple[int, ...] = ()  # numbers of labelled images that a semi-supervised table has columns for
+
+
+# A batch of 256 shares its random patches as published; small test sets draw for each image, for less noise.
+AS_PUBLISHED = {"draw": "per_batch", "repetitions": 3, "seed": 0, "batch": 256}
+PER_IMAGE = {"draw": "per_image", "repetitions": 3, "seed": 0, "batch": 1000}
+
+
+def robustness(run: Run, token: int, source: dict[str, Any], draws: dict[str, Any]) -> dict[str, Evaluation]:
+    """Both evaluations of DeiT-S: all ways of dropping patches (Table 9), and all grids of shuffled ones (Table 7).
+
+    Grids cut no patch, of side `token`, of the images of its base run. `source` is whose attention says what is
+    salient: {"timm": name} or {"key": run key}; `draws` one of the above.
     """
+    grids = fitting_grids(run.data.image_size, token)
+    return {
+        "occlusion": Evaluation("occlusion", {"source": source, "head": 1, **draws}),
+        "shuffling": Evaluation("shuffling", {"grids": grids, **draws}),
+    }
 
-    base: Callable[[str], Run]
-    text: str = ""
-    evaluations: Mapping[str, Evaluation] = field(default_factory=dict)
-    sources: tuple[str, ...] = ()
-    notes: Mapping[str, str] = field(default_factory=dict)
-    unavailable: Mapping[str, str] = field(default_factory=dict)
-    learning: Callable[[Run, str], Run] = learning
-    labels: tuple[int, ...] = ()
+
+def segmentation(**recipes: Recipe) -> dict[str, Evaluation]:
+    """The evaluation of each named recipe of fine-tuning (Table 4)."""
+    return {name: Evaluation("segmentation", {"recipe": recipe.to_dict()}) for name, recipe in recipes.items()}
 
 
 IMAGES_PER_GPU = 32  # a smaller share of a batch does not occupy a GPU
@@ -45,49 +59,27 @@ IMAGES_PER_GPU = 32  # a smaller share of a batch does not occupy a GPU
 
 @dataclass(frozen=True, eq=False)
 class Scale:
-    """One answer to: which data, which models, how long, how many seeds, on what.
+    """One answer to: which data, which models, how long, how many seeds, on what."""
 
-    Attributes:
-        name: one of `NAMES`.
-        text: one sentence on data, models and budget, printed above every table.
-        settings: by name, as "deit" (the recipe of LUMix's tables) or "objects" (images whose objects are known).
-        seeds: seeds of every cell; they are 0 .. n-1, so that any two cells can be compared seed by seed.
-        headline_seeds: seeds of the runs behind the headline comparisons (`Table.headline`).
-        more_seeds: seeds of tables with small differences (few labels; LUMix beside DM); 0 is `seeds`.
-        tables: ids of the tables that it has settings for; () is all but those on photographs, which small has.
-        blocks: whether seed k of all runs of a table is trained before seed k + 1, on one kind of processor.
-        patch: side in pixels of the patches that Random Shuffling and Random lambda use (Table 12).
-        hours: run -> estimated hours on this scale's device for one seed: GPU-hours where `gpus`, else CPU-hours.
-        exercises: what a scale is for whose numbers judge no claim, in a sentence; "" for all others.
-        replicates: whether its numbers may be set against the paper's own.
-        retrain_on_code_change: train again when the code of `lumix` changed; else keep the run and flag it.
-        execution: device and data loading of a run that is started here.
-        gpus: most GPUs of one run; 0 is a scale for CPUs.
-        processes: runs side by side on one machine; 0 is one for each usable core.
-        alone_seeds: seeds of a run that trains alone, and of the evaluations that are themselves long; 0 is `seeds`.
-        stack: run -> networks in the stack that it trains in, which decides how its numbers round; 1 trains it alone.
-        dollars_per_gpu_hour: price behind `python -m experiments cost`.
-    """
-
-    name: str
-    text: str
-    settings: Mapping[str, Setting]
-    seeds: int
-    headline_seeds: int
-    patch: int
-    hours: Callable[[Run], float]
-    more_seeds: int = 0
-    tables: tuple[str, ...] = ()
-    blocks: bool = False
-    exercises: str = ""
-    replicates: bool = False
-    retrain_on_code_change: bool = False
-    execution: Execution = field(default_factory=Execution)
-    gpus: int = 0
-    processes: int = 0
-    alone_seeds: int = 0
-    stack: Callable[[Run], int] = lambda run: 1
-    dollars_per_gpu_hour: float = 0.0
+    name: str  # one of `NAMES`
+    text: str  # one sentence on data, models and budget, printed above every table
+    settings: Mapping[str, Setting]  # as "deit" (LUMix's tables) or "objects" (images whose objects are known)
+    seeds: int  # of every cell; they are 0 .. n-1, so that any two cells can be compared seed by seed
+    headline_seeds: int  # of the runs behind the headline comparisons (`Table.headline`)
+    patch: int  # side in pixels of the patches that Random Shuffling and Random lambda use (Table 12)
+    hours: Callable[[Run], float]  # estimate of one seed on this scale's device: GPU-hours where `gpus`, else CPU-hours
+    more_seeds: int = 0  # of tables with small differences (few labels; LUMix beside DM); 0 is `seeds`
+    tables: tuple[str, ...] = ()  # that it has settings for; () is all but those on photographs, which small has
+    blocks: bool = False  # whether seed k of all runs of a table is trained before k + 1, on one kind of processor
+    exercises: str = ""  # what a scale is for whose numbers judge no claim, in a sentence; "" for all others
+    replicates: bool = False  # whether its numbers may be set against the paper's own
+    retrain_on_code_change: bool = False  # train again when the code of `lumix` changed; else keep the run and flag it
+    execution: Execution = field(default_factory=Execution)  # of a run that is started here
+    gpus: int = 0  # most of one run; 0 is a scale for CPUs
+    processes: int = 0  # runs side by side on one machine; 0 is one for each usable core
+    alone_seeds: int = 0  # of a run that trains alone, and of evaluations that are themselves long; 0 is `seeds`
+    stack: Callable[[Run], int] = lambda run: 1  # networks in a run's stack, which decides how its numbers round
+    dollars_per_gpu_hour: float = 0.0  # price behind `python -m experiments cost`
 
     def has(self, table: str) -> bool:
         """Whether it has settings for a table."""

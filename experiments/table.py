@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
-from evaluation.evaluation import Evaluation, measured_names
+from evaluation.evaluation import PROTOCOLS, Evaluation
 from experiments.claims import Claim, read_claims
 from experiments.scale import DEFAULT_SETTING, Scale
 from experiments.suggest import choose
@@ -21,26 +21,14 @@ Method = Callable[[Run], Run]
 
 @dataclass(frozen=True)
 class Column:
-    """A column: its id in files, its title on paper, and, for a column of values, what is measured.
-
-    Attributes:
-        evaluation: of the run of each cell; None shows a number that training ended with.
-        metric: the name of the number among the evaluation's values, or in the outcome of the training.
-        lower_is_better: said beside the title.
-        compared: whether its cells are set against the table's baseline.
-    """
+    """A column: its id in files, its title on paper, and, for a column of values, what is measured."""
 
     id: str
     title: str
-    evaluation: Evaluation | None = None
-    metric: str = "top1"
-    lower_is_better: bool = False
-    compared: bool = True
-
-    @property
-    def full_title(self) -> str:
-        """The title, and whether less is better."""
-        return f"{self.title} (lower is better)" if self.lower_is_better else self.title
+    evaluation: Evaluation | None = None  # of the run of each cell; None shows a number that training ended with
+    metric: str = "top1"  # its name among the evaluation's values, or in the outcome of the training
+    lower_is_better: bool = False  # said beside the title
+    compared: bool = True  # whether its cells are set against the table's baseline
 
 
 TOP1 = Column("top1", "Top-1")
@@ -131,24 +119,16 @@ class Table:
         row, column = self._place(cell)
         return row.metrics.get(column.id, column.metric)
 
-    def is_measured(self, cell: Reference) -> bool:
-        """Whether a cell shows what a machine took, as speed, and not what code and seeds determine."""
-        evaluation = self.evaluation(cell)
-        return evaluation is not None and self.metric_of(cell) in measured_names(evaluation.protocol)
-
     @property
     def measured_columns(self) -> set[str]:
-        """The ids of the columns whose cells are measured."""
-        return {cell[1] for cell in self.cells if self.is_measured(cell)}
+        """The ids of the columns that show what a machine took, as speed, and not what code and seeds determine."""
+        shown = ((cell[1], self.metric_of(cell), self.evaluation(cell)) for cell in self.cells)
+        return {column for column, metric, one in shown if one and metric in PROTOCOLS[one.protocol].measured}
 
     @property
     def evaluations(self) -> dict[tuple[str, str], Evaluation]:
         """The unique evaluations of this table by run key and evaluation key."""
-        found = {}
-        for cell, run in self.cells.items():
-            if (evaluation := self.evaluation(cell)) is not None:
-                found[run.key, evaluation.key] = evaluation
-        return found
+        return {(run.key, one.key): one for cell, run in self.cells.items() if (one := self.evaluation(cell))}
 
     def _place(self, cell: Reference) -> tuple[Row, Column]:
         row = next(row for row in self.rows if row.id == cell[0])
@@ -157,12 +137,9 @@ class Table:
     def against(self, cell: Reference) -> Reference | None:
         """The cell that `cell` is compared with; None for the reference itself and in columns without comparison."""
         row, column = self._place(cell)
-        reference = self.baseline or (cell[0], self.value_columns[0].id)
-        if row.compared_with:
-            reference = (row.compared_with, cell[1])
-        if not column.compared:
-            return None
-        return None if reference == cell else reference
+        usual = self.baseline or (cell[0], self.value_columns[0].id)
+        reference = (row.compared_with, cell[1]) if row.compared_with else usual
+        return reference if column.compared and reference != cell else None
 
 
 def make_row(
@@ -181,12 +158,19 @@ def make_row(
     return Row(id, labels, runs, ours, note, reason)
 
 
-# A row of one cell, DeiT-S under one method: id, label of each column, method, note, ours.
+# A row of one cell, a network under one method: id, label of each column, method, note, ours.
 Top1Row = tuple[str, tuple[str, ...], Method, str, bool]
 
 
 def top1_table(
-    scale: Scale, title: str, number: str, labels: Mapping[str, str], rows: Iterable[Top1Row], baseline: str = "none"
+    scale: Scale,
+    title: str,
+    number: str | None,
+    labels: Mapping[str, str],
+    rows: Iterable[Top1Row],
+    baseline: str = "none",
+    role: str = "deit_s",
+    setting: str = DEFAULT_SETTING,
 ) -> Table:
     """A table of such rows, each compared with the one named `baseline`."""
     return Table(
@@ -194,7 +178,7 @@ def top1_table(
         paper_table=number,
         label_columns=tuple(Column(id, text) for id, text in labels.items()),
         rows=tuple(
-            make_row(scale, id, dict(zip(labels, texts, strict=True)), {TOP1.id: method}, ours=ours, note=note)
+            make_row(scale, id, dict(zip(labels, texts, strict=True)), {TOP1.id: method}, role, ours, note, setting)
             for id, texts, method, note, ours in rows
         ),
         baseline=(baseline, TOP1.id),

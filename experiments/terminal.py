@@ -5,8 +5,10 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
-from experiments import evaluations, formatting
-from experiments.runs import FINISHED, Item, items_of, state
+from experiments import formatting
+from experiments.registry import owners, tables_of
+from experiments.results import flat
+from experiments.runs import FINISHED, OLDER, Item, evaluation_items, items_of, state
 from experiments.scale import Scale
 from experiments.table import Column, Row, Table
 from training.config import Run
@@ -95,11 +97,51 @@ def statuses(scale: Scale, tables: Sequence[Table], seeds: int | None) -> str:
     for table in tables:
         items = items_of(scale, table.runs.values(), seeds)
         done = sum(state(item) == FINISHED for item in items)
-        asked = evaluations.evaluation_items(scale, table, seeds=seeds)
+        asked = evaluation_items(scale, table, seeds=seeds)
         made = sum(state(item) == FINISHED for item in asked)
         evaluated = f"{made} of {len(asked)}" if asked else ""
         lines.append((table.id, f"{done} of {len(items)}", evaluated, progress_of(items)))
     return f"scale {scale.name}\n\n" + grid(("table", "finished", "evaluated", "seeds"), lines)
+
+
+def costs(scale: Scale, seeds: int | None = None) -> dict[str, tuple[int, int, float, int, float]]:
+    """Table -> unique runs, their trainings, estimated hours, how many are finished, and the seconds these took.
+
+    A run counts for the first table that shows it: later ones have it for nothing.
+    """
+    found, owner = {}, owners(scale)
+    for table in tables_of(scale):
+        runs = [run for key, run in table.runs.items() if owner[key] == table.id]
+        items = items_of(scale, runs, seeds)
+        measured = [flat(item.read() or {}).get("seconds", 0.0) for item in items if state(item) in (FINISHED, OLDER)]
+        hours = sum(scale.hours(item.run) for item in items)
+        found[table.id] = len(runs), len(items), hours, len(measured), sum(measured)
+    return found
+
+
+def cost_table(scale: Scale, seeds: int | None = None) -> str:
+    """What a scale's tables cost: unique runs, GPU-hours and price, or the CPU-seconds that were measured."""
+    found = costs(scale, seeds)
+    total = [sum(numbers) for numbers in zip(*found.values(), strict=True)]
+    lines = [
+        (
+            name,
+            f"{runs}",
+            f"{trainings}",
+            f"{hours:.1f}" if hours >= 10 else f"{hours:.2f}",
+            f"{hours * scale.dollars_per_gpu_hour:.0f}" if scale.gpus else "-",
+            f"{finished} of {trainings}",
+            f"{seconds:.0f}",
+        )
+        for name, (runs, trainings, hours, finished, seconds) in [*found.items(), ("all", total)]
+    ]
+    price = "no GPU is needed, hence no price"
+    if scale.gpus:
+        price = f"{scale.dollars_per_gpu_hour:.2f} dollars per GPU-hour, a round figure"
+        price += f": see experiments/scales/{scale.name}.py"
+    hour = f"{'GPU' if scale.gpus else 'CPU'}-hours (estimate)"
+    header = ("table", "runs", "trainings", hour, "dollars", "finished", "seconds (measured)")
+    return f"scale {scale.name}: {scale.text}\n\n{grid(header, lines)}\n\n{price}"
 
 
 def results_table(record: dict[str, Any]) -> str:

@@ -31,8 +31,6 @@ from lumix.losses import MixLoss, mean_factor
 from lumix.mixers.paste import blend, mixed_batch
 from lumix.random import draw_beta, draw_partners, draw_uniform
 
-# ------------------------------------------------------------------------------------------------- equations
-
 
 def cross_attention(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
     """AutoMix, attention: P v [B, 1, h, w] with P = softmax(q . k / sqrt(D)), in float32 also under autocast.
@@ -52,16 +50,12 @@ def mask_loss(own_mask: Tensor, own_weight: Tensor, variance: float = 0.0, margi
     s is `own_mask` [B, 1, H, W], mean and variance are over all pixels of the batch; lambda is `own_weight` [B], for
     which the mask is to make room. SAMix's `variance`, 2, pushes masks away from the constant one.
     """
-    miss = (own_mask.mean() - own_weight.mean()).abs() - margin
-    loss = miss.clamp(min=0)
+    loss = ((own_mask.mean() - own_weight.mean()).abs() - margin).clamp(min=0)
     return loss - variance * own_mask.var(correction=0) if variance else loss
 
 
 def residual_embedding(own_weight: Tensor, curvature: float = 0.25) -> Tensor:
-    """SAMix, residual embedding: g(lambda) = (4/3 lambda^3 - 2 lambda^2 + (k + 1) lambda) / (k + 1/3) on small data.
-
-    Monotonous and flat around 1/2, with g(1 - lambda) = 1 - g(lambda); k is the `curvature`.
-    """
+    """SAMix, residual embedding: g(lambda) = (4/3 lambda^3 - 2 lambda^2 + (k + 1) lambda) / (k + 1/3) on small data."""
     scale = curvature + 1
     cubic = 4 / 3 * own_weight**3 - 2 * own_weight**2 + scale * own_weight
     return cubic / (scale - 2 / 3)
@@ -79,9 +73,6 @@ def cosine(begin: float, end: float, progress: float) -> float:
     """From `begin` to `end` by half a cosine while `progress` goes from 0 to 1; constant outside."""
     progress = min(max(progress, 0.0), 1.0)
     return end + (begin - end) * (1 + math.cos(math.pi * progress)) / 2
-
-
-# ------------------------------------------------------------------------------------------------- the mask generator
 
 
 class MixBlock(nn.Module):
@@ -126,10 +117,7 @@ class AutoMixBlock(MixBlock):
 
 
 class SAMixBlock(MixBlock):
-    """Query and key see both images, which are scaled by the label weights first; deeper values; smooth masks.
-
-    The weights pass through `residual_embedding` of this `curvature`; with `large` they scale as they are.
-    """
+    """Query and key see both images, which are scaled by the label weights first; deeper values; smooth masks."""
 
     upsampling: ClassVar[dict[str, Any]] = {"mode": "bilinear", "align_corners": False}
 
@@ -138,13 +126,8 @@ class SAMixBlock(MixBlock):
         self.large, self.curvature = large, curvature
         width = max(channels // 2, 1)
         self.query, self.key = (nn.Conv2d(2 * channels, width, 1) for _ in range(2))
-        self.value = nn.Sequential(
-            nn.Conv2d(channels, width, 1),
-            nn.BatchNorm2d(width),
-            nn.ELU(),
-            nn.Conv2d(width, 1, 1, bias=False),
-            nn.Dropout(dropout),
-        )
+        first, last = nn.Conv2d(channels, width, 1), nn.Conv2d(width, 1, 1, bias=False)
+        self.value = nn.Sequential(first, nn.BatchNorm2d(width), nn.ELU(), last, nn.Dropout(dropout))
         self._init()
 
     def logits(self, own: Tensor, partner: Tensor, own_weight: Tensor) -> Tensor:
@@ -152,9 +135,6 @@ class SAMixBlock(MixBlock):
         own, partner = own * (1 + scale), partner * (2 - scale)
         both = torch.cat([own, partner], dim=1)
         return cross_attention(self.query(both), self.key(both), self.value(partner))
-
-
-# ------------------------------------------------------------------------------------------------- learners
 
 
 @dataclass(frozen=True)
@@ -166,16 +146,11 @@ class Losses:
     own_weight: Tensor | None
 
     def backward(self) -> None:
-        """Of `loss`."""
         self.loss.backward()
 
 
 class Learner(nn.Module):
-    """A module around a network of timm that trains it, beside slow copies whose weights are constants.
-
-    What optimizers ask a network of timm they may ask it: which parameters keep out of weight decay, and of which
-    layer they are (those beside the network of the last).
-    """
+    """A module around a network of timm; optimizers ask it what they ask the network. Its slow copies are constants."""
 
     BATCH: ClassVar[type]
     SLOW: ClassVar[tuple[str, ...]] = ("slow",)
@@ -199,7 +174,6 @@ class Learner(nn.Module):
         raise NotImplementedError
 
     def requires_grad_(self, requires_grad: bool = True) -> "Learner":
-        """As of any module, but that slow copies stay constants."""
         super().requires_grad_(requires_grad)
         self._hold()
         return self
@@ -209,7 +183,6 @@ class Learner(nn.Module):
             getattr(self, name).requires_grad_(False)
 
     def set_grad_checkpointing(self, enable: bool = True) -> None:
-        """Of the network, as timm has it."""
         self.network.set_grad_checkpointing(enable)
 
     def no_weight_decay(self) -> set[str]:
@@ -223,8 +196,7 @@ class Learner(nn.Module):
             return lambda name: matcher(name.removeprefix("network.")) if name.startswith("network.") else math.inf
 
         def here(pattern: str) -> str:
-            anchored_by_the_name = re.sub(r"(?<!\[)\^", "", pattern)
-            return rf"network\.(?:{anchored_by_the_name})"
+            return r"network\.(?:" + re.sub(r"(?<!\[)\^", "", pattern) + ")"  # which anchors it
 
         found = {}
         for layer, patterns in matcher.items():
@@ -253,16 +225,12 @@ def logits_by(network: nn.Module, names: list[str], heads: nn.ModuleList, images
     return logits_of(torch.func.functional_call(network, others, (images,)))
 
 
-# ------------------------------------------------------------------------------------------------- AutoMix, SAMix
-
-
 class LearnersBatch(NamedTuple):
     """A batch of B after all draws; `rows` are some of its samples.
 
     Attributes:
         mixed: what the network learns from: images mixed by masks that carry no gradient.
-        clean: the images and labels as they came, with the partner and own weight of a second draw, that of the
-            mask generator.
+        clean: the images and labels as they came, with partner and own weight of the mask generator's, a second, draw.
         partner_images: [B, C, H, W] of the second draw.
         features, partner_features: [B, D, h, w] of the slow copy, of clean images and their partners of that draw.
         draws: what the label rule drew for `mixed`, [B] or None.
@@ -297,8 +265,7 @@ class AutoMixOptions(Checked):
         momentum: of the slow copy at the end; it begins with `MOMENTUM`.
         warm: share of the training over which it keeps that (0.1 for ResNets, 0.25 for transformers and ConvNeXt).
         mask_decays: whether the weight of the mask loss, `MASK`, falls to 0 by a cosine over the training.
-        share: probability that the generator learns from the classification of a batch; from the mask loss it always
-            does.
+        share: probability that the generator learns from a batch's classification; from the mask loss it always does.
     """
 
     alpha: Positive = 2.0
@@ -347,11 +314,11 @@ class AutoMix(Learner):
         wanted = ("forward_intermediates", "get_classifier")
         check_part("network", network, wanted, "a classifier of timm with forward_intermediates, as resnet18")
         info: Any = network.feature_info
-        self.stage = default_stage(info) if self.options.stage is None else self.options.stage
+        plain = len({stage["reduction"] for stage in info}) == 1
+        published = max(len(info) // 2 - 1, 0) if plain else len(info) - 2  # block 6 of 12, stage 3 of 4
+        self.stage = published if self.options.stage is None else self.options.stage
         if not 0 <= self.stage < len(info):
-            raise ValueError(
-                f"stage must name one of the {len(info)} feature maps of the network, from 0, not {self.stage!r}"
-            )
+            raise ValueError(f"stage is one of the {len(info)} feature maps of the network, from 0, not {self.stage}")
         self.loss = checked_loss(loss, "masks that are learned have no attention")
         self.network = network
         self.heads, self.clean_head = second_head(network)
@@ -367,11 +334,7 @@ class AutoMix(Learner):
 
     @torch.no_grad()
     def prepare(
-        self,
-        images: Tensor,
-        labels: Tensor,
-        generator: torch.Generator,
-        rule_generator: torch.Generator | None = None,
+        self, images: Tensor, labels: Tensor, generator: torch.Generator, rule_generator: torch.Generator | None = None
     ) -> LearnersBatch:
         """All draws for images [B, C, H, W] and labels [B], the label rule's by its own generator or the same."""
         labels = check_batch(images, labels)
@@ -382,16 +345,10 @@ class AutoMix(Learner):
         weight, partner = self._draw(len(images), generator, images.device)
         mixed = self.mix(images, labels, partner, weight, features)
         weight, partner = self._draw(len(images), generator, images.device)
-        share = self.options.share
-        return LearnersBatch(
-            mixed,
-            mixed_batch(images, labels, partner, weight, Kind.MASK),
-            images[partner],
-            features,
-            features[partner],
-            self.loss.draw(mixed, rule_generator or generator),
-            share == 1 or bool(draw_uniform(1, generator) < share),
-        )
+        clean = mixed_batch(images, labels, partner, weight, Kind.MASK)
+        draws, share = self.loss.draw(mixed, rule_generator or generator), self.options.share
+        trains = share == 1 or bool(draw_uniform(1, generator) < share)
+        return LearnersBatch(mixed, clean, images[partner], features, features[partner], draws, trains)
 
     @torch.no_grad()
     def mix(
@@ -461,8 +418,7 @@ class SAMix(AutoMix):
     VARIANCE = 2.0
 
     def new_block(self, channels: int) -> MixBlock:
-        options = self.options
-        return SAMixBlock(channels, options.large, options.curvature, options.dropout)
+        return SAMixBlock(channels, self.options.large, self.options.curvature, self.options.dropout)
 
 
 def checked_loss(loss: Any, lacks: str) -> MixLoss:
@@ -472,9 +428,3 @@ def checked_loss(loss: Any, lacks: str) -> MixLoss:
     if found.rule.needs_attention:
         raise ValueError(f"{lacks} for {found.rule}: use another label rule")
     return found
-
-
-def default_stage(info: Any) -> int:
-    """The published choice: stage 3 of 4, block 6 of 12."""
-    plain = len({stage["reduction"] for stage in info}) == 1
-    return max(len(info) // 2 - 1, 0) if plain else len(info) - 2

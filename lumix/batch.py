@@ -53,21 +53,17 @@ class Hidden:
         remedy = "call the network within `with lumix.hidden_mixing(model, batch):` and take the logits of this call"
         if times > 1:
             remedy = f"that module ran {times} times in the pass of these logits, choose one that runs once"
-        raise ValueError(
-            f"this batch is to be mixed inside the network, behind {self.name!r}, and these logits come from a pass "
-            f"that was not: {remedy}"
-        )
+        place = f"inside the network, behind {self.name!r}"
+        raise ValueError(f"this batch is to be mixed {place}, and these logits come from a pass that was not: {remedy}")
 
     def _times(self, node: Any) -> int:
         """How many nodes of the graph behind `node` are mixing of this batch."""
-        seen, waiting, times = {node}, [node], 0
+        seen, waiting = {node}, [node]
         while waiting:
-            node = waiting.pop()
-            times += node.metadata.get(MIXED) is self
-            new = {entry for entry, _ in node.next_functions if entry is not None} - seen
+            new = {entry for entry, _ in waiting.pop().next_functions if entry is not None} - seen
             seen |= new
             waiting.extend(new)
-        return times
+        return sum(node.metadata.get(MIXED) is self for node in seen)
 
 
 class MixedBatch(NamedTuple):
@@ -103,7 +99,6 @@ class MixedBatch(NamedTuple):
 
     @property
     def size(self) -> int:
-        """B."""
         return len(self.labels)
 
     def rows(self, index: slice | Tensor) -> "MixedBatch":
@@ -114,11 +109,8 @@ class MixedBatch(NamedTuple):
 
     def to(self, device: torch.device | str, non_blocking: bool = False) -> "MixedBatch":
         """The batch with every tensor on another device."""
-
-        def moved(part: Any) -> Any:
-            return part.to(device, non_blocking=non_blocking) if isinstance(part, Tensor) else part
-
-        return MixedBatch(*map(moved, self))
+        tensors: dict[str, Any] = {name: part for name, part in self._asdict().items() if isinstance(part, Tensor)}
+        return self._replace(**{name: part.to(device, non_blocking=non_blocking) for name, part in tensors.items()})
 
     def is_kind(self, kind: Kind) -> Tensor:
         """[B] bool, which samples are of this kind."""
@@ -147,19 +139,16 @@ class MixedBatch(NamedTuple):
     def cut_masks(self, masks: Tensor) -> Tensor:
         """Segmentation masks of the unmixed batch, cut and pasted as the images were, which may not be blended.
 
-        Args:
-            masks: [B, H, W], or [B, K, H, W] of K planes, as of one-hot masks; any dtype. Of videos [B, T, H, W] or
-                [B, K, T, H, W], of signals [B, L] or [B, K, L].
+        They are [B, H, W], or [B, K, H, W] of K planes, as of one-hot masks, of any dtype; of videos [B, T, H, W] or
+        [B, K, T, H, W], of signals [B, L] or [B, K, L].
         """
         places = self.images.shape[2:]
         if not isinstance(masks, Tensor):
             raise ValueError(f"masks must be a tensor [B, H, W], not {shown(masks)}: use torch.as_tensor(masks)")
         if masks.shape not in ((self.size, *places), (self.size, *masks.shape[1:2], *places)):
             wanted = ", ".join(map(str, places))
-            raise ValueError(
-                f"masks must be [{self.size}, {wanted}], or [{self.size}, K, {wanted}] with one-hot planes second, "
-                f"not of shape {list(masks.shape)}"
-            )
+            shapes = f"[{self.size}, {wanted}], or [{self.size}, K, {wanted}] with one-hot planes second"
+            raise ValueError(f"masks must be {shapes}, not of shape {list(masks.shape)}")
         if self.moved:
             raise ValueError("this mixer moved pixels inside their image, and masks do not follow: cut those of CutMix")
         own = self.own_mask()
@@ -206,10 +195,7 @@ def box_area(box: Tensor) -> Tensor:
 
 
 def inside_box(box: Tensor, height: int, width: int, stride: int = 1) -> Tensor:
-    """[B, 1, height, width] bool, true inside each half-open box [B, 4] (top, bottom, left, right).
-
-    `height` rows and `width` columns are looked at, `stride` pixels apart.
-    """
+    """[B, 1, height, width] bool, true inside each half-open box [B, 4]; rows and columns lie `stride` pixels apart."""
     rows = torch.arange(height, device=box.device).view(1, height, 1) * stride
     columns = torch.arange(width, device=box.device).view(1, 1, width) * stride
     top, bottom, left, right = (side.view(-1, 1, 1) for side in box.unbind(-1))

@@ -40,12 +40,8 @@ def predicted_weight(logits: Tensor, labels: Tensor, partner_labels: Tensor, sco
     """LUMix, equations 4 and 5: 1 - lambda_s = p[y1] / (p[y1] + p[y2]), read from the prediction, [B] in [0, 1].
 
     For softmax probabilities the ratio is the sigmoid of a logit difference: no softmax, no 0/0, exact in float32.
-
-    Args:
-        logits: [B, C] of the mixed images.
-        labels, partner_labels: [B] int64.
-        scores: "softmax"; "double_softmax" takes equation 4 at its word, a softmax of probabilities (I-4), which
-            confines the result to (0.269, 0.731); "sigmoid" uses per-class sigmoids (I-17).
+    Of the other `scores` "double_softmax" takes equation 4 at its word, a softmax of probabilities (I-4), which
+    confines the result to (0.269, 0.731); "sigmoid" uses per-class sigmoids (I-17).
     """
     own = at_least_float32(take(logits, labels))
     partner = at_least_float32(take(logits, partner_labels))
@@ -62,9 +58,8 @@ def predicted_weight(logits: Tensor, labels: Tensor, partner_labels: Tensor, sco
 def attention_weight(attention: Tensor, own_share: Tensor) -> Tensor:
     """TransMix, attention: own weight [B] in [0, 1], sum of A over the own image's patches over its sum over all.
 
-    Args:
-        attention: [B, P] of the class token on the patches of the mixed image, at least 0; rows need not sum to 1.
-        own_share: [B, P] share of the own image in each patch, in [0, 1].
+    A is the class token's `attention` [B, P] on the patches of the mixed image, at least 0, of any sum; `own_share`
+    [B, P] is the share of the own image in each patch, in [0, 1].
     """
     # Attention that underflows to 0 everywhere would be 0/0; it then says nothing, and each patch counts the same.
     attention = at_least_float32(attention) + torch.finfo(torch.float32).tiny
@@ -78,13 +73,8 @@ def soft_cross_entropy(
 
     DM, proposition 1: its gradient for the logits is p - y, so it is least where p = y, whatever the images show.
 
-    Smoothing both one-hots before mixing equals smoothing the mixed target, so it is one mean over the classes.
-
-    Args:
-        log_p: log-probabilities [B, C], from `log_softmax`.
-        labels, partner_labels: [B] int64.
-        own_weight: [B] weight of the own label.
-        smoothing: label smoothing in timm's convention, off-value smoothing / C.
+    `log_p` [B, C] are log-probabilities; `smoothing` has timm's convention, off-value smoothing / C. Smoothing both
+    one-hots before mixing equals smoothing the mixed target, so it is one mean over the classes.
     """
     pair = own_weight * take(log_p, labels) + (1 - own_weight) * take(log_p, partner_labels)
     if not smoothing:
@@ -95,10 +85,7 @@ def soft_cross_entropy(
 def pair_targets(
     labels: Tensor, partner_labels: Tensor, own_weight: Tensor, num_classes: int, smoothing: float = 0.0
 ) -> Tensor:
-    """The two entries y [2, B] of the mixed, smoothed target, at the own and at the partner class.
-
-    A same-class pair has one entry, 1 - smoothing + smoothing / C, returned in both places.
-    """
+    """Both entries y [2, B] of the mixed, smoothed target, at own and partner class; a same-class pair's one twice."""
     same = labels == partner_labels
     weights = torch.stack([own_weight.masked_fill(same, 1), (1 - own_weight).masked_fill(same, 1)])
     return (1 - smoothing) * weights + smoothing / num_classes
@@ -133,10 +120,8 @@ def binary_cross_entropy(
 def indicator(same: Tensor, reading: str = "or") -> Tensor:
     """LUMix, equation 8: b at the own and at the partner class, [2, B] bool.
 
-    Args:
-        same: [B] bool, where both classes coincide; the class then counts once, in the first entry.
-        reading: b = y_A "or" y_B as in Algorithm 1, or "and" as printed in equation 8, which leaves R to
-            same-class pairs (I-5).
+    b = y_A "or" y_B as in Algorithm 1, or "and" as printed in equation 8, which leaves R to same-class pairs (I-5).
+    Where both classes coincide, `same` [B] bool, the class counts once, in the first entry.
     """
     if reading == "or":
         return torch.stack([torch.ones_like(same), ~same])
@@ -151,12 +136,9 @@ def rest(logits: Tensor, labels: Tensor, partner_labels: Tensor) -> Tensor:
 
 
 def without_pair(logits: Tensor, index: Tensor) -> Tensor:
-    """A copy of logits [B, C] with the smallest number at the classes `index` [2, B], in float32 or wider.
-
-    Not -inf, which would make NaN gradients where there is no other class.
-    """
+    """A copy of logits [B, C] with the smallest number at the classes `index` [2, B], in float32 or wider."""
     z = at_least_float32(logits)
-    return z.scatter(-1, index.t(), torch.finfo(z.dtype).min)
+    return z.scatter(-1, index.t(), torch.finfo(z.dtype).min)  # -inf makes NaN gradients where there is no other class
 
 
 def decoupled(logits: Tensor, labels: Tensor, partner_labels: Tensor) -> Tensor:
@@ -167,10 +149,6 @@ def decoupled(logits: Tensor, labels: Tensor, partner_labels: Tensor) -> Tensor:
 
     DM, proposition 2: the gradient of their sum is p_a / (1 - p_b) - 1 for z_a, p_b / (1 - p_a) - 1 for z_b, both at
     most 0, and p_c (1 / (1 - p_b) + 1 / (1 - p_a)) for the others: free of lambda, and 0 where p_a + p_b = 1.
-
-    Args:
-        logits: [B, C].
-        labels, partner_labels: [B] int64, the classes a and b.
     """
     z = at_least_float32(logits)
     z = z - z.detach().amax(dim=-1, keepdim=True)  # an offset of all logits would take digits from the differences

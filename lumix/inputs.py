@@ -17,8 +17,6 @@ from torch import Tensor
 
 LARGEST = 3.4028234663852886e38  # of float32, in which weights and losses are computed
 
-# ------------------------------------------------------------------------------------------------- arguments
-
 
 @dataclasses.dataclass(frozen=True)
 class Range:
@@ -143,8 +141,6 @@ def check_part(name: str, value: Any, methods: tuple[str, ...], what: str) -> No
         raise ValueError(f"{name} must be {what}, not {shown(value)}")
 
 
-# ------------------------------------------------------------------------------------------------- images and labels
-
 LAYOUTS = {3: "signals [B, C, L]", 4: "images [B, C, H, W]", 5: "videos [B, C, T, H, W]"}
 INTEGERS = {torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64}
 PIXELS = {torch.float32, torch.float64, torch.float16, torch.bfloat16} | INTEGERS
@@ -167,10 +163,8 @@ def check_shape(shape: Any, taker: str = "a mixer", ndims: tuple[int, ...] = tup
 def check_batch(images: Any, labels: Any, drawn: int | None = None) -> Tensor:
     """The labels of a batch that can be mixed, as int64 [B]; the caller's stay as they are.
 
-    Args:
-        images: [B, C, H, W], or signals and videos, of float16 to float64, bfloat16 or integers from uint8 to int64.
-        labels: [B] or [B, 1] class indices of any integer dtype, on the images' device.
-        drawn: the number of images for which draws were made; None where there are none yet.
+    They are [B] or [B, 1] of any integer dtype, images of floats or of integers from uint8 to int64, on one device.
+    `drawn` is the number of images for which draws were made.
     """
     if not isinstance(images, Tensor):
         remedy = "torch.stack(images)" if isinstance(images, list | tuple) else "torch.as_tensor(images)"
@@ -178,10 +172,7 @@ def check_batch(images: Any, labels: Any, drawn: int | None = None) -> Tensor:
     check_shape(images.shape)
     if images.dtype not in PIXELS or images.layout != torch.strided:
         what = images.dtype if images.layout == torch.strided else images.layout
-        raise ValueError(
-            f"images must be dense, of float16, bfloat16, float32, float64 or of integers (uint8, int8 to int64), "
-            f"not {what}, which mixing would falsify: convert them"
-        )
+        raise ValueError(f"images must be dense, of floats or integers (uint8, int8 to int64), not {what}: convert")
     indices = class_indices(labels, len(images))
     if indices.device != images.device:
         raise ValueError(f"labels are on {indices.device} and images on {images.device}: move the labels there")
@@ -193,16 +184,12 @@ def check_batch(images: Any, labels: Any, drawn: int | None = None) -> Tensor:
 def class_indices(labels: Any, size: int) -> Tensor:
     """Labels [B] or [B, 1] of an integer dtype as int64 [B]; int64 [B] are returned themselves."""
     if not isinstance(labels, Tensor):
-        raise ValueError(
-            f"labels must be a tensor of class indices, not {type(labels).__name__}: use torch.as_tensor(labels)"
-        )
+        raise ValueError(f"labels must be a tensor [B], not {type(labels).__name__}: use torch.as_tensor(labels)")
     single = labels.shape in ((size,), (size, 1))
     if single and labels.dtype in INDICES:
         return labels.to(torch.int64).view(size)
     if not single and (labels.ndim != 2 or len(labels) != size):
-        raise ValueError(
-            f"labels must be [B] with B = {size} images, not of shape {list(labels.shape)}: give each image one class"
-        )
+        raise ValueError(f"labels must be [B] with B = {size} images, not of shape {list(labels.shape)}: one each")
     dense = "labels.view(-1, 1)" if single else "labels"
     simple = "whole numbers become labels.to(torch.int64)" if single else "one-hot labels become labels.argmax(1)"
     raise ValueError(

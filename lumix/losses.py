@@ -12,22 +12,9 @@ from torch import Tensor, nn
 
 from lumix import functional, inputs
 from lumix.batch import Kind, MixedBatch
-from lumix.inputs import (
-    IGNORED,
-    Checked,
-    Learnable,
-    NotNegative,
-    Positive,
-    Share,
-    check_part,
-    checked,
-    logits_of,
-    shown,
-)
+from lumix.inputs import IGNORED, Checked, Learnable, NotNegative, Positive, Share, check_part, checked, shown
 from lumix.registry import register
 from lumix.rules import AreaRule, Rule
-
-# ------------------------------------------------------------------------------------------------- terms
 
 
 class Term(Protocol):
@@ -41,28 +28,21 @@ class Term(Protocol):
 
         Args:
             logits: [B, C] of the mixed images, of any floating dtype.
-            batch: the B samples.
             own_weight: [B] weights of the own labels, from the rule; a constant unless it carries a gradient.
             active: [B] bool, the samples that the rule perturbs.
         """
-        ...
 
 
 @dataclass(frozen=True)
 class Weighted(Checked):
-    """Base of the terms.
-
-    Attributes:
-        weight: [C] numbers of at least 0 by which classes count, as of torch's losses; the mean stays one over samples.
-    """
+    """Base of the terms: with `weight` [C], at least 0, classes count as in torch; the mean stays one over samples."""
 
     weight: Tensor | None = field(default=None, kw_only=True)
 
     def __post_init__(self) -> None:
         super().__post_init__()
         for name in ("weight", "pos_weight"):
-            value = getattr(self, name, None)
-            if value is not None:
+            if (value := getattr(self, name, None)) is not None:
                 object.__setattr__(self, name, class_weights(f"{type(self).__name__}.{name}", value))
 
     def of_pair(self, batch: MixedBatch) -> Tensor | int:
@@ -85,11 +65,7 @@ def class_weights(name: str, value: Any) -> Tensor:
 @register("term", "cross_entropy", "mixed cross entropy")
 @dataclass(frozen=True)
 class CrossEntropy(Weighted):
-    """Cross entropy against the mixed labels (1 - lambda) Y1 + lambda Y2, the first term of equation 6.
-
-    Attributes:
-        smoothing: label smoothing in [0, 1], timm's convention, applied to both one-hots before mixing.
-    """
+    """Cross entropy against (1 - lambda) Y1 + lambda Y2, the first term of equation 6, both smoothed as in timm."""
 
     smoothing: Share = 0.0
     name: ClassVar[str] = "cross_entropy"
@@ -110,7 +86,6 @@ class Regulariser(Weighted):
 
     Attributes:
         eta: weight of R (I-6: the paper gives no value).
-        smoothing: of the target, as for `CrossEntropy`.
         reading: "or" as in Algorithm 1, "and" as in equation 8 (I-5).
         scores: probabilities in R (I-17).
     """
@@ -143,7 +118,6 @@ class BinaryCrossEntropy(Weighted):
     Samples that the rule perturbs always have soft targets, as a threshold would undo it.
 
     Attributes:
-        smoothing: as for `CrossEntropy`.
         target: of the samples that the rule does not perturb: 1 for both classes ("twohot"), 1 where the mixed target
             exceeds `threshold` ("threshold", timm's), or the mixed target itself ("soft") (I-17).
         threshold: of the target "threshold".
@@ -163,21 +137,17 @@ class BinaryCrossEntropy(Weighted):
         pair = batch.labels, batch.partner_labels
         soft = functional.pair_targets(*pair, own_weight, num_classes, self.smoothing)
         off = self.smoothing / num_classes
-        unperturbed, rest = self._unperturbed(batch, soft, off)
+        unperturbed, rest = soft, off  # of the pair [2, B], and of every other class, where the rule does not perturb
+        if self.target == "twohot":
+            # A class of weight 0 is not in the image and stays off.
+            visible = torch.stack([batch.own_weight > 0, batch.own_weight < 1]) | (batch.labels == batch.partner_labels)
+            unperturbed = torch.full_like(soft, off).masked_fill(visible, 1 - self.smoothing + off)
+        elif self.target == "threshold":
+            unperturbed, rest = (soft > self.threshold).to(soft), float(off > self.threshold)
         targets = torch.where(active, soft, unperturbed)
         others = torch.where(active, off, torch.full_like(soft[0], rest))
         total = functional.binary_cross_entropy(logits, *pair, targets, others, self.weight, self.pos_weight)
         return total / num_classes if self.reduction == "mean" else total
-
-    def _unperturbed(self, batch: MixedBatch, soft: Tensor, off: float) -> tuple[Tensor, float]:
-        """Targets of the pair [2, B] and of every other class where the rule does not perturb."""
-        if self.target == "twohot":
-            # A class of weight 0 is not in the image and stays off.
-            visible = torch.stack([batch.own_weight > 0, batch.own_weight < 1]) | (batch.labels == batch.partner_labels)
-            return torch.full_like(soft, off).masked_fill(visible, 1 - self.smoothing + off), off
-        if self.target == "threshold":
-            return (soft > self.threshold).to(soft), float(off > self.threshold)
-        return soft, off
 
 
 @register("term", "decoupled", "decoupled term of DM(CE)")
@@ -185,12 +155,9 @@ class BinaryCrossEntropy(Weighted):
 class Decoupled(Weighted):
     """DM, DM(CE): eta L_DM with L_DM = -log phi[a|b] - log phi[b|a], beside `CrossEntropy`.
 
-    It knows no lambda, no label smoothing and no label rule. Same-class pairs have no such term, as nothing competes
-    with their class, nor have images that show less than `VISIBLE` of either class, which would be pushed to a class
-    that is not there.
-
-    Attributes:
-        eta: weight of the term: 0.1 or 1 in the paper, see docs/method-card.md.
+    It knows no lambda, no label smoothing and no label rule; `eta` is 0.1 or 1 in the paper. Same-class pairs have no
+    such term, as nothing competes with their class, nor have images that show less than `VISIBLE` of either class,
+    which would be pushed to a class that is not there.
     """
 
     eta: Learnable = 1.0
@@ -219,10 +186,7 @@ class RescaledBinaryCrossEntropy(Weighted):
 
     DM, appendix B.3: t = 1, xi = 0.8 for methods that cut, t = 0.5, xi = 1 for those that blend.
 
-    Attributes:
-        cut_t, cut_xi: of cut samples.
-        blend_t, blend_xi: of blended samples.
-        pos_weight: [C], of the positive parts, as in torch.
+    `pos_weight` [C] is of the positive parts, as in torch.
     """
 
     cut_t: Positive = 1.0
@@ -238,7 +202,6 @@ class RescaledBinaryCrossEntropy(Weighted):
         return functional.binary_cross_entropy(logits, *pair, targets, off, self.weight, self.pos_weight)
 
     def targets(self, batch: MixedBatch, own_weight: Tensor) -> Tensor:
-        """The targets [2, B] in [0, 1] of the own and of the partner class."""
         blended = batch.kind == int(Kind.BLEND)
         t = torch.where(blended, self.blend_t, self.cut_t)
         xi = torch.where(blended, self.blend_xi, self.cut_xi)
@@ -247,9 +210,6 @@ class RescaledBinaryCrossEntropy(Weighted):
         own, partner = torch.where(shown, functional.rescale(weights, t, xi), 0)
         same = batch.labels == batch.partner_labels
         return torch.stack([torch.where(same, (own + partner).clamp(max=1), own), partner])
-
-
-# ------------------------------------------------------------------------------------------------- the loss
 
 
 class MixLoss(nn.Module):
@@ -299,15 +259,16 @@ class MixLoss(nn.Module):
             raise ValueError(f"a loss needs at least one term, and terms of different names, not {names}")
         self.ignore_index = ignore_index
         self._rule, self._terms = rule if rule is not None else AreaRule(), tuple(terms)
-        self._in_one_piece = in_one_piece(self._terms)
+        self._in_one_piece = all(map(in_one_piece, terms))
         self._held: dict[str, list[str]] = {}  # the names of tensors, by the name of their part
         for place, part in {"rule": self._rule, **{term.name: term for term in terms}}.items():
             if isinstance(part, nn.Module) and part is not self._rule:
                 self.add_module(place, part)
-            for name, value in _tensors(part).items():
-                self._held.setdefault(place, []).append(name)
-                learnt = isinstance(value, nn.Parameter)
-                (self.register_parameter if learnt else self.register_buffer)(f"{place}_{name}", value)  # type: ignore[arg-type]
+            for name in (entry.name for entry in fields(part)) if is_dataclass(part) else ():
+                if isinstance(value := getattr(part, name), Tensor):
+                    self._held.setdefault(place, []).append(name)
+                    learnt = isinstance(value, nn.Parameter)
+                    (self.register_parameter if learnt else self.register_buffer)(f"{place}_{name}", value)  # type: ignore[arg-type]
 
     @property
     def rule(self) -> Rule:
@@ -331,17 +292,13 @@ class MixLoss(nn.Module):
         return {float(term.smoothing) for term in self._terms if hasattr(term, "smoothing")} or {0.0}
 
     def forward(
-        self,
-        logits: Any,
-        batch: MixedBatch,
-        generator: torch.Generator | None = None,
-        attention: Tensor | None = None,
+        self, logits: Any, batch: MixedBatch, generator: torch.Generator | None = None, attention: Tensor | None = None
     ) -> Tensor:
         """Mean loss over the batch, a float32 scalar; logits [B, C] of any floating dtype, or an output with `logits`.
 
         `generator` is for rules that draw, `attention` [B, patches] for those that read the class token's.
         """
-        logits = logits_of(logits)
+        logits = inputs.logits_of(logits)
         counts = self.counts(batch)
         draws = self.draw(batch, generator)
         batch = self._labelled(batch, counts)
@@ -367,9 +324,8 @@ class MixLoss(nn.Module):
             batch = batch._replace(own_weight=batch.own_weight.float())
         if counts is None:
             return batch
-        own, partner = (
-            labels.masked_fill(labels == self.ignore_index, 0) for labels in (batch.labels, batch.partner_labels)
-        )
+        pair = batch.labels, batch.partner_labels
+        own, partner = (labels.masked_fill(labels == self.ignore_index, 0) for labels in pair)
         return batch._replace(labels=own, partner_labels=partner)
 
     def draw(self, batch: MixedBatch, generator: torch.Generator | None) -> Tensor | None:
@@ -432,12 +388,6 @@ def mean_factor(counts: Tensor | None) -> Tensor | float:
     return 1.0 if counts is None else len(counts) / counts.sum().clamp(min=1)
 
 
-def _tensors(part: Any) -> dict[str, Tensor]:
-    """The fields of a dataclass that hold tensors."""
-    found = {entry.name: getattr(part, entry.name) for entry in fields(part)} if is_dataclass(part) else {}
-    return {name: value for name, value in found.items() if isinstance(value, Tensor)}
-
-
 def _explain(error: Exception, logits: Tensor, batch: MixedBatch) -> Exception:
     """`error`, or a clearer one where labels out of range are its cause."""
     if "out of bounds" not in str(error):
@@ -457,14 +407,10 @@ def _explain(error: Exception, logits: Tensor, batch: MixedBatch) -> Exception:
 graph_is_kept = torch._C._autograd._get_current_graph_task_keep_graph
 
 
-def in_one_piece(terms: tuple[Any, ...]) -> bool:
-    """Whether `from_one_softmax` knows these terms."""
-    return all(
-        type(term) in (CrossEntropy, Regulariser, Decoupled)
-        and term.weight is None
-        and getattr(term, "scores", "softmax") == "softmax"
-        for term in terms
-    )
+def in_one_piece(term: Any) -> bool:
+    """Whether `from_one_softmax` knows this term."""
+    known = type(term) in (CrossEntropy, Regulariser, Decoupled) and term.weight is None
+    return known and getattr(term, "scores", "softmax") == "softmax"
 
 
 def from_one_softmax(

@@ -10,8 +10,6 @@ from torch.utils.data import get_worker_info
 
 from lumix.inputs import shown
 
-# ------------------------------------------------------------------------------------------------- workers
-
 
 def for_worker(generator: torch.Generator) -> torch.Generator:
     """The generator as it is; in a worker of a DataLoader seeded anew at its first use there.
@@ -38,7 +36,6 @@ def for_worker(generator: torch.Generator) -> torch.Generator:
 
 
 def _hash(text: bytes) -> int:
-    """32 bits."""
     return int.from_bytes(blake2b(text, digest_size=4).digest(), "little")
 
 
@@ -52,8 +49,6 @@ def _restored(device: torch.device, state: bytes) -> torch.Generator:
 
 # torch sends a generator's state through shared memory that is gone before a spawned worker opens it.
 ForkingPickler.register(torch.Generator, lambda generator: (_restored, (generator.device, _state(generator))))
-
-# ------------------------------------------------------------------------------------------------- draws
 
 RATIOS = (0.1, 1e30)  # alphas whose Gamma draws neither underflow nor overflow
 
@@ -87,10 +82,8 @@ def draw_beta(alpha: float, count: int, generator: torch.Generator) -> Tensor:
     both Gammas underflow, so their logarithms are drawn: a Gamma(alpha) is a Gamma(alpha + 1) times a uniform draw to
     the power 1 / alpha (Marsaglia and Tsang 2000).
     """
-    direct = RATIOS[0] <= alpha <= RATIOS[1]
-    concentration = torch.full(
-        (2, count), alpha if direct else alpha + 1, device=device_of(generator), dtype=torch.float64
-    )
+    direct, device = RATIOS[0] <= alpha <= RATIOS[1], device_of(generator)
+    concentration = torch.full((2, count), alpha if direct else alpha + 1, device=device, dtype=torch.float64)
     gamma = torch._standard_gamma(concentration, generator=generator)
     if direct:
         return gamma[0] / gamma.sum(0)
@@ -109,9 +102,7 @@ def draw_partners(size: int, mode: str, pairing: str, generator: torch.Generator
     index = torch.arange(size, device=device)
     if pairing == "flip":
         if size % 2:
-            raise ValueError(
-                f"flip pairing needs an even batch, not {size} images: use drop_last=True or pairing='permutation'"
-            )
+            raise ValueError(f"flip pairing needs an even batch, not {size} images: use drop_last=True or permutation")
         partner = index.flip(0)
         pair = torch.minimum(index, partner) if mode == "pair" else index
     else:

@@ -103,8 +103,7 @@ def arguments_of(value: object) -> dict[str, Any]:
     """The arguments of a part that differ from their defaults, in alphabetical order."""
     found = {}
     for name, field in sorted(part_of(value).arguments.items()):
-        argument = getattr(value, name)
-        default = default_of(field)
+        argument, default = getattr(value, name), default_of(field)
         if argument != default:
             found[name] = float(argument) if isinstance(default, float) else argument
     return found
@@ -120,9 +119,7 @@ def from_dict(values: Mapping[str, Any]) -> Any:
     part = get_part(values["name"])
     for name in values:
         if name != "name" and name not in part.arguments:
-            raise ValueError(
-                f"{part.name} has no argument {name!r}; it has {', '.join(part.arguments) or 'no arguments'}"
-            )
+            raise ValueError(f"{part.name} has no argument {name!r}; it has {', '.join(part.arguments) or 'none'}")
     arguments = {name: _read(value) for name, value in values.items() if name != "name"}
     try:
         return part.cls(**arguments)
@@ -132,21 +129,20 @@ def from_dict(values: Mapping[str, Any]) -> Any:
 
 def describe(value: object) -> str:
     """A part as people write it: cutmix, lumix(r_r=0.5, r_s=0)."""
-    found = {name: _text(argument) for name, argument in arguments_of(value).items()}
-    text = ", ".join(f"{name}={argument}" for name, argument in found.items())
-    return f"{name_of(value)}({text})" if text else name_of(value)
 
+    def text(argument: Any) -> str:
+        if isinstance(argument, float):
+            return f"{argument:g}"
+        return describe(argument) if dataclasses.is_dataclass(argument) else str(argument)
 
-def _text(value: Any) -> str:
-    if isinstance(value, float):
-        return f"{value:g}"
-    return describe(value) if dataclasses.is_dataclass(value) else str(value)
+    found = ", ".join(f"{name}={text(argument)}" for name, argument in arguments_of(value).items())
+    return f"{name_of(value)}({found})" if found else name_of(value)
 
 
 def _plain(value: Any) -> Any:
-    if isinstance(value, str | bool | int | float | None):
-        return value
-    return list(value) if isinstance(value, tuple) else to_dict(value)
+    if isinstance(value, tuple):
+        return list(value)
+    return value if isinstance(value, str | bool | int | float | None) else to_dict(value)
 
 
 def _read(value: Any) -> Any:

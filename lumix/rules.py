@@ -1,15 +1,12 @@
-"""Label rules: from a prediction and a mixed batch to the weight of the own label; and the laws of lambda_r.
-
-Weights belong to the OWN label; the paper's lambda is one minus that.
-"""
+"""Label rules, from a prediction and a mixed batch to the OWN label's weight, 1 - lambda; and the laws of lambda_r."""
 
 import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
-from typing import Annotated, Literal, Protocol, runtime_checkable
+from typing import Annotated, ClassVar, Literal, Protocol, runtime_checkable
 
 import torch
-from torch import Tensor
+from torch import Generator, Tensor
 
 from lumix import functional
 from lumix.batch import Kind, MixedBatch
@@ -25,12 +22,9 @@ class Rule(ABC):
     with the draws sliced like the batch): the number of parts changes no weight. A call does both.
     """
 
-    @property
-    def needs_attention(self) -> bool:
-        """Whether `weigh` reads the class token's attention, which `lumix.integrations.attention` records."""
-        return False
+    needs_attention: ClassVar[bool] = False  # whether `weigh` reads the attention that `lumix.integrations` record
 
-    def draw(self, batch: MixedBatch, generator: torch.Generator | None) -> Tensor | None:
+    def draw(self, batch: MixedBatch, generator: Generator | None) -> Tensor | None:
         """All that is random about the weights of this batch: [B] on its device, None for a rule that draws nothing."""
         return None
 
@@ -38,14 +32,9 @@ class Rule(ABC):
     def weigh(
         self, logits: Tensor, batch: MixedBatch, draws: Tensor | None = None, attention: Tensor | None = None
     ) -> Tensor:
-        """Own weights [B], float32 or wider.
+        """Own weights [B], float32 or wider, for logits [B, C] of the mixed images and draws [B] of `draw`.
 
-        Args:
-            logits: [B, C] of the mixed images.
-            batch: the B samples.
-            draws: [B] from `draw`, or given.
-            attention: [B, P] of the class token on the P patches of the mixed images, row by row, from the forward
-                pass that gave the logits.
+        `attention` [B, P] is the class token's on the P patches, row by row, of the pass that gave the logits.
         """
 
     @abstractmethod
@@ -53,11 +42,7 @@ class Rule(ABC):
         """[B] bool: the samples that the method, and with it the regulariser, applies to."""
 
     def __call__(
-        self,
-        logits: Tensor,
-        batch: MixedBatch,
-        generator: torch.Generator | None = None,
-        attention: Tensor | None = None,
+        self, logits: Tensor, batch: MixedBatch, generator: Generator | None = None, attention: Tensor | None = None
     ) -> Tensor:
         """Own weights [B] by draws from `generator`."""
         return self.weigh(logits, batch, self.draw(batch, generator), attention)
@@ -77,16 +62,11 @@ class AreaRule(Rule):
         return torch.zeros_like(batch.kind, dtype=torch.bool)
 
 
-# ------------------------------------------------------------------------------------------------- attention
-
-
 def attended_weight(batch: MixedBatch, attention: Tensor | None) -> Tensor:
     """Own weights [B] by where the class token looks, see `functional.attention_weight`, with the own image's mask.
 
-    A patch belongs to the image that shows at its first pixel, so a box smaller than a patch may get no attention.
-
-    Args:
-        attention: [B, P] on the patches, row by row; square patches that tile the image. Taken as a constant.
+    `attention` [B, P] is taken as a constant, of square patches that tile the image, row by row. A patch belongs to the
+    image that shows at its first pixel, so a box smaller than a patch may get no attention.
     """
     if not isinstance(attention, Tensor):
         raise ValueError("this label rule reads the class token's attention: pass it as attention= [B, patches]")
@@ -106,17 +86,10 @@ def attended_weight(batch: MixedBatch, attention: Tensor | None) -> Tensor:
 @register("rule", "transmix", "TransMix")
 @dataclass(frozen=True)
 class TransMixRule(Checked, Rule):
-    """TransMix, label: of cut samples the weights by area and by attention, averaged (Chen et al. 2022).
-
-    Attributes:
-        share: of attention in the weight, 1/2 as published.
-    """
+    """TransMix, label: of cut samples the weights by area and, with this share, by attention (Chen et al. 2022)."""
 
     share: Share = 0.5
-
-    @property
-    def needs_attention(self) -> bool:
-        return True
+    needs_attention: ClassVar[bool] = True
 
     def perturbs(self, batch: MixedBatch) -> Tensor:
         return batch.is_cut()
@@ -128,14 +101,11 @@ class TransMixRule(Checked, Rule):
         return torch.where(self.perturbs(batch), own, batch.own_weight)
 
 
-# ------------------------------------------------------------------------------------------------- laws of lambda_r
-
-
 @runtime_checkable
 class Law(Protocol):
     """The law of lambda_r, the random part of equation 3: [count] float32 on the generator's device."""
 
-    def draw(self, count: int, generator: torch.Generator) -> Tensor: ...
+    def draw(self, count: int, generator: Generator) -> Tensor: ...
 
 
 @register("law", "beta", "Beta(alpha, alpha)")
@@ -145,7 +115,7 @@ class BetaLaw(Checked):
 
     alpha: Positive = 2.0
 
-    def draw(self, count: int, generator: torch.Generator) -> Tensor:
+    def draw(self, count: int, generator: Generator) -> Tensor:
         return draw_beta(self.alpha, count, generator).to(torch.float32)
 
 
@@ -163,7 +133,7 @@ class NormalLaw(Checked):
     scale: Annotated[float, Range(0, 1e6, open_low=True)] = 1.0
     reading: Literal["raw", "clamp_draw", "sigmoid"] = "raw"
 
-    def draw(self, count: int, generator: torch.Generator) -> Tensor:
+    def draw(self, count: int, generator: Generator) -> Tensor:
         draw = self.scale * torch.randn(count, generator=generator, device=device_of(generator))
         if self.reading == "clamp_draw":
             return draw.clamp(0, 1)
@@ -177,11 +147,8 @@ class ConstantLaw(Checked):
 
     value: Share = 0.5
 
-    def draw(self, count: int, generator: torch.Generator) -> Tensor:
+    def draw(self, count: int, generator: Generator) -> Tensor:
         return torch.full((count,), self.value, device=device_of(generator))
-
-
-# ------------------------------------------------------------------------------------------------- LUMix
 
 
 @register("rule", "lumix", "LUMix")
@@ -218,13 +185,13 @@ class LUMixRule(Checked, Rule):
             raise ValueError(f"shares must sum to at most 1, so that the weight stays in [0, 1]; not {found}")
 
     @property
-    def needs_attention(self) -> bool:
+    def needs_attention(self) -> bool:  # type: ignore[override]
         return self.r_a > 0
 
     def perturbs(self, batch: MixedBatch) -> Tensor:
         return batch.is_cut() if self.apply_to == "cut" else ~batch.is_kind(Kind.NONE)
 
-    def draw(self, batch: MixedBatch, generator: torch.Generator | None) -> Tensor:
+    def draw(self, batch: MixedBatch, generator: Generator | None) -> Tensor:
         """lambda_r [B], which like the paper's lambda weighs the PARTNER's label."""
         if generator is None:
             raise ValueError("LUMixRule draws lambda_r: pass a torch.Generator as generator=")

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 import torch
 import torch.distributed as dist
-from torch import Tensor, nn
+from torch import Generator, Tensor, nn
 from torch.nn import functional as F
 
 from lumix.automix import Learner, Losses, checked_loss, logits_by, second_head
@@ -23,7 +23,7 @@ from lumix.batch import MixedBatch, rows_of
 from lumix.functional import at_least_float32, follow, log_softmax
 from lumix.inputs import Checked, Count, Positive, Share, check_batch, check_part, check_shape, checked, shown
 from lumix.losses import MixLoss
-from lumix.mixers.base import Mixer
+from lumix.mixers.base import MIXER, Mixer
 from lumix.random import device_of, draw_beta
 
 TEMPERATURE = 0.07  # of Self-Tuning's contrast
@@ -32,10 +32,7 @@ Pair = tuple[Tensor, Tensor]
 
 @dataclass(frozen=True)
 class Views:
-    """Normalised views, as many as the task asks for: labelled ones [B, C, H, W], unlabelled ones [ratio B, C, H, W].
-
-    Row i of every view of a kind is the same image; labels go with the labelled ones.
-    """
+    """Normalised views, labelled [B, C, H, W] and unlabelled [ratio B, C, H, W]; row i of every view is one image."""
 
     labelled: tuple[Tensor, ...]
     unlabelled: tuple[Tensor, ...]
@@ -45,14 +42,8 @@ class Views:
         return Views(tuple(map(function, self.labelled)), tuple(map(function, self.unlabelled)))
 
 
-# ------------------------------------------------------------------------------------------------- FixMatch, MixMatch
-
-
 def pseudo_labels(logits: Tensor, threshold: float) -> tuple[Tensor, Tensor]:
-    """FixMatch, equation 4: the most probable class [B] int64 of logits [B, C], and whether it is trusted [B] bool.
-
-    A label is trusted where its probability is at least the threshold.
-    """
+    """FixMatch, equation 4: the likeliest class [B] int64 of logits [B, C], trusted [B] bool from the threshold on."""
     checked("threshold", threshold, Share)
     probability, label = log_softmax(logits.detach()).exp().max(dim=-1)
     return label, probability >= threshold
@@ -89,7 +80,7 @@ def sharpen(probabilities: Tensor, temperature: float) -> Tensor:
     return (probabilities.log() / temperature).softmax(dim=-1)
 
 
-def mix_targets(images: Tensor, targets: Tensor, alpha: float, generator: torch.Generator) -> Pair:
+def mix_targets(images: Tensor, targets: Tensor, alpha: float, generator: Generator) -> Pair:
     """MixMatch, equations 8 to 11: images [B, ...] and targets [B, C], each mixed with another by its own ratio.
 
     Ratios are max(lambda, 1 - lambda) for lambda ~ Beta(alpha, alpha), so a mixed image is nearer to its own image than
@@ -100,10 +91,8 @@ def mix_targets(images: Tensor, targets: Tensor, alpha: float, generator: torch.
     if not isinstance(images, Tensor) or not isinstance(targets, Tensor):
         raise ValueError(f"images and targets must be tensors, not {shown(images)} and {shown(targets)}")
     if not images.is_floating_point() or targets.ndim != 2 or len(targets) != len(images):
-        raise ValueError(
-            f"images must be floating and targets [B, C] with B = {len(images)}, not {images.dtype} and of shape "
-            f"{list(targets.shape)}: normalise the images, and give class indices as F.one_hot(labels, classes)"
-        )
+        found = f"not {images.dtype} and {list(targets.shape)}: give class indices as F.one_hot(labels, classes)"
+        raise ValueError(f"images must be floating and targets [B, C] with B = {len(images)}, {found}")
     targets = at_least_float32(targets)
     partner = torch.randperm(len(images), generator=generator, device=device_of(generator)).to(images.device)
     drawn = draw_beta(alpha, len(images), generator)
@@ -116,16 +105,8 @@ def mix_targets(images: Tensor, targets: Tensor, alpha: float, generator: torch.
     return mixed(images), mixed(targets)
 
 
-# ------------------------------------------------------------------------------------------------- Self-Tuning
-
-
 def group_contrast(
-    queries: Tensor,
-    own_keys: Tensor,
-    labels: Tensor,
-    queue: Tensor,
-    filled: Tensor,
-    temperature: float = TEMPERATURE,
+    queries: Tensor, own_keys: Tensor, labels: Tensor, queue: Tensor, filled: Tensor, temperature: float = TEMPERATURE
 ) -> Tensor:
     """Self-Tuning, equations 4 and 5: pseudo-group contrast [B], KL(uniform over the positives || softmax of q k / t).
 
@@ -147,15 +128,10 @@ def group_contrast(
 
 
 class ClassQueues(nn.Module):
-    """The last `places` keys of each class, first in, first out, as buffers.
+    """The last `places` keys of each class, first in, first out, as buffers."""
 
-    Attributes:
-        keys: [C, D, F] float32 or wider.
-        taken: [C] int64, how many keys ever came in.
-    """
-
-    keys: Tensor
-    taken: Tensor
+    keys: Tensor  # [C, D, F] float32 or wider
+    taken: Tensor  # [C] int64, how many keys ever came in
 
     def __init__(self, classes: int, places: int, features: int) -> None:
         super().__init__()
@@ -169,15 +145,12 @@ class ClassQueues(nn.Module):
 
     @torch.no_grad()
     def enqueue(self, keys: Tensor, labels: Tensor) -> None:
-        """Let keys [B, F] with labels [B] in, in their order; of more than D of one class the last D stay.
-
-        No question about values, hence no wait for a device, and deterministic there: where several keys go to one
-        place each writes what the last of them writes.
-        """
+        """Let keys [B, F] with labels [B] in, in their order; of more than D of one class the last D stay."""
         places, number = self.keys.shape[1], torch.arange(len(labels), device=labels.device)
         before = (labels.unsqueeze(1) == labels).tril(-1).sum(dim=1)  # of the same class in this batch
         place = (self.taken[labels] + before) % places
         address = labels * places + place
+        # Deterministic on every device: where several keys go to one place each writes what the last of them writes.
         last = torch.where(address.unsqueeze(1) == address, number, -1).amax(dim=1)
         self.keys[labels, place] = keys.to(self.keys.dtype)[last]
         self.taken.index_add_(0, labels, torch.ones_like(labels))
@@ -221,12 +194,9 @@ class ContrastBatch(NamedTuple):
 
 @dataclass(frozen=True)
 class SelfTuningOptions(Checked):
-    """Options of Self-Tuning.
+    """Options of Self-Tuning: `places` are the keys that are kept of each class, `momentum` is of the slow copy.
 
-    Attributes:
-        places: keys that are kept of each class.
-        features: of the projection, a linear layer on the features that the classifier sees.
-        momentum: of the slow copy.
+    `features` are those of the projection, a linear layer on the features that the classifier sees.
     """
 
     places: Count = 32
@@ -267,7 +237,7 @@ class SelfTuning(Learner):
         if (mixer is None) != (pair_mixer is None):
             raise ValueError("mixer and pair_mixer are one method in two pairings: give both or neither")
         for each in () if mixer is None else (mixer, pair_mixer):
-            check_part("mixer", each, ("draw", "apply"), "a mixer as CutMix()")
+            check_part("mixer", each, MIXER, "a mixer as CutMix()")
         self.loss = checked_loss(loss, "Self-Tuning records no attention")
         self.mixer, self.pair_mixer = mixer, pair_mixer
         self.network = network
@@ -285,11 +255,7 @@ class SelfTuning(Learner):
 
     @torch.no_grad()
     def prepare(
-        self,
-        views: Views,
-        labels: Tensor,
-        generator: torch.Generator | None = None,
-        rule_generator: torch.Generator | None = None,
+        self, views: Views, labels: Tensor, generator: Generator | None = None, rule_generator: Generator | None = None
     ) -> ContrastBatch:
         """Keys, pseudo-labels and all draws for `views`, (queries, keys) of B images of either kind, with labels [B].
 
@@ -314,7 +280,7 @@ class SelfTuning(Learner):
         draws = rule_generator or generator
         return ContrastBatch(*queries, *(Mixture(batch, self.loss.draw(batch, draws)) for batch in (mixed, pairs)))
 
-    def _with_unlabelled(self, images: Pair, labels: Pair, mixer: Mixer, generator: torch.Generator) -> MixedBatch:
+    def _with_unlabelled(self, images: Pair, labels: Pair, mixer: Mixer, generator: Generator) -> MixedBatch:
         """Row i of B is labelled image i with unlabelled image i, in the order that shows more of the former."""
         both, their_labels = (torch.cat([first, second.flip(0)]) for first, second in (images, labels))
         batch = mixer(both, their_labels, generator, self.network)  # the flip of the flipped half pairs i with i
@@ -327,9 +293,7 @@ class SelfTuning(Learner):
     def losses(self, batch: ContrastBatch) -> Losses:
         """The losses of a prepared batch or of its rows; all that has a gradient is in here."""
         pooled, logits = _pooled_and_logits(self.network, batch.images)
-        losses = {
-            "cross_entropy": F.cross_entropy(at_least_float32(logits), batch.labels, reduction="none"),
-        }
+        losses = {"cross_entropy": F.cross_entropy(at_least_float32(logits), batch.labels, reduction="none")}
         other, _ = _pooled_and_logits(self.network, batch.unlabelled)
         for name, features, keys, labels in (
             ("contrast", pooled, batch.keys, batch.labels),
@@ -370,19 +334,14 @@ def _pairs(views: Views) -> tuple[Pair, Pair]:
     """Queries and keys of labelled and of unlabelled images; ValueError for others than two views of one shape."""
     if not isinstance(views, Views):
         raise ValueError(f"views must be lumix.semi.Views(labelled, unlabelled), not a {type(views).__name__}")
-    found = (*views.labelled, *views.unlabelled)
-    if (len(views.labelled), len(views.unlabelled)) != (2, 2):
-        raise ValueError(
-            f"Self-Tuning needs two views of labelled and two of unlabelled images, queries and keys, not "
-            f"{len(views.labelled)} and {len(views.unlabelled)}"
-        )
+    (labelled, unlabelled), found = (views.labelled, views.unlabelled), (*views.labelled, *views.unlabelled)
+    if (len(labelled), len(unlabelled)) != (2, 2):
+        counts = f"{len(labelled)} and {len(unlabelled)}"
+        raise ValueError(f"Self-Tuning needs two views of either kind of images, queries and keys, not {counts}")
     check_shape(found[0].shape, "Self-Tuning", (4,))
     shapes = [list(view.shape) for view in found]
     if any(shape != shapes[0] for shape in shapes):
-        raise ValueError(
-            f"all four views must have the shape {shapes[0]} of the first, not {shapes[1:]}: take as many unlabelled "
-            "images as labelled ones"
-        )
+        raise ValueError(f"views must have one shape, not {shapes}: take as many unlabelled images as labelled ones")
     return (found[0], found[1]), (found[2], found[3])
 
 

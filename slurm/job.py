@@ -100,8 +100,8 @@ class RunJob(Checkpointable):
 
         One that fails is noted in the run's log and left to `python -m experiments run`: the training stands.
         """
-        from experiments.evaluations import ready_with
         from experiments.pool import work
+        from experiments.runs import ready_with
         from experiments.scale import get_scale
 
         with chdir(self.root):

@@ -85,8 +85,6 @@ def build_loss(rule=None, kind="ce", *, smoothing=0.0, eta=0.0, reading="or", sc
     return MixLoss(rule, [base, Regulariser(eta, smoothing, reading, scores)] if has_regulariser else [base])
 
 
-# ------------------------------------------------------------------------------------------------- images
-
 MIX_CLASSES = 10
 MODES = ["batch", "pair", "elem"]
 PLANNED = {

@@ -5,13 +5,11 @@ from pathlib import Path
 
 from evaluation.arguments import Recipe
 from evaluation.evaluation import Evaluation, fingerprint
-from experiments.evaluations import EvaluationItem, evaluation_items
 from experiments.learning import semi_supervised
 from experiments.methods import PLAIN, SWITCH
-from experiments.protocols import PER_IMAGE, robustness, segmentation
 from experiments.registry import get_table
-from experiments.runs import Item, items_of_table
-from experiments.scale import Scale, Setting
+from experiments.runs import EvaluationItem, Item, evaluation_items, items_of_table
+from experiments.scale import PER_IMAGE, Scale, Setting, robustness, segmentation
 from experiments.scales.mini import semi_run, tuned_run
 from experiments.table import Table
 from training import run_directory

@@ -17,9 +17,6 @@ from torch import Tensor
 Array = np.ndarray
 
 
-# ------------------------------------------------------------------------------------------------- energy
-
-
 def block_means(image: Array, block: int) -> Array:
     """Means [.., H / block, W / block] of square blocks of [.., H, W]."""
     height, width = image.shape[-2:]
@@ -77,23 +74,6 @@ def image_energy(
     return unary, *[(large * weight).astype(np.int32) for weight in weights]  # type: ignore[return-value]
 
 
-# ------------------------------------------------------------------------------------------------- mask
-
-
-def label_energy(labels: Array, unary: Array, down: Array, right: Array) -> float:
-    """Energy of a label grid [n, n], term by term."""
-    n, top = len(labels), unary.shape[-1] - 1
-    energy = 0.0
-    for y in range(n):
-        for x in range(n):
-            energy += float(unary[y, x, labels[y, x]])
-            if y + 1 < n:
-                energy += float(down[y, x]) * (labels[y, x] - labels[y + 1, x]) ** 2 / top**2
-            if x + 1 < n:
-                energy += float(right[y, x]) * (labels[y, x] - labels[y, x + 1]) ** 2 / top**2
-    return energy
-
-
 def image_labels(unary: Array, down: Array, right: Array) -> Array:
     """Labels [n, n] of lowest energy of one image, by a minimum cut; of several minima the lowest labels."""
     from scipy.sparse import csr_matrix
@@ -117,10 +97,7 @@ def _layered_graph(unary: Array, down: Array, right: Array) -> Array:
     graph = np.zeros((node.size + 2, node.size + 2), dtype=np.int32)
     cost = unary.astype(np.int64) * top**2
     curve = np.arange(top + 1) ** 2 - top * np.arange(top + 1)
-    for weight, near, far in (
-        (down, np.s_[:-1], np.s_[1:]),
-        (right, np.s_[:, :-1], np.s_[:, 1:]),
-    ):
+    for weight, near, far in ((down, np.s_[:-1], np.s_[1:]), (right, np.s_[:, :-1], np.s_[:, 1:])):
         # (a - b)^2 = unequal pairs of chain nodes + curve(a) + curve(b)
         cost[near] += weight[..., None] * curve
         cost[far] += weight[..., None] * curve
@@ -161,9 +138,6 @@ def saliency_shares(saliency: Tensor, cell: int) -> Array:
     """[B, n, n] float64, sums to 1 per image."""
     pooled = block_means(saliency.double().numpy(), cell)
     return pooled / pooled.sum((1, 2), keepdims=True)
-
-
-# ------------------------------------------------------------------------------------------------- transport
 
 
 @lru_cache(maxsize=8)

@@ -65,11 +65,7 @@ def test_what_is_no_number_is_refused_by_name(hint, value):
         (Literal["a", "b"], ("a",), ("c", 1, ["a"])),
         (Annotated[str, ("a", "b")], ("b",), ("c",)),
         (int | None, (None, 4), (1.5, "4")),
-        (
-            Learnable,
-            (torch.tensor(1.0), 2.0),
-            (-1, None, torch.tensor(-1.0), torch.ones(2), torch.tensor(torch.nan)),
-        ),
+        (Learnable, (torch.tensor(1.0), 2.0), (-1, None, torch.tensor(-1.0), torch.ones(2), torch.tensor(torch.nan))),
         (tuple[float, ...], ((1, 2), [0.5]), ((), "0.2", 0.2, ("0.2", 0.5), (math.nan,), {0.2: 0.5})),
         (tuple[float, float] | None, (None, (0, 1)), ((1,), (1, 2, 3))),
         (tuple[tuple[Any, Share], ...], ((), (("x", 1),)), ((("x", 2),), ("x",))),
@@ -164,9 +160,6 @@ def test_settings_of_the_parts_of_a_switch_are_its_own_or_refused(name, place):
         lumix.Switch(**{place: part, name: value})
 
 
-# ------------------------------------------------------------------------------------------------- Beta
-
-
 @pytest.mark.parametrize("alpha", [1e-5, 1e-3, 0.05, 0.0999, 0.1, 0.2, 1.0, 2.0, 100.0, 1e4])
 def test_beta_draws_have_the_quantiles_of_scipy(alpha):
     count = 40_000
@@ -185,8 +178,3 @@ def test_beta_draws_have_the_quantiles_of_scipy(alpha):
 def test_beta_draws_lie_between_0_and_1_for_every_alpha(alpha, seed):
     draws = draw_beta(alpha, 64, stream(seed))
     assert ((draws >= 0) & (draws <= 1)).all()
-
-
-def test_beta_draws_of_ordinary_alphas_are_the_ratio_of_gammas():
-    gamma = torch._standard_gamma(torch.full((2, 8), 0.2, dtype=torch.float64), generator=stream())
-    assert torch.equal(draw_beta(0.2, 8, stream()), gamma[0] / gamma.sum(0))

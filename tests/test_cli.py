@@ -12,13 +12,17 @@ import pytest
 from command_line import ROOT
 
 from experiments.__main__ import main
+from experiments.params import read_params
+from experiments.registry import TABLES
 from experiments.results import SCHEMA
+from experiments.scale import NAMES
 from training.run_directory import write_json
 
 HELP = ROOT / "docs" / "help" / "experiments.txt"
 COMMANDS = ("list", "show", "run", "status", "cost", "collect", "verify")
 PARAMS = "scale: paper\nseeds: null\nlauncher: local\ntables: [lumix_controls]\n"
 COMPONENTS = "lumix_table02_components"
+GOOD = "scale: lab\nseeds: null\nlauncher: local\ntables: [lumix_controls]\n"
 
 
 @pytest.fixture
@@ -32,6 +36,37 @@ def call(tmp_path, monkeypatch, capsys):
         return main(arguments), *capsys.readouterr()
 
     return call
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("scale: [", "is not YAML near line"),
+        ("", "must hold the keys"),
+        ("scale: lab\n", "must hold the keys"),
+        (GOOD + "more: 1\n", "must hold the keys"),
+        (GOOD.replace("lab", "labb"), "unknown scale 'labb': did you mean lab"),
+        (GOOD.replace("null", "0"), "at least 1, not 0"),
+        (GOOD.replace("null", "'3'"), "at least 1, not '3'"),
+        (GOOD.replace("null", "1000000000"), "at most 1000, not 1000000000"),
+        (GOOD.replace("local", "slum"), "did you mean slurm"),
+        (GOOD.replace("lumix_controls", "lumix_control"), "did you mean lumix_controls"),
+        (GOOD.replace("[lumix_controls]", "lumix_controls"), "must be all or a list"),
+        (GOOD.replace("lumix_controls", "'lumix_controls; true'"), "did you mean lumix_controls"),
+    ],
+)
+def test_malformed_parameters_give_one_sentence(tmp_path, text, message):
+    (tmp_path / "params.yaml").write_text(text)
+    with pytest.raises(ValueError, match=message) as error:
+        read_params(tmp_path / "params.yaml")
+    assert "params.yaml" in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_parameters_of_the_project():
+    params = read_params(ROOT / "params.yaml")
+    assert params.tables == tuple(TABLES)
+    assert params.scale in NAMES
 
 
 def test_help_loads_nothing_of_weight(tmp_path):
@@ -128,20 +163,17 @@ def test_collect_writes_results_and_a_damaged_run_exits_1(call):
     assert "1 damaged" in call("status", COMPONENTS)[1]
 
 
-@pytest.mark.parametrize("command", ["experiments --help", "slurm --help", "report --help"])
-def test_a_reader_that_has_gone_ends_a_command_quietly(command):
+@pytest.mark.parametrize("module", ["experiments", "slurm", "report"])
+def test_a_reader_that_has_gone_ends_a_command_quietly(module):
     """As `| head` does, and `2>&1 | head`."""
-    for stderr in (subprocess.PIPE, subprocess.STDOUT):
-        reading, writing = os.pipe()
-        os.close(reading)
-        environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-        arguments = [sys.executable, "-m", *command.split()]
-        answer = subprocess.run(
-            arguments, cwd=ROOT, env=environment, stdout=writing, stderr=stderr, text=True, timeout=60
-        )
-        os.close(writing)
-        assert not answer.stderr
-        assert answer.returncode
+    reading, writing = os.pipe()
+    os.close(reading)
+    environment, stderr = {**os.environ, "PYTHONPATH": str(ROOT)}, subprocess.STDOUT if module == "slurm" else -1
+    command = [sys.executable, "-m", module, "--help"]
+    answer = subprocess.run(command, cwd=ROOT, env=environment, stdout=writing, stderr=stderr, text=True, timeout=60)
+    os.close(writing)
+    assert not answer.stderr
+    assert answer.returncode
 
 
 def test_help_is_as_reviewed():

@@ -75,12 +75,7 @@ def assert_same(first: MixedBatch, second: MixedBatch) -> None:
 
 @pytest.mark.parametrize("name", MIXERS)
 @settings(max_examples=20, deadline=None, derandomize=True)
-@given(
-    dtype=st.sampled_from(DTYPES),
-    last=st.booleans(),
-    size=st.sampled_from([1, 5, 6]),
-    seed=st.integers(0, 999),
-)
+@given(dtype=st.sampled_from(DTYPES), last=st.booleans(), size=st.sampled_from([1, 5, 6]), seed=st.integers(0, 999))
 def test_a_batch_is_complete_and_apply_changes_and_draws_nothing(name, dtype, last, size, seed):
     """Any dtype, layout and size: what a call gives is `apply` of `draw`, and equals the same in float64."""
     mixer, exact = MIXERS[name](), "puzzle" not in name and name != "either"
@@ -166,7 +161,7 @@ def test_the_default_device_does_not_matter(name):
         assert_same(mixer.apply(images, labels, draws, **given_maps), expected)
 
 
-@settings(max_examples=30, deadline=None, derandomize=True)
+@settings(max_examples=15, deadline=None, derandomize=True)
 @given(
     name=st.sampled_from([name for name in MIXERS if "puzzle" not in name and name != "either"]),
     inside=st.booleans(),
@@ -213,13 +208,3 @@ def test_the_same_on_the_gpu(name):
     batch, on_gpu = (MIXERS[name]()(images.to(x), labels.to(x), stream(), Net()) for x in ("cpu", "cuda"))
     torch.testing.assert_close(on_gpu.images.cpu(), batch.images, rtol=0, atol=1e-6)
     torch.testing.assert_close(on_gpu.own_weight.cpu(), batch.own_weight)
-
-
-def test_draws_can_be_changed_by_hand():
-    images, labels = images_of(6), labels_of(6)
-    draws = CutMix().draw(images.shape, stream())
-    batch = CutMix().apply(images, labels, replace(draws, partner=torch.arange(6).roll(-1)))
-    assert batch.partner.tolist() == [1, 2, 3, 4, 5, 0]
-    resized = ResizeMix().draw(images.shape, stream())
-    batch = ResizeMix().apply(images, labels, replace(resized, box=torch.tensor([2, 6, 1, 4])))
-    assert (batch.own_weight == 1 - 12 / 96).all()

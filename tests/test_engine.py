@@ -99,9 +99,6 @@ def test_load_model_gives_the_reported_accuracy_and_finds_a_changed_bit(finished
         load_model(tmp_path / "nowhere")
 
 
-# ------------------------------------------------------------------------------------------------- resume
-
-
 @pytest.mark.parametrize("stop_at", [1, 13, 23])
 def test_stopped_and_resumed_equals_undisturbed(finished: Path, tmp_path: Path, stop_at: int) -> None:
     with stopped_after(stop_at, check_every=4):
@@ -156,7 +153,7 @@ delays, kills = random.Random(0), 0
 while not Path({directory!r}, "result.json").exists():
     child = os.fork()
     if not child:
-        fit(small_run(epochs=40), 0, Path({directory!r}), Execution(checkpoint_seconds=0))
+        fit(small_run(epochs=26), 0, Path({directory!r}), Execution(checkpoint_seconds=0))
         os._exit(0)
     checkpoint, saved = Path({directory!r}, "checkpoint.pt"), 0
     before, deadline = stamp(checkpoint), None
@@ -176,7 +173,7 @@ print(kills)
 
 
 def test_killed_at_random_moments_gives_the_same_weights(tmp_path: Path) -> None:
-    fit(small_run(epochs=40), 0, tmp_path / "undisturbed")
+    fit(small_run(epochs=26), 0, tmp_path / "undisturbed")
     directory = tmp_path / "killed"
     script = KILLER.format(tests=str(ROOT / "tests"), directory=str(directory))
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, cwd=ROOT, timeout=600)
@@ -184,9 +181,6 @@ def test_killed_at_random_moments_gives_the_same_weights(tmp_path: Path) -> None
     assert int(done.stdout) >= 5
     assert (directory / "log.txt").read_text().count("resumed") >= 3
     assert_same_weights(tmp_path / "undisturbed", directory)
-
-
-# ------------------------------------------------------------------------------------------------- refusals
 
 
 def half_done(directory: Path, execution: Execution = OFTEN) -> None:
@@ -269,9 +263,6 @@ def test_batches_that_do_not_fit_are_refused(tmp_path: Path) -> None:
         fit(small_run(batch_size=200), 0, tmp_path / "r")
     with pytest.raises(RunError, match="device 'cuda:77' cannot be used"):
         fit(small_run(), 0, tmp_path / "q", Execution(device="cuda:77"))
-
-
-# ------------------------------------------------------------------------------------------------- variants
 
 
 def test_a_reported_average_and_channels_last_train(tmp_path: Path) -> None:

@@ -73,7 +73,7 @@ def double(monkeypatch):
 
 @pytest.mark.parametrize("runs", [different(BASE), convolutional()], ids=["vit", "resnet"])
 def test_members_equal_runs_alone_after_50_updates(runs, double, tmp_path):
-    seeds = range(len(runs))
+    runs, seeds = [run.replace(evaluate_every=9, median_last=1) for run in runs], range(len(runs))
     together = fit_many(runs, seeds, [tmp_path / f"together{seed}" for seed in seeds])
     for run, seed, found in zip(runs, seeds, together, strict=True):
         alone = loop.fit(run, seed, tmp_path / f"alone{seed}")
@@ -92,7 +92,8 @@ def test_a_members_bits_depend_on_the_size_of_the_stack_alone(role, tmp_path):
     kind = {"resnet18": "pytorch", "rsb_a3": "rsb_a3"}.get(role, "deit")
     base = get_scale("mini").base(kind, "resnet50" if kind == "rsb_a3" else role)
     optim = base.optim.replace(warmup_epochs=1)
-    base = base.replace(data=base.data.replace(train_size=40, share=1.0), optim=optim, epochs=2, median_last=1)
+    base = base.replace(data=base.data.replace(train_size=40, share=1.0), optim=optim, epochs=2, evaluate_every=2)
+    base = base.replace(median_last=1)
     cutmix = decoupled.mixed(base, "cutmix", 1.0)
     mine = cutmix if base.optim.name == "lamb" else methods.lumix(cutmix)
     rates = [base.optim.replace(lr=2e-3, clip_grad=0.1), base.optim.replace(weight_decay=0.0)]
@@ -109,15 +110,18 @@ def test_a_members_bits_depend_on_the_size_of_the_stack_alone(role, tmp_path):
         runs[at], seeds[at] = mine, 7
         return fit_many(runs, seeds, [tmp_path / name / str(k) for k in range(16)])[at]["checksum"]
 
-    found = {trained("alike", 0, [mine]), trained("first", 2, others), trained("last", 15, others[::-1])}
+    found = {trained("first", 2, others), trained("last", 15, others[::-1])}
     padded = fit_many([mine] * 16, [7] * 16, [tmp_path / "padded"] * 16)
     assert [result["checksum"] for result in padded] == 16 * list(found)
     assert padded[0]["stacked"] == 16
 
 
-# ------------------------------------------------------------------------------------------------- interruptions
-
 PAIR = [methods.lumix(BASE.replace(epochs=3)), BASE.replace(epochs=3)]  # 18 updates
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    return fit_many(PAIR, [0, 1], [tmp_path_factory.mktemp("whole") for _ in range(2)])
 
 
 def checksums(found: list) -> list[str]:
@@ -125,8 +129,7 @@ def checksums(found: list) -> list[str]:
 
 
 @pytest.mark.parametrize("at", [1, 9])
-def test_killed_at_any_update_it_goes_on_bit_for_bit(at, tmp_path):
-    whole = fit_many(PAIR, [0, 1], [tmp_path / "a", tmp_path / "b"])
+def test_killed_at_any_update_it_goes_on_bit_for_bit(at, whole, tmp_path):
     directories = [tmp_path / "c", tmp_path / "d"]
     with stopped_after(at, check_every=2, kind=ensemble.Ensemble):
         fit_many(PAIR, [0, 1], directories, OFTEN)
@@ -139,8 +142,7 @@ def test_killed_at_any_update_it_goes_on_bit_for_bit(at, tmp_path):
         assert lines == [1, 2, 3]
 
 
-def test_killed_while_results_are_written_the_others_are_as_they_would_have_been(tmp_path, monkeypatch):
-    whole = fit_many(PAIR, [0, 1], [tmp_path / "a", tmp_path / "b"])
+def test_killed_while_results_are_written_the_others_are_as_they_would_have_been(whole, tmp_path, monkeypatch):
     directories, write = [tmp_path / "c", tmp_path / "d"], loop.write_result
 
     def writing(state, feed, process, directory, stacked=0):
@@ -168,9 +170,6 @@ def test_a_checkpoint_of_other_members_is_not_taken_up(tmp_path):
     found = fit_many(PAIR, [0, 2], others)
     assert "resumed" not in (tmp_path / "a" / "log.txt").read_text()
     assert checksums(found) == checksums(fit_many(PAIR, [0, 2], [tmp_path / "d", tmp_path / "e"]))
-
-
-# ------------------------------------------------------------------------------------------------- failures
 
 
 def test_a_member_that_diverges_is_dropped_and_the_others_go_on(tmp_path, monkeypatch):

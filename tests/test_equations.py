@@ -1,12 +1,8 @@
 """docs/equations.md and the docstrings of lumix hold the same equations: from number to line, from line to number."""
 
 import ast
-import importlib
 import re
-from functools import reduce
 from pathlib import Path
-
-import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 PAPERS = "LUMix|DM|TransMix|AutoMix|SAMix|Puzzle-Mix|FixMatch|MixMatch|Self-Tuning"
@@ -37,17 +33,6 @@ def test_the_index_is_what_the_docstrings_say() -> None:
     labels = {(label, path) for path, text in DEFINED.items() for label in LABEL.findall(text)}
     assert set(INDEX) == labels
     assert len(INDEX) == len(set(INDEX)) > 30
-
-
-@pytest.mark.parametrize("path", sorted({path for _, path in INDEX}))
-def test_what_the_index_names_exists(path: str) -> None:
-    module = next(
-        name for name in (path.rpartition(".")[0], path.rpartition(".")[0].rpartition(".")[0]) if name in MODULES
-    )
-    assert callable(reduce(getattr, path.removeprefix(f"{module}.").split("."), importlib.import_module(module)))
-
-
-MODULES = {".".join(file.relative_to(ROOT).with_suffix("").parts) for file in (ROOT / "lumix").rglob("*.py")}
 
 
 def test_every_number_that_a_docstring_mentions_is_in_the_index() -> None:

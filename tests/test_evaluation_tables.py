@@ -1,7 +1,6 @@
 """Evaluations in tables, pool, records and text: made after their trainings, kept beside them, shown by cells."""
 
 import dataclasses
-from pathlib import Path
 
 import numpy as np
 import pool_jobs
@@ -9,13 +8,11 @@ import pytest
 from bench import GRIDS, bench_scale, file_of, finish, finished_table, measure, stand_in
 
 from evaluation.evaluation import Evaluation
-from experiments import evaluations, registry, terminal
-from experiments.evaluations import EvaluationItem, evaluation_items
-from experiments.methods import lumix
+from experiments import registry, runs, terminal
 from experiments.pool import run_pool
 from experiments.registry import get_table
 from experiments.results import collect
-from experiments.runs import Item, is_open, items_of_table, state
+from experiments.runs import EvaluationItem, Item, evaluation_items, is_open, items_of_table, state
 from experiments.scale import get_scale
 from experiments.table import Column, Row, Table
 from training import run_directory
@@ -28,24 +25,6 @@ SHUFFLING = Evaluation("shuffling", {"grids": [1, 4], "draw": "per_image", "repe
 def scale(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     return bench_scale(1, 2)
-
-
-# ------------------------------------------------------------------------------------------------- tables
-
-
-@pytest.mark.parametrize("name", ["lumix_table07_shuffling", "lumix_table09_occlusion"])
-@pytest.mark.parametrize("scale_name", ["mini", "lab", "paper"])
-def test_robustness_tables_use_runs_that_others_own(name, scale_name):
-    scale = get_scale(scale_name)
-    table, base = get_table(name, scale), scale.base("deit", "deit_s")
-    assert set(table.runs) == {base.key, lumix(base).key}
-    (evaluation,) = {e.key: e for e in table.evaluations.values()}.values()  # one pass over the data for all
-    item = evaluations.evaluation_item(scale, table, base, evaluation, 3)
-    assert item.place.parent == Path("runs", scale_name, "lumix_table01_models", base.key, "seed3", "eval")
-    assert all(table.against(cell) in (None, (cell[0], "base")) for cell in table.cells)
-    dino = {"timm": "vit_small_patch16_224.dino"}
-    attention = None if "07" in name else dino if scale_name == "paper" else {"key": base.key}
-    assert evaluation.arguments.get("source") == attention
 
 
 def test_rows_may_replace_evaluation_metric_and_comparison():
@@ -65,22 +44,19 @@ def test_a_source_must_be_a_run_of_the_table_and_may_have_a_fixed_seed(scale):
     table = get_table("lumix_table09_occlusion", scale)
     (occlusion,) = {e.key: e for e in table.evaluations.values()}.values()
     base, other = table.runs.values()
-    item = evaluations.evaluation_item(scale, table, other, occlusion, 1)
+    item = runs.evaluation_item(scale, table, other, occlusion, 1)
     assert item.others == {"source": registry.directory_of(scale, base, 1)}
     assert item.needs == {registry.directory_of(scale, run, 1) for run in (base, other)}
     fixed = Evaluation("occlusion", {"filter": {"key": base.key, "seed": 0}})
-    item = evaluations.evaluation_item(scale, table, other, fixed, 1)
+    item = runs.evaluation_item(scale, table, other, fixed, 1)
     assert item.others == {"filter": registry.directory_of(scale, base, 0)}
     foreign = Evaluation("occlusion", {"filter": {"key": "nobody"}})
     with pytest.raises(ValueError, match="needs the run nobody as its filter: add it to sources of"):
-        evaluations.evaluation_item(scale, table, other, foreign, 1)
+        runs.evaluation_item(scale, table, other, foreign, 1)
     alone = dataclasses.replace(table, rows=(Row("r", {}, {"lumix": other}),), sources=(base,))
     for rows in (None, ["r"]):  # some rows need the runs of their sources too
         assert {item.run.key for item in items_of_table(scale, alone, rows)} == {base.key, other.key}
         assert [item.item.run for item in evaluation_items(scale, alone, rows)] == [other, other]
-
-
-# ------------------------------------------------------------------------------------------------- pool
 
 
 def evaluation_of(item, *needs):
@@ -111,9 +87,6 @@ def test_a_real_run_is_trained_and_evaluated_in_one_pool(tmp_path):
     assert evaluated.result["checksum"] == trained.result["checksum"]
     assert evaluated.result["values"]["grid_1"] == pytest.approx(trained.result["top1"]["last"])
     assert item.read() == evaluated.result
-
-
-# ------------------------------------------------------------------------------------------------- records
 
 
 def grid_4(scale, table):

@@ -7,12 +7,13 @@ from pathlib import Path
 import pytest
 from bench import bench_scale, finish
 
-from experiments.cost import costs
+from experiments.lumix_table06_rivals import table as table06
 from experiments.methods import constant_control, lumix
 from experiments.registry import TABLES, directory_of, get_table, owners, seeds_of, tables_of
 from experiments.results import collect
 from experiments.runs import ABSENT, DAMAGED, FINISHED, OLDER, STARTED, Item, activity, is_open, items_of_table, state
 from experiments.scale import NAMES, get_scale
+from experiments.terminal import costs
 from experiments.verdicts import read_primary
 from training import run_directory
 from training.config import Run
@@ -84,6 +85,20 @@ def test_the_papers_cells_add_up_as_the_register_says():
         assert paper["non_salient_average", row] == printed
 
 
+def test_paper_cells_of_table_6_are_those_of_the_page():
+    """Speeds as ratios of the printed images per second, parameters as printed, 22M also for ResNet-50 (I-33)."""
+    table = get_table("lumix_table06_rivals", PAPER)
+    assert len([cell for cell in table.paper if cell[1] == "top1"]) == 11
+    for (row, column), value in table.paper.items():
+        role, id = row.rsplit("_", 1)
+        printed = table06.PAPER_SPEED[role]
+        if column == "speed":
+            assert value == pytest.approx(100 * printed[id] / printed["baseline"], abs=0.051)
+        if column == "parameters":
+            assert value == 22000
+    assert {table.paper[f"{r}_lumix", "top1"] for r, _ in table06.BACKBONES} == {80.6, 79.1}
+
+
 @pytest.mark.parametrize("name", ["lab", "paper"])
 def test_every_primary_claim_has_three_seeds_planned(name):
     scale = get_scale(name)
@@ -91,9 +106,6 @@ def test_every_primary_claim_has_three_seeds_planned(name):
     for primary in read_primary():
         table, claim = next(claims[id] for id in primary.claims if id in claims)
         assert all(len(seeds_of(scale, table.cells[cell])) >= 3 for cell in claim.cells)
-
-
-# ------------------------------------------------------------------------------------------------- sharing
 
 
 def test_the_first_table_owns_a_run_and_seeds_are_paired(scale):
@@ -114,9 +126,6 @@ def test_costs_count_every_run_once(scale):
     runs, trainings, hours, *_ = every["lumix_table01_models"]
     assert runs == len(get_table("lumix_table01_models", scale).runs)
     assert trainings == hours == 2 * runs + 2  # DeiT-S and its LUMix run have a third seed
-
-
-# ------------------------------------------------------------------------------------------------- states and records
 
 
 def test_states_of_a_run(scale):

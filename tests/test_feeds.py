@@ -50,9 +50,6 @@ def tensors(batches: Any) -> list[Tensor]:
     return [t for views, labels in batches for t in (*views.labelled, *views.unlabelled, labels)]
 
 
-# ------------------------------------------------------------------------------------------------- samplers
-
-
 def test_the_sampler_follows_the_epochs_order_and_drops_the_rest() -> None:
     sampler = BatchSampler(23, 5, seed=3)
     sampler.begin(2)
@@ -84,9 +81,6 @@ def test_repeated_augmentation_shows_a_third_of_the_images_three_times() -> None
     assert ranks[0] == ranks[1] == ranks[2]  # as in DeiT's sampler, the views of an image go to different processes
 
 
-# ------------------------------------------------------------------------------------------------- labels
-
-
 def test_labelled_images_are_balanced_nested_and_chosen_by_the_seed() -> None:
     train, _ = load(Data("digits", 8))
     rows = {(seed, n): labelled_rows(train.labels, 10, n, seed) for seed in (0, 1) for n in (10, 40, 100)}
@@ -108,19 +102,12 @@ def test_all_methods_get_the_same_labelled_images(tmp_path: Path) -> None:
     assert (result["steps"], result["epochs"], result["subset"]) == (12, 3, fixmatch.subset)
 
 
-def test_the_record_names_a_share_which_is_the_same_for_all(tmp_path: Path) -> None:
-    runs = {
-        name: small_run(epochs=1, median_last=1, optim=Optim(lr=0.01), data=Data("digits", 8, share=share), **changes)
-        for name, share, changes in (("whole", 1.0, {}), ("small", 0.1, {}), ("plain", 0.1, {"mix": Mix()}))
-    }
-    found = {(name, s): fit(run, s, tmp_path / f"{name}{s}") for name, run in runs.items() for s in (0, 1)}
-    assert "subset" not in found["whole", 0]
-    subsets = {found[name, seed]["subset"] for name in ("small", "plain") for seed in (0, 1)}
-    assert len(subsets) == 1
-    assert subsets != {a_feed(small_run(data=Data("digits", 8, share=0.2))).subset}
+def test_a_share_has_a_name_which_is_the_same_for_all() -> None:
+    def subset(share: float, seed: int = 0, **changes: Any) -> str:
+        return a_feed(small_run(data=Data("digits", 8, share=share), **changes), seed).subset
 
-
-# ------------------------------------------------------------------------------------------------- views
+    assert subset(1.0) == ""
+    assert subset(0.1) == subset(0.1, seed=1) == subset(0.1, mix=Mix()) != subset(0.2)
 
 
 @pytest.mark.parametrize("task", ["fixmatch", "pseudo_label", "mixmatch"])
@@ -172,9 +159,6 @@ def test_rand_augment_works_on_grey_and_coloured_images(name: str, size: int) ->
     weak, strong = views.unlabelled
     assert weak.shape == strong.shape
     assert (weak != strong).flatten(1).any(1).float().mean() > 0.8
-
-
-# ------------------------------------------------------------------------------------------------- files
 
 
 @pytest.fixture(params=WRITERS)
@@ -240,9 +224,6 @@ def test_shares_of_files_are_nested_named_and_shuffled_for_mixing(tmp_path: Path
     feeds = [a_feed(run.replace(count_mixed=mixed)) for mixed in (False, True)]
     orders = [torch.cat([labels for _, labels in each.test()]) for each in feeds]
     assert orders[0].tolist() == [0, 1, 2] == sorted(orders[1].tolist()) != orders[1].tolist()
-
-
-# ------------------------------------------------------------------------------------------------- refusals
 
 
 def test_what_would_be_ignored_is_refused() -> None:

@@ -40,9 +40,6 @@ def name(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.Mon
     return str(request.param)
 
 
-# Layouts -----------------------------------------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize("split", LABELS)
 def test_a_layout_is_read_back(name: str, split: str) -> None:
     files = file_set(name, split)
@@ -106,9 +103,6 @@ def test_class_folders_are_torchvisions_without_loops_and_pipes(tmp_path: Path) 
         ClassFolders(tmp_path / "nowhere")
 
 
-# Images ------------------------------------------------------------------------------------------------------------
-
-
 def bomb(side: int) -> bytes:
     """A PNG of black, of side x side pixels, in few bytes."""
 
@@ -142,9 +136,6 @@ def test_bad_images_are_named_and_none_is_waited_for(tmp_path: Path) -> None:
     assert (read_image(tmp_path / "whole.jpg").size, read_image(tmp_path / "whole.jpg").mode) == ((80, 64), "RGB")
 
 
-# Transforms --------------------------------------------------------------------------------------------------------
-
-
 def test_test_images_are_resized_and_cropped_in_the_middle(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     WRITERS["imagenet"](tmp_path)
     path = tmp_path / "imagenet" / "val" / "n01" / "1.JPEG"
@@ -176,17 +167,11 @@ def test_the_transform_holds_what_the_data_ask_for() -> None:
 def test_posterize_at_full_strength_keeps_one_bit() -> None:
     step = next(s for s in train_transform(IMAGENET).transforms if type(s).__name__ == "RandAugment")
     posterize = next(op for op in step.ops if op.name.startswith("Posterize"))
-    assert (posterize.level_fn(10, {}), posterize.level_fn(5, {})) == (
-        (1,),
-        (2,),
-    )  # timm: 0 bits
+    assert (posterize.level_fn(10, {}), posterize.level_fn(5, {})) == ((1,), (2,))  # timm: 0 bits
     posterize = pickle.loads(pickle.dumps(posterize))  # as a spawned worker receives it
     posterize.prob, posterize.magnitude, posterize.magnitude_std = 1.0, 10, 0
     ramp = Image.fromarray(np.tile(np.arange(256, dtype=np.uint8), (4, 1))).convert("RGB")
     assert set(np.asarray(posterize(ramp)).ravel().tolist()) == {0, 128}
-
-
-# Addressed augmentation --------------------------------------------------------------------------------------------
 
 
 class Noise(Dataset[tuple[Any, Any]]):

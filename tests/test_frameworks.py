@@ -1,7 +1,6 @@
 """Batches as training frameworks handle them: walked, copied, sent, moved, sliced, like any tuple of tensors."""
 
 import copy
-import dataclasses
 import pickle
 
 import pytest
@@ -11,6 +10,7 @@ from batches import ALL_MIXERS, images_of, labels_of, stream
 from torch import Tensor
 from torch.utils import _pytree as pytree
 from torch.utils.data import DataLoader, TensorDataset, default_collate
+from torchvision.transforms import v2
 
 import lumix
 import training.parts  # noqa: F401
@@ -73,7 +73,7 @@ def test_accelerate():
 
 
 @pytest.mark.filterwarnings("default")  # its own warnings are no concern
-@pytest.mark.parametrize("precision", ["bf16-true", "64-true", "bf16-mixed"])
+@pytest.mark.parametrize("precision", ["bf16-true", "64-true"])
 def test_targets_of_the_drop_in_keep_their_weights_under_lightning(precision):
     lightning = pytest.importorskip("pytorch_lightning")
     mixup, criterion = Mixup(0.8, 1.0, num_classes=10), Criterion(lumix.MixLoss(lumix.LUMixRule(), smoothing=0.1))
@@ -96,7 +96,41 @@ def test_targets_of_the_drop_in_keep_their_weights_under_lightning(precision):
     assert trainer.global_step == 3
 
 
-# ------------------------------------------------------------------------------------------------- settings
+IMAGES, LABELS = torch.rand(6, 3, 8, 8, generator=stream()), torch.arange(6)
+
+
+def test_it_mixes_as_the_mixer_does():
+    mixed, expected = Mix(lumix.Switch(), seed=3)(IMAGES, LABELS), lumix.Switch()(IMAGES, LABELS, stream(3))
+    assert torch.equal(mixed.images, expected.images)
+    assert torch.equal(mixed.own_weight, expected.own_weight)
+
+
+def test_in_compositions_and_with_tv_tensors():
+    from torchvision import tv_tensors
+
+    either = v2.RandomChoice([Mix(lumix.Mixup()), Mix(lumix.CutMix())])
+    whole = v2.Compose([v2.Normalize([0.5] * 3, [0.5] * 3), either])
+    batch = whole(tv_tensors.Image(IMAGES), LABELS)
+    assert isinstance(batch, lumix.MixedBatch)
+    assert type(batch.images) is type(batch.own_mask()) is torch.Tensor
+    assert isinstance(v2.Compose([Mix(lumix.CutMix())])((IMAGES, LABELS)), lumix.MixedBatch)
+
+
+def test_workers_draw_their_own():
+    mix = Mix(lumix.Mixup())
+    data = TensorDataset(IMAGES.repeat(4, 1, 1, 1), LABELS.repeat(4))
+    loader = DataLoader(
+        data, 6, num_workers=2, multiprocessing_context="fork", collate_fn=lambda items: mix(*default_collate(items))
+    )
+    weights = [float(batch.own_weight[0]) for _ in range(2) for batch in loader]
+    assert len(set(weights)) == 8
+
+
+@pytest.mark.parametrize("inputs", [(IMAGES,), ({"image": IMAGES},), ([(IMAGES[0], 1)],), (IMAGES, [0] * 6)])
+def test_other_inputs_are_refused(inputs):
+    with pytest.raises(ValueError, match=r"give a batch as \(images, labels\)"):
+        Mix(lumix.CutMix())(*inputs)
+
 
 EXAMPLES = [
     part.cls(get_part("embedded").cls()) if name == "attentivecutmix" else part.cls()
@@ -105,17 +139,11 @@ EXAMPLES = [
 ]
 
 
-HOLDERS = [lumix.Switch(), lumix.NoMix(), lumix.RandomShuffle(), lumix.Either(lumix.Mixup(), lumix.FMix())]
-
-
-@pytest.mark.parametrize("part", [*EXAMPLES, *HOLDERS], ids=lambda part: type(part).__name__)
+@pytest.mark.parametrize("part", [lumix.RandomShuffle(), lumix.Either(lumix.Mixup(), lumix.FMix())])
 @pytest.mark.filterwarnings("default")
-def test_every_part_is_a_hyper_parameter_of_lightning_and_stays_as_it_is(part, tmp_path):
+def test_mixers_that_hold_mixers_are_hyper_parameters_of_lightning(part, tmp_path):
     saving = pytest.importorskip("pytorch_lightning.core.saving")
     saving.save_hparams_to_yaml(tmp_path / "hparams.yaml", {"part": part})
-    for field in dataclasses.fields(part):
-        with pytest.raises(dataclasses.FrozenInstanceError):
-            setattr(part, field.name, "other")
 
 
 @pytest.mark.parametrize(
@@ -138,8 +166,6 @@ def test_hydras_list_of_terms_names_its_remedy():
     with pytest.raises(ValueError, match="say _convert_: partial there"):
         lumix.MixLoss(terms=omegaconf.OmegaConf.create([lumix.CrossEntropy()], flags={"allow_objects": True}))
 
-
-# ------------------------------------------------------------------------------------------------- wrong parts
 
 WRONG = [3, "cutmix", lumix.CutMix, lumix.MixLoss, torch.zeros(2), [1.0], torch.nn.functional.cross_entropy, object()]
 TAKERS = {

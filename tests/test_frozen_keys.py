@@ -58,14 +58,6 @@ def test_a_new_argument_of_a_part_renames_nothing(monkeypatch: pytest.MonkeyPatc
     assert again.replace(mix=Mix(choices=((CutMixWithMore(alpha=0.5, later=2), 1.0),))).key != key
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_a_run_is_the_same_after_json(name: str) -> None:
-    for table in tables_of(get_scale(name)):
-        for key, run in table.runs.items():
-            assert Run.from_dict(run.to_dict()) == run
-            assert Run.from_dict(run.to_dict()).key == key
-
-
 def test_what_equals_the_defaults_is_not_written() -> None:
     assert RUN.to_dict() == {
         "data": {"name": "digits", "image_size": 8},

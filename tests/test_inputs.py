@@ -51,9 +51,6 @@ def run(mixer, images, labels, seed=0):
     return mixer(images, labels, stream(seed), Network())
 
 
-# ------------------------------------------------------------------------------------------------- videos and signals
-
-
 @pytest.mark.parametrize("name", ANY)
 @settings(deadline=None, max_examples=40)
 @given(data=st.data())
@@ -123,9 +120,6 @@ def test_draws_are_for_a_shape():
         lumix.Mixup().draw(torch.rand(4, 3, 8, 8), stream())
 
 
-# ------------------------------------------------------------------------------------------------- labels
-
-
 @pytest.mark.parametrize("mixer", [*MIXERS, NoMix()], ids=lambda mixer: type(mixer).__name__)
 @pytest.mark.parametrize("dtype", [*INTEGERS, torch.uint16, torch.uint32])
 def test_labels_of_any_integer_dtype_are_taken_and_left_as_they_are(mixer, dtype):
@@ -137,14 +131,6 @@ def test_labels_of_any_integer_dtype_are_taken_and_left_as_they_are(mixer, dtype
         assert batch.labels.dtype == batch.partner_labels.dtype == torch.int64
         assert torch.equal(batch.images, expected.images)
         assert labels.dtype == dtype
-
-
-@pytest.mark.parametrize("dtype", INTEGERS)
-def test_the_drop_in_takes_them_too(dtype):
-    labels = labels_of(4).to(dtype)
-    plain = TimmMixup(0.8, num_classes=10)(images_of(4), labels_of(4))[1]
-    for given_labels in (labels, labels.view(4, 1)):
-        assert torch.equal(TimmMixup(0.8, num_classes=10)(images_of(4), given_labels)[1], plain)
 
 
 @pytest.mark.parametrize(
@@ -169,9 +155,6 @@ def test_other_labels_are_refused_with_the_remedy(mixer, labels, remedy):
         mixer(images_of(4, height=8), labels) if isinstance(mixer, TimmMixup) else run(
             mixer, images_of(4, height=8), labels
         )
-
-
-# ------------------------------------------------------------------------------------------------- dtypes of images
 
 
 @pytest.mark.parametrize("mixer", MIXERS, ids=lambda mixer: type(mixer).__name__)
@@ -207,9 +190,6 @@ def test_wide_integers_lose_nothing(dtype, mode):
         if isinstance(mixer, lumix.Mixup):
             assert torch.equal(mix_by_selecting(images, plan), images)
             assert torch.equal(mix_images(images.clone(), plan, inplace=True), images)
-
-
-# ------------------------------------------------------------------------------------------------- missing classes
 
 
 RULES = {
@@ -303,9 +283,6 @@ def test_one_logit_of_two_classes_is_refused_with_what_equals_it(shape):
     two = lumix.MixLoss()(torch.cat([torch.zeros_like(z), z], dim=1), batch)
     one = F.binary_cross_entropy_with_logits(z, batch.mix_targets(torch.tensor([[0], [1], [1], [0]])))
     torch.testing.assert_close(two, one)
-
-
-# ------------------------------------------------------------------------------------------------- dense targets, masks
 
 
 @pytest.mark.parametrize("mixer", MIXERS, ids=lambda mixer: type(mixer).__name__)

@@ -53,7 +53,7 @@ def fit(net, checkpoint=None, **options):
     return trainer
 
 
-@pytest.mark.parametrize("precision", ["32-true", "bf16-mixed", "bf16-true", "64-true"])
+@pytest.mark.parametrize("precision", ["bf16-mixed", "bf16-true", "64-true"])
 def test_training_is_mixed_and_validation_is_not(precision):
     net = Net()
     trainer = fit(net, precision=precision)

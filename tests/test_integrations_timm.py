@@ -13,25 +13,13 @@ from batches import stream
 from timm.loss import SoftTargetCrossEntropy
 from timm.utils import accuracy
 
-from lumix import (
-    AreaRule,
-    BetaLaw,
-    BinaryCrossEntropy,
-    CrossEntropy,
-    Decoupled,
-    Kind,
-    LUMixRule,
-    MixLoss,
-    Regulariser,
-)
+from lumix import AreaRule, BetaLaw, BinaryCrossEntropy, CrossEntropy, Decoupled, Kind, LUMixRule, MixLoss, Regulariser
 from lumix.integrations.timm import Criterion, Mixup
 from lumix.mixers.paste import Draws, assign, box_around, visible_share
 from lumix.random import draw_partners
 
 CLASSES = 7
 HEIGHT, WIDTH = 13, 9
-
-# ------------------------------------------------------------------------------------------------- replay
 
 
 @pytest.fixture
@@ -149,9 +137,6 @@ def test_criterion_without_lumix_is_timms_soft_target_cross_entropy(smoothing, m
         torch.testing.assert_close(criterion(logits, target), SoftTargetCrossEntropy()(logits, target))
 
 
-# ------------------------------------------------------------------------------------------------- the target
-
-
 def a_batch(size=6, seed=0):
     generator = stream(seed)
     images = torch.randn(size, 3, HEIGHT, WIDTH, generator=generator)
@@ -209,9 +194,6 @@ def test_an_accuracy_of_a_mixed_target_is_refused_and_a_reshaped_one_is_a_tensor
     assert type(target.reshape(-1)) is torch.Tensor
 
 
-# ------------------------------------------------------------------------------------------------- behaviour
-
-
 def test_seed_decides_everything_and_global_state_is_left_alone():
     before, numpy_before = torch.get_rng_state(), np.random.get_state()[1].copy()
     first, second, other = (Mixup(0.8, 1.0, num_classes=CLASSES, seed=seed)(*a_batch()) for seed in (4, 4, 5))
@@ -264,12 +246,8 @@ def test_bad_batches_are_refused():
         mixup(images, torch.tensor([0, 1, 7, 2, 3, 4]))
     with pytest.raises(ValueError, match="not -1"):
         mixup(images, labels - labels.min() - 1)
-    with pytest.raises(ValueError, match=r"an integer dtype, not torch\.float32"):
-        mixup(images, labels.float())
     with pytest.raises(ValueError, match="even batch, not 5 images"):
         mixup(images[:5], labels[:5])
-    with pytest.raises(ValueError, match="empty"):
-        mixup(images[:0], labels[:0])
 
 
 def test_criterion_refuses_a_mixer_set_up_differently():

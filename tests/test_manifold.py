@@ -83,19 +83,6 @@ def test_the_loss_is_of_the_pass_that_was_mixed_once_or_refused(layer, times, sa
     torch.testing.assert_close(found, seen)
 
 
-def test_a_linear_network_cannot_tell_where_it_was_mixed():
-    """Law: without nonlinearity Mixup of the input and of any layer are the same."""
-    model = nn.Sequential(nn.Conv2d(3, 4, 3, padding=1, bias=False), nn.Flatten(), nn.Linear(4 * 96, 2, bias=False))
-    images, labels = images_of(6), labels_of(6)
-    results = []
-    for layer in ("", "0", "2"):
-        batch = ManifoldMix((layer,))(images, labels, stream(3))
-        with hidden_mixing(model, batch):
-            results.append(model(batch.images))
-    torch.testing.assert_close(results[1], results[0], atol=1e-5, rtol=1e-5)
-    torch.testing.assert_close(results[2], results[0], atol=1e-5, rtol=1e-5)
-
-
 def test_the_input_is_mixup_of_the_same_draws():
     images, labels, batch = mixed_in("", seed=5)
     assert batch.hidden is None
@@ -139,18 +126,3 @@ def test_either_is_one_of_two_mixers_for_the_whole_batch():
     assert 80 < counts[Kind.BOX] < 165  # 120 less the boxes of no pixel; four standard deviations are 39
     assert 300 < counts[Kind.BLEND] < 420  # 360
     assert all(not ({Kind.BLEND, Kind.BOX} <= {*k.tolist()}) for k in kinds)
-
-
-def test_either_hands_on_what_it_was_given():
-    seen = []
-
-    class Spy(Mixup):
-        def apply(self, images, labels, draws, model=None):
-            seen.append((images, labels, model))
-            return super().apply(images, labels, draws, model)
-
-    images, labels, model = images_of(4), labels_of(4), nn.Identity()
-    Either(Mixup(), Spy(), switch_prob=1.0)(images, labels, stream(), model)
-    assert seen[0][0] is images
-    assert torch.equal(seen[0][1], labels)
-    assert seen[0][2] is model

@@ -23,8 +23,6 @@ from training.run_directory import write_json
 
 Array = NDArray[np.float64]
 
-# ------------------------------------------------------------------------------------------------- calibration
-
 
 def samples(n: int, seed: int = 0) -> tuple[Array, NDArray[np.bool_]]:
     """n confidences, all different, and whether each was right: more often the surer, yet overconfident."""
@@ -98,9 +96,6 @@ def test_other_classes_play_no_part_huge_logits_survive_and_ties_go_to_the_first
         natural.class_probabilities(np.full((1, 2), math.nan), [0, 1])
 
 
-# ------------------------------------------------------------------------------------------------- detection
-
-
 def flagged(inside: Array, outside: Array) -> list[tuple[float, float, float]]:
     """(recall of the outside samples, share of inside ones flagged, precision) at every score, the strictest first."""
     found = []
@@ -127,8 +122,6 @@ def test_detection_equals_a_plain_reading_with_ties(seed: int, known: int, unkno
     ours = min(rate for recall, rate, _ in points if recall >= 0.95)
     assert found["fpr_at_recall_95"] == pytest.approx(100 * ours)
 
-
-# ------------------------------------------------------------------------------------------------- stand-ins
 
 CARD: dict[str, Any] = {
     "data": "shapes", "image_size": 16, "mean": SHAPES_MEAN, "std": SHAPES_STD, "num_classes": 10, "key": "tested",
@@ -198,9 +191,6 @@ def test_a_model_cannot_filter_its_own_test(own: dict[str, Any], message: str, t
     arguments = {**ARGUMENTS, "reference": {"key": own["key"], "seed": 0, "directory": tmp_path}}
     with pytest.raises(ValueError, match=message):
         natural.drive(Linear(16, 10, seed=2), CARD, arguments, "cpu")
-
-
-# ------------------------------------------------------------------------------------------------- ImageNet-A and -O
 
 
 def timm_synsets(name: str) -> list[str]:

@@ -177,9 +177,6 @@ def test_no_pass_through_the_attention_is_said():
         pass
 
 
-# ------------------------------------------------------------------------------------------------- forgotten
-
-
 @pytest.mark.parametrize("loss", [lumix.MixLoss(), lumix.MixLoss(lumix.LUMixRule(), smoothing=0.1, eta=1.0)])
 def test_a_batch_left_to_the_network_and_not_mixed_there_is_refused(loss):
     network = stages()
@@ -191,8 +188,6 @@ def test_a_batch_left_to_the_network_and_not_mixed_there_is_refused(loss):
         logits = network(IMAGES)
     assert loss(logits, batch, stream()).isfinite()
 
-
-# ------------------------------------------------------------------------------------------------- outputs
 
 LOGITS = torch.randn(SIZE, CLASSES, generator=stream())
 

@@ -37,6 +37,7 @@ FOREST = "primary_claims"  # of every scale, not that of params.yaml
 OF_RESULTS = sorted(NOTEBOOKS.keys() - DEMONSTRATIONS - {FOREST})
 SMALL = {"TRAIN_IMAGES": 100, "TEST_IMAGES": 120, "EPOCHS": 1, "UPDATES": 50}
 Run = Callable[..., dict[str, Any]]
+SAVE = style.save
 
 
 def code(name: str) -> list[str]:
@@ -45,8 +46,9 @@ def code(name: str) -> list[str]:
 
 @pytest.fixture
 def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
-    """Executes the cells of a notebook on some results, with other settings, and returns its names."""
+    """Executes the cells of a notebook on some results, with other settings, and returns its names; saves no file."""
     monkeypatch.setattr(style, "FOLDER", tmp_path)
+    monkeypatch.setattr(style, "save", lambda figure, name: figure.draw_without_rendering())
     plt.switch_backend("Agg")
 
     def execute(name: str, results: Results | None = None, **settings: Any) -> dict[str, Any]:
@@ -138,7 +140,10 @@ def test_one_command_finds_the_root_whatever_is_installed(tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize("name", NOTEBOOKS)
-def test_data_are_named_and_bytes_are_stable(name: str, run: Run, committed: Results, tmp_path: Path) -> None:
+def test_data_are_named_and_bytes_are_stable(
+    name: str, run: Run, committed: Results, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(style, "save", SAVE)
     files = []
     for _ in range(2):
         shown = texts(run(name, committed, **SMALL)["figure"])
@@ -179,7 +184,8 @@ def test_gains_are_our_intervals_and_the_papers_values(name: str, run: Run, comm
         assert all(line in lines for line in wanted if line[0] is not None)
 
 
-def test_the_picture_of_the_readme_is_that_of_the_results(run: Run, tmp_path: Path) -> None:
+def test_the_picture_of_the_readme_is_that_of_the_results(run: Run, tmp_path: Path, monkeypatch: Any) -> None:
+    monkeypatch.setattr(style, "save", SAVE)
     assert "mini" not in {one.scale for one in run(FOREST)["found"]}  # it judges nothing
     made, shown = (plt.imread(folder / f"{FOREST}.png") for folder in (tmp_path, ROOT / "docs"))
     remedy = "run make repro, or python paper_figures/execute.py primary_claims && python -m report readme"

@@ -122,11 +122,3 @@ def test_weight_decay_spares_what_the_recipe_spares(key: str) -> None:
     for name, parameter in model.named_parameters():
         expected_spared = not all_decay and (parameter.ndim <= 1 or any(word in name for word in spared))
         assert (names[name] == 0.0) == expected_spared, name
-
-
-def test_every_role_of_a_family_at_every_scale_is_the_same_architecture() -> None:
-    for role in ("deit_s", "swin_t", "convnext_t", "xcit_s", "resnet50"):
-        models = [get_scale(scale).base("deit", role).model.name for scale in ("mini", "paper")]
-        # Residual nets of version 2 stand for those of version 1, which learn slower.
-        names = {model.replace("resnetv2", "resnet").split("_")[0].rstrip("0123456789") for model in models}
-        assert len(names) == 1, role

@@ -33,9 +33,6 @@ def pages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     return found
 
 
-# ------------------------------------------------------------------------------------------------- pages
-
-
 def test_every_table_has_its_badge_before_it(pages: dict[str, str]) -> None:
     text = pages["lumix.html"]
     sections = re.findall(r'<section class="table".*?</section>', text, re.S)
@@ -92,9 +89,6 @@ def test_the_register_of_both_papers_is_whole_and_shown(pages: dict[str, str]) -
     assert all(f'<dt id="{number}">' in pages["register.html"] for number in numbers)
 
 
-# ------------------------------------------------------------------------------------------------- findings
-
-
 def test_the_first_page_begins_with_what_was_found_on_photographs(pages: dict[str, str], root: Path) -> None:
     (photographs,) = findings.judging(all_results(root))
     record = photographs.records[TOGETHER]
@@ -138,9 +132,6 @@ def test_pages_without_results_and_without_measurements(root: Path) -> None:
 def test_the_readme_says_what_the_results_say() -> None:
     text = (ROOT / "README.md").read_text()
     assert findings.renewed(text, ROOT) == text, "run python -m report readme"
-
-
-# ------------------------------------------------------------------------------------------------- tables, pipeline
 
 
 def test_tables_are_byte_stable_and_csv_holds_every_cell_unrounded(root: Path) -> None:

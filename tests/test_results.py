@@ -8,10 +8,9 @@ import pytest
 from bench import bench_scale, finish, finished_table, measure
 
 from experiments import formatting, results
-from experiments.evaluations import evaluation_items
 from experiments.registry import directory_of, get_table, owners
 from experiments.results import collect, read_results
-from experiments.runs import Item, items_of_table
+from experiments.runs import Item, evaluation_items, items_of_table
 from training import run_directory
 
 RIVALS, COMPONENTS, SHUFFLING = "lumix_table06_rivals", "lumix_table02_components", "lumix_table07_shuffling"

@@ -5,24 +5,20 @@ import itertools
 import numpy as np
 import pytest
 import torch
+from batches import stream
 from PIL import Image
 from torch import nn
+from torchvision.transforms import TenCrop
 
 from evaluation import fgsm, images, models, occlusion, shuffling
 from evaluation.arguments import ATTENDED, GRIDS, LOSSES, VARIANTS
+from evaluation.ten_crop import ten_crop_logits
 from training.data.sets import ImageSet
 from training.mixed_accuracy import mixed_hits
 from training.run_directory import read_result
 
 CARD = {"data": "digits", "image_size": 8, "mean": [0.3], "std": [0.4]}
 DRAWS = {"draw": "per_image", "repetitions": 2, "seed": 0, "batch": 300}
-
-
-def generator(seed: int = 0) -> torch.Generator:
-    return torch.Generator().manual_seed(seed)
-
-
-# ------------------------------------------------------------------------------------------------- shared
 
 
 class Always(nn.Module):
@@ -62,12 +58,21 @@ def test_images_of_files_go_through_resize_and_centre_crop(tmp_path, monkeypatch
     np.testing.assert_allclose(found[0][1][1].permute(1, 2, 0).numpy(), wanted, atol=1e-6)
 
 
-# ------------------------------------------------------------------------------------------------- FGSM
+def test_ten_crops_are_those_of_torchvision_with_summed_logits() -> None:
+    model = nn.Sequential(nn.Flatten(), nn.Linear(3 * 6 * 6, 4), nn.Tanh())
+    images = torch.rand(5, 3, 9, 11, generator=stream())
+    wanted = torch.stack([torch.stack([model(crop[None])[0] for crop in TenCrop(6)(image)]).sum(0) for image in images])
+    found = ten_crop_logits(model, images, 6)
+    torch.testing.assert_close(found, wanted.detach())
+    assert not found.requires_grad
+    assert ten_crop_logits(lambda crop: torch.ones(1, 2, dtype=torch.bfloat16), images[:1], 4).dtype == torch.float32
+    with pytest.raises(ValueError, match="bigger than input size"):
+        ten_crop_logits(model, images, 10)
 
 
 def test_fgsm_is_one_signed_step_within_the_image(trained):
     model, _, _ = trained
-    pixels, labels = torch.rand(6, 1, 8, 8, generator=generator()), torch.arange(6)
+    pixels, labels = torch.rand(6, 1, 8, 8, generator=stream()), torch.arange(6)
     pixels[0, 0, 0] = 0.0
     before = pixels.clone()
     attacked = fgsm.fgsm(model, pixels, labels, 0.03)
@@ -84,7 +89,7 @@ def test_pixels_without_gradient_stay_and_nonsense_is_refused():
     def two_pixels(x):
         return torch.stack((x[:, 0, 0, 0], 2 * x[:, 0, 0, 1]), 1)
 
-    pixels, labels = torch.rand(2, 1, 4, 4, generator=generator()), torch.tensor([0, 1])
+    pixels, labels = torch.rand(2, 1, 4, 4, generator=stream()), torch.tensor([0, 1])
     changed = (fgsm.fgsm(two_pixels, pixels, labels, 0.1) != pixels).nonzero()[:, 2:].tolist()
     assert {tuple(place) for place in changed} == {(0, 0), (0, 1)}
     with pytest.raises(ValueError, match="before normalisation"):
@@ -102,14 +107,11 @@ def test_fgsm_error_counts_what_was_wrong_before_whatever_the_batches(trained):
     assert strong[0]["error"] > values["error"]
 
 
-# ------------------------------------------------------------------------------------------------- shuffling
-
-
 @pytest.mark.parametrize(("grid", "rows", "columns"), [(4, 2, 2), (8, 2, 4), (16, 4, 4), (32, 4, 8)])
 def test_shuffled_patches_are_those_of_the_order(grid, rows, columns):
     assert GRIDS[grid] == (rows, columns)
-    pixels = torch.rand(3, 2, 8, 16, generator=generator())
-    orders = torch.stack([torch.randperm(grid, generator=generator(seed)) for seed in range(3)])
+    pixels = torch.rand(3, 2, 8, 16, generator=stream())
+    orders = torch.stack([torch.randperm(grid, generator=stream(seed)) for seed in range(3)])
     found = shuffling.shuffle_grid(pixels, orders, rows, columns)
     high, wide = 8 // rows, 16 // columns
 
@@ -135,9 +137,6 @@ def test_shuffling_is_repeatable_and_its_draws_differ(trained):
         shuffling.drive(model, card, {**arguments, "draw": "per_set"}, "cpu")
 
 
-# ------------------------------------------------------------------------------------------------- occlusion
-
-
 def published_foreground(attention: list[float], mass: float) -> list[bool]:
     """The rule as its public code has it, for one image: sort ascending, normalise, add up, keep above 1 - mass."""
     order = sorted(range(len(attention)), key=attention.__getitem__)
@@ -150,7 +149,7 @@ def published_foreground(attention: list[float], mass: float) -> list[bool]:
 
 @pytest.mark.parametrize("loss", [10, 40, 70, 90])
 def test_attended_patches_go_by_the_published_rule(loss):
-    attention = torch.rand(5, 49, generator=generator(), dtype=torch.float64) ** 3
+    attention = torch.rand(5, 49, generator=stream(), dtype=torch.float64) ** 3
     found = occlusion.attended_mask(attention * torch.arange(1, 6).view(-1, 1), "non_salient", loss)  # rows of any sum
     assert found.shape == (5, 7, 7)
     assert found.flatten(1).tolist() == [published_foreground(row, 1 - loss / 100) for row in attention.tolist()]
@@ -163,10 +162,10 @@ def test_attended_patches_go_by_the_published_rule(loss):
 
 
 def test_losses_by_count_are_the_papers_numbers_of_patches():
-    attention = torch.rand(3, 196, generator=generator())
+    attention = torch.rand(3, 196, generator=stream())
     dropped = [0, 19, 39, 58, 78, 98, 117, 137, 156, 176]
     for loss, count in zip(LOSSES, dropped, strict=True):
-        random = occlusion.random_mask(14, loss, 3, generator()).flatten(1)
+        random = occlusion.random_mask(14, loss, 3, stream()).flatten(1)
         assert random.sum(1).tolist() == [196 - count] * 3
         assert len(random.unique(dim=0)) == (3 if loss else 1)  # drawn for each set
         weakest = occlusion.attended_mask(attention, "non_salient_by_count", loss).flatten(1)
@@ -179,9 +178,9 @@ def test_losses_by_count_are_the_papers_numbers_of_patches():
 
 
 def test_drop_zeroes_squares_of_pixels_and_nothing_else():
-    pixels = torch.rand(2, 3, 8, 8, generator=generator()) + 0.1
+    pixels = torch.rand(2, 3, 8, 8, generator=stream()) + 0.1
     before = pixels.clone()
-    keep = torch.rand(2, 4, 4, generator=generator()) < 0.5
+    keep = torch.rand(2, 4, 4, generator=stream()) < 0.5
     dropped = occlusion.apply_drop(pixels, keep)
     assert torch.equal(pixels, before)
     for b, row, column in itertools.product(range(2), range(8), range(8)):
@@ -242,9 +241,6 @@ def test_public_weights_are_read_from_a_file_or_named(tmp_path, monkeypatch):
     monkeypatch.setattr(models.timm, "create_model", offline)
     with pytest.raises(ValueError, match=r"vit_small_patch16_224\.dino are neither in .*weights.* \(no network\)"):
         models.public_model("vit_small_patch16_224.dino")
-
-
-# ------------------------------------------------------------------------------------------------- mixed images
 
 
 def test_mixed_hits_by_hand():

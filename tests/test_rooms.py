@@ -6,20 +6,12 @@ import sys
 from pathlib import Path
 
 import pytest
+from test_policy import PACKAGES, ROOT, sources
 
 from lumix.registry import PARTS
 
-ROOT = Path(__file__).resolve().parents[1]
-PACKAGES = ("lumix", "training", "evaluation", "experiments", "slurm", "report", "paper_figures")
 LEAVES = {"lumix.batch", "lumix.functional", "lumix.inputs", "lumix.random", "lumix.registry"}
-METHOD = {
-    *LEAVES,
-    "lumix.automix",
-    "lumix.losses",
-    "lumix.mixers",
-    "lumix.rules",
-    "lumix.semi",
-}
+METHOD = {*LEAVES, "lumix.automix", "lumix.losses", "lumix.mixers", "lumix.rules", "lumix.semi"}
 # Room -> the rooms that it may import, beside itself. Types count: an import under TYPE_CHECKING is an import.
 ALLOWED: dict[str, set[str]] = {
     "lumix": METHOD,
@@ -48,12 +40,7 @@ def module_of(path: Path) -> str:
     return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
 
 
-SOURCES = {
-    module_of(path): path
-    for package in PACKAGES
-    for path in sorted((ROOT / package).rglob("*.py"))
-    if "__pycache__" not in path.parts
-}
+SOURCES = {module_of(path): path for path in sources(*PACKAGES)}
 
 
 def room_of(module: str) -> str:

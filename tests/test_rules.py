@@ -1,4 +1,4 @@
-"""Label rules: the laws of lambda_r against scipy, equation 3 on records, and which samples are perturbed."""
+"""Label rules: the laws of lambda_r against scipy, equations 3 to 5, and which samples are perturbed."""
 
 import pytest
 import torch
@@ -15,8 +15,6 @@ LAM_R = torch.rand(30, generator=stream(7))
 # About 25 tests of distribution share this level, so all of them together raise a false alarm once in 400 seeds. With
 # 100 000 draws a distribution function that is off by 0.01 anywhere is still found.
 LEVEL, DRAWS = 1e-4, 100_000
-
-# ------------------------------------------------------------------------------------------------- laws of lambda_r
 
 
 @pytest.mark.parametrize("alpha", [0.1, 0.2, 0.8, 1.0, 2.0, 20.0])
@@ -50,14 +48,40 @@ def test_constant_law_is_constant_and_takes_nothing_from_the_stream():
     assert torch.equal(generator.get_state(), state)
 
 
-@pytest.mark.parametrize("law", [BetaLaw(), NormalLaw(), ConstantLaw()])
-def test_laws_follow_their_generator_alone(law):
-    before = torch.get_rng_state()
-    assert torch.equal(law.draw(50, stream(1)), law.draw(50, stream(1)))
-    assert torch.equal(torch.get_rng_state(), before)
+def test_mix_weights_is_a_convex_combination_in_the_unit_interval():
+    """Law 2, and equation 3 term by term."""
+    generator = stream()
+    area, random, predicted = torch.rand(3, 1000, generator=generator, dtype=torch.float64)
+    for r_r, r_s in [(0.0, 0.0), (0.4, 0.1), (1.0, 0.0), (0.0, 1.0), (0.5, 0.5)]:
+        mixed = functional.mix_weights(area, random, predicted, r_r, r_s)
+        assert mixed.min() >= 0
+        assert mixed.max() <= 1
+        torch.testing.assert_close(mixed, area + r_r * (random - area) + r_s * (predicted - area))
 
 
-# ------------------------------------------------------------------------------------------------- rules
+@pytest.mark.parametrize("scores", ["softmax", "double_softmax", "sigmoid"])
+def test_predicted_weight_is_the_ratio_of_the_scores(scores):
+    """Law 3, equations 4 and 5."""
+    logits = random_logits(30, scale=5.0)
+    once = logits.sigmoid() if scores == "sigmoid" else logits.softmax(1)
+    values = once.softmax(1) if scores == "double_softmax" else once
+    own, partner = (values.gather(1, labels[:, None])[:, 0] for labels in PAIR)
+    torch.testing.assert_close(functional.predicted_weight(logits, *PAIR, scores), own / (own + partner))
+    assert functional.predicted_weight(logits, *PAIR, scores)[0] == 0.5  # one class
+
+
+@pytest.mark.parametrize("scores", ["softmax", "double_softmax", "sigmoid"])
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
+def test_predicted_weight_of_huge_logits_is_finite_with_finite_gradients(scores, dtype):
+    """Law 3: +-1e4 in any precision; half precision is computed in float32."""
+    logits = torch.tensor([[1e4, -1e4, 0.0], [-1e4, 1e4, 0.0], [-1e4, -1e4, 0.0]], dtype=dtype, requires_grad=True)
+    labels = torch.zeros(3, dtype=torch.int64)
+    weight = functional.predicted_weight(logits, labels, labels + 1, scores)
+    assert weight.dtype == (torch.float64 if dtype == torch.float64 else torch.float32)
+    assert ((weight >= 0) & (weight <= 1)).all()
+    assert torch.autograd.grad(weight.sum(), logits)[0].isfinite().all()
+    if scores == "softmax":
+        assert weight.tolist() == [1.0, 0.0, 0.5]  # a ratio of probabilities would be 0/0 in the third
 
 
 @pytest.mark.parametrize("scores", ["softmax", "double_softmax", "sigmoid"])
@@ -77,15 +101,6 @@ def test_calling_a_rule_is_drawing_and_weighing():
     assert torch.equal(lam_r, BetaLaw(0.8).draw(BATCH.size, stream(4)))
     assert torch.equal(rule(LOGITS, BATCH, stream(4)), rule.weigh(LOGITS, BATCH, lam_r))
     assert len(set(lam_r.tolist())) == BATCH.size  # one draw per sample, also where lambda_0 is shared
-
-
-@pytest.mark.parametrize("logits", [LOGITS, 1e4 * LOGITS.sign()])
-@pytest.mark.parametrize(("r_r", "r_s"), [(0.4, 0.1), (1.0, 0.0), (0.0, 1.0), (0.3, 0.7)])
-def test_weights_stay_in_the_unit_interval(r_r, r_s, logits):
-    """Law 2."""
-    for law in (BetaLaw(0.2), NormalLaw(5.0)):
-        weight = LUMixRule(r_r, r_s, law, apply_to="both")(logits, BATCH, stream())
-        assert ((weight >= 0) & (weight <= 1)).all()
 
 
 def test_the_final_clamp_acts_on_normal_draws_only_after_mixing():
@@ -122,21 +137,13 @@ def test_a_generator_on_the_cpu_serves_logits_on_the_gpu():
     torch.testing.assert_close(weight.cpu(), LUMixRule()(LOGITS, BATCH, stream()))
 
 
-# ------------------------------------------------------------------------------------------------- errors
-
-
 @pytest.mark.parametrize(
     ("build", "message"),
     [
         (lambda: LUMixRule(0.6, 0.5), r"sum to at most 1.*not r_r = 0\.6 and r_s = 0\.5"),
-        (lambda: LUMixRule(-0.1, 0.5), "at least 0"),
-        (lambda: LUMixRule(apply_to="mixup"), "apply_to must be one of cut, both, not 'mixup'"),
-        (lambda: LUMixRule(scores="logits"), "scores must be one of"),
-        (lambda: BetaLaw(0.0), "alpha must be above 0, not 0"),
-        (lambda: NormalLaw(-1.0), "scale must be above 0"),
-        (lambda: NormalLaw(1.0, "none"), "reading must be one of"),
-        (lambda: ConstantLaw(1.5), r"value must lie between 0 and 1, not 1\.5"),
         (lambda: LUMixRule()(LOGITS, BATCH), "pass a torch.Generator"),
+        (lambda: functional.predicted_weight(LOGITS, *PAIR, "logits"), "scores must be 'softmax', 'double_softmax' or"),
+        (lambda: functional.indicator(PAIR[0] == PAIR[1], "xor"), "reading must be 'or' or 'and', not 'xor'"),
         (lambda: LUMixRule().weigh(LOGITS, BATCH), r"needs the draws \[B\] of lambda_r"),
     ],
 )

@@ -63,7 +63,7 @@ STRESS = """
 import os, random, sys, time
 from pathlib import Path
 from training.run_directory import RunError, locked
-folder, end, held = Path(sys.argv[1]), time.monotonic() + 3, 0
+folder, end, held = Path(sys.argv[1]), time.monotonic() + 1.5, 0
 draws = random.Random(os.getpid())
 while time.monotonic() < end:
     try:

@@ -19,9 +19,6 @@ def normalised(images):
     return (images.float() / 255 - MEAN) / STD
 
 
-# ------------------------------------------------------------------------------------------------- the detector
-
-
 def opencv_saliency(images):
     """OpenCV's own maps [B, H, W] float32 of images [B, 3 or 1, H, W] uint8."""
     detector = pytest.importorskip("cv2").saliency.StaticSaliencyFineGrained_create()
@@ -95,9 +92,6 @@ def test_the_peak_is_the_first_largest_value_in_row_major_order():
     maps[0, 2, 4] = maps[0, 2, 3] = maps[0, 3, 0] = 1
     maps[1, 3, 4] = 0.5
     assert peaks(maps).tolist() == [[2, 3], [3, 4], [0, 0]]
-
-
-# ------------------------------------------------------------------------------------------------- the mixer
 
 
 def spots(size, height=24, width=20, seed=0):

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from batches import stream
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
@@ -50,16 +51,9 @@ def network(model: Model) -> tuple[nn.Module, dict[str, Any]]:
     return build_model(model, 10, 3, 16, seed=0).eval(), json.loads(json.dumps(card))
 
 
-def generator(seed: int = 0) -> torch.Generator:
-    return torch.Generator().manual_seed(seed)
-
-
-# ------------------------------------------------------------------------------------------------- models
-
-
 def test_decoder_has_the_shapes_parameters_and_bounds_of_its_contract() -> None:
     decoder = MaskTransformer(width=384, heads=6, num_classes=60).eval()
-    patches, order = torch.randn(2, 9, 384, generator=generator()), torch.randperm(9, generator=generator())
+    patches, order = torch.randn(2, 9, 384, generator=stream()), torch.randperm(9, generator=stream())
     scores = decoder(patches)
     assert scores.shape == (2, 9, 60)
     torch.testing.assert_close(decoder(patches[:, order]), scores[:, order], atol=1e-5, rtol=1e-4)  # in any order
@@ -77,8 +71,8 @@ def test_every_parameter_that_is_used_gets_a_gradient_and_logits_have_the_size_o
     for module in built.modules():
         if isinstance(module, nn.BatchNorm2d):
             nn.init.ones_(module.weight)  # timm begins residual branches at zero, which lets no gradient through
-    images = torch.randn(2, 3, recipe.crop, recipe.crop, generator=generator())
-    masks = torch.randint(0, 5, (2, recipe.crop, recipe.crop), generator=generator())
+    images = torch.randn(2, 3, recipe.crop, recipe.crop, generator=stream())
+    masks = torch.randint(0, 5, (2, recipe.crop, recipe.crop), generator=stream())
     seg.segmentation_loss(built(images), masks).backward()
     missing = [name for name, p in built.named_parameters() if p.grad is None or not p.grad.any()]
     assert not missing
@@ -99,7 +93,7 @@ def test_the_encoder_is_the_runs_with_resampled_positions_and_without_class_toke
     assert torch.equal(larger.encoder.pos_embed[:, :1], before["pos_embed"][:, :1])
     seen: list[Tensor] = []
     same.decoder.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0]))
-    images = torch.randn(1, 3, 16, 16, generator=generator())
+    images = torch.randn(1, 3, 16, 16, generator=stream())
     same.eval()(images)
     assert torch.equal(seen[0], model.forward_features(images)[:, 1:])  # type: ignore[operator]
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
@@ -129,12 +123,9 @@ def test_a_decoder_that_does_not_fit_is_refused(model: Model, recipe: Recipe, wo
         build(*network(model), recipe, 5)
 
 
-# ------------------------------------------------------------------------------------------------- training
-
-
 def test_loss_counts_pixels_that_count_and_weighs_the_auxiliary_head() -> None:
-    logits = torch.randn(2, 3, 4, 4, generator=generator())
-    masks = torch.randint(0, 3, (2, 4, 4), generator=generator())
+    logits = torch.randn(2, 3, 4, 4, generator=stream())
+    masks = torch.randint(0, 3, (2, 4, 4), generator=stream())
     masks[0] = IGNORE
     expected = nn.functional.cross_entropy(logits[1:], masks[1:])
     torch.testing.assert_close(seg.segmentation_loss(logits, masks), expected)
@@ -146,14 +137,12 @@ def test_crops_keep_image_and_mask_together_invent_no_label_and_reach_the_range(
     mask = torch.arange(40 * 30).remainder(251).view(40, 30).to(torch.uint8)
     recipe = TINY.replace(base=40, crop=16, scale_low=1.0, scale_high=1.0)
     for seed in range(20):
-        image, labels = training_crop(mask.expand(3, -1, -1), mask, recipe, generator(seed))
+        image, labels = training_crop(mask.expand(3, -1, -1), mask, recipe, stream(seed))
         assert labels.shape == (16, 16)
         assert torch.equal(image, labels.expand(3, -1, -1))
     mask = torch.zeros(20, 30, dtype=torch.uint8)
     mask[5:15, 10:20] = 200
-    crops = [
-        training_crop(mask.expand(3, -1, -1), mask, TINY.replace(base=30, crop=200), generator(s)) for s in range(60)
-    ]
+    crops = [training_crop(mask.expand(3, -1, -1), mask, TINY.replace(base=30, crop=200), stream(s)) for s in range(60)]
     assert all(set(labels.unique().tolist()) <= {0, 200} and image.shape[1:] == labels.shape for image, labels in crops)
     widths = [labels.shape[1] for _, labels in crops]
     assert 15 <= min(widths) < 20
@@ -164,7 +153,7 @@ def test_a_crop_filled_by_one_class_is_drawn_again() -> None:
     mask = torch.zeros(64, 64, dtype=torch.uint8)
     mask[:, 32:] = 1
     recipe = TINY.replace(base=64, crop=16, scale_low=1.0, scale_high=1.0)
-    mixed = [training_crop(mask.expand(3, -1, -1), mask, recipe, generator(s))[1].float().mean() for s in range(40)]
+    mixed = [training_crop(mask.expand(3, -1, -1), mask, recipe, stream(s))[1].float().mean() for s in range(40)]
     # 8 of 49 positions qualify: without retries about 16 % would, with ten tries about 85 % do.
     assert sum(0.25 <= float(share) <= 0.75 for share in mixed) > 25
 
@@ -214,9 +203,6 @@ def test_training_lowers_the_loss_of_a_scene_it_sees_all_the_time_and_its_seed_m
     assert losses[1] < losses[0] / 2
 
 
-# ------------------------------------------------------------------------------------------------- metrics
-
-
 @given(st.integers(0, 2**32 - 1), st.integers(2, 7), st.integers(1, 40))
 def test_metrics_equal_a_plain_reference(seed: int, classes: int, pixels: int) -> None:
     """mAcc and mIoU as mmseg defines them, by sets of pixels, one class at a time; NaN where a class has no say."""
@@ -234,8 +220,6 @@ def test_metrics_equal_a_plain_reference(seed: int, classes: int, pixels: int) -
     assert seg.class_means(matrix) == pytest.approx([100 * float(np.nanmean(each)) for each in (accuracies, ious)])
     assert int(matrix.sum()) == int((truth != IGNORE).sum())
 
-
-# ------------------------------------------------------------------------------------------------- windows and scales
 
 SLIDING = Recipe("shapes", base=24, crop=16, stride=12)
 
@@ -255,7 +239,7 @@ def edge_model(images: Tensor) -> Tensor:
 
 @pytest.mark.parametrize("size", [(16, 16), (16, 29), (40, 33)])
 def test_sliding_equals_the_whole_image_for_a_pointwise_model(size: tuple[int, int]) -> None:
-    images = torch.randn(2, 3, *size, generator=generator())
+    images = torch.randn(2, 3, *size, generator=stream())
     torch.testing.assert_close(slide(pointwise, images, 16, 12), pointwise(images))
     assert seg.window_starts(801, 480, 320) == [0, 320, 321]
     assert seg.target_size(375, 500, 520, 480) == (480, 640)  # 390 would be below the window
@@ -263,7 +247,7 @@ def test_sliding_equals_the_whole_image_for_a_pointwise_model(size: tuple[int, i
 
 
 def test_probabilities_sum_to_one_and_mirror_with_the_image() -> None:
-    images = torch.randn(2, 3, 20, 30, generator=generator(1))
+    images = torch.randn(2, 3, 20, 30, generator=stream(1))
     for size in ((20, 30), (28, 42)):
         plain = probabilities(pointwise, images, size, False, SLIDING)
         torch.testing.assert_close(plain.sum(1), torch.ones(2, 20, 30))
@@ -273,7 +257,7 @@ def test_probabilities_sum_to_one_and_mirror_with_the_image() -> None:
 
 
 def test_logits_go_back_to_the_size_of_the_image_before_their_softmax() -> None:
-    images = torch.randn(1, 3, 45, 60, generator=generator(3))
+    images = torch.randn(1, 3, 45, 60, generator=stream(3))
     size = seg.target_size(45, 60, SLIDING.base, SLIDING.crop)
     seen = interpolate(images, size, mode="bilinear", align_corners=False)
     logits = interpolate(4 * slide(edge_model, seen, 16, 12), (45, 60), mode="bilinear", align_corners=False)
@@ -283,7 +267,7 @@ def test_logits_go_back_to_the_size_of_the_image_before_their_softmax() -> None:
 
 
 def test_ratios_of_equal_size_weigh_as_often_as_they_occur_and_are_computed_once() -> None:
-    images, sizes = torch.randn(1, 3, 16, 16, generator=generator(2)), []
+    images, sizes = torch.randn(1, 3, 16, 16, generator=stream(2)), []
 
     def counting(crops: Tensor) -> Tensor:
         sizes.append(tuple(crops.shape))
@@ -299,9 +283,6 @@ def test_ratios_of_equal_size_weigh_as_often_as_they_occur_and_are_computed_once
     assert torch.equal(several, total.argmax(1))
 
 
-# ------------------------------------------------------------------------------------------------- scoring
-
-
 class ByBrightness(nn.Module):
     """Class 1 where the first channel is above its mean."""
 
@@ -312,7 +293,7 @@ class ByBrightness(nn.Module):
 def test_score_of_a_perfect_model_is_100_counts_its_images_and_does_not_depend_on_batches(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    masks = torch.randint(0, 2, (5, 16, 16), generator=generator(4), dtype=torch.uint8)
+    masks = torch.randint(0, 2, (5, 16, 16), generator=stream(4), dtype=torch.uint8)
     images = (masks * 200)[:, None].expand(-1, 3, -1, -1).contiguous()
     masks[:, 0] = IGNORE
     scenes, card = resident(images, masks, ("ground", "thing")), {"mean": (0.5, 0.4, 0.3), "std": (0.2, 0.2, 0.3)}
@@ -325,9 +306,6 @@ def test_score_of_a_perfect_model_is_100_counts_its_images_and_does_not_depend_o
     monkeypatch.setattr(seg, "PIXELS", 1)
     single = seg.score(ByBrightness(), scenes, SLIDING, card, "cpu")
     assert (whole.values, whole.n_samples) == (single.values, single.n_samples) == (single.values, 5)
-
-
-# ------------------------------------------------------------------------------------------------- data and recipe
 
 
 def test_camvid_is_read_from_its_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,52 +2,33 @@
 
 import math
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import pytest
 import timm
 import torch
 from batches import stream
+from test_tasks import BOTH, MIXING, RESNET, TUNED, a_task
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 import lumix
-from lumix import CrossEntropy, CutMix, Decoupled, ManifoldMix, Mixup, TransMixRule
+from lumix import ManifoldMix, TransMixRule
 from lumix.mixers.base import NoMix
 from lumix.semi import ClassQueues, Views, group_contrast
 from lumix.semi import SelfTuning as Learner
-from training.build import build_task
-from training.config import Data, Loss, Mix, Model, Optim, Run
+from training.config import Data, Loss, Mix, Run
 from training.models import build_model
 from training.optim import Updater, build_optimizer, build_schedule
 from training.parts import SelfTuning
 from training.rng import step_generator
 
 CLASSES, PLACES, FEATURES = 4, 3, 5
-RESNET = {"channels": [4, 8, 8, 8], "layers": [1, 1, 1, 1]}
-MIXED: dict[str, Any] = {
-    "mix": Mix(choices=((Mixup(), 0.5), (CutMix(), 0.5))),
-    "loss": Loss(terms=(CrossEntropy(), Decoupled())),
-}
+MIXED: dict[str, Any] = {"mix": Mix(choices=BOTH), "loss": MIXING["loss"]}
 
 
 def a_run(**changes: Any) -> Run:
-    run = Run(
-        data=Data("digits", 8, labels=40),
-        model=Model("resnet18", "resnet18", RESNET),
-        optim=Optim(lr=0.01, name="sgd", min_lr=0.0),
-        task=SelfTuning(places=PLACES, features=6),
-        epochs=2,
-        epoch_steps=6,
-        batch_size=8,
-    )
-    return run.replace(**changes)
-
-
-def a_task(run: Run, seed: int = 0) -> Any:
-    network = build_model(run.model, 10, 1, 8, seed=0)
-    return build_task(run, network, (0.3,), (0.4,), torch.device("cpu"), seed=seed, updates=10)
+    return TUNED.replace(**{"data": Data("digits", 8, labels=40), "batch_size": 8, **changes})
 
 
 def views_of(step: int, size: int = 8) -> tuple[Views, Tensor]:
@@ -79,16 +60,6 @@ class Loop:
         self.updater.update(loss_of, *slices)
         self.task.after_update(step)
         return batch, results
-
-    def state(self) -> dict[str, Any]:
-        return {**self.task.checkpoint(), "optimizer": self.updater.optimizer.state_dict()}
-
-    def restore(self, saved: dict[str, Any]) -> None:
-        self.task.restore(saved)
-        self.updater.optimizer.load_state_dict(saved["optimizer"])
-
-
-# ------------------------------------------------------------------------------------------------- contrast
 
 
 def plain_contrast(query: Tensor, key: Tensor, label: int, queue: list[list[Tensor]], temperature: float) -> Tensor:
@@ -132,9 +103,6 @@ def test_contrast_is_float32_under_autocast() -> None:
         assert torch.equal(group_contrast(*arguments), plain)
 
 
-# ------------------------------------------------------------------------------------------------- queues
-
-
 def test_queues_hold_the_last_keys_of_each_class_first_in_first_out() -> None:
     queues, plain = ClassQueues(CLASSES, PLACES, FEATURES), [[] for _ in range(CLASSES)]  # type: ignore[var-annotated]
     generator = stream(1)
@@ -152,9 +120,6 @@ def test_queues_hold_the_last_keys_of_each_class_first_in_first_out() -> None:
             states.add(len(kept))
     assert states == {0, 1, 2, 3}
     assert queues.taken.tolist() == [len(every) for every in plain]
-
-
-# ------------------------------------------------------------------------------------------------- learner
 
 
 def test_a_pseudo_label_is_what_the_network_says_and_keys_come_after_the_update() -> None:
@@ -262,35 +227,13 @@ def test_labelled_images_are_mixed_with_the_unlabelled_ones_of_their_row(mode: s
     assert orders == {True, False}
 
 
-# ------------------------------------------------------------------------------------------------- task
-
-
-@pytest.mark.parametrize("changes", [{}, MIXED])
-def test_a_restored_state_gives_bit_equal_next_steps(changes: dict[str, Any], tmp_path: Path) -> None:
-    whole, first = Loop(a_run(**changes)), Loop(a_run(**changes))
-    for step in range(4):
-        whole.step(step)
-        if step < 2:
-            first.step(step)
-    torch.save(first.state(), tmp_path / "state.pt")
-    resumed = Loop(a_run(**changes))
-    resumed.restore(torch.load(tmp_path / "state.pt", weights_only=False))
-    for step in (2, 3):
-        resumed.step(step)
-    wanted = whole.state()["state_dict"]
-    found = resumed.state()["state_dict"]
-    assert list(found) == list(wanted)
-    assert {"queues.keys", "queues.taken", "progress"} <= set(found)
-    assert all(torch.equal(value, wanted[name]) for name, value in found.items())
-
-
 def test_microbatches_give_the_gradients_of_the_whole() -> None:
-    run = a_run(**MIXED).replace(model=Model("resnet18", "resnet18", RESNET, norm="group"))
+    run = a_run(**MIXED).replace(model=RESNET.replace(norm="group"))
     whole, parts = Loop(run), Loop(run)
     for step in range(3):
         whole.step(step)
         parts.step(step, parts=4)
-    found, wanted = parts.state()["state_dict"], whole.state()["state_dict"]
+    found, wanted = (loop.task.checkpoint()["state_dict"] for loop in (parts, whole))
     torch.testing.assert_close(found, wanted, rtol=1e-4, atol=1e-5)
 
 

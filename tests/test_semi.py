@@ -6,14 +6,7 @@ from batches import stream
 from torch import Tensor
 from torch.nn import functional as F
 
-from lumix.semi import (
-    guess_labels,
-    mix_targets,
-    pseudo_labels,
-    sharpen,
-    soft_cross_entropy,
-    squared_error,
-)
+from lumix.semi import guess_labels, mix_targets, pseudo_labels, sharpen, soft_cross_entropy, squared_error
 
 
 def logits_of(size: int = 8, classes: int = 4, seed: int = 0) -> Tensor:

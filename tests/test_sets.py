@@ -39,9 +39,6 @@ def rows(images: torch.Tensor) -> list[bytes]:
     return [image.numpy().tobytes() for image in images]
 
 
-# Randomness by address ---------------------------------------------------------------------------------------------
-
-
 def test_stream_seeds_are_fixed_and_differ_in_every_part_of_the_address() -> None:
     digest = hashlib.blake2b(b"(0, 1, 'mix')", digest_size=8).digest()
     assert stream_seed(0, 1, "mix") == int.from_bytes(digest, "little") // 2
@@ -74,9 +71,6 @@ def test_batches_without_end_are_passes_over_everything(n: int, size: int) -> No
         assert torch.equal(first(start, 1)[0], whole[start])
 
 
-# ImageSet ----------------------------------------------------------------------------------------------------------
-
-
 def test_boxes_are_tight_also_of_enlarged_masks() -> None:
     masks = torch.zeros(2, 6, 7, dtype=torch.uint8)
     masks[0, 1:3, 2:7] = 1
@@ -85,9 +79,6 @@ def test_boxes_are_tight_also_of_enlarged_masks() -> None:
     scenes = shapes(10, seed=0).enlarged(3)
     assert scenes.masks is not None
     assert torch.equal(scenes.boxes, boxes_of(scenes.masks))
-
-
-# Digits and scenes -------------------------------------------------------------------------------------------------
 
 
 def test_digits_are_scikit_learns_split_into_disjoint_parts_in_an_order_that_stays() -> None:
@@ -134,9 +125,6 @@ def test_shapes_statistics_are_the_stated_ones() -> None:
     assert np.allclose(std, SHAPES_STD, atol=2e-3)
 
 
-# load --------------------------------------------------------------------------------------------------------------
-
-
 def test_load_takes_the_first_images_and_enlarges_by_repetition() -> None:
     pool, test = load(Data("digits", 8))
     train, _ = load(Data("digits", 8, train_size=300))
@@ -171,9 +159,6 @@ def test_load_refuses(data: Data, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         load(data)
     assert not is_resident("imagenet")
-
-
-# Augmentation ------------------------------------------------------------------------------------------------------
 
 
 def images_of(batch: int = 64, side: int = 6) -> torch.Tensor:
@@ -217,9 +202,6 @@ def test_normalise_is_to_tensor_and_normalize_of_torchvision() -> None:
     torch.testing.assert_close(normalise(images, mean, std), expected, atol=1e-5, rtol=1e-5)
     last = images.to(memory_format=torch.channels_last)
     assert normalise(last, mean, std).is_contiguous(memory_format=torch.channels_last)
-
-
-# CIFAR -------------------------------------------------------------------------------------------------------------
 
 
 def publish(root: Path, monkeypatch: pytest.MonkeyPatch, kind: Any = CIFAR100, count: int = 6) -> Path:
@@ -296,9 +278,6 @@ def test_a_download_appears_only_when_complete(tmp_path: Path, monkeypatch: pyte
     assert [path.name for path in (tmp_path / "data").iterdir()] == [source.name]
 
 
-# Tiny-ImageNet -----------------------------------------------------------------------------------------------------
-
-
 def jpeg(path: Path, side: int = 64, grey: bool = False) -> bytes:
     path.parent.mkdir(parents=True, exist_ok=True)
     pixels = np.random.default_rng(len(path.name)).integers(0, 256, (side, side, 3), dtype=np.uint8)
@@ -351,9 +330,6 @@ def test_bad_tiny_imagenet_files_are_named(tmp_path: Path) -> None:
     shutil.rmtree(folder / "train")
     with pytest.raises(ValueError, match="train has no class folders"):
         sets.tiny_imagenet(tmp_path)
-
-
-# Real data ---------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.data

@@ -92,9 +92,6 @@ def test_a_terminal_that_cannot_print_greek_ends_no_command(root, command):
     assert answer.stdout.isascii()
 
 
-# ------------------------------------------------------------------------------------------------- status, cancel
-
-
 @pytest.fixture
 def item(root):
     return items_of_table(PAPER, get_table(TABLE, PAPER), seeds=1)[0]
@@ -188,9 +185,6 @@ def test_cancel_takes_living_jobs_only_and_remembers(item, entry, monkeypatch):
     assert status_of(item, entry, {}).state == "cancelled"
     monkeypatch.setattr(jobs, "call", lambda *command: "7|lumix-one|CANCELLED|None\n")
     assert cancel([item]) == []
-
-
-# ------------------------------------------------------------------------------------------------- pages
 
 
 def test_the_guide_names_every_field_of_a_cluster():

@@ -21,7 +21,7 @@ from training.run_directory import RunError, read_result
 @pytest.fixture
 def folder(tmp_path, monkeypatch) -> Path:
     """The folder of a submission whose only run is runs/one, of which no table asks an evaluation."""
-    monkeypatch.setattr("experiments.evaluations.ready_with", lambda scale, run, seed: [])
+    monkeypatch.setattr("experiments.runs.ready_with", lambda scale, run, seed: [])
     path = tmp_path / "runs" / ".jobs" / "submission"
     (path / "ended").mkdir(parents=True)
     (path / "runs.txt").write_text("runs/one\n")
@@ -50,7 +50,7 @@ def test_a_job_trains_as_fit_does_and_returns_at_once_when_it_is_done(tmp_path, 
 
 
 def test_a_signal_saves_and_the_next_start_ends_bit_for_bit(tmp_path, folder):
-    run, directory = small_run(epochs=40, evaluate_every=40), tmp_path / "runs" / "one"
+    run, directory = small_run(epochs=20, evaluate_every=20), tmp_path / "runs" / "one"
     before = signal.getsignal(signal.SIGUSR2)
 
     def signal_when_training():
@@ -85,7 +85,7 @@ def test_the_first_task_that_fails_says_why_and_the_next_start_repeats_it(tmp_pa
 
 
 def test_evaluations_are_made_after_training_and_one_that_fails_is_left(tmp_path, folder, monkeypatch):
-    from experiments import evaluations, pool
+    from experiments import pool, runs
 
     class Item:
         class evaluation:  # noqa: N801
@@ -97,14 +97,11 @@ def test_evaluations_are_made_after_training_and_one_that_fails_is_left(tmp_path
         places.append(Path.cwd())
         raise RunError("no images here")
 
-    monkeypatch.setattr(evaluations, "ready_with", lambda scale, run, seed: [Item])
+    monkeypatch.setattr(runs, "ready_with", lambda scale, run, seed: [Item])
     monkeypatch.setattr(pool, "work", work)
     assert job_of(folder)()["top1"]
     assert places == [tmp_path]
     assert "grid-1 failed: no images here" in log_of(folder)
-
-
-# ------------------------------------------------------------------------------------------------- the batch script
 
 
 def after(folder: Path, code: int, state: str, restart: int = 0) -> bool:

@@ -37,9 +37,6 @@ def plan_with(squeue: str, monkeypatch, resume: bool = False):
     return make_plan(PAPER, items(), load_cluster("a100"), resume)
 
 
-# ------------------------------------------------------------------------------------------------- clusters
-
-
 def test_every_shipped_cluster_is_valid():
     clusters = {path.stem: load_cluster(path.stem) for path in FOLDER.glob("*.toml")}
     assert {name: cluster.gpus_per_node for name, cluster in clusters.items()} == {
@@ -72,9 +69,6 @@ def test_a_wrong_file_is_one_sentence(tmp_path, text, sentence):
         load_cluster("absent.toml")
 
 
-# ------------------------------------------------------------------------------------------------- layout
-
-
 @pytest.mark.parametrize(
     ("fields", "scale", "expected"),
     [
@@ -104,9 +98,6 @@ def test_a_batch_that_cannot_be_shared_is_one_sentence():
     assert microbatch(run.replace(mix=run.mix.replace(pairing="permutation")), 2, 0) == 25
     with pytest.raises(RunError, match=r"batch of 1024 images of imagenet-deit_s-\S+ does not divide over 6 tasks"):
         make_plan(PAPER, items(), Cluster(name="six", gpus_per_node=6), False)
-
-
-# ------------------------------------------------------------------------------------------------- plans
 
 
 def test_a_plan_takes_each_run_once_and_arrays_of_jobs_that_are_alike():
@@ -153,9 +144,6 @@ def test_without_slurm_nothing_is_submitted_and_nothing_is_left(monkeypatch, cap
     with pytest.raises(RunError, match="sinfo is not on the PATH"):
         submit(PAPER, items(), load_cluster("a100"))
     assert not submitted()
-
-
-# ------------------------------------------------------------------------------------------------- sbatch
 
 
 def test_parameters_are_taken_by_submitit():

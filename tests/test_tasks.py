@@ -8,7 +8,7 @@ import pytest
 import torch
 from batches import stream
 from engine import LUMIX, check_resumed_equals_whole, small_run, weights
-from test_distributed import two_processes
+from test_distributed import check_resumed_pair_equals_whole
 from test_feeds import PLAIN, STRONG, a_feed, a_run
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -52,9 +52,6 @@ def first_batch(run: Run) -> tuple[Views, Tensor]:
 def semi(task: str, **arguments: Any) -> Run:
     data = {"crop_padding": 1} | (STRONG if task == "fixmatch" else {})
     return a_run(get_part(task).cls(**arguments), data=data, model=STEMMED)
-
-
-# ------------------------------------------------------------------------------------------------- kinds of runs
 
 
 def beside_mixup(name: str, share: float = 0.5, **arguments: Any) -> Mix:
@@ -121,20 +118,11 @@ def test_half_precision_trains(name: str, tmp_path: Path) -> None:
     assert all(bool(value.isfinite().all()) for value in weights(tmp_path).values())
 
 
-@pytest.mark.parametrize("name", ["attention on puzzlemix", "manifoldmix", "automix", "fixmatch", "self_tuning"])
+@pytest.mark.parametrize("name", ["attention on puzzlemix", "automix", "fixmatch", "self_tuning"])
 def test_two_processes_agree(name: str, tmp_path: Path) -> None:
     """Extra passes and hooks leave DDP in order; a resumed pair takes up one state, so what is remembered is equal."""
-    run = RUNS[name]
-    first, second = two_processes(tmp_path, tmp_path / "whole", run)
-    assert first == second
-    assert (first["steps"], first["n_samples"]) == (12, 797)
-    if name in ("fixmatch", "self_tuning"):
-        two_processes(tmp_path, tmp_path / "stopped", run, stop_at=9)
-        resumed, _ = two_processes(tmp_path, tmp_path / "stopped", run)
-        assert resumed["checksum"] == first["checksum"]
-
-
-# ------------------------------------------------------------------------------------------------- steps
+    result = check_resumed_pair_equals_whole(tmp_path, RUNS[name], 9)
+    assert (result["steps"], result["n_samples"]) == (12, 797)
 
 
 IMAGES = torch.randn(20, 1, 8, 8, generator=stream())
@@ -183,9 +171,6 @@ def test_the_average_of_the_weights_is_what_is_evaluated() -> None:
     for name, parameter in task.trainable_module.named_parameters():
         torch.testing.assert_close(reported[name], average[name])
         assert not torch.equal(reported[name], parameter)
-
-
-# ------------------------------------------------------------------------------------------------- semi-supervised
 
 
 def gradients(task: Any) -> dict[str, Tensor]:
@@ -312,9 +297,6 @@ def test_a_microbatch_counts_labelled_images(microbatch: int, tmp_path: Path) ->
     assert sizes == [24]
 
 
-# ------------------------------------------------------------------------------------------------- learners
-
-
 @pytest.mark.parametrize(
     ("run", "rates"),
     [
@@ -370,9 +352,6 @@ def test_test_images_are_mixed_with_the_next_ones_by_weights_of_their_own(name: 
     assert len(batch.own_weight.unique()) > 20
     assert name != "automix" or {int(kind) for kind in batch.kind.unique()} == {int(Kind.BLEND), int(Kind.MASK)}
     assert all(torch.equal(value, before[name]) for name, value in task.learner.state_dict().items())
-
-
-# ------------------------------------------------------------------------------------------------- refusals
 
 
 def test_what_would_be_ignored_is_refused(tmp_path: Path) -> None:

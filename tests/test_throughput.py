@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from evaluation import throughput
-from evaluation.evaluation import measured_names
+from evaluation.evaluation import PROTOCOLS
 from experiments import methods
 from experiments.scale import get_scale
 from training.run_directory import write_json
@@ -30,7 +30,7 @@ def test_every_method_is_measured_beside_its_baseline_and_the_process_stays_as_i
     assert values["speed_low"] <= values["speed"] <= values["speed_high"]
     assert all(values[name] > 0 for name in values)
     assert values["parameters"] == 0.012
-    assert set(values) == {*measured_names("throughput"), "parameters"}
+    assert set(values) == {*PROTOCOLS["throughput"].measured, "parameters"}
     assert values["memory"] == pytest.approx(100 * values["peak_bytes"] / values["baseline_peak_bytes"])
 
 

@@ -5,11 +5,9 @@ import timm
 import torch
 from batches import images_of, labels_of, random_logits, stream
 from engine import small_run
-from torch import nn
 
-from lumix import AreaRule, CutMix, FMix, Kind, LUMixRule, MixedBatch, Mixup, Switch, TransMixRule, functional
+from lumix import CutMix, FMix, Kind, LUMixRule, MixedBatch, Mixup, Switch, TransMixRule, functional
 from lumix.integrations.attention import class_attention
-from lumix.registry import get_part
 from lumix.rules import attended_weight
 from training.build import build_task
 from training.config import Loss, Mix, Optim
@@ -118,9 +116,6 @@ def test_mistakes_are_named():
         TransMixRule()(random_logits(), batch._replace(box=None), attention=attention_of())
 
 
-# ------------------------------------------------------------------------------------------------- in the engine
-
-
 def vit():
     torch.manual_seed(0)
     return timm.create_model(
@@ -144,20 +139,6 @@ def test_the_task_weighs_by_the_attention_of_its_own_forward_pass():
     torch.testing.assert_close(1 - lam, TransMixRule()(model(batch.images), batch, attention=attention))
     assert not torch.equal(1 - lam, batch.own_weight)
     assert not model.blocks[-1].attn._forward_pre_hooks
-
-
-@pytest.mark.parametrize("name", ["resnet18", "convnext_atto", "swin_tiny_patch4_window7_224"])
-def test_models_without_a_class_token_are_refused_by_name(name):
-    with torch.device("meta"):
-        model = timm.create_model(name)
-    with pytest.raises(ValueError, match=f"{type(model).__name__} has no class token"):
-        a_task(model, TransMixRule())
-
-
-def test_area_and_plain_lumix_ask_for_no_attention():
-    assert not any(rule.needs_attention for rule in (AreaRule(), LUMixRule()))
-    for name in ("area", "lumix"):
-        assert not a_task(nn.Identity(), get_part(name).cls()).criterion.rule.needs_attention
 
 
 def test_attention_of_dropped_patches_is_refused():

@@ -30,18 +30,6 @@ def rows(count: int = 6) -> Tensor:
     return torch.randn(count, 3, generator=torch.Generator().manual_seed(1))
 
 
-# ------------------------------------------------------------------------------------------------- updates
-
-
-def test_an_update_is_backward_and_step() -> None:
-    network, other = layer(), layer()
-    squared(other, rows()).backward()
-    torch.optim.SGD(other.parameters(), lr=0.1).step()
-    Updater(torch.optim.SGD(network.parameters(), lr=0.1)).update(partial(squared, network), rows())
-    assert all(torch.equal(a, b) for a, b in zip(network.parameters(), other.parameters(), strict=True))
-    assert all(parameter.grad is None for parameter in network.parameters())
-
-
 def test_parts_add_up_and_only_the_last_synchronises() -> None:
     network, other, entered = layer(), layer(), []
 
@@ -80,9 +68,6 @@ def test_losses_are_computed_in_the_precision_asked_for() -> None:
     assert network.weight.dtype == torch.float32
 
 
-# ------------------------------------------------------------------------------------------------- statistics
-
-
 def test_statistics_are_means_of_what_counts() -> None:
     found = Statistics(Process(0, 1, CPU))
     assert found.means() == {}
@@ -104,9 +89,6 @@ def test_another_process_carries_no_sums_on() -> None:
     second.restore(found.to_dict())
     assert second.names == ["loss"]
     assert not second.sums.any()
-
-
-# ------------------------------------------------------------------------------------------------- optimizers
 
 
 def stepped(optimizer: torch.optim.Optimizer, network: nn.Module, steps: int) -> nn.Module:

@@ -41,9 +41,6 @@ def uneven(model: torch.nn.Module, seed: int) -> torch.nn.Module:
     return model.eval()
 
 
-# ------------------------------------------------------------------------------------------------- masks
-
-
 @given(row=st.lists(st.floats(0.01, 1), min_size=1, max_size=12), mass=st.floats(0.01, 0.99))
 def test_foreground_is_the_smallest_set_of_strongest_patches(row: list[float], mass: float) -> None:
     kept = foreground([row], mass)[0]
@@ -87,9 +84,6 @@ def test_masks_that_hold_all_attention_cover_the_share_of_the_object() -> None:
     assert outcome.values["jaccard"] == pytest.approx(100 * float(masks.double().mean((1, 2)).mean()))
     assert outcome.values["jaccard_exclude_void"] == outcome.values["jaccard"]
     assert outcome.n_samples == 1000
-
-
-# ------------------------------------------------------------------------------------------------- boxes
 
 
 def brute_box(mask: np.ndarray, patch: int) -> list[int]:
@@ -147,9 +141,6 @@ def test_models_without_class_token_and_data_without_objects_are_refused() -> No
         weak_localisation.drive(model, card, {"setting": START}, "cpu")
     with pytest.raises(ValueError, match="digits has no masks"):
         weak_segmentation.drive(model, card, {"mass": 0.9}, "cpu")
-
-
-# ------------------------------------------------------------------------------------------------- files
 
 
 def xml(*boxes: tuple[int, int, int, int]) -> str:

@@ -53,7 +53,9 @@ def assert_equal(left, right):
     assert all(map(torch.equal, left, right))
 
 
-@pytest.mark.parametrize("make", [Dropin, *(lambda make=make: Collate(make()) for make in ALL_MIXERS)])
+@pytest.mark.parametrize(
+    "make", [Dropin, *(lambda make=make: Collate(make()) for make in (ALL_MIXERS[0], *ALL_MIXERS[4:]))]
+)
 @pytest.mark.parametrize("persistent", [False, True])
 def test_every_worker_and_epoch_draws_anew_and_reproducibly(make, persistent):
     options = {"persistent_workers": persistent, "multiprocessing_context": "fork"}

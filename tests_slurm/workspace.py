@@ -11,6 +11,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from training.processor import pinned_arithmetic
+
 PROJECT = Path(__file__).resolve().parents[1]
 TABLE, ROW = "lumix_table02_components", "none"
 PATIENCE = 240.0  # an import of torch takes seconds, and minutes on a machine that is busy with other things
@@ -52,7 +54,9 @@ def copy_project(target: Path) -> None:
         r"\g<0>\n\1updates = self.run.epochs * self.feed.updates_per_epoch\n"
         r"\1time.sleep(float(__import__('os').environ.get('ASLEEP', 0)) / updates)",
     )
-    _substitute(target / "experiments" / "scales" / "mini.py", r"^BATCH_SIZE = .*$", "BATCH_SIZE = 60")
+    mini = target / "experiments" / "scales" / "mini.py"
+    _substitute(mini, r"^BATCH_SIZE = .*$", "BATCH_SIZE = 60")
+    _substitute(mini, r"^    return 16 if .*$", "    return 1")  # alone, as in a job of its own
     params = target / "params.yaml"
     _substitute(params, r"^launcher: .*$", "launcher: slurm")
     _substitute(params, r"^seeds: .*$", "seeds: 1")
@@ -84,6 +88,7 @@ class Workspace:
     def start(self, *command: str) -> "subprocess.Popen[str]":
         path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
         ours = {"PATH": path, "PYTHONPATH": str(self.root), "OMP_NUM_THREADS": "1", "DVC_NO_ANALYTICS": "1"}
+        ours |= pinned_arithmetic()  # as jobs and pools set it, for what is started by hand
         return subprocess.Popen(
             command,
             cwd=self.root,

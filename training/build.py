@@ -17,24 +17,16 @@ Values = tuple[float, ...]  # an entry a channel
 
 @dataclass(frozen=True)
 class Setup:
-    """What a task is built for.
-
-    Attributes:
-        run, network: the run, and its network on `device`.
-        mean, std: by which images are normalised.
-        pretrained: without it the network that a mixer looks through is random, which is enough to measure time.
-        seed: decides the initial weights of further networks.
-        updates: for which schedules of a task's own last.
-    """
+    """What a task is built for."""
 
     run: Run
-    network: nn.Module
-    mean: Values
+    network: nn.Module  # of the run, on `device`
+    mean: Values  # with `std` what images are normalised by
     std: Values
     device: torch.device
-    pretrained: bool = True
-    seed: int = 0
-    updates: int = 1
+    pretrained: bool = True  # without it the network that a mixer looks through is random: enough to measure time
+    seed: int = 0  # of the initial weights of further networks
+    updates: int = 1  # for which schedules of a task's own last
 
 
 def build_task(run: Run, *arguments: Any, **options: Any) -> Any:

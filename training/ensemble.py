@@ -159,12 +159,7 @@ class Ensemble(Loop):
         return mixes
 
     def _loss_of(
-        self,
-        places: list[int],
-        drawn: dict[int, DrawnBatch],
-        images: Tensor,
-        logits: Tensor,
-        attention: Tensor | None,
+        self, places: list[int], drawn: dict[int, DrawnBatch], images: Tensor, logits: Tensor, attention: Tensor | None
     ) -> Tensor:
         """The sum of the losses of members with one criterion and one kind of batch, recorded on the way.
 
@@ -239,11 +234,7 @@ class StackedNetworks:
         return found
 
     def __call__(
-        self,
-        images: Tensor,
-        *,
-        attends: bool = False,
-        hidden: Mapping[str, tuple[Tensor, Tensor]] | None = None,
+        self, images: Tensor, *, attends: bool = False, hidden: Mapping[str, tuple[Tensor, Tensor]] | None = None
     ) -> tuple[Tensor, Tensor | None]:
         """Logits [M, B, C] of images [M, B, C, H, W].
 

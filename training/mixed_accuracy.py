@@ -17,12 +17,6 @@ from training.rng import step_generator
 NAMES = ("top1_mixed", "top2_mixed")
 
 
-def mix_with_next(mixer: PlannedMixer, images: Tensor, labels: Tensor, generator: torch.Generator) -> MixedBatch:
-    """Images [B, C, H, W] mixed with the next ones by what the mixer draws; new memory where it is not in place."""
-    plan = mixer.draw(images.shape, generator)
-    return apply_plan(images, labels, replace(plan, partner=next_ones(len(images))))
-
-
 def next_ones(size: int) -> Tensor:
     """The partner [B] of each of `size` images: the next one."""
     return torch.arange(size).roll(-1)
@@ -38,7 +32,8 @@ def mix_as_in_training(task: Any, images: Tensor, labels: Tensor, generator: tor
     if not isinstance(task.mixer, PlannedMixer):
         raise ValueError(f"{type(task.mixer).__name__} takes no partners that are given: leave Run.count_mixed off")
     mixer = replace(task.mixer, mode="elem", pairing="permutation", inplace=False)
-    return mix_with_next(mixer, images, labels, generator)
+    plan = mixer.draw(images.shape, generator)
+    return apply_plan(images, labels, replace(plan, partner=next_ones(len(images))))
 
 
 def mixed_hits(logits: Tensor, labels: Tensor, partner_labels: Tensor) -> tuple[Tensor, Tensor]:

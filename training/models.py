@@ -37,13 +37,9 @@ def build_model(
 ) -> nn.Module:
     """The network of a run, on the CPU or on the device of an enclosing `torch.device` context, in training mode.
 
-    Args:
-        model: entry point and arguments. Beside timm's own, `arguments` knows "cifar_stem": True, which gives a ResNet
-            (or one of version 2) the stem of the CIFAR variants (3x3, stride 1, no pooling).
-        num_classes, in_chans, image_size: of the data set. The size goes only to models that fix it.
-        seed: decides the initial weights, which do not depend on the caller's random state and leave it as it is.
-        fetch: begin with the published weights that `model.weights` asks for; off where others follow, or none are
-            needed. Those trained here are `initial_network`'s.
+    Beside timm's own, `model.arguments` knows "cifar_stem": True, which gives a ResNet (or one of version 2) the stem
+    of the CIFAR variants (3x3, stride 1, no pooling). The size goes only to models that fix it. With `fetch` it begins
+    with the published weights that `model.weights` asks for; those trained here are `initial_network`'s.
     """
     entry_point = _known_entry_point(model.name)
     arguments: dict[str, Any] = {name: tuple(v) if isinstance(v, list) else v for name, v in model.arguments.items()}
@@ -204,7 +200,7 @@ class Features(nn.Module):
         return Tensor(found[0])
 
 
-def embedded(data: Data, mean: Values, std: Values, pretrained: bool) -> nn.Module:
+def embedded(_: Any, data: Data, mean: Values, std: Values, pretrained: bool) -> nn.Module:
     """A tiny ResNet trained on the run's own training images, normalised by `mean` and `std`.
 
     Without `pretrained` its weights are random, which is enough to measure time; likewise of `pretrained`.
@@ -218,9 +214,9 @@ def embedded(data: Data, mean: Values, std: Values, pretrained: bool) -> nn.Modu
     return Features(_train(plain, EPOCHS if pretrained else 0), 2, given, given)
 
 
-def pretrained(model: str, mean: Values, std: Values, pretrained: bool) -> nn.Module:
-    """A network of timm, by its name with the tag of its weights; RunError where these cannot be had."""
-    network: Any = with_published_weights(model) if pretrained else timm.create_model(model)
+def pretrained(part: Any, data: Data, mean: Values, std: Values, pretrained: bool) -> nn.Module:
+    """The network of timm that a `training.parts.Pretrained` names; RunError where its weights cannot be had."""
+    network: Any = with_published_weights(part.model) if pretrained else timm.create_model(part.model)
     given = torch.tensor(mean), torch.tensor(std)
     wanted = torch.tensor(IMAGENET_DEFAULT_MEAN), torch.tensor(IMAGENET_DEFAULT_STD)
     return Features(network, len(network.feature_info) - 1, given, wanted)

@@ -15,24 +15,16 @@ from training.config import Optim, Run
 
 
 class Updater:
-    """Updates the weights that an optimizer holds.
-
-    Args:
-        optimizer: all of its parameters on one device.
-        precision: "float32", or "bfloat16" for automatic mixed precision.
-        clip_grad: largest norm of the whole gradient; 0 is none.
-        clip_parameters: gives the parameters whose gradient that is.
-        no_sync: context in which gradients are not averaged over processes, for all parts of a batch but the last.
-    """
+    """Updates the weights that an optimizer holds, all of them on one device."""
 
     def __init__(
         self,
         optimizer: torch.optim.Optimizer,
         *,
-        precision: str = "float32",
-        clip_grad: float = 0.0,
-        clip_parameters: Callable[[], Iterable[nn.Parameter]] = list,
-        no_sync: Callable[[], AbstractContextManager[Any]] = nullcontext,
+        precision: str = "float32",  # or "bfloat16" for automatic mixed precision
+        clip_grad: float = 0.0,  # largest norm of the whole gradient; 0 is none
+        clip_parameters: Callable[[], Iterable[nn.Parameter]] = list,  # gives the parameters whose gradient that is
+        no_sync: Callable[[], AbstractContextManager[Any]] = nullcontext,  # around all parts of a batch but the last
     ) -> None:
         self.optimizer, self.precision = optimizer, precision
         self.clip_grad, self.clip_parameters, self.no_sync = clip_grad, clip_parameters, no_sync

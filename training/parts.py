@@ -46,16 +46,12 @@ OWN: dict[str, Any] = {"needs": "networks of its own", "dynamic": True, "pixels"
 @register("task", "automix", "AutoMix", **OWN)
 @dataclass(frozen=True)
 class AutoMix(AutoMixOptions, TaskOptions):
-    """AutoMix, with learning rates of the mask generator's own.
-
-    Attributes:
-        block_lr, block_min_lr: of the mask generator, at its peak and at the end; None is the run's.
-    """
+    """AutoMix, with learning rates of the mask generator's own."""
 
     home = ("training.tasks.learners", "AutoMixTask")
 
-    block_lr: Positive | None = None
-    block_min_lr: NotNegative | None = None
+    block_lr: Positive | None = None  # at its peak; None is the run's
+    block_min_lr: NotNegative | None = None  # at the end
 
 
 @register("task", "samix", "SAMix", **OWN)
@@ -82,21 +78,14 @@ class SelfTuning(SelfTuningOptions, TaskOptions):
 @register("task", "fixmatch", "FixMatch", labelled=("weak",), unlabelled=("weak", "strong"))
 @dataclass(frozen=True)
 class FixMatch(TaskOptions):
-    """Weak views give pseudo-labels, strong views learn those that are trusted (Sohn et al. 2020).
-
-    Attributes:
-        threshold: least probability of a pseudo-label that is trusted.
-        ratio: unlabelled images for each labelled one.
-        weight: of the unlabelled images' loss.
-        ramp: share of the run over which the weight rises from 0; 0 has it from the beginning.
-    """
+    """Weak views give pseudo-labels, strong views learn those that are trusted (Sohn et al. 2020)."""
 
     home = ("training.tasks.semi", "FixMatchTask")
 
-    threshold: Share = 0.95
-    ratio: Count = 7
-    weight: NotNegative = 1.0
-    ramp: Share = 0.0
+    threshold: Share = 0.95  # least probability of a pseudo-label that is trusted
+    ratio: Count = 7  # unlabelled images for each labelled one
+    weight: NotNegative = 1.0  # of the unlabelled images' loss
+    ramp: Share = 0.0  # share of the run over which the weight rises from 0; 0 has it from the beginning
 
 
 @register("task", "pseudo_label", "Pseudo-Label", labelled=("weak",), unlabelled=("weak",))
@@ -111,44 +100,42 @@ class PseudoLabel(FixMatch):
 @register("task", "mixmatch", "MixMatch", labelled=("weak",), unlabelled=("weak", "weak"))
 @dataclass(frozen=True)
 class MixMatch(TaskOptions):
-    """Guessed labels of unlabelled images, all images mixed with one another (Berthelot et al. 2019).
-
-    Attributes:
-        temperature: of sharpening the guesses.
-        alpha: of the Beta that ratios are drawn from.
-        weight, ramp: as of `FixMatch`.
-    """
+    """Guessed labels of unlabelled images, all images mixed with one another (Berthelot et al. 2019)."""
 
     home = ("training.tasks.semi", "MixMatchTask")
 
-    temperature: Positive = 0.5
-    alpha: Positive = 0.5
-    weight: NotNegative = 100.0
+    temperature: Positive = 0.5  # of sharpening the guesses
+    alpha: Positive = 0.5  # of the Beta that ratios are drawn from
+    weight: NotNegative = 100.0  # this and the next as of `FixMatch`
     ramp: Share = 0.4
 
 
 # ------------------------------------------------------------------------------------------------- frozen networks
 
 
+class NetworkOptions(Checked):
+    """Base of frozen networks; `maker` is what makes one, in `training.models`."""
+
+    maker = ""
+
+    def __call__(self, *arguments: Any) -> Any:
+        """The network for a run's data, by whose mean and std images are normalised; not `pretrained` it is random."""
+        return getattr(importlib.import_module("training.models"), self.maker)(self, *arguments)
+
+
 @register("network", "embedded", "a tiny ResNet trained on the run's own images")
 @dataclass(frozen=True)
-class Embedded(Checked):
-    """For sets held in memory. Called by the engine with what the images are; without `pretrained` it is random."""
+class Embedded(NetworkOptions):
+    """For sets held in memory."""
 
-    def __call__(self, data: Any, mean: tuple[float, ...], std: tuple[float, ...], pretrained: bool) -> Any:
-        from training.models import embedded
-
-        return embedded(data, mean, std, pretrained)
+    maker = "embedded"
 
 
 @register("network", "pretrained", "a network of timm with published weights")
 @dataclass(frozen=True)
-class Pretrained(Checked):
-    """A network of timm, by its name with the tag of its weights. Called as `Embedded`."""
+class Pretrained(NetworkOptions):
+    """A network of timm, by its name with the tag of its weights."""
+
+    maker = "pretrained"
 
     model: str
-
-    def __call__(self, data: Any, mean: tuple[float, ...], std: tuple[float, ...], pretrained: bool) -> Any:
-        from training.models import pretrained as network_of
-
-        return network_of(self.model, mean, std, pretrained)

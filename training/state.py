@@ -22,6 +22,7 @@ from training.process import Process
 from training.run_directory import RunError, read_json, write_atomically, write_json
 
 LAMBDA = ("lam_0", "lam", "perturbation", "share_cut")
+SAVED = ("update", "metrics", "train_seconds", "epoch_seconds", "code")  # of a `State`, beside networks and statistics
 DIGEST = hashlib.sha256().digest_size
 
 # ------------------------------------------------------------------------------------------------- statistics
@@ -88,39 +89,31 @@ def scores_of(evaluator: Any, process: Process) -> dict[str, Any]:
 
 @dataclass
 class State:
-    """A run with one seed under way: all that an update changes and a checkpoint holds beside the optimizer.
-
-    Attributes:
-        statistics: of the epoch so far.
-        update: updates done, over all epochs.
-        metrics: lines of metrics.jsonl, one for each epoch done.
-        train_seconds, epoch_seconds: spent on training, in the epochs done and in this one.
-        code: fingerprint of the code that began it.
-    """
+    """A run with one seed under way: all that an update changes and a checkpoint holds beside the optimizer."""
 
     run: Run
     seed: int
     task: Any
-    statistics: Statistics
-    update: int = 0
-    metrics: list[dict[str, Any]] = field(default_factory=list)
-    train_seconds: float = 0.0
-    epoch_seconds: float = 0.0
-    code: str = field(default_factory=lambda: run_directory.code_fingerprint())
+    statistics: Statistics  # of the epoch so far
+    update: int = 0  # updates done, over all epochs
+    metrics: list[dict[str, Any]] = field(default_factory=list)  # lines of metrics.jsonl, one for each epoch done
+    train_seconds: float = 0.0  # spent on training in the epochs done
+    epoch_seconds: float = 0.0  # in this one
+    code: str = field(default_factory=lambda: run_directory.code_fingerprint())  # that began it
 
     def to_dict(self) -> dict[str, Any]:
         """Tensors, numbers, strings, and lists and dicts of them; a call of all processes."""
         return {
             **self.task.checkpoint(),
             "statistics": self.statistics.to_dict(),
-            **{name: getattr(self, name) for name in ("update", "metrics", "train_seconds", "epoch_seconds", "code")},
+            **{name: getattr(self, name) for name in SAVED},
         }
 
     def restore(self, saved: dict[str, Any]) -> None:
         """Go on from what `to_dict` gave."""
         self.task.restore(saved)
         self.statistics.restore(saved["statistics"])
-        for name in ("update", "metrics", "train_seconds", "epoch_seconds", "code"):
+        for name in SAVED:
             setattr(self, name, saved[name])
 
     def close_epoch(self, line: dict[str, Any]) -> None:

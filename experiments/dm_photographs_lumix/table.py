@@ -1,18 +1,10 @@
 """Question 4 of scale small: LUMix on Puzzle-Mix and on SaliencyMix, and beside DM(CE) on CutMix."""
 
-from functools import partial
-
-from experiments.decoupled import STATIC_ETA, decoupled
+from experiments.decoupled import STATIC_ETA, on
 from experiments.methods import lumix
-from experiments.photographs import Arm, on, question
+from experiments.photographs import Arm, question
 from experiments.scale import Scale
 from experiments.table import Table
-from training.config import Run
-
-
-def _dm_lumix(run: Run) -> Run:
-    return decoupled(lumix(run), STATIC_ETA)
-
 
 ARMS: tuple[Arm, ...] = (
     ("puzzlemix", "Puzzle-Mix", on("puzzlemix"), ""),
@@ -20,8 +12,8 @@ ARMS: tuple[Arm, ...] = (
     ("saliencymix", "SaliencyMix", on("saliencymix"), ""),
     ("saliencymix_lumix", "LUMix on SaliencyMix", on("saliencymix", lumix), "saliencymix"),
     ("cutmix_lumix", "LUMix on CutMix", on("cutmix", lumix), ""),
-    ("cutmix_dm", "DM(CE) on CutMix", on("cutmix", partial(decoupled, eta=STATIC_ETA)), ""),
-    ("cutmix_dm_lumix", "DM(CE) with LUMix on CutMix", on("cutmix", _dm_lumix), "cutmix_lumix"),
+    ("cutmix_dm", "DM(CE) on CutMix", on("cutmix", eta=STATIC_ETA), ""),
+    ("cutmix_dm_lumix", "DM(CE) with LUMix on CutMix", on("cutmix", lumix, eta=STATIC_ETA), "cutmix_lumix"),
 )
 
 

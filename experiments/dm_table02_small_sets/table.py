@@ -1,9 +1,6 @@
 """Decoupled Mixup Table A2: MCE and DM(CE) on CIFAR-100 (three networks) and Tiny-ImageNet (two)."""
 
-from dataclasses import replace
-
-from experiments import decoupled
-from experiments.decoupled import DM_CE, MCE
+from experiments.decoupled import place_table
 from experiments.scale import Scale
 from experiments.table import Table
 
@@ -18,5 +15,4 @@ PLACES = (
 
 
 def build(scale: Scale) -> Table:
-    table = decoupled.place_table(scale, "CIFAR-100 and Tiny-ImageNet", "Table A2", PLACES, (MCE, DM_CE), "dm-small")
-    return replace(table, seeds=scale.more_seeds)
+    return place_table(scale, "CIFAR-100 and Tiny-ImageNet", "Table A2", PLACES, "dm-small", seeds=scale.more_seeds)

@@ -2,8 +2,7 @@
 
 from dataclasses import replace
 
-from experiments import decoupled
-from experiments.decoupled import DM_ALPHA, DM_CE, MCE
+from experiments.decoupled import DM_ALPHA, DM_CE, MCE, place_table
 from experiments.dm_figure01_mixed.table import counted
 from experiments.scale import Scale
 from experiments.table import Row, Table
@@ -17,7 +16,7 @@ PLACES = (
 
 def build(scale: Scale) -> Table:
     title = "Three ResNets, 100 epochs of the plain recipe"
-    table = decoupled.place_table(scale, title, "Table A3", PLACES, (MCE, DM_CE, DM_ALPHA), "dm-imagenet")
+    table = place_table(scale, title, "Table A3", PLACES, "dm-imagenet", (MCE, DM_CE, DM_ALPHA))
     return replace(table, rows=tuple(map(_with_figure, table.rows)))
 
 

@@ -7,7 +7,6 @@ from experiments.table import Column, Table
 
 LOSSES = (MCE, DM_CE, MBCE_ONE, MBCE_TWO, DM_BCE, DM_ALPHA)
 GAINS = {"dm_ce": "dm-losses-ce-average", "mbce_two": "-dm-losses-two", "dm_bce": "dm-losses-bce-average"}
-THEIRS, OURS = ("saliencymix", "puzzlemix", *decoupled.LEARNING), ("mixup", "cutmix")
 
 
 def build(scale: Scale) -> Table:
@@ -17,9 +16,9 @@ def build(scale: Scale) -> Table:
         label_columns=(Column("method", "Method"),),
         value_columns=decoupled.columns(LOSSES),
         rows=(
-            *(decoupled.row(scale, name, "rsb_a3", "resnet50", LOSSES) for name in THEIRS),
+            *(decoupled.row(scale, name, "rsb_a3", "resnet50", LOSSES) for name in decoupled.FOUR),
             decoupled.gain_row("average", GAINS),
-            *(decoupled.row(scale, name, "rsb_a3", "resnet50", LOSSES, ours=True) for name in OURS),
+            *(decoupled.row(scale, name, "rsb_a3", "resnet50", LOSSES, ours=True) for name in ("mixup", "cutmix")),
         ),
         statistic="median_last",
         setting=scale.setting("rsb_a3").text,

@@ -6,7 +6,6 @@ from experiments.scale import Scale
 from experiments.table import Column, Row, Table
 
 LOSSES = (MCE, DM_CE)
-SINGLE = ("saliencymix", "puzzlemix", *decoupled.LEARNING)
 MODELS = (("deit_s", "DeiT-S"), ("swin_t", "Swin-T"))  # role, title
 
 
@@ -26,6 +25,6 @@ def _rows(scale: Scale, role: str, model: str) -> tuple[Row, ...]:
     switch = {MCE.id: base, DM_CE.id: decoupled.decoupled(base, STATIC_ETA)}
     return (
         Row(f"switch_{role}", {"method": "DeiT (Mixup and CutMix)", **of}, switch),
-        *(decoupled.row(scale, name, "deit", role, LOSSES, suffix=role, labels=of) for name in SINGLE),
+        *(decoupled.row(scale, name, "deit", role, LOSSES, suffix=role, labels=of) for name in decoupled.FOUR),
         decoupled.gain_row(role, {DM_CE.id: f"dm-transformers-{role.replace('_', '-')}"}, of),
     )

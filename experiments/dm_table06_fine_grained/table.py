@@ -1,9 +1,6 @@
 """Decoupled Mixup Table A6: MCE and DM(CE) on two fine-grained sets, from ImageNet weights."""
 
-from dataclasses import replace
-
-from experiments import decoupled
-from experiments.decoupled import DM_CE, MCE
+from experiments.decoupled import place_table
 from experiments.scale import Scale
 from experiments.table import Table
 
@@ -16,5 +13,4 @@ PLACES = (
 
 
 def build(scale: Scale) -> Table:
-    table = decoupled.place_table(scale, "Fine-grained sets", "Table A6", PLACES, (MCE, DM_CE), "dm-fine")
-    return replace(table, seeds=scale.more_seeds)
+    return place_table(scale, "Fine-grained sets", "Table A6", PLACES, "dm-fine", seeds=scale.more_seeds)

@@ -1,10 +1,11 @@
 """Our controls on DeiT-S: is it the noise in the label that helps, and does it matter how the open points are read?"""
 
+from dataclasses import replace
 from functools import partial
 
 from experiments.methods import components, constant_control, lumix, same, smoothed
 from experiments.scale import Scale
-from experiments.table import TOP1, Column, Method, Row, Table, make_row
+from experiments.table import TOP1, Method, Row, Table, top1_table
 from lumix import BetaLaw
 
 # id, label, method, note
@@ -29,25 +30,14 @@ ROWS: tuple[tuple[str, str, Method, str], ...] = (
     ("double_softmax", "λs from a double softmax", partial(lumix, scores="double_softmax"), "I-4"),
     ("attached", "gradient through λs", partial(lumix, detach=False), "I-12"),
     ("and", "equation 8 read as AND", partial(lumix, reading="and"), "I-5"),
-    ("fast_input", "LUMix on a fast input path", lumix, ""),
 )
 NO_PATH = "there is no input path of our own beside timm's: not run"
 HEADLINE = tuple((row, TOP1.id) for row in ("none", "lumix", "constant", "lumix_unsmoothed"))  # primary claims
 
 
 def build(scale: Scale) -> Table:
-    return Table(
-        title="Controls of ours, DeiT-S",
-        paper_table=None,
-        label_columns=(Column("change", "Change"),),
-        rows=tuple(_row(scale, *row) for row in ROWS),
-        baseline=HEADLINE[0],
-        headline=HEADLINE,
-    )
-
-
-def _row(scale: Scale, id: str, change: str, method: Method, note: str) -> Row:
-    reason = scale.setting("deit").unavailable.get(id, NO_PATH if id == "fast_input" else "")
-    if reason:
-        return Row(id, {"change": change}, {}, ours=True, unavailable=reason)
-    return make_row(scale, id, {"change": change}, {TOP1.id: method}, ours=True, note=note)
+    rows = [(id, (change,), method, note, True) for id, change, method, note in ROWS]
+    table = top1_table(scale, "Controls of ours, DeiT-S", None, {"change": "Change"}, rows)
+    reason = scale.setting("deit").unavailable.get("fast_input", NO_PATH)
+    lacking = Row("fast_input", {"change": "LUMix on a fast input path"}, {}, ours=True, unavailable=reason)
+    return replace(table, rows=(*table.rows, lacking), headline=HEADLINE)

@@ -2,8 +2,9 @@
 
 from functools import partial
 
+from experiments.decoupled import on
 from experiments.methods import constant_control, lumix, smoothed
-from experiments.photographs import Arm, on, question
+from experiments.photographs import Arm, question
 from experiments.scale import Scale
 from experiments.table import Table
 

@@ -1,16 +1,20 @@
 """Question 2 of scale small, positive controls: does this regime see the gains that are known of mixing methods?"""
 
 from dataclasses import replace
+from functools import partial
 
+from experiments.decoupled import on
 from experiments.learning import learning
 from experiments.methods import same
-from experiments.photographs import Arm, on, question, with_clean
+from experiments.photographs import Arm, question
 from experiments.scale import Scale
-from experiments.table import Method, Table
+from experiments.table import Table
 from lumix import ResizeMix
 from training.config import Mix, Run
+from training.parts import MixedAndClean
 
-STAGE = 2  # features of 8x8, as large as those that the published masks on CIFAR are made of
+# Of features of 8x8, as large as those that the published masks on CIFAR are made of.
+LEARNED = partial(learning, stage=2)
 
 
 def _resizemix(run: Run) -> Run:
@@ -18,8 +22,9 @@ def _resizemix(run: Run) -> Run:
     return run.replace(mix=Mix(choices=((ResizeMix(), 1.0),), pairing="permutation"))
 
 
-def _learned(name: str) -> Method:
-    return lambda run: learning(run, name, stage=STAGE)
+def _with_clean(run: Run) -> Run:
+    """The run with the cross entropy of clean images beside its own loss."""
+    return run.replace(task=MixedAndClean())
 
 
 ARMS: tuple[Arm, ...] = (
@@ -31,10 +36,10 @@ ARMS: tuple[Arm, ...] = (
     ("fmix", "FMix", on("fmix"), "plain"),
     ("manifoldmix", "ManifoldMix", on("manifoldmix", alpha=2.0), "plain"),
     ("puzzlemix", "Puzzle-Mix", on("puzzlemix"), "plain"),
-    ("automix", "AutoMix", _learned("automix"), "plain"),
-    ("samix", "SAMix", _learned("samix"), "plain"),
-    ("mixup_clean", "Mixup and a clean loss", on("mixup", with_clean), "plain"),
-    ("cutmix_clean", "CutMix and a clean loss", on("cutmix", with_clean), "plain"),
+    ("automix", "AutoMix", partial(LEARNED, name="automix"), "plain"),
+    ("samix", "SAMix", partial(LEARNED, name="samix"), "plain"),
+    ("mixup_clean", "Mixup and a clean loss", on("mixup", _with_clean), "plain"),
+    ("cutmix_clean", "CutMix and a clean loss", on("cutmix", _with_clean), "plain"),
 )
 
 

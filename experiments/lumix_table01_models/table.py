@@ -18,28 +18,17 @@ MODELS = (
     ("deit_b", "DeiT-B", "87M", "17.6G", "300"),
     ("xcit_l", "XCiT-L", "189M", "36.1G", "400"),
 )
+LABELS = {"model": "Model", "parameters": "#Params (paper)", "flops": "FLOPs (paper)", "epochs": "Epochs (paper)"}
 
 
 def build(scale: Scale) -> Table:
-    rows = tuple(
-        make_row(
-            scale,
-            role,
-            {"model": name, "parameters": parameters, "flops": flops, "epochs": epochs},
-            {"base": same, "lumix": lumix},
-            role=role,
-        )
-        for role, name, parameters, flops, epochs in MODELS
-    )
     return Table(
         title="LUMix on eleven models",
         paper_table="Table 1",
-        label_columns=(
-            Column("model", "Model"),
-            Column("parameters", "#Params (paper)"),
-            Column("flops", "FLOPs (paper)"),
-            Column("epochs", "Epochs (paper)"),
-        ),
+        label_columns=tuple(Column(id, title) for id, title in LABELS.items()),
         value_columns=(Column("base", "Top-1"), Column("lumix", "+LUMix Top-1")),
-        rows=rows,
+        rows=tuple(
+            make_row(scale, role, dict(zip(LABELS, labels, strict=True)), {"base": same, "lumix": lumix}, role)
+            for role, *labels in MODELS
+        ),
     )

@@ -1,27 +1,21 @@
 """LUMix Table 6: mixing methods on DeiT-S and ResNet-50, by top-1 accuracy, training speed, memory and generality."""
 
-from collections.abc import Callable
 from functools import partial
 
 from evaluation.evaluation import Evaluation
 from experiments import methods
 from experiments.decoupled import STATIC_ETA, decoupled
 from experiments.scale import Scale
-from experiments.table import TOP1, Column, Row, Table
+from experiments.table import TOP1, Column, Method, Row, Table
 from lumix import FMix, ResizeMix, SaliencyMix
 from training.config import Run
 
 BACKBONES = (("deit_s", "DeiT-S"), ("resnet50", "ResNet-50"))
 NO_CLASS_TOKEN = "reads the attention of a class token, which ResNet-50 does not have"
 NO_STAGES = "not defined for ViTs in the published comparisons: mixed after the first two stages of a ResNet"
-
-
-Method = Callable[[Run], Run]
 RESIZEMIX, SALIENCYMIX, FMIX = (
     partial(methods.in_place_of_cutmix, rival=rival) for rival in (ResizeMix(), SaliencyMix(), FMix())
 )
-
-
 DM_CE = partial(decoupled, eta=STATIC_ETA)
 
 

@@ -9,16 +9,10 @@ from training.config import Run
 
 NAMES = {"resnet18": "resnet18", "resnet50": "resnet50", "resnext50": "resnext50_32x4d"}
 # A100-hours of a run, assumed.
-HOURS = {
-    ("cub200", "resnet18"): 0.2,
-    ("cub200", "resnext50"): 0.6,
-    ("aircraft", "resnet18"): 0.3,
-    ("aircraft", "resnext50"): 0.6,
-}
+HOURS = {"cub200": {"resnet18": 0.2, "resnext50": 0.6}, "aircraft": {"resnet18": 0.3, "resnext50": 0.6}}
 IMAGES_PER_HOUR = {"resnet18": 6e6, "resnet50": 3e6}  # with gradient, assumed
 # 15, 30 and 50 % of the training images, as many of each class: 4, 9, 15 of CUB-200's 29 or 30, and so on.
 LABELS = {"cub200": (800, 1800, 3000), "cars": (1176, 2352, 4116), "aircraft": (1000, 2000, 3300)}
-TEN_CROP = Evaluation("ten_crop", {"resize": 256})
 
 
 def run(data_set: str, role: str) -> Run:
@@ -35,7 +29,7 @@ def hours(run: Run) -> float:
     """Assumed hours of one seed."""
     if run.data.labels:
         return semi_images(run) / IMAGES_PER_HOUR[run.model.role]
-    return HOURS[run.data.name, run.model.role]
+    return HOURS[run.data.name][run.model.role]
 
 
 SETTINGS = {
@@ -46,14 +40,12 @@ SETTINGS = {
         learning=learning.fine_grained,
     )
     for name in ("cub200", "aircraft")
-}
-
-TUNED = {
+} | {
     f"tuned_{name}": Setting(
         partial(tuned_run, name),
         "CUB-200-2011, Stanford Cars and FGVC-Aircraft at 224 pixels, 15, 30 and 50 % of the training images with "
         "their labels, as many of each class; torchvision's ImageNet weights, 27 000 updates, tested on ten crops.",
-        evaluations={"ten_crop": TEN_CROP},
+        evaluations={"ten_crop": Evaluation("ten_crop", {"resize": 256})},
         labels=labels,
     )
     for name, labels in LABELS.items()

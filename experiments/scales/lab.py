@@ -13,8 +13,7 @@ from evaluation.arguments import Recipe
 from evaluation.evaluation import Evaluation
 from experiments import learning, recipes
 from experiments.methods import PLAIN, SWITCH
-from experiments.protocols import PER_IMAGE, robustness, segmentation
-from experiments.scale import Scale, Setting, semi_images
+from experiments.scale import PER_IMAGE, Scale, Setting, robustness, segmentation, semi_images
 from experiments.scales import fine_grained
 from lumix.registry import name_of
 from training.config import Data, Execution, Mix, Model, Optim, Run
@@ -23,8 +22,6 @@ EPOCHS = 30
 CIFAR100 = Data(name="cifar100", image_size=32, flip=True, crop_padding=4)
 TINY_EPOCHS = 100
 TINY_IMAGENET = Data(name="tiny_imagenet", image_size=64, flip=True, crop_padding=8)
-
-
 SMALL = {"img_size": 32, "drop_path_rate": 0.1}
 
 
@@ -164,7 +161,6 @@ STAND_INS = {
     "reference": {"key": run("resnet50").key, "seed": 0},
 }
 PATCH = 4  # one token of the nets with patch 4, as 16 pixels are at 224
-NO_MASKS = "Tiny-ImageNet has boxes and no masks"
 SETTINGS = {
     "deit": Setting(
         run,
@@ -197,7 +193,6 @@ SETTINGS = {
         labels=(400, 2500, 10_000),
     ),
     **fine_grained.SETTINGS,
-    **fine_grained.TUNED,
     "pytorch": Setting(
         lambda role: plain_run(role).replace(epochs=100),
         "CIFAR-100 at 32 pixels, ResNet-18 and -34 and a ResNet-18 for ResNet-50, 100 epochs of SGD, one GPU. Not "
@@ -211,7 +206,7 @@ SETTINGS = {
         f"Tiny-ImageNet at 64 pixels, a small DeiT-S with 16x16 tokens, {TINY_EPOCHS} epochs, one GPU; the "
         "annotated boxes of the validation images of those classes that are there.",
         {"boxes": Evaluation("weak_localisation", {"setting": "0.9/best/all"})},
-        unavailable={"masks": NO_MASKS},
+        unavailable={"masks": "Tiny-ImageNet has boxes and no masks"},
     ),
     "segmentation": Setting(
         segmentation_run,

@@ -11,8 +11,7 @@ from evaluation.arguments import Recipe
 from evaluation.evaluation import Evaluation
 from experiments.learning import learning, semi_supervised
 from experiments.methods import PLAIN, SWITCH
-from experiments.protocols import PER_IMAGE, robustness, segmentation
-from experiments.scale import Scale, Setting
+from experiments.scale import PER_IMAGE, Scale, Setting, robustness, segmentation
 from experiments.scales.mini_models import MODELS, SCENE_MODELS
 from lumix.registry import name_of, part_of
 from training.config import Data, Mix, Optim, Run
@@ -190,19 +189,19 @@ STAND_INS = {
     "share": 0.2,
 }
 PATCH = 2  # one token of the nets with patch 2, as 16 pixels are at 224
+NOTHING = "one CPU thread. This exercises the mechanics and says nothing about"
 DIGITS = (
     f"scikit-learn's 8x8 digits, 30 % or the stated share of {DIGITS_TRAIN}, tiny residual nets under AdamW with 8 "
-    "epochs, one CPU thread. This exercises the mechanics and says nothing about CIFAR-100."
+    f"epochs, {NOTHING} CIFAR-100."
 )
 VARIANTS = (
     f"Two fine-grained sets of {SCENES_SIZE} procedural scenes, 16x16 pixels: ten bars and ellipses by proportion for "
     "CUB, ten crescents and rings by width for Aircraft; tiny residual nets under AdamW with 4 epochs from scratch, "
-    "one CPU thread. This exercises the mechanics and says nothing about birds or aircraft."
+    f"{NOTHING} birds or aircraft."
 )
 TUNED = (
     f"The two fine-grained sets of {SCENES_SIZE} scenes, of which 15 % keep their label, and a tiny residual net that "
-    "was trained on scenes of ten other shapes; 120 updates, one CPU thread. This exercises the mechanics and says "
-    "nothing about birds or aircraft."
+    f"was trained on scenes of ten other shapes; 120 updates, {NOTHING} birds or aircraft."
 )
 SETTINGS = {
     "deit": Setting(
@@ -216,8 +215,7 @@ SETTINGS = {
     "semi_cifar10": Setting(
         semi_run,
         f"scikit-learn's 8x8 digits, {DIGITS_TRAIN} of them without labels beside the stated number of labelled ones, "
-        "a tiny wide residual net, 100 updates, one CPU thread. This exercises the mechanics and says nothing about "
-        "CIFAR-10.",
+        f"a tiny wide residual net, 100 updates, {NOTHING} CIFAR-10.",
         learning=partial(semi_supervised, mixmatch_weight=10.0),
         labels=(40, 100),
     ),
@@ -234,22 +232,21 @@ SETTINGS = {
     "tiny_imagenet": Setting(
         partial(scenes_run, "shapes"),
         f"{SCENES_SIZE} procedural scenes of ten shapes, 16x16 pixels, tiny residual nets under AdamW with 4 epochs, "
-        "one CPU thread. This exercises the mechanics and says nothing about Tiny-ImageNet.",
+        f"{NOTHING} Tiny-ImageNet.",
         learning=learned,
     ),
     "cub200": Setting(partial(scenes_run, "ovals"), VARIANTS, learning=learned),
     "aircraft": Setting(partial(scenes_run, "moons"), VARIANTS, learning=learned),
     "pytorch": Setting(
         plain_run,
-        "300 training images of scikit-learn's 8x8 digits, tiny residual nets under AdamW with 8 epochs, one CPU "
-        "thread. This exercises the mechanics and says nothing about ImageNet.",
+        "300 training images of scikit-learn's 8x8 digits, tiny residual nets under AdamW with 8 epochs, "
+        f"{NOTHING} ImageNet.",
         learning=learned,
     ),
     "rsb_a3": Setting(
         rsb_run,
-        "300 training images of scikit-learn's 8x8 digits, tiny residual nets under LAMB, whose "
-        "classifier begins at a probability of 1/10, one CPU thread. "
-        "This exercises the mechanics and says nothing about ImageNet.",
+        "300 training images of scikit-learn's 8x8 digits, tiny residual nets under LAMB, whose classifier begins at a "
+        f"probability of 1/10, {NOTHING} ImageNet.",
         learning=learned,
     ),
     "objects": Setting(

@@ -5,8 +5,7 @@ from functools import partial
 from evaluation.arguments import Recipe
 from evaluation.evaluation import Evaluation
 from experiments import learning, recipes
-from experiments.protocols import AS_PUBLISHED, robustness, segmentation
-from experiments.scale import Scale, Setting, semi_images
+from experiments.scale import AS_PUBLISHED, Scale, Setting, robustness, segmentation, semi_images
 from experiments.scales import fine_grained
 from lumix.registry import name_of
 from training.config import Execution, Run
@@ -95,7 +94,6 @@ SETTINGS = {
         labels=(400, 2500, 10_000),
     ),
     **fine_grained.SETTINGS,
-    **fine_grained.TUNED,
     "pytorch": Setting(
         lambda role: recipes.pytorch_style(role, role),
         "ImageNet-1k at 224 pixels, ResNets under 100 epochs of SGD at batch 256, crop and flip, 8 A100.",

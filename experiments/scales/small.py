@@ -7,8 +7,7 @@ experiment, only later.
 
 from evaluation.evaluation import Evaluation
 from experiments.methods import PLAIN
-from experiments.protocols import PER_IMAGE
-from experiments.scale import Scale, Setting
+from experiments.scale import PER_IMAGE, Scale, Setting
 from lumix.registry import name_of
 from training.config import Data, Model, Optim, Run
 

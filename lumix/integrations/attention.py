@@ -36,9 +36,7 @@ def recorded_attention(model: nn.Module) -> Iterator[list[Tensor]]:
 
     def record(module: nn.Module, arguments: tuple[Any, ...]) -> None:
         if any(part.training for part in dropping):
-            raise ValueError(
-                "patch_drop hides patches of each image, so attention has no place there: set patch_drop_rate=0"
-            )
+            raise ValueError("patch_drop hides patches, so attention has no place there: set patch_drop_rate=0")
         with torch.no_grad():
             recorded.append(_recompute(attention, arguments[0])[..., prefix:])
 

@@ -17,23 +17,16 @@ import torch
 from torch import Tensor
 
 from lumix.batch import MixedBatch
-from lumix.integrations.streams import StepStream, check_first, check_settings
-from lumix.losses import MixLoss
-from lumix.mixers.base import Mixer
+from lumix.integrations.streams import StepStream, TrainerMixing
 from lumix.mixers.manifold import hidden_mixing
 
 
-class Mixing:
+class Mixing(TrainerMixing):
     """Turns training batches (images, labels) into a `MixedBatch`. Stands before LightningModule among the bases."""
 
-    mixer: Mixer
-    mix_loss: MixLoss
+    BASE = "LightningModule"
     mix_seed: int = 0
     mix_generator: torch.Generator
-
-    def __init_subclass__(cls, **keywords: Any) -> None:
-        super().__init_subclass__(**keywords)
-        check_first(cls, "LightningModule")
 
     def on_after_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
         """A training batch mixed, any other as it is. A module that overrides this calls it through super()."""
@@ -41,22 +34,17 @@ class Mixing:
         trainer: Any = self.trainer  # type: ignore[attr-defined]
         if not trainer.training:
             return batch
-        check_settings(self)
+        self.check_settings()
         is_mixed = isinstance(batch, MixedBatch)  # by a collate_fn
         if not is_mixed and not (isinstance(batch, tuple | list) and len(batch) == 2 and isinstance(batch[0], Tensor)):
-            raise ValueError(
-                f"a training batch must be (images, labels), not a {type(batch).__name__}: change the loader"
-            )
+            raise ValueError(f"a batch must be (images, labels), not a {type(batch).__name__}: change the loader")
         streams = self.__dict__.setdefault("_mix_streams", StepStream())
         place = self.mix_seed, trainer.global_rank, trainer.global_step, batch[0].device
         self.mix_generator = streams.next(*place)
         return batch if is_mixed else self.mixer(batch[0], batch[1], self.mix_generator, self)
 
     def mixed_loss(self, batch: MixedBatch) -> Tensor:
-        """The mixed loss of a training batch, a float32 scalar; mixers of hidden layers mix within.
-
-        Rules that read attention get that of the timm transformer in this module.
-        """
+        """The mixed loss of a training batch, a float32 scalar; attention is that of the timm transformer in here."""
         with ExitStack() as stack:
             stack.enter_context(hidden_mixing(self, batch))  # type: ignore[arg-type]
             seen: list[Tensor] = []

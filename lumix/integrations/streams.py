@@ -1,18 +1,17 @@
 """What the mixins for trainers share: generators by training step, and their place among the bases."""
 
 from hashlib import blake2b
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 
 from lumix.inputs import check_part
+from lumix.losses import MixLoss
+from lumix.mixers.base import MIXER, Mixer
 
 
 class StepStream:
-    """One generator, seeded anew by (seed, rank, step, how many batches that step has had).
-
-    A run that goes on from a checkpoint so draws as one that was never stopped.
-    """
+    """One generator, seeded anew by (seed, rank, step, batches of that step), so that a resumed run draws the same."""
 
     def __init__(self) -> None:
         self._last: tuple[int, int] = (-1, 0)
@@ -27,14 +26,19 @@ class StepStream:
         return self._generator.manual_seed(int.from_bytes(digest, "little"))
 
 
-def check_settings(trainer: Any) -> None:
-    """Refuse a mixer or a loss that is none, or that was not set."""
-    check_part("mixer", getattr(trainer, "mixer", None), ("draw", "apply"), "a mixer as lumix.CutMix()")
-    check_part("mix_loss", getattr(trainer, "mix_loss", None), ("per_sample", "weights"), "a lumix.MixLoss()")
+class TrainerMixing:
+    """Base of the mixins, each of which stands before the `BASE` whose methods it changes."""
 
+    BASE: ClassVar[str]
+    mixer: Mixer
+    mix_loss: MixLoss
 
-def check_first(cls: type, base: str) -> None:
-    """Raise TypeError where a class has Mixing after the base whose methods it changes."""
-    bases = [parent.__name__ for parent in cls.__mro__]
-    if base in bases and bases.index(base) < bases.index("Mixing"):
-        raise TypeError(f"{cls.__name__} would never mix: write class {cls.__name__}(Mixing, {base})")
+    def __init_subclass__(cls, **keywords: Any) -> None:
+        super().__init_subclass__(**keywords)
+        bases = [parent.__name__ for parent in cls.__mro__]
+        if cls.BASE in bases and bases.index(cls.BASE) < bases.index("Mixing"):
+            raise TypeError(f"{cls.__name__} would never mix: write class {cls.__name__}(Mixing, {cls.BASE})")
+
+    def check_settings(self) -> None:
+        check_part("mixer", getattr(self, "mixer", None), MIXER, "a mixer as lumix.CutMix()")
+        check_part("mix_loss", getattr(self, "mix_loss", None), ("per_sample", "weights"), "a lumix.MixLoss()")

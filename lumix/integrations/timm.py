@@ -77,7 +77,6 @@ class Mixup:
     """timm 1.0.31's Mixup: same keywords, same call, flip pairing (even batches); see there for what they mean.
 
     Args:
-        multi_label: refused; LUMix weighs two single labels.
         generator: source of every draw. Checkpoint its state to resume.
         seed: of an own generator on the CPU, if none is given. Under DDP give every rank its own, as `seed=rank`: equal
             seeds mix and perturb equally on all ranks. In a collate_fn every worker and epoch draws anew.
@@ -136,32 +135,24 @@ class Mixup:
         target = check_batch(images, target, len(plan.partner))
         known = target[target != IGNORED]
         if target.device.type == "cpu" and bool(((known < 0) | (known >= self.num_classes)).any()):
-            raise ValueError(
-                f"labels must lie in 0 .. {self.num_classes - 1} for num_classes={self.num_classes}, "
-                f"not {int(known.min())} .. {int(known.max())}; samples without a class have {IGNORED}"
-            )
+            found = f"{int(known.min())} .. {int(known.max())}; samples without a class have {IGNORED}"
+            classes = self.num_classes
+            raise ValueError(f"labels must lie in 0 .. {classes - 1} for num_classes={classes}, not {found}")
         if self.mixer.mode != "batch":
             plan = replace(plan, own_weight=plan.own_weight.float().double())
         batch = apply_plan(images, target, plan)
         generator = self.generator
         if get_worker_info() is not None:  # this process goes on with it
             generator = torch.Generator().manual_seed(int(torch.randint(2**62, (), generator=generator, device="cpu")))
-        dense = self._dense(batch, plan.own_weight.to(images.device, non_blocking=True))
-        bare = batch._replace(images=images.new_empty((len(images), 0, 0, 0)))
-        return batch.images, _target(dense, bare, self.label_smoothing, generator)
-
-    def _dense(self, batch: MixedBatch, own_weight: Tensor) -> Tensor:
-        """timm's target [B, C] for own weights [B] in float64."""
-        off = self.label_smoothing / self.num_classes
-        base = torch.full((batch.size, self.num_classes), off, device=own_weight.device)
-        own, partner = (
-            base.scatter(1, labels.clamp(min=0).unsqueeze(1), 1.0 - self.label_smoothing + off)
-            for labels in (batch.labels, batch.partner_labels)
-        )
-        weight = own_weight.unsqueeze(1)
+        off, pair = self.label_smoothing / self.num_classes, (batch.labels, batch.partner_labels)
+        base = torch.full((batch.size, self.num_classes), off, device=images.device)
+        on = 1.0 - self.label_smoothing + off
+        own, partner = (base.scatter(1, labels.clamp(min=0).unsqueeze(1), on) for labels in pair)
+        weight = plan.own_weight.to(images.device, non_blocking=True).unsqueeze(1)
         mixed = own * weight.float() + partner * (1 - weight).float()
         counts = (batch.labels != IGNORED) & ((batch.partner_labels != IGNORED) | (batch.kind == 0))
-        return mixed * counts.unsqueeze(1)
+        bare = batch._replace(images=images.new_empty((len(images), 0, 0, 0)))
+        return batch.images, _target(mixed * counts.unsqueeze(1), bare, self.label_smoothing, generator)
 
 
 class Criterion(nn.Module):
@@ -182,10 +173,8 @@ class Criterion(nn.Module):
         """Mean loss of logits [B, C], or of an output with `logits`, a float32 scalar."""
         logits = logits_of(logits)
         if not isinstance(target, Tensor):
-            raise ValueError(
-                f"target must be that of lumix.integrations.timm.Mixup or labels [B], not a {type(target).__name__}: "
-                "a MixedBatch goes to MixLoss itself"
-            )
+            found = f"not a {type(target).__name__}: a MixedBatch goes to MixLoss itself"
+            raise ValueError(f"target must be that of lumix.integrations.timm.Mixup or labels [B], {found}")
         if not isinstance(target, MixTarget):
             plain = type(self.loss.rule) is AreaRule and self.loss.terms == (CrossEntropy(0.0),)
             if plain or (target.ndim == 1 and not (logits.requires_grad and torch.is_grad_enabled())):
@@ -197,9 +186,7 @@ class Criterion(nn.Module):
             )
         if self.loss.smoothing != {target.smoothing}:
             found = " and ".join(map(str, sorted(self.loss.smoothing)))
-            raise ValueError(
-                f"Mixup has label_smoothing={target.smoothing}, MixLoss smoothing={found}: give all the same value"
-            )
+            raise ValueError(f"Mixup has label_smoothing={target.smoothing}, MixLoss smoothing={found}: give one value")
         if logits.shape[-1] != target.shape[1]:
             raise ValueError(f"Mixup has num_classes={target.shape[1]}, the logits have {logits.shape[-1]} classes")
         return self.loss(logits, target.batch, target.generator)

@@ -14,21 +14,18 @@ from torch import Tensor, nn
 
 from lumix.batch import MixedBatch
 from lumix.inputs import check_part, checked
-from lumix.mixers.base import Mixer
+from lumix.mixers.base import MIXER, Mixer
 
 
 class Mix(nn.Module):
-    """Mixes (images [B, C, H, W], labels [B]), given as two arguments or as one pair.
+    """Mixes (images [B, C, H, W], labels [B]), given as two arguments or as one pair, by a mixer without a network.
 
-    Args:
-        mixer: any that needs no network.
-        generator: source of every draw, on the CPU; each worker of a DataLoader and each epoch draws anew.
-        seed: of an own generator, if none is given.
+    It draws from the `generator`, on the CPU, or one of this `seed`; each worker and each epoch draws anew.
     """
 
     def __init__(self, mixer: Mixer, generator: torch.Generator | None = None, seed: int = 0) -> None:
         super().__init__()
-        check_part("mixer", mixer, ("draw", "apply"), "a mixer as CutMix()")
+        check_part("mixer", mixer, MIXER, "a mixer as CutMix()")
         checked("seed", seed, int)
         self.mixer = mixer
         self.generator = torch.Generator().manual_seed(seed) if generator is None else generator

@@ -15,9 +15,7 @@ from torch import Tensor
 from torch.utils.data import default_collate
 
 from lumix.inputs import logits_of
-from lumix.integrations.streams import StepStream, check_first, check_settings
-from lumix.losses import MixLoss
-from lumix.mixers.base import Mixer
+from lumix.integrations.streams import StepStream, TrainerMixing
 from lumix.mixers.manifold import hidden_mixing
 
 
@@ -37,25 +35,18 @@ def collate(items: Sequence[Any]) -> dict[str, Any]:
     return batch
 
 
-class Mixing:
+class Mixing(TrainerMixing):
     """Mixes "pixel_values" and "labels" in training steps. Stands before Trainer among the bases."""
 
-    mixer: Mixer
-    mix_loss: MixLoss
-
-    def __init_subclass__(cls, **keywords: Any) -> None:
-        super().__init_subclass__(**keywords)
-        check_first(cls, "Trainer")
+    BASE = "Trainer"
 
     def __init__(self, *arguments: Any, **keywords: Any) -> None:
         super().__init__(*arguments, **keywords)
-        check_settings(self)
+        self.check_settings()
         args: Any = self.args  # type: ignore[attr-defined]
         if args.label_smoothing_factor:
-            raise ValueError(
-                f"label_smoothing_factor={args.label_smoothing_factor} of TrainingArguments does not reach a mixed "
-                "loss: leave it out and give MixLoss smoothing="
-            )
+            found = f"label_smoothing_factor={args.label_smoothing_factor}"
+            raise ValueError(f"{found} does not reach a mixed loss: leave it out and give MixLoss smoothing=")
         if args.n_gpu > 1:
             raise ValueError(f"DataParallel on n_gpu={args.n_gpu} devices is not supported: start with torchrun (DDP)")
         if getattr(self, "compute_loss_func", None) is not None:
@@ -73,9 +64,8 @@ class Mixing:
         """The mixed loss in training, and the Trainer's own in evaluation."""
         if not model.training:
             own: Any = super()
-            return own.compute_loss(
-                model, inputs, return_outputs=return_outputs, num_items_in_batch=num_items_in_batch, **keywords
-            )
+            given = {"return_outputs": return_outputs, "num_items_in_batch": num_items_in_batch, **keywords}
+            return own.compute_loss(model, inputs, **given)
         inputs = dict(inputs)
         if not {"pixel_values", "labels"} <= inputs.keys():
             raise ValueError(

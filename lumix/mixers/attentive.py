@@ -41,9 +41,6 @@ class AttentiveCutMix(WholeBatchMixer):
         if not callable(self.network):
             raise ValueError(f"network must map images to a feature map, not be {shown(self.network)}")
 
-    def draw_mixed(self, partner: Tensor, shape: tuple[int, ...], generator: torch.Generator) -> BatchDraws:
-        return BatchDraws(partner)
-
     def mix(self, images: Tensor, labels: Tensor, draws: BatchDraws, model: Any) -> MixedBatch:
         scores = self.cell_scores(images)
         own = on_pixels(self.strongest(scores), *images.shape[-2:]).unsqueeze(1)
@@ -66,9 +63,7 @@ class AttentiveCutMix(WholeBatchMixer):
             features = self.network(in_precision_of(module, work))
         if not isinstance(features, Tensor) or features.ndim != 4 or len(features) != len(images):
             found = f"of shape {list(features.shape)}" if isinstance(features, Tensor) else type(features).__name__
-            raise ValueError(
-                f"network must return a feature map [B, channels, h, w], not {found}: use forward_features"
-            )
+            raise ValueError(f"network must give a feature map [B, channels, h, w], not {found}: use forward_features")
         return features.mean(1)
 
     def strongest(self, scores: Tensor) -> Tensor:
@@ -86,9 +81,7 @@ def on_pixels(cells: Tensor, height: int, width: int) -> Tensor:
     """Cells [B, h, w] as pixels [B, height, width]: pixel (y, x) has cell (y * h // height, x * w // width)."""
     rows, columns = cells.shape[-2:]
     if rows > height or columns > width:
-        raise ValueError(
-            f"a feature map of {rows} x {columns} cells is finer than the images of {height} x {width} pixels"
-        )
+        raise ValueError(f"a map of {rows} x {columns} cells is finer than the images of {height} x {width} pixels")
     down = torch.arange(height, device=cells.device) * rows // height
     across = torch.arange(width, device=cells.device) * columns // width
     return cells[:, down][:, :, across]

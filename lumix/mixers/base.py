@@ -21,11 +21,7 @@ IMAGENET_STD = (0.229, 0.224, 0.225)
 
 
 class Mixer(Protocol):
-    """Mixes batches: `draw` makes all random choices, `apply` carries them out, a call does both.
-
-    Attributes:
-        ndims: numbers of dimensions of the batches that it takes, see `lumix.inputs`.
-    """
+    """Mixes batches of `ndims` dimensions: `draw` makes all random choices, `apply` carries them out, a call both."""
 
     ndims: tuple[int, ...] = (4,)
 
@@ -50,7 +46,6 @@ class Mixer(Protocol):
         """
 
     def __call__(self, images: Tensor, labels: Tensor, generator: torch.Generator, model: Any = None) -> MixedBatch:
-        """`apply` of `draw`."""
         indices = self.check_batch(images, labels)
         return self.apply(images, indices, self.draw(images.shape, for_worker(generator)), model)
 
@@ -78,7 +73,6 @@ class PlannedMixer(Checked, Mixer):
         pairing: "permutation" (any batch size) or timm's "flip" of the batch (even batches).
         prob: probability that a draw mixes at all.
         inplace: write into the caller's images, which saves the copy of a batch that nobody else needs.
-        kinds: the kinds of mix that the mixer makes.
     """
 
     mode: Literal["batch", "pair", "elem"] = field(default="batch", kw_only=True)
@@ -113,19 +107,14 @@ class BatchDraws:
 
 @dataclass(frozen=True)
 class WholeBatchMixer(Checked, Mixer):
-    """Base of the mixers that mix all of a batch in one way, or none of it.
-
-    Attributes:
-        pairing: "permutation" (any batch size) or timm's "flip" of the batch (even batches).
-        prob: probability that a batch is mixed at all.
-    """
+    """Base of the mixers that mix all of a batch in one way, or none of it; fields are as of `PlannedMixer`."""
 
     pairing: Literal["flip", "permutation"] = field(default="permutation", kw_only=True)
     prob: Share = field(default=1.0, kw_only=True)
 
     def draw_mixed(self, partner: Tensor, shape: tuple[int, ...], generator: torch.Generator) -> BatchDraws:
-        """The draws for a batch that is mixed with these partners."""
-        raise NotImplementedError
+        """The draws for a batch that is mixed with these partners; here none but those."""
+        return BatchDraws(partner)
 
     def mix(self, images: Tensor, labels: Tensor, *args: Any, **given: Any) -> MixedBatch:
         """The batch mixed by draws whose partners are on the images' device; arguments as of `apply`."""
@@ -147,8 +136,6 @@ class WholeBatchMixer(Checked, Mixer):
             return apply_plan(images, labels, unmixed_plan(len(images), images.device))
         return self.mix(images, labels, replace(draws, partner=draws.partner.to(images.device)), model, **given)
 
-
-# ------------------------------------------------------------------------------------------------- networks
 
 # Under these names torch.compile, DistributedDataParallel, DataParallel, FSDP, Lightning Fabric and the moving averages
 # of torch and timm hold the network that they wrap.
@@ -196,15 +183,12 @@ def hooks_run(model: nn.Module) -> Iterator[nn.Module]:
     """The network inside `model`; meanwhile its hooks run in every forward pass.
 
     Code that torch.compile has made does not see hooks that came later: meanwhile the network runs uncompiled.
-    ValueError for DataParallel on several devices, which gives each of them a part of the batch.
     """
     layers = list(_layers(model))
     for layer in layers:
         if isinstance(layer, nn.DataParallel) and len(layer.device_ids) > 1:
-            raise ValueError(
-                f"DataParallel on {len(layer.device_ids)} devices splits a batch that the network has to see whole: "
-                "use DistributedDataParallel"
-            )
+            found = f"DataParallel on {len(layer.device_ids)} devices splits a batch that the network has to see whole"
+            raise ValueError(f"{found}: use DistributedDataParallel")
     compiles = "torch._dynamo" in sys.modules and not torch.compiler.is_compiling()
     with torch.compiler.set_stance("force_eager") if compiles else nullcontext():
         yield layers[-1]

@@ -17,11 +17,7 @@ from lumix.registry import register
 @register("mixer", "mixup", "Mixup", pixels="blend")
 @dataclass(frozen=True)
 class Mixup(PlannedMixer):
-    """Blend each image with its partner, lambda x_own + (1 - lambda) x_partner, lambda from Beta(alpha, alpha).
-
-    Attributes:
-        alpha: 0.8 in timm and DeiT.
-    """
+    """Blend images with partners, lambda x_own + (1 - lambda) x_partner, lambda from Beta(alpha, alpha), as in DeiT."""
 
     alpha: Positive = 0.8
     kinds = frozenset({Kind.BLEND})

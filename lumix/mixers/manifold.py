@@ -96,10 +96,8 @@ def hidden_mixing(model: nn.Module, batch: MixedBatch) -> Iterator[None]:
         finally:
             handle.remove()
     if not hidden.done:
-        raise RuntimeError(
-            f"nothing was mixed: no forward pass went through {hidden.name!r}; call the model itself within "
-            "hidden_mixing, not a scripted or exported copy of it"
-        )
+        remedy = "call the model itself within hidden_mixing, not a scripted or exported copy of it"
+        raise RuntimeError(f"nothing was mixed: no forward pass went through {hidden.name!r}; {remedy}")
 
 
 def _is_checkpointed() -> bool:

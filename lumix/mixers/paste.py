@@ -80,9 +80,6 @@ def assign(draws: Draws, mixes: Tensor, partner: Tensor, group: Tensor, kinds: f
     return MixPlan(weight, partner, kind, box, kinds | {Kind.NONE}, one_draw)
 
 
-# ------------------------------------------------------------------------------------------------- boxes
-
-
 def box_around(own_weight: Tensor, centre: Tensor, height: int, width: int, rule: str = "legacy") -> Tensor:
     """Boxes [D, 4] (top, bottom, left, right) of area share 1 - own_weight [D] around `centre` [D, 2], clipped.
 
@@ -108,14 +105,8 @@ def visible_share(box: Tensor, height: int, width: int) -> Tensor:
     return 1 - box_area(box).double() / (height * width)
 
 
-# ------------------------------------------------------------------------------------------------- pixels
-
-
 def other_share(own_weight: Tensor, dtype: torch.dtype) -> Tensor:
-    """Weight of the other image, [B, 1, 1, 1] or of the shape given, in the dtype in which `dtype` is blended.
-
-    It holds all values of the images, those of int64 to 2**53.
-    """
+    """Weight of the other image, [B, 1, 1, 1] or of the shape given, in a dtype that holds the images' values."""
     work = torch.float64 if dtype in (torch.float64, torch.int32, torch.int64) else torch.float32
     weight = own_weight.view(-1, 1, 1, 1) if own_weight.ndim == 1 else own_weight
     return (1 - weight.to(torch.promote_types(weight.dtype, work))).to(work)  # exact in the wider of the two
@@ -146,10 +137,7 @@ def mix_by_mask(images: Tensor, partner: Tensor, own: Tensor) -> Tensor:
 
 
 def mix_images(images: Tensor, plan: MixPlan, inplace: bool = False) -> Tensor:
-    """The mixed images of a plan on the same device, in new memory of the same dtype and layout, or `inplace`.
-
-    Videos are mixed as images that have the channels of all frames, signals as images of one row.
-    """
+    """The mixed images of a plan on the same device, in new memory of the same dtype and layout, or `inplace`."""
     if images.ndim != 4:
         planes = images.flatten(1, 2) if images.ndim == 5 else images.unsqueeze(2)  # a view of contiguous videos
         mixed = mix_images(planes, plan, inplace).reshape(images.shape)
@@ -188,10 +176,7 @@ def mixed_batch(
 
 
 def apply_plan(images: Tensor, labels: Tensor, plan: MixPlan, inplace: bool = False) -> MixedBatch:
-    """The MixedBatch of B images and labels under a plan of B samples; the caller's stay as they are, unless `inplace`.
-
-    Labels are as `lumix.inputs.check_batch` returns them. Where a hidden output is to be mixed the images are unmixed.
-    """
+    """The MixedBatch of B images, which stay as they are unless `inplace`, and int64 labels, under a plan for B."""
     plan = plan.to(images.device)
     mixed = mix_images(images, plan, inplace) if plan.hidden is None else images
     box = plan.box if Kind.BOX in plan.kinds else None
@@ -301,10 +286,7 @@ def write_in_cycles(images: Tensor, plan: MixPlan, partner: list[int]) -> Tensor
 
 
 def permute_grid(images: Tensor, order: Tensor, rows: int, columns: int) -> Tensor:
-    """Cell i (row by row) of sample b becomes its old cell order[b, i].
-
-    Images [B, C, H, W] and order [B, rows * columns]; the grid must divide the image, cells need not be square.
-    """
+    """Images [B, C, H, W] whose cell i, row by row, is old cell order[b, i], for an order [B, rows * columns]."""
     size, channels, height, width = images.shape
     high, wide = height // rows, width // columns
     patches = images.reshape(size, channels, rows, high, columns, wide).permute(0, 2, 4, 1, 3, 5)

@@ -71,12 +71,7 @@ class RandomLambdaDraws:
 @register("mixer", "random_lambda", "Random lambda", pixels="blend")
 @dataclass(frozen=True)
 class RandomLambda(Checked, Mixer):
-    """Random lambda: blend with one Beta(alpha, alpha) draw per patch; the label weight is their mean (I-18).
-
-    Attributes:
-        alpha: the Mixup alpha of the recipe.
-        patch: side of a patch in pixels.
-    """
+    """Random lambda: one Beta(alpha, alpha) blend for each `patch` pixels square; labels have the mean (I-18)."""
 
     alpha: Positive = 0.8
     patch: Count = 16

@@ -63,8 +63,6 @@ class PuzzleMix(WholeBatchMixer):
         super().__post_init__()
         if self.transport_size == 0 or self.transport_size < -1:
             raise ValueError(f"transport_size must be a number of pixels or -1 for blocks, not {self.transport_size}")
-        if self.std is not None and not self.std:
-            raise ValueError("std must be a tuple of numbers, one for each channel, not ()")
 
     def suitable_grids(self, side: int) -> tuple[int, ...]:
         """The numbers of blocks per side to draw from for images of side x side pixels, one of them for each batch.
@@ -77,10 +75,8 @@ class PuzzleMix(WholeBatchMixer):
         suitable = [grid for grid in published if colour_cell(side // grid) == min(COLOUR_CELL, side // grid)]
         suitable = suitable or published or [grid for grid in tiling if grid <= 16] or tiling
         if not suitable:
-            raise ValueError(
-                f"no grid suits {side} pixels: blocks must tile the image with a side of 2 or more; resize or crop to "
-                f"{side // 16 * 16 or 4}"
-            )
+            remedy = f"blocks must tile the image with a side of 2 or more; resize or crop to {side // 16 * 16 or 4}"
+            raise ValueError(f"no grid suits {side} pixels: {remedy}")
         return tuple(suitable)
 
     def check_shape(self, shape: tuple[int, ...]) -> None:
@@ -99,10 +95,7 @@ class PuzzleMix(WholeBatchMixer):
     def mix(
         self, images: Tensor, labels: Tensor, draws: PuzzleDraws, model: Any, saliency: Tensor | None = None
     ) -> MixedBatch:
-        """The batch mixed, for images [B, C, H, H] of floating point, seen by `model`, which stays as it is.
-
-        Given `saliency` maps [B, H, H] need no model.
-        """
+        """The batch mixed, for floating images [B, C, H, H] seen by `model`; given `saliency` [B, H, H] needs none."""
         if not images.is_floating_point():
             raise ValueError(f"PuzzleMix needs the normalised images that the network takes, not {images.dtype}")
         partner, side, grid = draws.partner, images.shape[-1], draws.grid
@@ -113,9 +106,7 @@ class PuzzleMix(WholeBatchMixer):
             block = side // grid
             cell = block if self.transport_size == -1 else min(self.transport_size, block)
             if block % cell:
-                raise ValueError(
-                    f"transport_size {cell} does not divide blocks of {block} pixels: choose a divisor or -1"
-                )
+                raise ValueError(f"transport_size {cell} does not divide blocks of {block} pixels: use a divisor or -1")
             mask = upsample(mask, block // cell)
             share = saliency_share(saliency, cell)
             # A block of share 1/2 shows both images: it is a target for each.
@@ -148,9 +139,6 @@ def upsample(mask: Tensor, factor: int) -> Tensor:
     return mask.repeat_interleave(factor, dim=1).repeat_interleave(factor, dim=2)
 
 
-# ------------------------------------------------------------------------------------------------- saliency
-
-
 def input_saliency(model: torch.nn.Module | None, images: Tensor, labels: Tensor) -> Tensor:
     """Puzzle-Mix, saliency: s, root mean square over channels [B, H, W] float32 of the loss's gradient at the images.
 
@@ -166,10 +154,8 @@ def input_saliency(model: torch.nn.Module | None, images: Tensor, labels: Tensor
         try:
             loss = F.cross_entropy(logits, labels, reduction="sum")
         except (IndexError, RuntimeError) as error:
-            raise ValueError(
-                f"labels up to {int(labels.max())} do not fit the network's output {list(logits.shape)}, which must be "
-                "logits [B, C] of more classes"
-            ) from error
+            found = f"labels up to {int(labels.max())} do not fit the network's output {list(logits.shape)}"
+            raise ValueError(f"{found}, which must be logits [B, C] of more classes") from error
         (gradient,) = torch.autograd.grad(loss, pixels)
     return gradient.float().square().mean(1).sqrt()
 
@@ -179,9 +165,6 @@ def saliency_share(saliency: Tensor, cell: int) -> Tensor:
     pooled = F.avg_pool2d(saliency.double().nan_to_num(0.0, 0.0, 0.0), cell)
     total = pooled.sum((1, 2), keepdim=True)
     return torch.where(total > 0, pooled / total, 1 / pooled[0].numel())
-
-
-# ------------------------------------------------------------------------------------------------- the mask's energy
 
 
 class Energy(NamedTuple):
@@ -244,9 +227,6 @@ def colour_breaks(own_cost: Tensor, partner_cost: Tensor, own: Tensor, other: Te
     partner_cost[:, :-1] += other_own + other_other
     partner_cost[:, 1:] += own_other + other_other
     return own_other + other_own - own_own - other_other
-
-
-# ------------------------------------------------------------------------------------------------- the minimum cut
 
 
 def solve(energy: Energy, limit: int = LARGEST_FLOW) -> Tensor:

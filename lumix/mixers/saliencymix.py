@@ -38,12 +38,8 @@ class SaliencyMix(WholeBatchMixer):
     As published one map, that of the first sample's partner, places one box for the whole batch. It has the area share
     1 - Beta(alpha, alpha) and is clipped at the border; the own label keeps the share that stays visible. The detector
     sees pixels in 8 bits: those of float images with the normalisation undone (the public code reads the bytes of
-    normalised floats, which places the box by little more than chance). The authors set `prob` to 1 on ImageNet and 0.5
-    on CIFAR.
-
-    Attributes:
-        alpha: the authors' is 1.
-        mean, std: normalisation of float images, one entry a channel; ImageNet's by default.
+    normalised floats, which places the box by little more than chance), of which `mean` and `std` have one entry a
+    channel. The authors set `prob` to 1 on ImageNet and 0.5 on CIFAR.
     """
 
     alpha: Positive = 1.0
@@ -52,10 +48,9 @@ class SaliencyMix(WholeBatchMixer):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if len(self.mean) != len(self.std):
-            raise ValueError(
-                f"mean and std must have one entry a channel each, not {len(self.mean)} and {len(self.std)}"
-            )
+        means, stds = len(self.mean), len(self.std)
+        if means != stds:
+            raise ValueError(f"mean and std must have one entry a channel each, not {means} and {stds}")
 
     def draw_mixed(self, partner: Tensor, shape: tuple[int, ...], generator: torch.Generator) -> SaliencyMixDraws:
         return SaliencyMixDraws(partner, draw_beta(self.alpha, 1, generator))
@@ -84,10 +79,8 @@ class SaliencyMix(WholeBatchMixer):
         channels = images.shape[1]
         checked("mean", self.mean, tuple[float, ...])
         if len(self.mean) != channels:
-            raise ValueError(
-                f"mean and std have {len(self.mean)} entries, the images {channels} channels: "
-                "give SaliencyMix the mean and std of the images' normalisation"
-            )
+            found = f"mean and std have {len(self.mean)} entries, the images {channels} channels"
+            raise ValueError(f"{found}: give SaliencyMix the mean and std of the images' normalisation")
         mean, std = (torch.tensor(v, device=images.device).mul(255).view(-1, 1, 1) for v in (self.mean, self.std))
         return torch.addcmul(mean, images.float(), std).round_().clamp_(0, 255).to(torch.uint8)
 
@@ -97,9 +90,6 @@ def peaks(maps: Tensor) -> Tensor:
     width = maps.shape[-1]
     first = maps.flatten(1).argmax(1)
     return torch.stack([torch.div(first, width, rounding_mode="floor"), first % width], dim=1)
-
-
-# ------------------------------------------------------------------------------------------------- the detector
 
 
 def fine_grained_saliency(images: Tensor) -> Tensor:
@@ -160,10 +150,8 @@ def surround_means(grey: Tensor) -> list[tuple[Tensor, int]]:
     # deterministic mode.
     exact = 255 * height * width < EXACT_IN_FLOAT32
     integers = grey.to(torch.int32 if exact else torch.int64)
-    integral = F.pad(
-        integers.cumsum(-1, dtype=integers.dtype).cumsum_(-2).to(torch.float32 if exact else torch.float64),
-        (1, 0, 1, 0),
-    )
+    summed = integers.cumsum(-1, dtype=integers.dtype).cumsum_(-2)
+    integral = F.pad(summed.to(torch.float32 if exact else torch.float64), (1, 0, 1, 0))
     inside = [n for n in SURROUNDS if n < longest]
     pad = max(inside, default=0)
     padded = F.pad(integral, (pad,) * 4, mode="replicate") if pad else integral

@@ -18,11 +18,8 @@ from lumix.random import draw_uniform
 class Switch(PlannedMixer):
     """Draw one of two planned mixers per batch, pair or sample; by default Mixup or CutMix, as DeiT does.
 
-    `mode`, `pairing`, `prob` and `inplace` are the switch's own: parts with settings of their own are refused.
-
-    Attributes:
-        mixup, cutmix: the two parts.
-        switch_prob: probability of the second, CutMix.
+    `switch_prob` is the probability of the second, CutMix. `mode`, `pairing`, `prob` and `inplace` are the switch's
+    own: parts with settings of their own are refused.
     """
 
     mixup: PlannedMixer = field(default_factory=Mixup)
@@ -74,10 +71,7 @@ class EitherDraws:
 class Either(Checked, Mixer):
     """One of two mixers for the whole batch: the switch for methods that look at the images, one by one.
 
-    Attributes:
-        first, second: any two mixers, as `Mixup(0.8, pairing="flip")` and one that looks at the images.
-        switch_prob: probability of the second.
-        prob: probability that one of them gets the batch; a `prob` of its own multiplies with it.
+    `switch_prob` is the probability of the second; `prob` is that of one of them, and multiplies with theirs.
     """
 
     first: Any  # OmegaConf asks for subclasses, which a protocol with attributes cannot answer

@@ -136,14 +136,9 @@ def birds(root: Path, split: str, transform: Transform | None, loader: Callable[
     return files
 
 
-class SeveralViews:
-    """Several pictures of an image by one random transform, as a tuple."""
-
-    def __init__(self, transform: Transform, number: int) -> None:
-        self.transform, self.number = transform, number
-
-    def __call__(self, image: Any) -> tuple[Any, ...]:
-        return tuple(self.transform(image) for _ in range(self.number))
+def several_views(transform: Transform, number: int, image: Any) -> tuple[Any, ...]:
+    """Several pictures of an image by one random transform."""
+    return tuple(transform(image) for _ in range(number))
 
 
 def files_of_run(
@@ -159,8 +154,8 @@ def files_of_run(
     centre = create_transform(size, interpolation="bicubic", crop_pct=data.test_crop)
     plain = file_set(data.name, "train", loader=str) if data.labels else ()  # str opens nothing
     return (
-        file_set(data.name, "train", SeveralViews(transform, views) if views else transform),
-        file_set(data.name, "train", SeveralViews(transform, other_views)) if other_views else None,
+        file_set(data.name, "train", partial(several_views, transform, views) if views else transform),
+        file_set(data.name, "train", partial(several_views, transform, other_views)) if other_views else None,
         file_set(data.name, "val", centre),
         torch.tensor([plain[index][1] for index in range(len(plain))], dtype=torch.int64),
     )

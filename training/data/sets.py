@@ -51,26 +51,16 @@ SHAPES_STD = (0.259, 0.2, 0.076)
 
 @dataclass(frozen=True)
 class ImageSet:
-    """N labelled images of one size. Sets are cached and shared: do not write into the tensors.
+    """N labelled images of one size. Sets are cached and shared: do not write into the tensors."""
 
-    Attributes:
-        images: [N, C, H, W] uint8.
-        labels: [N] int64 in [0, num_classes).
-        num_classes: number of classes of the set, those absent from this part included.
-        mean, std: per channel, of images scaled to [0, 1].
-        masks: [N, H, W] uint8, 1 on the object, or None.
-        boxes: [N, 4] int64, half-open (top, bottom, left, right) around the object, or None.
-        class_names: one per class; () where the classes have no names.
-    """
-
-    images: Tensor
-    labels: Tensor
-    num_classes: int
-    mean: tuple[float, ...]
+    images: Tensor  # [N, C, H, W] uint8
+    labels: Tensor  # [N] int64 in [0, num_classes)
+    num_classes: int  # of the set, those absent from this part included
+    mean: tuple[float, ...]  # with `std` per channel, of images scaled to [0, 1]
     std: tuple[float, ...]
-    masks: Tensor | None = None
-    boxes: Tensor | None = None
-    class_names: tuple[str, ...] = ()
+    masks: Tensor | None = None  # [N, H, W] uint8, 1 on the object
+    boxes: Tensor | None = None  # [N, 4] int64, half-open (top, bottom, left, right) around the object
+    class_names: tuple[str, ...] = ()  # one per class; () where the classes have no names
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -125,10 +115,7 @@ def boxes_of(masks: Tensor) -> Tensor:
 def augment(images: Tensor, data: Data, generator: torch.Generator) -> Tensor:
     """Random crop of reflection-padded images and random flip, each sample its own, in one gather.
 
-    Args:
-        images: [B, C, H, W] of any dtype; not changed, and returned as they are where `data` asks for nothing.
-        data: `crop_padding` pixels of reflection, `flip` with probability 1/2.
-        generator: on the device of the images.
+    Images [B, C, H, W] of any dtype, returned as they are where `data` asks for nothing. The generator is on their device.
     """
     if not data.crop_padding and not data.flip:
         return images
@@ -302,9 +289,8 @@ def _distances(labels: NDArray[np.int64], family: str, rng: np.random.Generator)
     x, y = _grid(n, SHAPES_SIZE)
     radius = rng.uniform(4.8, 6.4, (n, 1, 1)).astype(np.float32)
     shift = (SHAPES_SIZE / 2 - 0.5 - radius) * rng.uniform(-1, 1, (2, n, 1, 1)).astype(np.float32)
-    angle = rng.uniform(-0.4, 0.4, (n, 1, 1)).astype(
-        np.float32
-    )  # below 23 degrees: a square never turns into a diamond
+    # Below 23 degrees: a square never turns into a diamond.
+    angle = rng.uniform(-0.4, 0.4, (n, 1, 1)).astype(np.float32)
     x, y = x - shift[0], y - shift[1]
     x, y = (np.cos(angle) * x + np.sin(angle) * y) / radius, (np.cos(angle) * y - np.sin(angle) * x) / radius
     distance = np.empty_like(x)
@@ -359,9 +345,6 @@ def shapes(n: int, seed: int, family: str = "shapes") -> ImageSet:
 def _hash_order(contents: Sequence[bytes]) -> list[int]:
     digests = [hashlib.blake2b(content, digest_size=16).digest() for content in contents]
     return sorted(range(len(digests)), key=digests.__getitem__)
-
-
-# CIFAR -------------------------------------------------------------------------------------------------------------
 
 
 def converted(train: str, test: str, meta: str) -> type[datasets.CIFAR100]:
@@ -424,9 +407,6 @@ def _download(kind: Any, folder: Path, title: str) -> None:
             f"{title} is not in {folder} and cannot be downloaded ({error}): put it there, or set LUMIX_DATA to the "
             f"folder that has it"
         ) from error
-
-
-# Tiny-ImageNet -----------------------------------------------------------------------------------------------------
 
 
 Picture = tuple[Path, str, list[int]]  # file, class, box (left, top, right, bottom, inclusive, as the files have it)

@@ -36,11 +36,7 @@ def rand_augment(notation: str, fill: tuple[int, ...]) -> RandAugment:
 
 
 def strong_view(images: Tensor, step: RandAugment, generator: torch.Generator) -> Tensor:
-    """Images uint8 [B, 3, H, W] augmented, in new memory: each draws its own operations, strengths and signs.
-
-    Args:
-        generator: on the CPU.
-    """
+    """Images uint8 [B, 3, H, W] augmented, in new memory: each draws its own operations, strengths and signs (on the CPU)."""
     images, shape, first = images.clone(), (len(images), step.num_layers), step.ops[0]
     chances = torch.ones(len(step.ops), dtype=torch.float64).expand(len(images), -1)
     operation = torch.multinomial(chances, step.num_layers, replacement=True, generator=generator)
@@ -139,10 +135,8 @@ def _cubic(taps: list[Tensor], share: Tensor) -> Tensor:
 def cutout(images: Tensor, largest: float, fill: tuple[int, ...], generator: torch.Generator) -> Tensor:
     """Images uint8 [B, C, H, W] with a square of colour `fill` [C] each, in new memory.
 
-    Its centre is uniform over the image and its side over [0, largest W]; what lies outside the image is cut off.
-
-    Args:
-        generator: on the CPU.
+    Its centre is uniform over the image and its side over [0, largest W]; what lies outside the image is cut off. The
+    generator is on the CPU.
     """
     batch, _, height, width = images.shape
     draws = torch.rand(3, batch, 1, generator=generator).to(images.device)

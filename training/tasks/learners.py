@@ -22,20 +22,14 @@ HEAD_RATE = 10.0  # learning rate of Self-Tuning's classifier over the run's
 
 
 class LearnerTask(Task):
-    """A learner: the network, whose accuracy counts, with what learns or is remembered beside it.
-
-    Args:
-        build: the learner; its initial weights beside the network's follow from the run's seed and the name of the
-            stream.
-        rates: learning rates of the module that `part` finds in it, in place of the run's.
-    """
+    """A learner: the network, whose accuracy counts, with what learns or is remembered beside it."""
 
     def __init__(
         self,
         setup: Setup,
-        stream: str,
-        build: Callable[[], nn.Module],
-        part: Callable[[Any], nn.Module],
+        stream: str,  # decides, with the run's seed, the initial weights beside the network's
+        build: Callable[[], nn.Module],  # the learner
+        part: Callable[[Any], nn.Module],  # finds the module in it that has `rates` in place of the run's
         rates: dict[str, float],
     ) -> None:
         run = setup.run

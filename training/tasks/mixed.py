@@ -25,18 +25,11 @@ Streams = Callable[[str], torch.Generator]  # the generator of a name ("mix", "r
 
 @dataclass(frozen=True)
 class StepResult:
-    """One forward pass over B samples.
+    """One forward pass over B samples. The record has the same names at every step; "loss" is among them."""
 
-    Attributes:
-        loss: scalar with gradient, the mean over the samples.
-        parts: name of each term of the loss -> its value for each sample [B], without gradient.
-        record: name -> what the log tells the mean of, [B] without gradient; NaN where a sample has no such value. The
-            same names at every step; "loss" is among them.
-    """
-
-    loss: Tensor
-    parts: dict[str, Tensor]
-    record: dict[str, Tensor]
+    loss: Tensor  # scalar with gradient, the mean over the samples
+    parts: dict[str, Tensor]  # name of each term of the loss -> its value for each sample [B], without gradient
+    record: dict[str, Tensor]  # name -> what the log tells the mean of, [B] without gradient; NaN where there is none
 
     def statistics(self) -> dict[str, Tensor]:
         """The record, with the terms of the loss where there are several."""

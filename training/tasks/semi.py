@@ -20,11 +20,7 @@ PLAIN = Loss(terms=(CrossEntropy(),))
 
 
 class SemiTask(MixTask):
-    """One network; its batches are `Views` with the labels of the labelled ones.
-
-    Args:
-        options: with the weight of the unlabelled images' loss, and over which share of the run it rises.
-    """
+    """One network; its batches are `Views` with the labels of the labelled ones."""
 
     def __init__(self, options: Any, setup: Setup) -> None:
         super().__init__(options, setup)
@@ -66,22 +62,14 @@ def check_plain(run: Run) -> None:
 
 @dataclass(frozen=True)
 class TrustedBatch:
-    """A batch of N after all draws, of which M images have a label, their own or a pseudo-label that is trusted.
+    """A batch of N after all draws, of which M images have a label, their own or a pseudo-label that is trusted."""
 
-    Attributes:
-        known, labels: the M images [M, C, H, W], labelled ones first, and their labels [M].
-        factors: [M], by which their losses count.
-        trusted: [M], NaN for a labelled image and 1 for an unlabelled one.
-        rest: [N - M, C, H, W], all others: they have no loss, but a place in the statistics of batch normalisation.
-        mixed: the M images mixed with one another, or None where nothing is mixed.
-    """
-
-    known: Tensor
-    labels: Tensor
-    factors: Tensor
-    trusted: Tensor
-    rest: Tensor
-    mixed: DrawnBatch | None
+    known: Tensor  # the M images [M, C, H, W], labelled ones first
+    labels: Tensor  # [M]
+    factors: Tensor  # [M], by which their losses count
+    trusted: Tensor  # [M], NaN for a labelled image and 1 for an unlabelled one
+    rest: Tensor  # [N - M, C, H, W], all others: without loss, but in the statistics of batch normalisation
+    mixed: DrawnBatch | None  # the M images mixed with one another, or None where nothing is mixed
 
     @property
     def size(self) -> int:
