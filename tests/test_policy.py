@@ -38,7 +38,7 @@ BUDGETS = {
     "report": 640,
     "paper_figures": 1000,
     "benchmarks": 1280,
-    "tests": 13460,
+    "tests": 13525,
     "tests_slurm": 1086,
 }
 
