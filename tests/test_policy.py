@@ -38,8 +38,8 @@ BUDGETS = {
     "report": 640,
     "paper_figures": 1000,
     "benchmarks": 1280,
-    "tests": 13525,
-    "tests_slurm": 1086,
+    "tests": 13528,
+    "tests_slurm": 1090,
 }
 
 
