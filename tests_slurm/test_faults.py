@@ -16,7 +16,7 @@ from tests_slurm.local_cluster import LocalCluster
 
 def test_requeue_kill_and_cancel(workspace: Workspace, recorded: Callable[..., None]) -> None:
     """By an administrator, by the kernel, by the user."""
-    cluster = workspace.cluster(asleep=20.0)
+    cluster = workspace.cluster(asleep=60.0)  # six epochs, of which each fault takes one or two
     run = workspace.submit(cluster=cluster)
 
     run.training()
