@@ -44,11 +44,11 @@ class Task:
     batch: MixedBatch
 
     @classmethod
-    def make(cls, classes: int, device: str, dtype: torch.dtype = torch.float32) -> "Task":
+    def make(cls, classes: int, device: str, dtype: torch.dtype = torch.float32, size: int = SIZE) -> "Task":
         stream = torch.Generator().manual_seed(0)
-        logits = 2 * torch.randn(SIZE, classes, generator=stream, dtype=torch.float64)
-        labels = torch.randint(classes, (SIZE,), generator=stream)
-        batch = CutMix(mode="elem", pairing="flip")(torch.zeros(SIZE, 1, 32, 32), labels, stream)
+        logits = 2 * torch.randn(size, classes, generator=stream, dtype=torch.float64)
+        labels = torch.randint(classes, (size,), generator=stream)
+        batch = CutMix(mode="elem", pairing="flip")(torch.zeros(size, 1, 32, 32), labels, stream)
         # Algorithm 1 cannot tell images of one class from unmixed ones: every sample here is cut and of two classes.
         partner = torch.where(batch.partner_labels == labels, (labels + 1) % classes, batch.partner_labels)
         batch = MixedBatch(
@@ -89,7 +89,7 @@ def steps(task: Task, device: str) -> dict[str, Work]:
     losses: dict[str, Callable[[], Tensor]] = {
         "lumix": lambda: lumix(logits, batch, stream),
         "lumix without LUMix": lambda: ordinary(logits, batch),
-        PRINTED: lambda: printed(logits, batch, law.sample((SIZE,)).to(device)),
+        PRINTED: lambda: printed(logits, batch, law.sample((len(logits),)).to(device)),
         SOFT: lambda: soft(logits, mixup_target(batch.labels, classes, weight, SMOOTHING)),
         PLAIN: lambda: F.cross_entropy(logits, batch.labels, label_smoothing=SMOOTHING),
     }
@@ -168,10 +168,16 @@ def loss(setting: Setting) -> Iterator[Line]:
         few, case = classes == 100, f"logits {SIZE} x {classes}, float32"
         yield from times(case, timings)
         yield faster(case, timings, PRINTED, 5 if setting.device == "cuda" else 3 if few else 8, why=why)
-        yield faster(case, timings, SOFT, 1.0 if few else 1.5, why=why, quick=0.25 if few else None)
+        yield faster(case, timings, SOFT, 0.6 if few else 1.5, why=why)
         yield faster(case, timings, SOFT, 1.0 if few else 1.5, "lumix without LUMix", why=ordinary)
         yield within(case, timings, PLAIN, 1.2, why=why, quick=5 if few else None)
         yield within(case, timings, PLAIN, who="lumix without LUMix")
+    for size, classes in () if setting.quick else ((100, 100), (20, 10)):  # what scales small and mini pay
+        timings = compare(steps(Task.make(classes, setting.device, size=size), setting.device), setting)
+        case = f"logits {size} x {classes}, float32"
+        yield from times(case, timings)
+        yield faster(case, timings, PRINTED)
+        yield faster(case, timings, SOFT)
 
 
 def memory(setting: Setting) -> Iterator[Line]:

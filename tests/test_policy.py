@@ -37,7 +37,7 @@ BUDGETS = {
     "slurm": 900,
     "report": 640,
     "paper_figures": 1000,
-    "benchmarks": 1280,
+    "benchmarks": 1290,
     "tests": 13560,
     "tests_slurm": 1100,
 }
