@@ -44,7 +44,8 @@ class Task:
     batch: MixedBatch
 
     @classmethod
-    def make(cls, classes: int, device: str, dtype: torch.dtype = torch.float32, size: int = SIZE) -> "Task":
+    def make(cls, classes: int, device: str, dtype: torch.dtype = torch.float32, size: int | None = None) -> "Task":
+        size = SIZE if size is None else size
         stream = torch.Generator().manual_seed(0)
         logits = 2 * torch.randn(size, classes, generator=stream, dtype=torch.float64)
         labels = torch.randint(classes, (size,), generator=stream)
