@@ -91,6 +91,8 @@ def test_one_row_in_full(monkeypatch):
         "DM(CE), logits 64 x 1000, float32": {"lumix DM(CE)", loss.MIXED, loss.PUBLIC},
         "logits 64 x 1000, float32": ours,
         "logits 64 x 100, float32": ours,
+        "logits 100 x 100, float32": ours,
+        "logits 20 x 10, float32": ours,
     }
     assert (lines["n"] == 4).all()
     assert (lines["median"] > 0).all()
