@@ -188,6 +188,20 @@ def is_kind(kinds: Tensor, kind: Kind) -> Tensor:
     return kinds == int(kind)
 
 
+class DrawnBatch(NamedTuple):
+    """A mixed batch of B with the label rule's draws for it: [B], or None for a rule that draws nothing."""
+
+    batch: MixedBatch
+    draws: Tensor | None
+
+    @property
+    def size(self) -> int:
+        return self.batch.size
+
+    def rows(self, index: slice) -> "DrawnBatch":
+        return rows_of(self, index)
+
+
 def box_area(box: Tensor) -> Tensor:
     """Pixels [D] int64 in each half-open box [D, 4] (top, bottom, left, right)."""
     top, bottom, left, right = box.unbind(1)

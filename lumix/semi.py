@@ -19,7 +19,7 @@ from torch import Generator, Tensor, nn
 from torch.nn import functional as F
 
 from lumix.automix import Learner, Losses, checked_loss, logits_by, second_head
-from lumix.batch import MixedBatch, rows_of
+from lumix.batch import DrawnBatch, MixedBatch, rows_of
 from lumix.functional import at_least_float32, follow, log_softmax
 from lumix.inputs import Checked, Count, Positive, Share, check_batch, check_part, check_shape, checked, shown
 from lumix.losses import MixLoss
@@ -156,16 +156,6 @@ class ClassQueues(nn.Module):
         self.taken.index_add_(0, labels, torch.ones_like(labels))
 
 
-class Mixture(NamedTuple):
-    """A mixed batch of B with the label rule's draws for it: [B], or None."""
-
-    batch: MixedBatch
-    draws: Tensor | None
-
-    def rows(self, index: slice) -> "Mixture":
-        return rows_of(self, index)
-
-
 class ContrastBatch(NamedTuple):
     """A batch of B after all draws; `rows` are some of its samples.
 
@@ -181,8 +171,8 @@ class ContrastBatch(NamedTuple):
     unlabelled: Tensor
     pseudo_labels: Tensor
     unlabelled_keys: Tensor
-    mixed: Mixture | None = None
-    mixed_unlabelled: Mixture | None = None
+    mixed: DrawnBatch | None = None
+    mixed_unlabelled: DrawnBatch | None = None
 
     @property
     def size(self) -> int:
@@ -278,7 +268,7 @@ class SelfTuning(Learner):
         pairs = self._with_unlabelled((query, unlabelled_query), (labels, pseudo), self.pair_mixer, generator)
         mixed = self.mixer(query.clone(), labels, generator, self.network)  # it may work in place
         draws = rule_generator or generator
-        return ContrastBatch(*queries, *(Mixture(batch, self.loss.draw(batch, draws)) for batch in (mixed, pairs)))
+        return ContrastBatch(*queries, *(DrawnBatch(batch, self.loss.draw(batch, draws)) for batch in (mixed, pairs)))
 
     def _with_unlabelled(self, images: Pair, labels: Pair, mixer: Mixer, generator: Generator) -> MixedBatch:
         """Row i of B is labelled image i with unlabelled image i, in the order that shows more of the former."""
@@ -309,7 +299,7 @@ class SelfTuning(Learner):
         loss = torch.stack(list(losses.values())).sum(dim=0).mean()
         return Losses(loss, {name: value.detach() for name, value in losses.items()}, weight)
 
-    def _mixed(self, mixture: Mixture) -> Pair:
+    def _mixed(self, mixture: DrawnBatch) -> Pair:
         """Mixed loss [B] and the label weights [B] in it, without gradient."""
         logits = logits_by(self.network, self.heads, self.mixed_head, mixture.batch.images)
         weight = self.loss.weights(logits, mixture.batch, mixture.draws)

@@ -176,7 +176,7 @@ def test_a_clean_loss_has_a_head_of_its_own() -> None:
         clean = torch.nn.functional.cross_entropy(plain(before), labels)
     assert result.loss.item() == pytest.approx(float(mixed + clean), rel=1e-5)  # the heads begin alike
     result.loss.backward()
-    heads = [task.network.clean_head.weight.grad, network.fc.weight.grad]
+    heads = [task.network.clean_head[0].weight.grad, network.fc.weight.grad]
     assert all(gradient.abs().sum() > 0 for gradient in heads)
     assert not torch.equal(*heads)
     assert task.reported_model() is network

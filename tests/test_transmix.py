@@ -7,11 +7,11 @@ from batches import images_of, labels_of, random_logits, stream
 from engine import small_run
 
 from lumix import CutMix, FMix, Kind, LUMixRule, MixedBatch, Mixup, Switch, TransMixRule, functional
+from lumix.batch import DrawnBatch
 from lumix.integrations.attention import class_attention
 from lumix.rules import attended_weight
 from training.build import build_task
 from training.config import Loss, Mix, Optim
-from training.tasks.mixed import DrawnBatch
 
 PATCH = 4
 GRID = 6  # images of 12 x 8 pixels have 3 x 2 patches of 4

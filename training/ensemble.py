@@ -25,7 +25,7 @@ from timm.utils.model import unwrap_model
 from torch import Tensor, nn
 from torch.func import functional_call, vmap
 
-from lumix.batch import MixedBatch
+from lumix.batch import DrawnBatch, MixedBatch
 from lumix.integrations.attention import recorded_attention
 from lumix.mixers.manifold import mixed_output
 from training.config import Execution, Run
@@ -33,7 +33,7 @@ from training.loop import NEVER, Batch, Loop, Training, carry_out
 from training.optim import build_optimizer, build_schedule
 from training.run_directory import RunError
 from training.state import sums_of
-from training.tasks.mixed import DrawnBatch, MixTask, losses_of
+from training.tasks.mixed import MixTask, losses_of
 
 LANES = 16  # a kernel's last elements are rounded otherwise where there are not so many
 OWN = ("optim", "mix", "loss")  # in what the runs of an ensemble may differ

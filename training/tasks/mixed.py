@@ -1,6 +1,5 @@
 """Task, everything that trains as the loop knows it, and MixTask: one network that trains on mixed images."""
 
-import copy
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
@@ -12,7 +11,8 @@ from timm.utils.model import unwrap_model
 from torch import Tensor, nn
 from torch.nn import functional
 
-from lumix.batch import MixedBatch, rows_of
+from lumix.automix import logits_by, second_head
+from lumix.batch import DrawnBatch, MixedBatch, rows_of
 from lumix.integrations.attention import check_class_attention, recorded_attention
 from lumix.losses import MixLoss
 from lumix.mixers.base import Mixer
@@ -88,20 +88,6 @@ class Task(ClassificationTask):
             self.load_checkpoint_state(saved["state_dict_ema"], ema=True)
 
 
-class DrawnBatch(NamedTuple):
-    """A mixed batch of B with the label rule's draws for it: [B], or None for a rule that draws nothing."""
-
-    batch: MixedBatch
-    draws: Tensor | None
-
-    @property
-    def size(self) -> int:
-        return self.batch.size
-
-    def rows(self, index: slice) -> "DrawnBatch":
-        return rows_of(self, index)
-
-
 class MixTask(Task):
     """Mix on the device, forward, weigh the labels, loss."""
 
@@ -138,13 +124,11 @@ class TwoHeads(nn.Module):
 
     def __init__(self, network: Any) -> None:
         super().__init__()
-        self.network, self.clean_head = network, copy.deepcopy(network.get_classifier())
+        self.network = network
+        self.heads, self.clean_head = second_head(network)
 
     def forward(self, mixed: Tensor, clean: Tensor) -> tuple[Tensor, Tensor]:
-        network: Any = self.network
-        logits = network(mixed)
-        features = network.forward_head(network.forward_features(clean), pre_logits=True)
-        return logits, self.clean_head(features)
+        return self.network(mixed), logits_by(self.network, self.heads, self.clean_head, clean)
 
 
 class CleanBatch(NamedTuple):
@@ -180,7 +164,8 @@ class CleanTask(MixTask):
         return StepResult(total.mean(), {**parts, "clean": clean.detach()}, {**record, "loss": total.detach()})
 
     def reported_model(self) -> nn.Module:
-        network: nn.Module = self.network.network
+        both: Any = super().reported_model()
+        network: nn.Module = both.network
         return network
 
 

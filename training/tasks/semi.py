@@ -7,14 +7,14 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from lumix.batch import rows_of
+from lumix.batch import DrawnBatch, rows_of
 from lumix.functional import at_least_float32
 from lumix.losses import CrossEntropy
 from lumix.registry import describe
 from lumix.semi import guess_labels, mix_targets, pseudo_labels, soft_cross_entropy, squared_error
 from training.build import Setup
 from training.config import Loss, Mix, Run
-from training.tasks.mixed import DrawnBatch, MixTask, StepResult, Streams, losses_of
+from training.tasks.mixed import MixTask, StepResult, Streams, losses_of
 
 PLAIN = Loss(terms=(CrossEntropy(),))
 
