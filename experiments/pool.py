@@ -21,7 +21,7 @@ from typing import Any
 from experiments.runs import EvaluationItem, Group, Item
 from training import run_directory
 from training.config import Execution
-from training.processor import pinned_arithmetic, quicker_malloc
+from training.processor import can_be_pinned, pinned_arithmetic, quicker_malloc
 
 TRIES = 2  # of a job whose process dies
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
@@ -142,7 +142,7 @@ def run_pool(
 ) -> Generator[Answer]:
     """Do all jobs, the first ones first; yields an answer as each one ends."""
     asked = [item for job in jobs for item in ((job.item,) if isinstance(job, EvaluationItem) else job.items)]
-    pinned = execution.device == "cpu" and all(item.run.precision == "float32" for item in asked)
+    pinned = execution.device == "cpu" and can_be_pinned(item.run.precision for item in asked)
     variables = {**dict.fromkeys(THREAD_VARIABLES, "1"), **(pinned_arithmetic() if pinned else {}), **quicker_malloc()}
     os.environ.update(variables)  # read when a library loads, hence before a process starts
     waiting = [(job, 1) for job in jobs]  # with the number of the try

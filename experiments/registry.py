@@ -5,7 +5,7 @@ from dataclasses import replace
 from functools import cache
 from pathlib import Path
 
-from experiments.scale import Scale
+from experiments.scale import PHOTOGRAPHS, Scale
 from experiments.suggest import choose
 from experiments.table import Table
 from training.config import Run
@@ -41,10 +41,7 @@ TABLES = {  # id -> module with build(scale)
         "dm_semi_supervised",
         "dm_self_tuning",
         "dm_with_lumix",
-        "lumix_photographs",  # the questions of scale small in their order
-        "lumix_photographs_controls",
-        "dm_photographs",
-        "dm_photographs_lumix",
+        *PHOTOGRAPHS,
     )
 }
 

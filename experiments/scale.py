@@ -13,6 +13,8 @@ from lumix.registry import name_of
 from training.config import Execution, Run
 
 NAMES = ("mini", "small_earlier", "small", "lab", "paper")  # the nearest to the papers last
+# The questions of scale small in their order, which no other scale has settings for.
+PHOTOGRAPHS = ("lumix_photographs", "lumix_photographs_controls", "dm_photographs", "dm_photographs_lumix")
 HOMES = {name: f"experiments.scales.{name}" for name in NAMES}
 DEFAULT_SETTING = "deit"
 
@@ -83,7 +85,7 @@ class Scale:
 
     def has(self, table: str) -> bool:
         """Whether it has settings for a table."""
-        return table in self.tables if self.tables else "photographs" not in table
+        return table in self.tables if self.tables else table not in PHOTOGRAPHS
 
     def stack_of(self, run: Run) -> int:
         """Networks in the stack that a run trains in, 1 where it trains alone."""

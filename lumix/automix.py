@@ -26,7 +26,7 @@ from torch.nn import functional as F
 
 from lumix.batch import Kind, MixedBatch, rows_of
 from lumix.functional import at_least_float32, follow
-from lumix.inputs import Checked, Positive, Share, check_batch, check_part, check_shape, checked, logits_of
+from lumix.inputs import MIX_LOSS, Checked, Positive, Share, check_batch, check_part, check_shape, checked, logits_of
 from lumix.losses import MixLoss, mean_factor
 from lumix.mixers.paste import blend, mixed_batch
 from lumix.random import draw_beta, draw_partners, draw_uniform
@@ -424,7 +424,7 @@ class SAMix(AutoMix):
 def checked_loss(loss: Any, lacks: str) -> MixLoss:
     """The loss of mixed images, None as plain mixed cross entropy; ValueError where it needs what the learner lacks."""
     found = MixLoss() if loss is None else loss
-    check_part("loss", found, ("per_sample", "weights"), "a MixLoss, as MixLoss(LUMixRule())")
+    check_part("loss", found, MIX_LOSS, "a MixLoss, as MixLoss(LUMixRule())")
     if found.rule.needs_attention:
         raise ValueError(f"{lacks} for {found.rule}: use another label rule")
     return found

@@ -75,12 +75,12 @@ def checked(name: str, value: Any, hint: Any) -> Any:
     The type may be annotated with a `Range` or a tuple of choices. Numbers of NumPy and whole numbers in place of
     floats become Python's own, lists tuples. Types that are not known here take anything.
     """
-    limits: Any = Range()
+    limits: Any = None
     if get_origin(hint) is Annotated:
         hint, limits = get_args(hint)
     origin, entries = get_origin(hint), get_args(hint)
     choices = limits if isinstance(limits, tuple) else entries if origin is Literal else ()
-    if hint is Any and isinstance(limits, Range) and limits.low == 0:
+    if hint is Any and limits is not None:  # a number or a tensor of one
         if not isinstance(value, Tensor):
             return _number(name, value, float, limits)
         if value.numel() != 1 or not value.is_floating_point():
@@ -89,7 +89,7 @@ def checked(name: str, value: Any, hint: Any) -> Any:
             _number(name, number, float, limits)
         return value
     if hint in (float, int):
-        return _number(name, value, hint, limits)
+        return _number(name, value, hint, limits or Range())
     if choices and (not isinstance(value, str) or value not in choices):
         raise ValueError(f"{name} must be one of {', '.join(choices)}, not {shown(value)}")
     if (hint is bool and not isinstance(value, bool)) or (hint is str and not isinstance(value, str)):
@@ -145,6 +145,7 @@ LAYOUTS = {3: "signals [B, C, L]", 4: "images [B, C, H, W]", 5: "videos [B, C, T
 INTEGERS = {torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64}
 PIXELS = {torch.float32, torch.float64, torch.float16, torch.bfloat16} | INTEGERS
 INDICES = {torch.uint16, torch.uint32, torch.uint64} | INTEGERS  # torch can convert the former, and do little else
+MIX_LOSS = ("per_sample", "weights")  # what an object needs to be a loss of mixed batches
 IGNORED = -100  # the label that torch's cross entropy passes over
 
 

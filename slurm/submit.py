@@ -24,7 +24,7 @@ from experiments.terminal import grid
 from slurm.cluster import Cluster, Layout, layout_of, microbatch
 from slurm.job import RunJob
 from slurm.jobs import ROOT, SchedulerError, Submitted, call, job_name, jobs_of, submitted
-from training.processor import PINS
+from training.processor import PINS, can_be_pinned
 from training.run_directory import RunError, write_text
 
 SHOWN = 20  # lines of the plan
@@ -137,7 +137,7 @@ def _submit_array(plan: Plan, layout: Layout, items: Sequence[Item]) -> None:
     python = f"{cluster.container} {cluster.python or shlex.quote(sys.executable)}".strip()
     try:
         executor = submitit.SlurmExecutor(folder=folder / "log", python=python)
-        pinned = all(item.run.precision == "float32" for item in items)
+        pinned = can_be_pinned(item.run.precision for item in items)
         executor.update_parameters(**parameters(cluster, layout, folder, pinned))
         with executor.batch():
             jobs = [executor.submit(_job(plan, item, folder, index)) for index, item in enumerate(items)]

@@ -8,6 +8,7 @@ Work in bfloat16 is not pinned: its instructions are newer, and it takes 20 time
 import importlib.metadata
 import os
 import platform
+from collections.abc import Iterable
 
 PINS = {"ATEN_CPU_CAPABILITY": "avx2", "ONEDNN_MAX_CPU_ISA": "AVX2", "MKL_CBWR": "COMPATIBLE"}
 
@@ -16,6 +17,11 @@ def pinned_arithmetic() -> dict[str, str]:
     """Environment variables for new processes, in which torch reads them when it is imported; the user's own stay."""
     known = platform.machine().lower() in ("x86_64", "amd64")
     return {name: os.environ.get(name, value) for name, value in PINS.items()} if known else {}
+
+
+def can_be_pinned(precisions: Iterable[str]) -> bool:
+    """Whether work in these precisions, of `Run.precision`, takes no longer when it is pinned."""
+    return set(precisions) <= {"float32"}
 
 
 def pins() -> dict[str, str]:

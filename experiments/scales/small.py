@@ -7,7 +7,7 @@ experiment, only later.
 
 from evaluation.evaluation import Evaluation
 from experiments.methods import PLAIN
-from experiments.scale import PER_IMAGE, Scale, Setting
+from experiments.scale import PER_IMAGE, PHOTOGRAPHS, Scale, Setting
 from lumix.registry import name_of
 from training.config import Data, Model, Optim, Run
 
@@ -60,7 +60,7 @@ SCALE = Scale(
     name="small",
     text=TEXT,
     settings={"cifar100": Setting(run, TEXT, EVALUATIONS)},
-    tables=("lumix_photographs", "lumix_photographs_controls", "dm_photographs", "dm_photographs_lumix"),
+    tables=PHOTOGRAPHS,
     seeds=5,
     headline_seeds=12,
     patch=2,

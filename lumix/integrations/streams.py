@@ -5,7 +5,7 @@ from typing import Any, ClassVar
 
 import torch
 
-from lumix.inputs import check_part
+from lumix.inputs import MIX_LOSS, check_part
 from lumix.losses import MixLoss
 from lumix.mixers.base import MIXER, Mixer
 
@@ -41,4 +41,4 @@ class TrainerMixing:
 
     def check_settings(self) -> None:
         check_part("mixer", getattr(self, "mixer", None), MIXER, "a mixer as lumix.CutMix()")
-        check_part("mix_loss", getattr(self, "mix_loss", None), ("per_sample", "weights"), "a lumix.MixLoss()")
+        check_part("mix_loss", getattr(self, "mix_loss", None), MIX_LOSS, "a lumix.MixLoss()")

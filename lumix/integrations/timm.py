@@ -21,7 +21,7 @@ from torch.nn import functional as F
 from torch.utils.data import get_worker_info
 
 from lumix.batch import MixedBatch
-from lumix.inputs import IGNORED, Count, NotNegative, Share, check_batch, check_part, checked, logits_of
+from lumix.inputs import IGNORED, MIX_LOSS, Count, NotNegative, Share, check_batch, check_part, checked, logits_of
 from lumix.losses import CrossEntropy, MixLoss
 from lumix.mixers.base import NoMix, PlannedMixer
 from lumix.mixers.basic import CutMix
@@ -164,7 +164,7 @@ class Criterion(nn.Module):
 
     def __init__(self, loss: MixLoss) -> None:
         super().__init__()
-        check_part("loss", loss, ("per_sample", "weights"), "a MixLoss, as MixLoss(LUMixRule())")
+        check_part("loss", loss, MIX_LOSS, "a MixLoss, as MixLoss(LUMixRule())")
         if loss.rule.needs_attention:
             raise ValueError(f"a target carries no attention for {loss.rule}: use a mixer and MixLoss with attention=")
         self.loss = loss
