@@ -87,10 +87,15 @@ class Table:
         """The paper's cells, from paper.csv."""
         return {cell: float(text) for cell, text in self._printed.items()}
 
-    def digits(self, cell: Reference) -> int:
-        """Decimals of a cell: as the paper prints it, else as it prints most of its table, or of its other tables."""
+    @cached_property
+    def _digits(self) -> tuple[dict[Reference, int], int]:
         printed = {of: len(text.partition(".")[2]) for of, text in self._printed.items()}
         usual = statistics.mode(printed.values()) if printed else 2 if self.id.startswith("dm_") else 1
+        return printed, usual
+
+    def digits(self, cell: Reference) -> int:
+        """Decimals of a cell: as the paper prints it, else as it prints most of its table, or of its other tables."""
+        printed, usual = self._digits
         return printed.get(cell, usual)
 
     @cached_property

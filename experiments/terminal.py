@@ -162,10 +162,11 @@ def results_table(record: dict[str, Any]) -> str:
     header = [column["title"] for column in record["label_columns"]]
     text = grid([*header, "column", "paper", "ours: mean ± std (n)", "difference [95 %]", "note"], lines)
     verdicts = [
-        f"  {claim['verdict'] or 'no verdict'}: {claim['text']} ({claim['explanation']})" for claim in record["claims"]
+        f"  {claim['text']}: {claim['explanation']}"
+        if record["exercises"]
+        else f"  {claim['verdict'] or 'no verdict'}: {claim['text']} ({claim['explanation']})"
+        for claim in record["claims"]
     ]
-    if record["exercises"]:
-        verdicts = [f"  {claim['text']}: {claim['explanation']}" for claim in record["claims"]]
     name = record["paper_table"] or "Ours"
     head = f"{name}: {record['title']}, {record['metric']}\nscale {record['scale']}: {record['setting']}"
     return "\n".join([head, "", text, "", record["exercises"] or "claims, each by itself:", *verdicts])

@@ -41,11 +41,11 @@ def judging(every: list[Results]) -> list[Results]:
 
 def find(every: list[Results]) -> list[Finding]:
     """Each question of both papers at each of these scales that has a number of it; at the first where none has."""
-    findings = []
+    findings, judges = [], judging(every)
     for one in read_primary():
         asked = [
             Finding(one, results.scale, claim if claim and claim["n"] else None)
-            for results in judging(every)
+            for results in judges
             for other, claim in results.primary
             if other == one
         ]
@@ -65,11 +65,12 @@ def outcome(claim: dict[str, Any]) -> str:
 def lead(every: list[Results]) -> str:
     """On what data all that follows was found, and what was not run at all."""
     ran: dict[str, list[str]] = {}
-    for results in judging(every):
+    judges = judging(every)
+    for results in judges:
         ran.setdefault(setting(results), []).append(f"scale {results.scale}")
     found = "; ".join(f"{', '.join(scales)}: {what}" for what, scales in ran.items())
     text = f"On photographs ({found}), in points of top-1 with 95 % intervals over n seeds. " if found else ""
-    missing = [what for scale, what in SCALES.items() if scale not in {results.scale for results in judging(every)}]
+    missing = [what for scale, what in SCALES.items() if scale not in {results.scale for results in judges}]
     listed = " or ".join(filter(None, (", ".join(missing[:-1]), *missing[-1:])))
     return f"{text}Nothing was run {listed}." if missing else text.strip()
 

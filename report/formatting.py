@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from experiments import verdicts
 from experiments.formatting import (
     DASH,
     MINUS,
@@ -15,14 +16,13 @@ from experiments.formatting import (
     paper_difference,
     signed,
 )
-from experiments.verdicts import CONTRADICTED, INCONCLUSIVE, NO_DIFFERENCE, NOT_RUN, SUPPORTED
 from lumix.registry import describe, name_of
 from training.config import Run
 
 # For templates and figures.
 __all__ = ["DASH", "MINUS", "correction", "difference", "interval", "measured", "number", "paper", "paper_difference"]
 __all__ += ["signed"]
-VERDICTS = {SUPPORTED: "✓", CONTRADICTED: "✗", NO_DIFFERENCE: "=", INCONCLUSIVE: "?", NOT_RUN: DASH}
+VERDICTS = dict(zip(verdicts.VERDICTS, ("✓", "✗", "=", "?", DASH), strict=True))
 DATA_NAMES = {
     "digits": "digits 8×8",
     "shapes": "shapes 16×16",
@@ -81,7 +81,7 @@ def claims_in_short(claims: Sequence[Mapping[str, Any]]) -> str:
     return f"{len(claims)} claim{'s' * (len(claims) > 1)}: {', '.join(counts)}"
 
 
-def setting(record: Mapping[str, Any]) -> str:
+def setting(record: Mapping[str, Any], size: str = "small") -> str:
     """Data and models of a record's runs: CIFAR-100, 15 % of the labels at 16 pixels, ResNet."""
     configs = [run["config"] for run in record["runs"].values()]
     what = joined([DATA_NAMES.get(config.data.name, config.data.name) for config in configs])
@@ -91,19 +91,19 @@ def setting(record: Mapping[str, Any]) -> str:
     if len(cut) == 1 and (share := max(cut)[0]) < 1:
         what += f", {100 * share:g} % of the labels at {max(cut)[1]} pixels"
     roles = [config.model.role.rstrip("0123456789").split("_")[0] for config in configs]
-    return f"{what}, small {joined([FAMILIES.get(role, role) for role in roles])}"
+    return f"{what}, {size} {joined([FAMILIES.get(role, role) for role in roles])}"
 
 
 def badge(scale: str, record: Mapping[str, Any] | None) -> str:
     """What has to stand above every table, so that no number is taken for the paper's: scale, data, models."""
     if not record or not record["runs"]:
         return f"{scale} scale: not run"
-    what = setting(record)
+    what = setting(record, "tiny" if scale == "mini" else "small")
     if what == DATA_NAMES["imagenet"]:
         return f"{scale} scale: {what}"
     theirs = PAPER_DATA.get(record.get("paper_table") or "", "ImageNet")
     theirs = "CIFAR-100 at 32 pixels for 800 epochs" if theirs == "CIFAR-100" else theirs
-    return f"{scale} scale: {what.replace(', small', ', tiny') if scale == 'mini' else what}: NOT {theirs}"
+    return f"{scale} scale: {what}: NOT {theirs}"
 
 
 def summary(run: Run) -> str:

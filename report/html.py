@@ -1,5 +1,6 @@
 """HTML by Jinja2 templates with autoescape on: environment, and the part of the page that shows one table."""
 
+from functools import cache
 from typing import Any
 
 import jinja2
@@ -7,6 +8,7 @@ import jinja2
 from report import formatting
 
 
+@cache
 def environment() -> jinja2.Environment:
     """Templates of report/templates; an undefined name is an error, every value is escaped."""
     found = jinja2.Environment(

@@ -18,8 +18,9 @@ def read_results(root: Path, scale: str | None = None, measured: bool = False) -
 
 def all_results(root: Path, measured: bool = False) -> list[Results]:
     """Every scale that has results, and that of params.yaml; the nearest to the papers first."""
+    asked = read_params(root / "params.yaml").scale
     every = [read_results(root, scale, measured) for scale in reversed(NAMES)]
-    return [found for found in every if found.records or found.scale == read_params(root / "params.yaml").scale]
+    return [found for found in every if found.records or found.scale == asked]
 
 
 def cells(record: dict[str, Any]) -> Iterator[tuple[dict[str, Any], dict[str, Any], dict[str, Any]]]:

@@ -118,12 +118,12 @@ def views_of(every: list[Results]) -> list[dict[str, Any]]:
     views = []
     for results in every:
         scale, lines = get_scale(results.scale), provenance(results)
+        asked = {claim["id"]: one.paper for one, claim in results.primary if claim}
         pages: dict[str, list[dict[str, str]]] = {}
         for table in results.tables:
             record = results.records.get(table)
             shown = {"id": table, "heading": formatting.heading(record) if record else table}
             shown["html"] = fragment(table, record, results.scale)
-            asked = {claim["id"]: one.paper for one, claim in results.primary if claim}
             papers = {asked.get(claim["id"], "") for claim in record["claims"]} if record else set()
             for paper in {table.split("_")[0], *papers} & formatting.PAPERS.keys():
                 pages.setdefault(formatting.PAPERS[paper], []).append(shown)
