@@ -17,6 +17,7 @@ from evaluation.images import Card, Device, accuracies, normaliser
 from evaluation.models import public_model, second_model
 from lumix.inputs import checked
 from lumix.integrations.attention import check_class_attention, class_attention
+from lumix.random import moved
 from training.rng import stream_seed
 
 
@@ -49,7 +50,7 @@ def apply_drop(images: Tensor, keep: Tensor) -> Tensor:
     rows, columns = keep.shape[-2:]
     if height % rows or width % columns:
         raise ValueError(f"a grid of {rows} x {columns} patches does not divide an image of {height} x {width} pixels")
-    mask = keep.to(images.device).unsqueeze(1)
+    mask = moved(keep, images.device).unsqueeze(1)
     mask = mask.repeat_interleave(height // rows, 2).repeat_interleave(width // columns, 3)
     return images * mask.to(images.dtype)
 

@@ -11,12 +11,13 @@ from evaluation.evaluation import Outcome
 from evaluation.images import Card, Device, accuracies
 from lumix.inputs import checked
 from lumix.mixers.paste import permute_grid
+from lumix.random import moved
 from training.rng import stream_seed
 
 
 def shuffle_grid(images: Tensor, order: Tensor, rows: int, columns: int) -> Tensor:
     """Patch i (row by row) of images [B, C, H, W] becomes the old patch order[i]; order [patches] or [B, patches]."""
-    return permute_grid(images, order.to(images.device).expand(len(images), -1), rows, columns)
+    return permute_grid(images, moved(order, images.device).expand(len(images), -1), rows, columns)
 
 
 def drive(model: nn.Module, card: Card, arguments: Mapping[str, Any], device: Device) -> Outcome:

@@ -29,7 +29,7 @@ from lumix.functional import at_least_float32, follow
 from lumix.inputs import MIX_LOSS, Checked, Positive, Share, check_batch, check_part, check_shape, checked, logits_of
 from lumix.losses import MixLoss, mean_factor
 from lumix.mixers.paste import blend, mixed_batch
-from lumix.random import draw_beta, draw_partners, draw_uniform
+from lumix.random import draw_beta, draw_partners, draw_uniform, moved
 
 
 def cross_attention(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
@@ -366,7 +366,7 @@ class AutoMix(Learner):
         """One own weight for the batch, [B] float32, and the partners [B]."""
         partner, group, count = draw_partners(size, "batch", "permutation", generator)
         weight = draw_beta(self.options.alpha, count, generator).float()[group]
-        return weight.to(device), partner.to(device)
+        return moved(weight, device), moved(partner, device)
 
     def _features(self, images: Tensor) -> Tensor:
         """[B, D, h, w] of the slow copy at `stage`; layers behind it are not computed."""

@@ -60,6 +60,11 @@ def device_of(generator: Any) -> torch.device:
     return generator.device
 
 
+def moved(values: Tensor, device: torch.device) -> Tensor:
+    """The values on a device: a GPU takes them when it comes to it, as the host would wait for all that is queued."""
+    return values.to(device, non_blocking=device.type == "cuda")
+
+
 def draw_uniform(count: int, generator: torch.Generator) -> Tensor:
     """[D] float64 in [0, 1), on the generator's device."""
     return torch.rand(count, generator=generator, device=device_of(generator), dtype=torch.float64)

@@ -11,7 +11,7 @@ from torch import Generator, Tensor
 from lumix import functional
 from lumix.batch import Kind, MixedBatch
 from lumix.inputs import Checked, Learnable, Positive, Range, Share, check_part, known
-from lumix.random import device_of, draw_beta
+from lumix.random import device_of, draw_beta, moved
 from lumix.registry import register
 
 
@@ -195,7 +195,7 @@ class LUMixRule(Checked, Rule):
         """lambda_r [B], which like the paper's lambda weighs the PARTNER's label."""
         if generator is None:
             raise ValueError("LUMixRule draws lambda_r: pass a torch.Generator as generator=")
-        return self.law.draw(batch.size, generator).to(batch.labels.device, non_blocking=True)
+        return moved(self.law.draw(batch.size, generator), batch.labels.device)
 
     def weigh(
         self, logits: Tensor, batch: MixedBatch, draws: Tensor | None = None, attention: Tensor | None = None

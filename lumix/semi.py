@@ -24,7 +24,7 @@ from lumix.functional import at_least_float32, follow, log_softmax
 from lumix.inputs import Checked, Count, Positive, Share, check_batch, check_part, check_shape, checked, shown
 from lumix.losses import MixLoss
 from lumix.mixers.base import MIXER, Mixer
-from lumix.random import device_of, draw_beta
+from lumix.random import device_of, draw_beta, moved
 
 TEMPERATURE = 0.07  # of Self-Tuning's contrast
 Pair = tuple[Tensor, Tensor]
@@ -94,9 +94,9 @@ def mix_targets(images: Tensor, targets: Tensor, alpha: float, generator: Genera
         found = f"not {images.dtype} and {list(targets.shape)}: give class indices as F.one_hot(labels, classes)"
         raise ValueError(f"images must be floating and targets [B, C] with B = {len(images)}, {found}")
     targets = at_least_float32(targets)
-    partner = torch.randperm(len(images), generator=generator, device=device_of(generator)).to(images.device)
+    partner = moved(torch.randperm(len(images), generator=generator, device=device_of(generator)), images.device)
     drawn = draw_beta(alpha, len(images), generator)
-    drawn = torch.maximum(drawn, 1 - drawn).to(images.device)
+    drawn = moved(torch.maximum(drawn, 1 - drawn), images.device)
 
     def mixed(values: Tensor) -> Tensor:
         ratio = drawn.to(values.dtype).view(-1, *[1] * (values.ndim - 1))

@@ -6,6 +6,7 @@ Killed at any instant and called again, it gives the weights of an uninterrupted
 
 import json
 import math
+import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
@@ -83,6 +84,8 @@ def carry_out(
 def settings(device: torch.device, execution: Execution) -> Iterator[None]:
     """Determinism as asked for, and the caller's global random state as it was: dropout knows no generator."""
     before = torch.are_deterministic_algorithms_enabled()
+    if execution.deterministic and device.type == "cuda":  # else torch refuses products of matrices, the first of all
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         torch.use_deterministic_algorithms(before or execution.deterministic)
         try:
@@ -351,6 +354,7 @@ def seed_global_state(device: torch.device, seed: int) -> None:
     torch.manual_seed would also remember a traceback for every kind of accelerator that is not in use.
     """
     if device.type == "cuda":
-        torch.cuda.manual_seed(seed)
+        with torch.cuda.device(device):  # which need not be the current one
+            torch.cuda.manual_seed(seed)
     else:
         torch.default_generator.manual_seed(seed)

@@ -10,7 +10,7 @@ from lumix.automix import AutoMix
 from lumix.batch import MixedBatch
 from lumix.mixers.base import PlannedMixer, evaluating
 from lumix.mixers.paste import apply_plan
-from lumix.random import draw_beta
+from lumix.random import draw_beta, moved
 from training.process import Process
 from training.rng import step_generator
 
@@ -26,9 +26,9 @@ def mix_as_in_training(task: Any, images: Tensor, labels: Tensor, generator: tor
     """Test images in new memory, each mixed with the next one as in training, with a label weight of its own."""
     learner = getattr(task, "learner", None)
     if isinstance(learner, AutoMix):
-        weight = draw_beta(learner.options.alpha, len(images), generator).float().to(images.device)
+        weight = moved(draw_beta(learner.options.alpha, len(images), generator).float(), images.device)
         with evaluating(learner):
-            return learner.mix(images, labels, next_ones(len(images)).to(images.device), weight)
+            return learner.mix(images, labels, moved(next_ones(len(images)), images.device), weight)
     if not isinstance(task.mixer, PlannedMixer):
         raise ValueError(f"{type(task.mixer).__name__} takes no partners that are given: leave Run.count_mixed off")
     mixer = replace(task.mixer, mode="elem", pairing="permutation", inplace=False)

@@ -28,7 +28,7 @@ from lumix.mixers.basic import CutMix
 from lumix.mixers.basic import Mixup as Blend
 from lumix.mixers.paste import MixPlan, apply_plan
 from lumix.mixers.switch import Switch
-from lumix.random import for_worker
+from lumix.random import for_worker, moved
 from lumix.rules import AreaRule
 
 KEEPING = {Tensor.to, Tensor.cuda, Tensor.cpu, Tensor.pin_memory, Tensor.detach, Tensor.clone, Tensor.contiguous}
@@ -148,7 +148,7 @@ class Mixup:
         base = torch.full((batch.size, self.num_classes), off, device=images.device)
         on = 1.0 - self.label_smoothing + off
         own, partner = (base.scatter(1, labels.clamp(min=0).unsqueeze(1), on) for labels in pair)
-        weight = plan.own_weight.to(images.device, non_blocking=True).unsqueeze(1)
+        weight = moved(plan.own_weight, images.device).unsqueeze(1)
         mixed = own * weight.float() + partner * (1 - weight).float()
         counts = (batch.labels != IGNORED) & ((batch.partner_labels != IGNORED) | (batch.kind == 0))
         bare = batch._replace(images=images.new_empty((len(images), 0, 0, 0)))

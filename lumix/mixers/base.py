@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from lumix.batch import Kind, MixedBatch
 from lumix.inputs import LAYOUTS, Checked, Share, check_batch, check_shape, shown, sides
 from lumix.mixers.paste import Draws, MixPlan, apply_plan, assign, unmixed_plan
-from lumix.random import device_of, draw_partners, draw_uniform, for_worker
+from lumix.random import device_of, draw_partners, draw_uniform, for_worker, moved
 
 ANY = tuple(LAYOUTS)  # signals, images and videos
 MIXER = ("draw", "apply")  # what an object needs to be a mixer
@@ -134,7 +134,7 @@ class WholeBatchMixer(Checked, Mixer):
         labels = self.check_batch(images, labels, len(draws.partner))
         if not draws.mixes:
             return apply_plan(images, labels, unmixed_plan(len(images), images.device))
-        return self.mix(images, labels, replace(draws, partner=draws.partner.to(images.device)), model, **given)
+        return self.mix(images, labels, replace(draws, partner=moved(draws.partner, images.device)), model, **given)
 
 
 # Under these names torch.compile, DistributedDataParallel, DataParallel, FSDP, Lightning Fabric and the moving averages

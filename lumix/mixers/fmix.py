@@ -10,7 +10,7 @@ from lumix.batch import Kind, MixedBatch
 from lumix.inputs import Positive, Share
 from lumix.mixers.base import BatchDraws, WholeBatchMixer
 from lumix.mixers.paste import blend, mix_by_mask, mixed_batch
-from lumix.random import draw_beta, draw_normal, draw_uniform
+from lumix.random import draw_beta, draw_normal, draw_uniform, moved
 from lumix.registry import register
 
 DECAY = 3.0  # power of frequency by which the noise falls
@@ -70,7 +70,7 @@ class FMix(WholeBatchMixer):
         return FMixDraws(partner, own_weight, self.draw_mask(shape[-2], shape[-1], own_weight, generator))
 
     def mix(self, images: Tensor, labels: Tensor, draws: FMixDraws, model: Any) -> MixedBatch:
-        size, partner, own = len(images), draws.partner, draws.mask.to(images.device).expand(1, 1, -1, -1)
+        size, partner, own = len(images), draws.partner, moved(draws.mask, images.device).expand(1, 1, -1, -1)
         hard = self.max_soft == 0
         mixed = mix_by_mask(images, partner, own > 0) if hard else blend(images, images[partner], own)
         weight, mask = draws.own_weight.expand(size), own.expand(size, -1, -1, -1)

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from lumix.batch import Hidden, Kind, MixedBatch, box_area, inside_box, is_kind
-from lumix.random import draw_beta
+from lumix.random import draw_beta, moved
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,8 @@ class MixPlan:
 
     def to(self, device: torch.device) -> "MixPlan":
         names = ("own_weight", "partner", "kind", "box")
-        return replace(self, **{name: getattr(self, name).to(device, non_blocking=True) for name in names})
+        parts: dict[str, Any] = {name: moved(getattr(self, name), device) for name in names}
+        return replace(self, **parts)
 
 
 class Draws(NamedTuple):
@@ -171,7 +172,7 @@ def mixed_batch(
     """The MixedBatch of mixed images, all of one `kind` or of kinds [B] uint8; `others` are further fields of it."""
     if isinstance(kind, Kind):
         kind = torch.full((len(images),), int(kind), dtype=torch.uint8, device=images.device)
-    weight = own_weight.to(images.device, torch.float32)
+    weight = moved(own_weight.float(), images.device)
     return MixedBatch(images, labels, labels.index_select(0, partner), weight, partner, kind, **others)
 
 

@@ -10,7 +10,7 @@ from lumix.batch import Kind, MixedBatch
 from lumix.inputs import Checked, Count, Positive, check_part
 from lumix.mixers.base import MIXER, Mixer, NoMix
 from lumix.mixers.paste import blend, mixed_batch, permute_grid
-from lumix.random import device_of, draw_beta, draw_partners
+from lumix.random import device_of, draw_beta, draw_partners, moved
 from lumix.registry import register
 
 
@@ -56,7 +56,7 @@ class RandomShuffle(Checked, Mixer):
         labels = self.check_batch(images, labels, len(draws.order))
         batch = self.mixer.apply(images, labels, draws.mixing, model)
         grid = patch_grid(images.shape[-2], images.shape[-1], self.patch)
-        shuffled = permute_grid(batch.images, draws.order.to(images.device), *grid)
+        shuffled = permute_grid(batch.images, moved(draws.order, images.device), *grid)
         return batch._replace(images=shuffled, box=None, mask=None)
 
 
@@ -86,7 +86,7 @@ class RandomLambda(Checked, Mixer):
 
     def apply(self, images: Tensor, labels: Tensor, draws: RandomLambdaDraws, model: Any = None) -> MixedBatch:
         labels = self.check_batch(images, labels, len(draws.partner))
-        partner, grid = draws.partner.to(images.device), draws.own_weight.to(images.device)
+        partner, grid = moved(draws.partner, images.device), moved(draws.own_weight, images.device)
         weights = grid.repeat_interleave(self.patch, dim=2).repeat_interleave(self.patch, dim=3)
         mixed = blend(images, images.index_select(0, partner), weights)
         return mixed_batch(mixed, labels, partner, grid.mean(dim=(1, 2, 3)), Kind.BLEND)

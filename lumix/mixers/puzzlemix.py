@@ -20,7 +20,7 @@ from lumix.batch import Kind, MixedBatch
 from lumix.inputs import Positive, logits_of
 from lumix.mixers.base import IMAGENET_STD, BatchDraws, WholeBatchMixer, evaluating, in_precision_of, unwrapped
 from lumix.mixers.paste import blend, mixed_batch, permute_grid
-from lumix.random import draw_beta, draw_integers
+from lumix.random import draw_beta, draw_integers, moved
 from lumix.registry import register
 
 # Published constants.
@@ -124,7 +124,7 @@ class PuzzleMix(WholeBatchMixer):
         block = images.shape[-1] // grid
         colours = F.avg_pool2d(images.double(), colour_cell(block))
         std = self.std or (IMAGENET_STD if images.shape[1] == 3 else (1.0,) * images.shape[1])
-        colours *= torch.tensor(std, dtype=torch.float64, device=images.device).view(-1, 1, 1)
+        colours *= moved(torch.tensor(std, dtype=torch.float64, device="cpu"), images.device).view(-1, 1, 1)
         energy = mask_energy(saliency_share(saliency, block), colours, partner, lam)
         return 1 - solve(energy).float() / (energy.unary.shape[-1] - 1)
 
@@ -195,18 +195,18 @@ def mask_energy(share: Tensor, colours: Tensor, partner: Tensor, lam: float, lab
     turned = own_cost.mT, partner_cost.mT, colours.mT, other.mT  # views: the costs are added to in place
     right = colour_breaks(*turned, beta * GAMMA).mT
     steps = torch.arange(labels, dtype=torch.float64, device=share.device) / max(labels - 1, 1)
-    prior = label_prior(lam, labels, share.device) * ETA / grid**2
+    prior = moved(label_prior(lam, labels), share.device) * ETA / grid**2
     unary = own_cost.unsqueeze(-1) * (1 - steps) + partner_cost.unsqueeze(-1) * steps + prior
     # No cut exists for negative weights; they need colours outside [0, 1] (erased with noise).
     pairs = ((1000 * grid**2 * (weight + beta)).to(torch.int32).clamp(min=0) for weight in (down, right))
     return Energy((1000 * grid**2 * unary).to(torch.int32), *pairs)
 
 
-def label_prior(lam: float, labels: int = LABELS, device: torch.device | None = None) -> Tensor:
+def label_prior(lam: float, labels: int = LABELS) -> Tensor:
     """Puzzle-Mix, prior: -log(C(L - 1, i) lam^(L - 1 - i) (1 - lam)^i + 1e-8) of the own share lam, [L] float64."""
     top = labels - 1
     chances = [math.comb(top, i) * lam ** (top - i) * (1 - lam) ** i for i in range(labels)]
-    return torch.tensor([-math.log(chance + 1e-8) for chance in chances], dtype=torch.float64, device=device)
+    return torch.tensor([-math.log(chance + 1e-8) for chance in chances], dtype=torch.float64, device="cpu")
 
 
 def colour_breaks(own_cost: Tensor, partner_cost: Tensor, own: Tensor, other: Tensor, scale: float) -> Tensor:

@@ -10,7 +10,7 @@ from torch.nn import functional as F
 from lumix.batch import Kind, MixedBatch
 from lumix.mixers.base import BatchDraws, WholeBatchMixer
 from lumix.mixers.paste import mixed_batch, visible_share
-from lumix.random import draw_integers, draw_uniform
+from lumix.random import draw_integers, draw_uniform, moved
 from lumix.registry import register
 
 SMALLEST, LARGEST = 0.1, 0.8  # tau is uniform between them
@@ -42,7 +42,7 @@ class ResizeMix(WholeBatchMixer):
         rows = nearest(images.shape[-2], bottom - top, images.device)
         columns = nearest(images.shape[-1], right - left, images.device)
         mixed[:, :, top:bottom, left:right] = images[:, :, rows.unsqueeze(1), columns][draws.partner]
-        boxes = draws.box.to(images.device).expand(len(images), 4)
+        boxes = moved(draws.box, images.device).expand(len(images), 4)
         weight = visible_share(boxes, *images.shape[-2:])
         return mixed_batch(mixed, labels, draws.partner, weight, Kind.BOX, box=boxes, moved=True)
 

@@ -16,7 +16,7 @@ from lumix.batch import Kind, MixedBatch
 from lumix.inputs import Positive, checked
 from lumix.mixers.base import IMAGENET_MEAN, IMAGENET_STD, BatchDraws, WholeBatchMixer
 from lumix.mixers.paste import apply_plan, assign, box_around, boxes_drawn, visible_share
-from lumix.random import draw_beta
+from lumix.random import draw_beta, moved
 from lumix.registry import register
 
 SURROUNDS = (12, 24, 28, 48, 56, 112)
@@ -62,7 +62,7 @@ class SaliencyMix(WholeBatchMixer):
         (height, width), device = images.shape[-2:], images.device
         first = draws.partner[:1]
         maps = self.saliency(images[first]) if saliency is None else saliency[first]
-        box = box_around(draws.own_weight.to(device), peaks(maps), height, width)
+        box = box_around(moved(draws.own_weight, device), peaks(maps), height, width)
         drawn = boxes_drawn(visible_share(box, height, width), box)
         mixes, group = torch.ones(1, dtype=torch.bool, device=device), torch.zeros_like(draws.partner)
         return apply_plan(images, labels, assign(drawn, mixes, draws.partner, group, frozenset({Kind.BOX})))
@@ -81,7 +81,8 @@ class SaliencyMix(WholeBatchMixer):
         if len(self.mean) != channels:
             found = f"mean and std have {len(self.mean)} entries, the images {channels} channels"
             raise ValueError(f"{found}: give SaliencyMix the mean and std of the images' normalisation")
-        mean, std = (torch.tensor(v, device=images.device).mul(255).view(-1, 1, 1) for v in (self.mean, self.std))
+        scale = torch.tensor([self.mean, self.std], device="cpu").mul(255)
+        mean, std = moved(scale, images.device).unsqueeze(-1).unsqueeze(-1)
         return torch.addcmul(mean, images.float(), std).round_().clamp_(0, 255).to(torch.uint8)
 
 

@@ -17,6 +17,7 @@ from timm.data.constants import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler, Subset
 
+from lumix.random import moved
 from lumix.registry import part_of
 from lumix.semi import Views
 from training.config import Execution, Run
@@ -182,7 +183,7 @@ class ResidentFeed(Feed):
             yield Views(labelled, self._views(everything, self.unlabelled, step, "augment unlabelled")), labels
 
     def _own(self, rows: Tensor) -> Tensor:
-        return rows.to(self.process.device)[self.process.rank :: self.process.world]
+        return moved(rows, self.process.device)[self.process.rank :: self.process.world]
 
     def _views(self, images: Tensor, kinds: tuple[str, ...], step: int, stream: str) -> tuple[Tensor, ...]:
         """The first view by the stream itself, the others by streams of their own."""

@@ -26,6 +26,7 @@ from torch import Tensor
 from torchvision import datasets
 from torchvision.ops import masks_to_boxes
 
+from lumix.random import moved
 from training.config import Data
 from training.data.files import data_root, read_image
 from training.rng import stream_seed
@@ -137,8 +138,8 @@ def _reflect(position: Tensor, length: int) -> Tensor:
 
 def normalise(images: Tensor, mean: tuple[float, ...], std: tuple[float, ...]) -> Tensor:
     """Images [B, C, H, W] uint8 as float32, less `mean` and divided by `std`, which are on the scale [0, 1]."""
-    shift = torch.tensor(mean, device=images.device).view(1, -1, 1, 1) * 255
-    scale = torch.tensor(std, device=images.device).view(1, -1, 1, 1) * 255
+    shift = moved(torch.tensor(mean, device="cpu"), images.device).view(1, -1, 1, 1) * 255
+    scale = moved(torch.tensor(std, device="cpu"), images.device).view(1, -1, 1, 1) * 255
     return (images.float() - shift) / scale
 
 

@@ -12,6 +12,8 @@ from PIL import Image
 from timm.data.auto_augment import RandAugment, rand_augment_transform
 from torch import Tensor
 
+from lumix.random import moved
+
 BICUBIC = 3  # Pillow's number, as timm's parameters have it
 TRANSLATION = 0.3  # of the image's side, at full strength, as FixMatch has it; timm's own is 0.45
 FULL = 10.0  # timm's magnitude of full strength
@@ -51,7 +53,7 @@ def strong_view(images: Tensor, step: RandAugment, generator: torch.Generator) -
             if not len(rows):
                 continue
             share, negative = level[rows, layer] / FULL, sign[rows, layer] < 0.5
-            place = rows.to(images.device)
+            place = moved(rows, images.device)
             if op.name in AFFINE:
                 images[place] = affine(images[place], op.name, torch.where(negative, -share, share), op.kwargs)
             else:
@@ -83,7 +85,7 @@ def affine(pixels: Tensor, name: str, share: Tensor, options: dict[str, Any]) ->
     Bicubic interpolation with Pillow's parameter -1 (torch's is -0.75); `options` are those of timm's operation.
     """
     n, channels, height, width = pixels.shape
-    a, b, c, d, e, f = _matrix(name, share, height, width).to(pixels.device).float().view(n, 6, 1, 1).unbind(1)
+    a, b, c, d, e, f = moved(_matrix(name, share, height, width), pixels.device).float().view(n, 6, 1, 1).unbind(1)
     row = torch.arange(height, device=pixels.device).view(1, -1, 1) + 0.5
     column = torch.arange(width, device=pixels.device).view(1, 1, -1) + 0.5
     x, y = a * column + b * row + c, d * column + e * row + f
@@ -100,7 +102,7 @@ def affine(pixels: Tensor, name: str, share: Tensor, options: dict[str, Any]) ->
 
     lines = [_cubic([taken(start + at) for at in columns], (x - left).unsqueeze(1)) for start in rows]
     value = _cubic(lines, (y - top).unsqueeze(1)).clamp(0, 255).to(torch.uint8)
-    colour = torch.tensor(options["fillcolor"], dtype=torch.uint8, device=pixels.device).view(1, -1, 1, 1)
+    colour = moved(torch.tensor(options["fillcolor"], dtype=torch.uint8, device="cpu"), pixels.device).view(1, -1, 1, 1)
     return torch.where(inside.unsqueeze(1), value, colour)
 
 
@@ -139,10 +141,11 @@ def cutout(images: Tensor, largest: float, fill: tuple[int, ...], generator: tor
     generator is on the CPU.
     """
     batch, _, height, width = images.shape
-    draws = torch.rand(3, batch, 1, generator=generator).to(images.device)
+    draws = moved(torch.rand(3, batch, 1, generator=generator), images.device)
     half = draws[0] * largest * width / 2
     rows, columns = (torch.arange(side, device=images.device) + 0.5 for side in (height, width))
     hit_rows = (rows - draws[1] * height).abs() < half
     hit_columns = (columns - draws[2] * width).abs() < half
     hit = (hit_rows.unsqueeze(2) & hit_columns.unsqueeze(1)).unsqueeze(1)
-    return images.where(~hit, torch.tensor(fill, dtype=images.dtype, device=images.device).view(1, -1, 1, 1))
+    colour = moved(torch.tensor(fill, dtype=images.dtype, device="cpu"), images.device)
+    return images.where(~hit, colour.view(1, -1, 1, 1))
