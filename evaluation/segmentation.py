@@ -27,6 +27,7 @@ from evaluation.arguments import Recipe
 from evaluation.evaluation import Outcome
 from evaluation.images import Card, Device, batches, normalised
 from evaluation.scenes import IGNORE, Scenes, load_scenes
+from training.loop import seed_global_state
 from training.optim import Updater
 from training.rng import epoch_order, stream_seed
 
@@ -280,8 +281,7 @@ def fine_tune(model: nn.Module, card: Card, recipe: Recipe, scenes: Scenes, devi
 
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         torch.random.default_generator.manual_seed(seed)
-        if device.type == "cuda":
-            torch.cuda.manual_seed(seed)
+        seed_global_state(device, seed)
         network = build(model, card, recipe, scenes.num_classes).to(device).train()
         optimizer = torch.optim.SGD(network.parameters(), recipe.lr, MOMENTUM, weight_decay=recipe.weight_decay)
         schedule = PolyLRScheduler(optimizer, recipe.iterations, POWER, recipe.min_lr, t_in_epochs=False)

@@ -1,13 +1,19 @@
 """The GPU path without a GPU: real draws, fake CUDA tensors; no tensor of another device and no wait for the device.
 
 FakeTensorMode computes shapes, dtypes and devices as a GPU would, and has no values: whoever asks for one would wait
-for a GPU. What may wait: in Puzzle-Mix the minimum cut, which is SciPy's, on the CPU, and transport, whose lists of
-claims have a length that only the device knows. Both are exact algorithms, and no form of fixed shape is as fast.
-Evaluations look at numbers once a batch, for their checks and counts. Backward passes are left out: autograd runs them
-in a thread of the device, which needs one.
+for a GPU. So would a copy to it that is not `non_blocking`: it waits for all that is queued. What may wait:
+- in Puzzle-Mix the minimum cut, which is SciPy's, on the CPU, and transport, whose lists of claims have a length that
+  only the device knows. Both are exact algorithms, and no form of fixed shape is as fast;
+- FixMatch and Pseudo-Label, for the number of trusted images, by which their batches are cut, and RandAugment's
+  operations on grey levels, which are Pillow's;
+- AutoMix and SAMix with `mask_decays`, for the progress, a buffer, of which a loaded state is part;
+- attention with batches that hold neither box nor mask: one that was cut and lost them is refused, not guessed;
+- evaluations, which look at numbers once a batch, for their checks and counts.
+Backward passes run without autograd's engine, which wants a GPU's streams.
 """
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,6 +21,7 @@ import timm
 import torch
 from batches import stream
 from test_combinations import FITTING, Network, named
+from test_tasks import RUNS
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode, unset_fake_temporarily
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -29,13 +36,27 @@ from lumix.mixers import puzzlemix
 from lumix.mixers.base import Mixer
 from lumix.registry import PARTS
 from lumix.semi import SelfTuning, Views, guess_labels, mix_targets, pseudo_labels, soft_cross_entropy, squared_error
+from training import loop
+from training.build import frozen_network
+from training.config import Execution
+from training.data import feeds
+from training.optim import build_updater
+from training.process import Process
+from training.rng import step_generator
+from training.state import Statistics
+from training.tasks import mixed
 
 SIZE, SIDE, CLASSES = 6, 16, 4
 COPIES = (torch.ops.aten._to_copy.default, torch.ops.aten.copy_.default)
 
 
 class Gpu(TorchDispatchMode):
-    """What touches a GPU is computed without values, all else for real; the transfer to the CPU is an error."""
+    """What touches a GPU is computed without values, all else for real; the transfer to the CPU is an error.
+
+    So is one to the GPU that waits until the GPU has done all that it was given, except where a run is `settled`.
+    """
+
+    settled = False
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         leaves = tree_leaves((args, kwargs or {}))
@@ -45,23 +66,26 @@ class Gpu(TorchDispatchMode):
         if not there and device.type != "cuda":
             with unset_fake_temporarily():
                 return func(*args, **(kwargs or {}))
-        here = [leaf for leaf in tensors if leaf.device.type == "cpu" and leaf.ndim]
+        here_any = [leaf for leaf in tensors if leaf.device.type == "cpu"]
+        here = [leaf for leaf in here_any if leaf.ndim]
         if func in COPIES:
             target = device if func is COPIES[0] and (kwargs or {}).get("device") else args[0].device
             assert target.type == "cuda", f"{func} waits for the GPU"
+            unqueued = (kwargs or {}).get("non_blocking") or (len(args) > 2 and args[2])
+            assert unqueued or not here_any or self.settled, f"{func} to the GPU waits for all that is queued there"
         else:
             assert not here or not there, f"{func} is given tensors of the CPU and of the GPU"
         return func(*args, **(kwargs or {}))
 
 
 @pytest.fixture(autouse=True)
-def _gpu() -> Any:
-    with FakeTensorMode(allow_non_fake_inputs=True), Gpu():
-        yield
+def gpu() -> Any:
+    with FakeTensorMode(allow_non_fake_inputs=True), Gpu() as mode:
+        yield mode
 
 
 def on_gpu(value: Any) -> Any:
-    return value.to("cuda")
+    return value.to("cuda", non_blocking=True)
 
 
 def images_and_labels(channels: int = 3) -> tuple[Tensor, Tensor]:
@@ -72,6 +96,51 @@ def fitted(part: Any) -> Any:
     given = {name: FITTING[name] for name in part.arguments if name in FITTING}
     given |= {"first": lumix.Mixup(), "second": lumix.FMix()} if part.name == "either" else {}
     return part.cls(**given)
+
+
+def gradients(root: Tensor) -> dict[Tensor, Tensor]:
+    """Backward without autograd's engine, which wants the streams of a GPU: its nodes called one after the other."""
+    order: list[Any] = []
+
+    def visit(node: Any) -> None:
+        if node is not None and node not in order:
+            for following, _ in node.next_functions:
+                visit(following)
+            order.append(node)
+
+    visit(root.grad_fn)
+    given: dict[Any, dict[int, Tensor]] = {root.grad_fn: {0: torch.ones_like(root)}}
+    leaves = {}
+    for node in reversed(order):
+        values = given.pop(node, {})
+        if hasattr(node, "variable"):
+            leaves |= {node.variable: values[0]} if values else {}
+            continue
+        call = node.apply if isinstance(node, torch.autograd.function.BackwardCFunction) else node
+        with torch.no_grad():
+            found = call(*(values.get(slot) for slot in range(len(node._input_metadata))))
+        found = found if isinstance(found, tuple) else (found,)
+        for (following, slot), value in zip(node.next_functions, found, strict=False):
+            if following is not None and value is not None:
+                slots, wanted = given.setdefault(following, {}), following._input_metadata[slot]
+                value = value.sum_to_size(wanted.shape).to(wanted.dtype)
+                slots[slot] = slots[slot] + value if slot in slots else value
+    return leaves
+
+
+def backward(loss: Tensor) -> None:
+    for leaf, gradient in gradients(loss).items():
+        assert leaf.device == gradient.device
+        leaf.grad = gradient
+
+
+def without_engine(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Backward as above, and Puzzle-Mix without its two exact algorithms."""
+    monkeypatch.setattr(Tensor, "backward", backward)
+    monkeypatch.setattr(torch.autograd, "grad", lambda root, leaf: (gradients(root)[leaf],))
+    monkeypatch.setattr(puzzlemix, "solve", lambda energy: torch.zeros_like(energy.unary[..., 0], dtype=torch.int64))
+    plan = lambda visible, share: torch.zeros_like(visible.flatten(1), dtype=torch.int64)  # noqa: E731
+    monkeypatch.setattr(puzzlemix, "transport_plan", plan)
 
 
 MIXERS: dict[str, Callable[[], Mixer]] = {
@@ -89,15 +158,8 @@ MIXERS: dict[str, Callable[[], Mixer]] = {
 def test_no_mixer_waits_or_mixes_devices(name: str, seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
     mixer, (images, labels), network = MIXERS[name](), images_and_labels(), on_gpu(Network())
     draws = mixer.draw(images.shape, stream(seed))
-    if isinstance(mixer, lumix.PuzzleMix):
-        monkeypatch.setattr(
-            puzzlemix, "solve", lambda energy: torch.zeros_like(energy.unary[..., 0], dtype=torch.int64)
-        )
-        plan = lambda visible, share: torch.zeros_like(visible.flatten(1), dtype=torch.int64)  # noqa: E731
-        monkeypatch.setattr(puzzlemix, "transport_plan", plan)
-        batch = mixer.apply(images, labels, draws, saliency=on_gpu(torch.rand(SIZE, SIDE, SIDE)))
-    else:
-        batch = mixer.apply(images, labels, draws, network)
+    without_engine(monkeypatch)
+    batch = mixer.apply(images, labels, draws, network)
     assert {leaf.device.type for leaf in batch if isinstance(leaf, Tensor)} == {"cuda"}
     with lumix.hidden_mixing(network, batch):
         logits = network(batch.images)
@@ -105,6 +167,7 @@ def test_no_mixer_waits_or_mixes_devices(name: str, seed: int, monkeypatch: pyte
         lumix.MixLoss(named(rule), smoothing=0.1, eta=1.0)(logits, batch, stream(seed))
 
 
+WAITING = {"fixmatch", "pseudo_label", "samix", "attention on puzzlemix"}  # see above
 RULES = [part.cls for part in PARTS.values() if part.kind == "rule"]
 TERMS = [part.cls for part in PARTS.values() if part.kind == "term"]
 
@@ -132,6 +195,28 @@ def test_no_learner_waits(make: Any) -> None:
     learner.after_update(0.5)
 
 
+@pytest.mark.parametrize("name", sorted(RUNS.keys() - WAITING))
+def test_no_update_waits(name: str, tmp_path: Path, gpu: Gpu, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Everything between two looks at the loss: feed, mixing, forward, backward, clipping, optimizer, averages."""
+    monkeypatch.setattr(loop, "seed_global_state", lambda device, seed: None)  # of the GPU that is not there
+    monkeypatch.setattr(feeds, "step_generator", lambda *address: step_generator(*address[:4]))
+    without_engine(monkeypatch)
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda: True)
+    monkeypatch.setattr(torch.cuda.amp.common, "amp_definitely_not_available", lambda: False)
+    monkeypatch.setattr(mixed, "frozen_network", lambda setup: (found := frozen_network(setup)) and on_gpu(found))
+    run, process = RUNS[name].replace(precision="bfloat16"), Process(0, 1, torch.device("cuda"))
+    gpu.settled = True
+    training = loop.Training(run, 0, tmp_path, Execution(), Process.current("cpu"))
+    training.process, training.feed = process, feeds.build_feed(run, 0, process, Execution())
+    training.task, training.bad = on_gpu(training.task), on_gpu(training.bad)
+    training.updater, training.state.statistics = build_updater(run, training.task), Statistics(process)
+    gpu.settled = False
+    batches = training.feed.train(0, 0)
+    for _ in range(2):
+        training.step(*next(batches))
+    assert {value.device.type for value in training.task.state_dict().values()} == {"cuda"}
+
+
 def test_no_semi_supervised_loss_waits() -> None:
     logits = on_gpu(torch.randn(SIZE, CLASSES))
     pseudo_labels(logits, 0.95)
@@ -149,7 +234,7 @@ def test_no_semi_supervised_loss_waits() -> None:
 
 def test_no_evaluation_waits_on_its_forward_path() -> None:
     (images, _), network = images_and_labels(), on_gpu(Network())
-    shuffle_grid(images, torch.arange(16).expand(SIZE, 16).to("cuda"), 4, 4)
+    shuffle_grid(images, on_gpu(torch.arange(16).expand(SIZE, 16)), 4, 4)
     ten_crop_logits(network, images, 8)
     masks = on_gpu(torch.zeros(SIZE, SIDE, SIDE, dtype=torch.int64))
     segmentation_loss(on_gpu(torch.randn(SIZE, CLASSES, SIDE, SIDE)), masks)

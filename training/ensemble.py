@@ -28,6 +28,7 @@ from torch.func import functional_call, vmap
 from lumix.batch import DrawnBatch, MixedBatch
 from lumix.integrations.attention import recorded_attention
 from lumix.mixers.manifold import mixed_output
+from lumix.random import moved
 from training.config import Execution, Run
 from training.loop import NEVER, Batch, Loop, Training, carry_out
 from training.optim import build_optimizer, build_schedule
@@ -167,7 +168,8 @@ class Ensemble(Loop):
         """
         count = len(places)
         rows = places + places[:1] * (self.size - count)
-        chosen = slice(None) if rows == list(range(self.size)) else rows
+        some: Any = moved(torch.tensor(rows, device="cpu"), logits.device)
+        chosen = slice(None) if rows == list(range(self.size)) else some
         attention = None if attention is None else attention[chosen].flatten(0, 1)
         whole = joined([drawn[place] for place in rows], images[chosen].flatten(0, 1))
         loss, parts, record = losses_of(self._criteria[places[0]], whole, logits[chosen].flatten(0, 1), attention)
@@ -176,7 +178,7 @@ class Ensemble(Loop):
         for place, sums in zip(places, sums_of(list(values.values()), self.size), strict=False):
             self.members[place].state.statistics.add_sums(list(values), sums)
         bad = torch.where(losses.detach().isfinite(), NEVER, self.update)
-        self.bad[places] = torch.minimum(self.bad[places], bad)
+        self.bad[some[:count]] = torch.minimum(self.bad[some[:count]], bad)
         return losses.sum()
 
 
