@@ -284,6 +284,11 @@ class SAMixOptions(AutoMixOptions):
     curvature: Positive = 0.25
     dropout: Share = 0.0
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.large:
+            self.refuse("large", "curvature")
+
 
 class AutoMix(Learner):
     """Trains a network on images mixed by a generator that learns with it (Liu et al. 2022, AutoMix).

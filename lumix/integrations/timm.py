@@ -114,6 +114,7 @@ class Mixup:
         self.generator = torch.Generator().manual_seed(seed) if generator is None else generator
         minmax: Any = None if cutmix_minmax is None else tuple(cutmix_minmax)
         alpha = cutmix_alpha if cutmix_alpha > 0 and minmax is None else 1.0  # unused, but must be above 0
+        correct_lam = correct_lam or minmax is not None  # as in timm
         cutter = CutMix(alpha, minmax=minmax, box_rule=box_rule, correct_lam=correct_lam)  # type: ignore[arg-type]
         shared: dict[str, Any] = {"mode": mode, "pairing": "flip", "prob": prob}
         blends, cuts = mixup_alpha > 0, cutmix_alpha > 0 or minmax is not None

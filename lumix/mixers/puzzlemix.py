@@ -63,6 +63,8 @@ class PuzzleMix(WholeBatchMixer):
         super().__post_init__()
         if self.transport_size == 0 or self.transport_size < -1:
             raise ValueError(f"transport_size must be a number of pixels or -1 for blocks, not {self.transport_size}")
+        if not self.transport:
+            self.refuse("transport", "transport_size")
 
     def suitable_grids(self, side: int) -> tuple[int, ...]:
         """The numbers of blocks per side to draw from for images of side x side pixels, one of them for each batch.
