@@ -138,7 +138,7 @@ def test_within_a_compiled_function_it_is_refused_in_a_sentence(fullgraph):
         with hidden_mixing(model, batch):
             return model(images)
 
-    with pytest.raises(ValueError, match="within a function that torch.compile made"):
+    with pytest.raises(ValueError, match=r"within a function that torch\.compile made"):
         torch.compile(step, backend="eager", fullgraph=fullgraph)(images)
 
 

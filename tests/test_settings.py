@@ -1,5 +1,6 @@
 """Settings: each that is changed changes what comes out or is refused, in every composition, and none acts twice."""
 
+import copy
 import dataclasses
 import itertools
 from functools import partial
@@ -167,6 +168,33 @@ def test_eta_without_a_rule_that_perturbs_is_refused():
 def test_a_setting_that_another_turns_off_is_refused(make, sentence):
     with pytest.raises(ValueError, match=sentence):
         make()
+
+
+def test_puzzles_of_floats_up_to_255_are_refused_or_scaled_by_std():
+    draws, seen = lumix.PuzzleMix().draw(IMAGES.shape, stream()), {"saliency": torch.rand(SIZE, 16, 16)}
+    with pytest.raises(ValueError, match="no normalised ones: give std="):
+        lumix.PuzzleMix().apply(IMAGES.abs() * 255, LABELS, draws, **seen)
+    found = lumix.PuzzleMix(std=(1 / 255,) * 3).apply(IMAGES.abs() * 255, LABELS, draws, **seen)
+    expected = lumix.PuzzleMix(std=(1,) * 3).apply(IMAGES.abs(), LABELS, draws, **seen)
+    torch.testing.assert_close(found.own_weight, expected.own_weight)
+
+
+def test_wide_integers_are_no_pixels_for_a_network():
+    with pytest.raises(ValueError, match=r"pixels of uint8 or floats, not torch\.int16"):
+        lumix.AttentiveCutMix(NETWORK[0], 1, None)(IMAGES.to(torch.int16), LABELS, stream())
+
+
+def test_a_deep_copy_of_a_mixed_target_is_one():
+    target = DropIn(num_classes=CLASSES)(IMAGES, LABELS)[1]
+    found, criterion = copy.deepcopy(target), Criterion(lumix.MixLoss(lumix.LUMixRule(), smoothing=0.1))
+    assert torch.equal(criterion(torch.ones(SIZE, CLASSES), found), criterion(torch.ones(SIZE, CLASSES), target))
+
+
+def test_a_network_without_feature_info_is_refused():
+    network = nn.Identity()
+    network.forward_intermediates = network.get_classifier = network.forward
+    with pytest.raises(ValueError, match="Identity has no feature_info"):
+        lumix.AutoMix(network)
 
 
 def test_saliency_of_floats_up_to_255_is_refused_and_said_right_as_of_bytes():

@@ -11,6 +11,7 @@ rounds the weights of modes "pair" and "elem" to float32 first: a side within 1e
 differ by one. Unlike timm, the caller's images are not overwritten and NumPy is not used.
 """
 
+import copy
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
@@ -50,6 +51,10 @@ class MixTarget(Tensor):
     batch: MixedBatch
     smoothing: float
     generator: torch.Generator
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> "MixTarget":
+        batch, generator = copy.deepcopy((self.batch, self.generator), memo)
+        return _target(self.as_subclass(Tensor).detach().clone(), batch, self.smoothing, generator)
 
     @classmethod
     def __torch_function__(cls, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:

@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from lumix.batch import Kind, MixedBatch
-from lumix.inputs import Positive, logits_of
+from lumix.inputs import Positive, is_transformed, logits_of
 from lumix.mixers.base import IMAGENET_STD, BatchDraws, WholeBatchMixer, evaluating, in_precision_of, unwrapped
 from lumix.mixers.paste import blend, mixed_batch, permute_grid
 from lumix.random import draw_beta, draw_integers
@@ -125,6 +125,10 @@ class PuzzleMix(WholeBatchMixer):
         """[B, n, n] float32, the own image's share of each block."""
         block = images.shape[-1] // grid
         colours = F.avg_pool2d(images.double(), colour_cell(block))
+        brightest = colours.amax() if self.std is None and images.device.type == "cpu" and not is_transformed() else 0
+        if brightest > 25:  # ten times the brightest pixel that ImageNet's normalisation leaves
+            found = f"PuzzleMix sees floats around {float(brightest):g}, no normalised ones"
+            raise ValueError(f"{found}: give std=, 1 / 255 for each channel where pixels are 0 to 255")
         std = self.std or (IMAGENET_STD if images.shape[1] == 3 else (1.0,) * images.shape[1])
         colours *= torch.tensor(std, dtype=torch.float64, device=images.device).view(-1, 1, 1)
         energy = mask_energy(saliency_share(saliency, block), colours, partner, lam)
