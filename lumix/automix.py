@@ -284,6 +284,11 @@ class SAMixOptions(AutoMixOptions):
     curvature: Positive = 0.25
     dropout: Share = 0.0
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.large:
+            self.refuse("large", "curvature")
+
 
 class AutoMix(Learner):
     """Trains a network on images mixed by a generator that learns with it (Liu et al. 2022, AutoMix).
@@ -313,7 +318,9 @@ class AutoMix(Learner):
         self.options: Any = self.OPTIONS(**options)
         wanted = ("forward_intermediates", "get_classifier")
         check_part("network", network, wanted, "a classifier of timm with forward_intermediates, as resnet18")
-        info: Any = network.feature_info
+        info: Any = getattr(network, "feature_info", None)
+        if not info:
+            raise ValueError(f"{type(network).__name__} has no feature_info, which says its stages: use one of timm")
         plain = len({stage["reduction"] for stage in info}) == 1
         published = max(len(info) // 2 - 1, 0) if plain else len(info) - 2  # block 6 of 12, stage 3 of 4
         self.stage = published if self.options.stage is None else self.options.stage

@@ -55,6 +55,13 @@ class Checked:
             if found is not value:
                 object.__setattr__(self, name, found)
 
+    def refuse(self, by: str, *names: str) -> None:
+        """Refuse values of these fields other than their defaults, as the field `by` turns them off."""
+        for name, value in ((name, getattr(self, name)) for name in names):
+            if value != type(self).__dataclass_fields__[name].default:  # type: ignore[attr-defined]
+                found = f"{type(self).__name__}.{name}={value!r} has no use with {by}={getattr(self, by)!r}"
+                raise ValueError(f"{found}: leave one of the two out")
+
 
 def _unchanged(part: Any, name: str, value: Any) -> None:
     """Of frozen dataclasses: an attribute may be set to what it is."""

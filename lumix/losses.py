@@ -132,6 +132,11 @@ class BinaryCrossEntropy(Weighted):
     pos_weight: Tensor | None = field(default=None, kw_only=True)
     name: ClassVar[str] = "binary_cross_entropy"
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.target != "threshold":
+            self.refuse("target", "threshold")
+
     def __call__(self, logits: Tensor, batch: MixedBatch, own_weight: Tensor, active: Tensor) -> Tensor:
         num_classes = logits.shape[-1]
         pair = batch.labels, batch.partner_labels
@@ -242,6 +247,9 @@ class MixLoss(nn.Module):
             check_part("rule", rule, ("draw", "weigh", "perturbs"), "a label rule as AreaRule()")
         has_eta = isinstance(eta, Tensor) or eta != 0
         if terms is None:
+            if has_eta and (rule is None or type(rule) is AreaRule):
+                found = f"eta={eta!r} has no use with AreaRule, which perturbs nothing"
+                raise ValueError(f"{found}: use LUMixRule(), or LUMixRule(0, 0) for R alone")
             regulariser = (Regulariser(eta, smoothing),) if has_eta else ()
             terms = (CrossEntropy(smoothing), *regulariser)
         elif smoothing or has_eta:

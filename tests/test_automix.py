@@ -375,3 +375,25 @@ def test_it_composes_with_lumix_and_decoupled_mixup() -> None:
 def test_what_does_not_fit_is_refused_in_a_sentence(build: Any, sentence: str) -> None:
     with pytest.raises(ValueError, match=sentence):
         build()
+
+
+@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor")  # of torch itself, between two graphs
+@pytest.mark.parametrize("wrap", ["network", "learner"])
+@pytest.mark.parametrize("kind", LEARNERS)
+def test_compiled_it_learns_the_same(kind: type[lumix.AutoMix], wrap: str) -> None:
+    """The network within, or the learner, also while the weight of the mask loss falls; heads of its own included."""
+    found: list[list[Any]] = []
+    for compiles in (False, True):
+        torch.manual_seed(1)
+        inner = torch.compile(network(), backend="eager") if compiles and wrap == "network" else network()
+        learner = kind(inner, mask_decays=True).eval()
+        called = torch.compile(learner, backend="eager") if compiles and wrap == "learner" else learner
+        losses = []
+        for progress in (0.0, 0.5, 0.9):
+            learner.after_update(progress)
+            losses.append(called(prepared(learner)).loss)
+            losses[-1].backward()
+        found.append([*losses, *(p.grad for p in learner.parameters() if p.grad is not None)])
+    assert len(found[0]) == len(found[1]) > 10
+    for one, other in zip(*found, strict=True):
+        torch.testing.assert_close(one, other)

@@ -49,7 +49,7 @@ def choices(*mixers):
 
 MINMAX = st.tuples(share, share).filter(lambda sides: sides[0] < sides[1])
 blends = st.builds(lumix.Mixup, alpha=positive)
-boxes = st.builds(lumix.CutMix, alpha=positive, minmax=st.none() | MINMAX)
+boxes = st.builds(lumix.CutMix, alpha=positive) | st.builds(lumix.CutMix, minmax=MINMAX)
 frozen = st.builds(Embedded) | st.builds(Pretrained, model=names)
 through_networks = st.builds(lumix.AttentiveCutMix, network=frozen, size=st.none() | st.integers(1, 512))
 then = st.just(()) | st.tuples(st.builds(lumix.RandomShuffle, patch=st.integers(1, 64)))

@@ -173,7 +173,13 @@ def test_criterion_applies_lumix_with_draws_from_the_mixers_stream():
 
 
 @pytest.mark.parametrize(
-    "loss", [MixLoss(LUMixRule()), MixLoss(eta=1.0), MixLoss(smoothing=0.1), MixLoss(terms=[BinaryCrossEntropy()])]
+    "loss",
+    [
+        MixLoss(LUMixRule()),
+        MixLoss(LUMixRule(), eta=1.0),
+        MixLoss(smoothing=0.1),
+        MixLoss(terms=[BinaryCrossEntropy()]),
+    ],
 )
 def test_a_dense_target_is_refused_where_something_would_be_lost(loss):
     with pytest.raises(

@@ -1,5 +1,7 @@
 """ManifoldMix and Either: mixing inside the network against mixing by hand, and one of two mixers for a batch."""
 
+import copy
+
 import pytest
 import torch
 from batches import images_of, labels_of, stream
@@ -116,6 +118,28 @@ def test_mistakes_are_named():
         model(images[:2])
     with pytest.raises(ValueError, match="layers is empty"):
         ManifoldMix(())
+
+
+def test_a_copy_made_meanwhile_does_not_mix():
+    model, (images, _, batch) = Stages(), mixed_in("layer1")
+    with hidden_mixing(model, batch):
+        logits, average = model(images), copy.deepcopy(model)
+        assert torch.equal(average(images), average(images.flip(0)).flip(0))
+    assert MixLoss()(logits, batch._replace(labels=batch.labels % 5, partner_labels=batch.partner_labels % 5)) > 0
+    assert not torch.equal(logits, average(images))
+    assert average(images[:2]).shape == (2, 5)
+
+
+@pytest.mark.parametrize("fullgraph", [False, True])
+def test_within_a_compiled_function_it_is_refused_in_a_sentence(fullgraph):
+    model, (images, _, batch) = Stages(), mixed_in("layer1")
+
+    def step(images):
+        with hidden_mixing(model, batch):
+            return model(images)
+
+    with pytest.raises(ValueError, match=r"within a function that torch\.compile made"):
+        torch.compile(step, backend="eager", fullgraph=fullgraph)(images)
 
 
 def test_either_is_one_of_two_mixers_for_the_whole_batch():

@@ -35,6 +35,8 @@ def recorded_attention(model: nn.Module) -> Iterator[list[Tensor]]:
     dropping = [part for part in model.modules() if isinstance(part, PatchDropout)]
 
     def record(module: nn.Module, arguments: tuple[Any, ...]) -> None:
+        if module is not attention:  # of a copy made meanwhile, which keeps its hooks for ever
+            return
         if any(part.training for part in dropping):
             raise ValueError("patch_drop hides patches, so attention has no place there: set patch_drop_rate=0")
         with torch.no_grad():

@@ -11,6 +11,7 @@ rounds the weights of modes "pair" and "elem" to float32 first: a side within 1e
 differ by one. Unlike timm, the caller's images are not overwritten and NumPy is not used.
 """
 
+import copy
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
@@ -50,6 +51,10 @@ class MixTarget(Tensor):
     batch: MixedBatch
     smoothing: float
     generator: torch.Generator
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> "MixTarget":
+        batch, generator = copy.deepcopy((self.batch, self.generator), memo)
+        return _target(self.as_subclass(Tensor).detach().clone(), batch, self.smoothing, generator)
 
     @classmethod
     def __torch_function__(cls, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -114,6 +119,7 @@ class Mixup:
         self.generator = torch.Generator().manual_seed(seed) if generator is None else generator
         minmax: Any = None if cutmix_minmax is None else tuple(cutmix_minmax)
         alpha = cutmix_alpha if cutmix_alpha > 0 and minmax is None else 1.0  # unused, but must be above 0
+        correct_lam = correct_lam or minmax is not None  # as in timm
         cutter = CutMix(alpha, minmax=minmax, box_rule=box_rule, correct_lam=correct_lam)  # type: ignore[arg-type]
         shared: dict[str, Any] = {"mode": mode, "pairing": "flip", "prob": prob}
         blends, cuts = mixup_alpha > 0, cutmix_alpha > 0 or minmax is not None

@@ -51,6 +51,8 @@ class AttentiveCutMix(WholeBatchMixer):
     @torch.no_grad()
     def cell_scores(self, images: Tensor) -> Tensor:
         """The score [B, h, w] of each cell of images [B, C, H, W]; uint8 images are given to the network in [0, 1]."""
+        if not images.is_floating_point() and images.dtype != torch.uint8:
+            raise ValueError(f"AttentiveCutMix sees pixels of uint8 or floats, not {images.dtype}: convert them")
         work = images.detach().float() if images.is_floating_point() else images.float().div_(255)
         if self.size is not None and work.shape[-2:] != (self.size, self.size):
             work = F.interpolate(work, (self.size, self.size), mode="bilinear", antialias=True, align_corners=False)

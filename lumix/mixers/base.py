@@ -190,5 +190,12 @@ def hooks_run(model: nn.Module) -> Iterator[nn.Module]:
             found = f"DataParallel on {len(layer.device_ids)} devices splits a batch that the network has to see whole"
             raise ValueError(f"{found}: use DistributedDataParallel")
     compiles = "torch._dynamo" in sys.modules and not torch.compiler.is_compiling()
-    with torch.compiler.set_stance("force_eager") if compiles else nullcontext():
+    try:
+        if torch.compiler.is_dynamo_compiling():
+            raise RuntimeError("torch.compile traces this")
+        rests = torch.compiler.set_stance("force_eager") if compiles else nullcontext()
+    except RuntimeError as error:
+        found = "within a function that torch.compile made, hooks of the network may not run"
+        raise ValueError(f"{found}: enter hidden_mixing or recorded_attention outside of it") from error
+    with rests:
         yield layers[-1]

@@ -50,6 +50,8 @@ class CutMix(PlannedMixer):
         super().__post_init__()
         if self.minmax is not None and not 0 <= self.minmax[0] < self.minmax[1] <= 1:
             raise ValueError(f"minmax must be two shares of a side, 0 <= smallest < largest <= 1, not {self.minmax!r}")
+        if self.minmax is not None:
+            self.refuse("minmax", "alpha", "correct_lam")
 
     def draw_each(self, count: int, height: int, width: int, generator: torch.Generator) -> Draws:
         weight = draw_beta(self.alpha, count, generator)

@@ -71,7 +71,9 @@ def hidden_mixing(model: nn.Module, batch: MixedBatch) -> Iterator[None]:
         return
     hidden.done = False
 
-    def mix(_module: nn.Module, _arguments: tuple[Any, ...], output: Any) -> Tensor:
+    def mix(module: nn.Module, _arguments: tuple[Any, ...], output: Any) -> Any:
+        if module is not place:  # of a copy made meanwhile, as of moving averages, which keeps its hooks for ever
+            return output
         hidden.done = True
         if not isinstance(output, Tensor) or output.shape[:1] != batch.labels.shape:
             what = list(output.shape) if isinstance(output, Tensor) else type(output).__name__
@@ -90,7 +92,8 @@ def hidden_mixing(model: nn.Module, batch: MixedBatch) -> Iterator[None]:
         return mixed
 
     with hooks_run(model) as network:
-        handle = _named(hidden.name, model, network).register_forward_hook(mix)
+        place = _named(hidden.name, model, network)
+        handle = place.register_forward_hook(mix)
         try:
             yield
         finally:

@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from lumix.batch import Kind, MixedBatch
-from lumix.inputs import Positive, logits_of
+from lumix.inputs import Positive, is_transformed, logits_of
 from lumix.mixers.base import IMAGENET_STD, BatchDraws, WholeBatchMixer, evaluating, in_precision_of, unwrapped
 from lumix.mixers.paste import blend, mixed_batch, permute_grid
 from lumix.random import draw_beta, draw_integers, moved
@@ -63,6 +63,8 @@ class PuzzleMix(WholeBatchMixer):
         super().__post_init__()
         if self.transport_size == 0 or self.transport_size < -1:
             raise ValueError(f"transport_size must be a number of pixels or -1 for blocks, not {self.transport_size}")
+        if not self.transport:
+            self.refuse("transport", "transport_size")
 
     def suitable_grids(self, side: int) -> tuple[int, ...]:
         """The numbers of blocks per side to draw from for images of side x side pixels, one of them for each batch.
@@ -123,6 +125,10 @@ class PuzzleMix(WholeBatchMixer):
         """[B, n, n] float32, the own image's share of each block."""
         block = images.shape[-1] // grid
         colours = F.avg_pool2d(images.double(), colour_cell(block))
+        brightest = colours.amax() if self.std is None and images.device.type == "cpu" and not is_transformed() else 0
+        if brightest > 25:  # ten times the brightest pixel that ImageNet's normalisation leaves
+            found = f"PuzzleMix sees floats around {float(brightest):g}, no normalised ones"
+            raise ValueError(f"{found}: give std=, 1 / 255 for each channel where pixels are 0 to 255")
         std = self.std or (IMAGENET_STD if images.shape[1] == 3 else (1.0,) * images.shape[1])
         colours *= moved(torch.tensor(std, dtype=torch.float64, device="cpu"), images.device).view(-1, 1, 1)
         energy = mask_energy(saliency_share(saliency, block), colours, partner, lam)

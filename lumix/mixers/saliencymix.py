@@ -6,14 +6,14 @@ where it rounds and where it truncates, so that the peak, which is all that a bo
 """
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from lumix.batch import Kind, MixedBatch
-from lumix.inputs import Positive, checked
+from lumix.inputs import Positive, checked, is_transformed
 from lumix.mixers.base import IMAGENET_MEAN, IMAGENET_STD, BatchDraws, WholeBatchMixer
 from lumix.mixers.paste import apply_plan, assign, box_around, boxes_drawn, visible_share
 from lumix.random import draw_beta, moved
@@ -45,6 +45,7 @@ class SaliencyMix(WholeBatchMixer):
     alpha: Positive = 1.0
     mean: tuple[float, ...] = IMAGENET_MEAN
     std: tuple[Positive, ...] = IMAGENET_STD
+    BRIGHT: ClassVar[float] = 2550  # no noise of an augmentation makes pixels of 0 to 255 brighter
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -83,7 +84,11 @@ class SaliencyMix(WholeBatchMixer):
             raise ValueError(f"{found}: give SaliencyMix the mean and std of the images' normalisation")
         scale = torch.tensor([self.mean, self.std], device="cpu").mul(255)
         mean, std = moved(scale, images.device).unsqueeze(-1).unsqueeze(-1)
-        return torch.addcmul(mean, images.float(), std).round_().clamp_(0, 255).to(torch.uint8)
+        pixels = torch.addcmul(mean, images.float(), std)
+        if pixels.device.type == "cpu" and not is_transformed() and bool(pixels.amax() > self.BRIGHT):
+            found = f"SaliencyMix sees floats up to {float(images.amax()):g}, no normalised ones"
+            raise ValueError(f"{found}: give uint8 images, or say mean=(0,) * {channels}, std=(1 / 255,) * {channels}")
+        return pixels.round_().clamp_(0, 255).to(torch.uint8)
 
 
 def peaks(maps: Tensor) -> Tensor:
