@@ -172,6 +172,20 @@ def test_a_checkpoint_of_other_members_is_not_taken_up(tmp_path):
     assert checksums(found) == checksums(fit_many(PAIR, [0, 2], [tmp_path / "d", tmp_path / "e"]))
 
 
+def test_a_checkpoint_of_a_stack_of_another_size_is_not_taken_up(tmp_path):
+    directories = [tmp_path / "a", tmp_path / "b"]
+    with pytest.raises(Stopped):
+        fit_many(PAIR, [0, 1], directories, stop=lambda: True)
+    found = fit_many(PAIR * 2, [0, 1] * 2, directories * 2)  # the optimizer would read beyond its moments
+    assert "resumed" not in (tmp_path / "a" / "log.txt").read_text()
+    assert checksums(found) == checksums(fit_many(PAIR * 2, [0, 1] * 2, [tmp_path / "c", tmp_path / "d"] * 2))
+
+
+def test_one_directory_is_for_one_run_and_seed(tmp_path):
+    with pytest.raises(RunError, match="give each of them a directory of its own"):
+        fit_many(PAIR, [0, 1], [tmp_path, tmp_path])
+
+
 def test_a_member_that_diverges_is_dropped_and_the_others_go_on(tmp_path, monkeypatch):
     wild = PAIR[1].replace(optim=PAIR[1].optim.replace(name="momentum", lr=1e30, clip_grad=0.0, warmup_epochs=0))
     # Filled up to 16, for members of smaller stacks may round otherwise when one of them is gone.

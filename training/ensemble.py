@@ -66,6 +66,9 @@ def fit_many(
                 )
     optims = [run.optim for run in runs]
     members = {place[2]: place for place in zip(runs, seeds, directories, strict=True)}
+    for run, seed, directory in zip(runs, seeds, directories, strict=True):
+        if (run, seed) != members[directory][:2]:
+            raise RunError(f"{directory} is given for several runs or seeds: give each of them a directory of its own")
     ordered = sorted(members.values(), key=lambda place: optims.index(place[0].optim))
     found = carry_out(partial(Ensemble, size=len(runs)), ordered, execution or Execution(), stop)
     answers = {place[2]: answer for place, answer in zip(ordered, found, strict=True)}
