@@ -38,7 +38,7 @@ BUDGETS = {
     "report": 640,
     "paper_figures": 1000,
     "benchmarks": 1290,
-    "tests": 13634,
+    "tests": 13635,
     "tests_slurm": 1100,
 }
 
