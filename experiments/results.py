@@ -62,8 +62,9 @@ def flat(found: Mapping[str, Any]) -> dict[str, Any]:
 def collect(scale: Scale, tables: Iterable[Table], seeds: int | None = None) -> Iterator[dict[str, Any]]:
     """Write the files of tables from what is finished, and yield the record of each.
 
-    A training or an evaluation that is not finished here keeps what is recorded of it: a failure loses no result, and
-    several machines can add to one record. Processes that collect at the same time wait for each other.
+    A training or an evaluation that is not finished here, or not among so few `seeds`, keeps what is recorded of it: a
+    failure loses no result, and several machines can add to one record. Processes that collect at the same time wait
+    for each other.
     """
     Path("runs").mkdir(exist_ok=True)
     with FileLock("runs/.collect.lock"):
@@ -75,11 +76,12 @@ def collect(scale: Scale, tables: Iterable[Table], seeds: int | None = None) -> 
 
 
 def _renew(scale: Scale, table: Table, runs: Runs, seeds: int | None) -> None:
-    """Put what is finished of a table in place of what is recorded; of its own runs other seeds go."""
+    """Put what is finished of a table in place of what is recorded; without `seeds` those go that it wants no more."""
     recorded = {key: runs[key]["seeds"] if key in runs else {} for key in table.runs}
     for key, run in table.runs.items():
         owner = owners(scale)[key]
-        runs[key] = {"config": run, "owner": owner, "seeds": {} if owner == table.id else dict(recorded[key])}
+        renewed = owner == table.id and seeds is None
+        runs[key] = {"config": run, "owner": owner, "seeds": {} if renewed else dict(recorded[key])}
     for item in items_of_table(scale, table, seeds=seeds):
         found = recorded[item.run.key].get(str(item.seed), {})
         if (result := item.read()) is not None:
@@ -97,6 +99,8 @@ def _renew(scale: Scale, table: Table, runs: Runs, seeds: int | None) -> None:
                 shown["arrays"] = {n: (a.round(4) if a.dtype.kind == "f" else a).tolist() for n, a in arrays.items()}
             seed = runs[made.item.run.key]["seeds"][str(made.item.seed)]
             seed["evaluations"] = {**seed.get("evaluations", {}), made.evaluation.key: shown}
+    for key in table.runs:
+        runs[key]["seeds"] = dict(sorted(runs[key]["seeds"].items(), key=lambda one: int(one[0])))
 
 
 def _reduced(epoch: Mapping[str, Any]) -> dict[str, Any]:
@@ -135,7 +139,8 @@ def _source(table: Table, cell: Reference) -> str:
 def _write(scale: Scale, table: Table, runs: Runs, seeds: int | None) -> None:
     """Write a table's files, and the runs of other tables that it shows; runs that it owns no more are removed."""
     name, cells = scale.name, dict[str, dict[str, str]]()
-    for row, column in _outcomes(scale, table, runs, seeds):
+    seen = _outcomes(scale, table, runs, seeds).keys() | _outcomes(scale, table, runs, None).keys()
+    for row, column in (cell for cell in table.cells if cell in seen):
         cells.setdefault(row, {})[column] = _source(table, (row, column))
     head = {"schema": SCHEMA, "table": table.id, "scale": name}
     _put(results_path(name, table.id), {**head, "cells": cells})

@@ -1,5 +1,6 @@
 """What the run directories of a scale hold: which trainings and evaluations are made, by which code, and which not."""
 
+import math
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -38,7 +39,7 @@ class Item:
     def read(self) -> dict[str, Any] | None:
         """Its result.json, None while it is not finished."""
         result = run_directory.read_result(self.directory)
-        if result is not None and not isinstance(result.get("top1"), dict):
+        if result is not None and not _is_whole(result):
             raise run_directory.RunError(
                 f"{self.directory / 'result.json'} is not whole: delete it and run the same command again"
             )
@@ -48,6 +49,15 @@ class Item:
                 f"move that folder away and run the same command again"
             )
         return result
+
+
+def _is_whole(result: dict[str, Any]) -> bool:
+    """Whether a result.json holds what records are made of."""
+    if not isinstance(result.get("top1"), dict) or not isinstance(result.get("measured", {}), dict):
+        return False
+    numbers = (*result["top1"].values(), result.get("n_samples"))
+    finite = all(type(number) in (int, float) and math.isfinite(number) for number in numbers)
+    return finite and isinstance(result.get("checksum"), str)
 
 
 @dataclass(frozen=True)
@@ -201,5 +211,5 @@ def activity(item: Item) -> str:
     lock, log = item.directory / "lock", item.directory / "log.txt"
     if lock.exists() and time.time() - lock.stat().st_mtime < LIVELY_SECONDS:
         return "running"
-    last = log.read_text().splitlines()[-1:] if log.exists() else []
+    last = log.read_text(errors="replace").splitlines()[-1:] if log.exists() else []
     return "failed" if last and last[0].startswith("failed:") else found

@@ -91,6 +91,9 @@ def plan_text(plan: Plan) -> str:
         f"runs:      {len(items)} to submit ({len(keys)} configurations), {len(plan.skipped)} left alone, "
         f"{plan.finished} finished"
     ]
+    if stacked := sum(scale.stack_of(item.run) > 1 for item in items):
+        text = f"note:      {stacked} of them train alone here and in stacks by python -m experiments run"
+        lines.append(f"{text}, which rounds otherwise: single results differ, and their record says which (stacked)")
     for layout, alike in plan.arrays.items():
         lines += [
             f"jobs:      {len(alike)}, at most {cluster.max_parallel_jobs} at a time, nodes: {layout.nodes}, tasks per "

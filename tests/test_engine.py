@@ -18,7 +18,7 @@ from training.config import Data, Execution, Optim
 from training.data.sets import load, normalise
 from training.loop import fit
 from training.run_directory import RunError
-from training.state import load_model, read_checkpoint
+from training.state import load_model, read_checkpoint, save_checkpoint
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -224,6 +224,27 @@ def test_a_checkpoint_of_another_run_is_refused_and_none_executes_code(tmp_path:
     with pytest.raises(RunError, match="cannot be read"):
         read_checkpoint(tmp_path / "evil.pt")
     assert not (tmp_path / "executed").exists()
+
+
+def test_a_checkpoint_of_another_format_is_refused(tmp_path: Path) -> None:
+    half_done(tmp_path)
+    path = tmp_path / "checkpoint.pt"
+    saved = read_checkpoint(path)
+    assert saved is not None
+    for odd in ({**saved, "states": [{}]}, {**saved, "optimizers": []}, {"members": saved["members"]}):
+        save_checkpoint(path, odd)
+        with pytest.raises(RunError, match=r"checkpoint.pt is none that this code writes for this run .*: delete it"):
+            fit(small_run(), 0, tmp_path)
+    save_checkpoint(path, [1])  # type: ignore[arg-type]
+    with pytest.raises(RunError, match=r"cannot be read \(it holds a list\)"):
+        fit(small_run(), 0, tmp_path)
+
+
+@pytest.mark.parametrize("seed", [-1, 2**63, True, 1.5, "0", None, torch.tensor(1)])
+def test_what_is_no_seed_is_refused_before_anything_is_written(seed: Any, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="seed must be an integer of at least 0"):
+        fit(small_run(), seed, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
 
 
 def test_a_loss_that_is_no_number_stops_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -86,8 +86,10 @@ def test_members_equal_runs_alone_after_50_updates(runs, double, tmp_path):
         assert "stacked" not in alone
 
 
-@pytest.mark.parametrize("role", ["deit_s", "swin_t", "resnet18", "rsb_a3"])
-def test_a_members_bits_depend_on_the_size_of_the_stack_alone(role, tmp_path):
+@pytest.mark.parametrize(
+    ("role", "size"), [("deit_s", 16), ("deit_s", 8), ("swin_t", 8), ("resnet18", 16), ("rsb_a3", 8)]
+)
+def test_a_members_bits_depend_on_the_size_of_the_stack_alone(role, size, tmp_path):
     """Not on its companions, on its place, or on whether networks run idle."""
     kind = {"resnet18": "pytorch", "rsb_a3": "rsb_a3"}.get(role, "deit")
     base = get_scale("mini").base(kind, "resnet50" if kind == "rsb_a3" else role)
@@ -106,14 +108,14 @@ def test_a_members_bits_depend_on_the_size_of_the_stack_alone(role, tmp_path):
     ]
 
     def trained(name, at, companions):
-        runs, seeds = [companions[k % len(companions)] for k in range(16)], list(range(100, 116))
+        runs, seeds = [companions[k % len(companions)] for k in range(size)], list(range(100, 100 + size))
         runs[at], seeds[at] = mine, 7
-        return fit_many(runs, seeds, [tmp_path / name / str(k) for k in range(16)])[at]["checksum"]
+        return fit_many(runs, seeds, [tmp_path / name / str(k) for k in range(size)])[at]["checksum"]
 
-    found = {trained("first", 2, others), trained("last", 15, others[::-1])}
-    padded = fit_many([mine] * 16, [7] * 16, [tmp_path / "padded"] * 16)
-    assert [result["checksum"] for result in padded] == 16 * list(found)
-    assert padded[0]["stacked"] == 16
+    found = {trained("first", 2, others), trained("last", size - 1, others[::-1])}
+    padded = fit_many([mine] * size, [7] * size, [tmp_path / "padded"] * size)
+    assert [result["checksum"] for result in padded] == size * list(found)
+    assert padded[0]["stacked"] == size
 
 
 PAIR = [methods.lumix(BASE.replace(epochs=3)), BASE.replace(epochs=3)]  # 18 updates
@@ -170,6 +172,20 @@ def test_a_checkpoint_of_other_members_is_not_taken_up(tmp_path):
     found = fit_many(PAIR, [0, 2], others)
     assert "resumed" not in (tmp_path / "a" / "log.txt").read_text()
     assert checksums(found) == checksums(fit_many(PAIR, [0, 2], [tmp_path / "d", tmp_path / "e"]))
+
+
+def test_a_checkpoint_of_a_stack_of_another_size_is_not_taken_up(tmp_path):
+    directories = [tmp_path / "a", tmp_path / "b"]
+    with pytest.raises(Stopped):
+        fit_many(PAIR, [0, 1], directories, stop=lambda: True)
+    found = fit_many(PAIR * 2, [0, 1] * 2, directories * 2)  # the optimizer would read beyond its moments
+    assert "resumed" not in (tmp_path / "a" / "log.txt").read_text()
+    assert checksums(found) == checksums(fit_many(PAIR * 2, [0, 1] * 2, [tmp_path / "c", tmp_path / "d"] * 2))
+
+
+def test_one_directory_is_for_one_run_and_seed(tmp_path):
+    with pytest.raises(RunError, match="give each of them a directory of its own"):
+        fit_many(PAIR, [0, 1], [tmp_path, tmp_path])
 
 
 def test_a_member_that_diverges_is_dropped_and_the_others_go_on(tmp_path, monkeypatch):

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import math
 from pathlib import Path
 
 import pytest
@@ -188,6 +189,19 @@ def test_fewer_seeds_older_code_and_foreign_results_are_told(scale):
     finish(item, 90.0, seed=7)
     with pytest.raises(run_directory.RunError, match="seed 7, not of"):
         next(collect(scale, [table]))
+    odd: dict[str, object]
+    for odd in (
+        {"top1": {"last": "x"}},
+        {"top1": {"last": math.nan}},
+        {"n_samples": None},
+        {"measured": []},
+        {"checksum": 1},
+    ):
+        finish(item, 90.0)
+        found = json.loads((item.directory / "result.json").read_text())
+        (item.directory / "result.json").write_text(json.dumps({**found, **odd}))
+        with pytest.raises(run_directory.RunError, match=r"result\.json is not whole: delete it and run"):
+            next(collect(scale, [table]))
     (item.directory / "result.json").write_text('{"key": "dig')
     with pytest.raises(run_directory.RunError, match=r"result\.json is damaged .* delete it and run"):
         next(collect(scale, [table]))

@@ -82,6 +82,17 @@ def test_a_missing_set_is_named(absent: str, folder: str, tmp_path: Path, monkey
         file_set(absent, "val")
 
 
+def test_a_set_whose_lists_are_empty_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LUMIX_DATA", str(tmp_path))
+    birds = tmp_path / "CUB_200_2011"
+    (birds / "images" / "001.A").mkdir(parents=True)
+    Image.new("RGB", (8, 8)).save(birds / "images" / "001.A" / "a.jpg")
+    for name in ("images.txt", "train_test_split.txt"):
+        (birds / name).write_text("")
+    with pytest.raises(ValueError, match=r"does not hold cub200 .*name no image of train.*fresh copy"):
+        file_set("cub200", "train")
+
+
 def test_class_folders_are_torchvisions_without_loops_and_pipes(tmp_path: Path) -> None:
     for folder in ("b", "a", "a/more"):
         for i in range(3):

@@ -83,6 +83,7 @@ def test_the_cifar_resnet_keeps_its_resolution() -> None:
         (Model("r", "zzzz"), "has no model 'zzzz'; timm.list_models"),
         (Model("r", "resnet50", {"heads": 3}), r"resnet50 does not accept Model.arguments \{'heads': 3\}: .*heads"),
         (Model("r", "convnext_tiny", {"cifar_stem": True}), "cifar_stem needs a ResNet of timm, not 'convnext_tiny'"),
+        (Model("r", "resnet18", {"checkpoint_path": "x.pt"}), r"arguments \{'checkpoint_path'\} would load weights"),
     ],
 )
 def test_bad_models_are_refused(model: Model, message: str) -> None:

@@ -84,6 +84,19 @@ def test_a_failed_training_replaces_no_result(scale):
     assert "evaluations" not in found[str(again.seed)]  # they were of other weights
 
 
+def test_fewer_seeds_take_no_recorded_seed_away(scale):
+    table = finish_rivals(scale, 100.0, 2.0)
+    collected(scale, table)
+    before = texts("results"), texts("measured")
+    assert collected(scale, table, seeds=1)["rows"][0]["cells"]["top1"]["n"] == 1
+    assert (texts("results"), texts("measured")) == before
+    for seed in range(2):
+        for folder in Path("runs").glob(f"*/*/*/seed{seed}"):
+            folder.rename(folder.with_name(f"away{seed}"))
+    collected(scale, table, seeds=2)
+    assert (texts("results"), texts("measured")) == before
+
+
 def test_another_machine_changes_measured_and_no_byte_of_results(scale):
     table = finish_rivals(scale, 100.0, 2.0)
     collected(scale, table)

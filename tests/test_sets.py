@@ -324,9 +324,14 @@ def test_bad_tiny_imagenet_files_are_named(tmp_path: Path) -> None:
     image.unlink()
     with pytest.raises(ValueError, match=r"n01_0.JPEG cannot be read as an image"):
         sets.tiny_imagenet(tmp_path)
-    (folder / "val" / "val_annotations.txt").write_text("val_0.JPEG\tn01\t0\t0\tx\t63\n")
-    with pytest.raises(ValueError, match=r"val_annotations.txt, line 1, is not"):
-        sets.tiny_imagenet(tmp_path)
+    for odd in ("x", "²", "9" * 30):
+        (folder / "val" / "val_annotations.txt").write_text(f"val_0.JPEG\tn01\t0\t0\t{odd}\t63\n")
+        with pytest.raises(ValueError, match=r"val_annotations.txt, line 1, is not"):
+            sets.tiny_imagenet(tmp_path)
+    for none in ("", "val_0.JPEG\tn99\t0\t0\t1\t63\n"):
+        (folder / "val" / "val_annotations.txt").write_text(none)
+        with pytest.raises(ValueError, match="val lists no image of a class of train"):
+            sets.tiny_imagenet(tmp_path)
     shutil.rmtree(folder / "train")
     with pytest.raises(ValueError, match="train has no class folders"):
         sets.tiny_imagenet(tmp_path)

@@ -112,6 +112,11 @@ def test_a_plan_takes_each_run_once_and_arrays_of_jobs_that_are_alike():
     assert "nodes: 1, tasks per node: 8, GPUs per node: 8" in text
     assert "8 x 1 x 128" in text
     assert text.endswith(f"GPU-hours: {total:.2f} (estimate), {2 * total:.0f} dollars")
+    assert "train alone here" not in text
+    stacked = plan_text(
+        make_plan(MINI, items_of_table(MINI, get_table("lumix_table10_laws", MINI)), load_cluster("local"), False)
+    )
+    assert "of them train alone here and in stacks by python -m experiments run" in stacked
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ rate, run directory. In float64 a member equals its run alone to the last digits
 the results are equal in distribution. result.json says how many were stacked.
 
 What a member rounds to depends on the size of the stack and on nothing else in it: not on its companions, on its place,
-or on who is given up, as long as the size is a multiple of 16, so that no kernel has a remainder.
+or on who is given up, as long as the size is a multiple of 8, so that no kernel over the stack has a remainder.
 """
 
 import copy
@@ -36,7 +36,7 @@ from training.run_directory import RunError
 from training.state import sums_of
 from training.tasks.mixed import MixTask, losses_of
 
-LANES = 16  # a kernel's last elements are rounded otherwise where there are not so many
+LANES = 16  # numbers of one network that an optimizer's kernel takes at once: the last are rounded otherwise
 OWN = ("optim", "mix", "loss")  # in what the runs of an ensemble may differ
 NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
 DROPOUTS = (nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, nn.AlphaDropout, nn.FeatureAlphaDropout)
@@ -67,6 +67,9 @@ def fit_many(
                 )
     optims = [run.optim for run in runs]
     members = {place[2]: place for place in zip(runs, seeds, directories, strict=True)}
+    for run, seed, directory in zip(runs, seeds, directories, strict=True):
+        if (run, seed) != members[directory][:2]:
+            raise RunError(f"{directory} is given for several runs or seeds: give each of them a directory of its own")
     ordered = sorted(members.values(), key=lambda place: optims.index(place[0].optim))
     found = carry_out(partial(Ensemble, size=len(runs)), ordered, execution or Execution(), stop)
     answers = {place[2]: answer for place, answer in zip(ordered, found, strict=True)}

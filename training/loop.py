@@ -60,6 +60,9 @@ def carry_out(
     stop: Callable[[], bool],
 ) -> list[dict[str, Any] | RunError]:
     """Train runs with their seeds in their directories by one loop; each one's result, or why it was lost."""
+    for _, seed, _ in places:
+        if type(seed) is not int or not 0 <= seed < 2**63:
+            raise ValueError(f"seed must be an integer of at least 0 and below 2**63, not {seed!r}")
     process = Process.current(execution.device)
     with ExitStack() as stack, settings(process.device, execution):
 
@@ -216,16 +219,23 @@ class Loop:
         """Continue from the checkpoint of these very trainings, if there is one."""
         saved = self.process.agree(lambda: read_checkpoint(self.path))
         names = [[member.run.key, member.seed] for member in self.members]
-        if saved is not None and saved["members"] != names:
-            if len(names) == 1:
-                raise RunError(f"{self.path} belongs to run {saved['members']}, not to {names}: move it away")
+        if saved is not None and (saved.get("members"), saved.get("size", 0)) != (names, self.size):
+            if not self.size:
+                raise RunError(f"{self.path} belongs to run {saved.get('members')}, not to {names}: move it away")
             saved = None
-        if saved is not None:
-            self.update, self.lost = saved["update"], saved["lost"]
-            for member, state in zip(self.members, saved["states"], strict=True):
-                member.state.restore(state)
-            for optimizer, state in zip(self.optimizers, saved["optimizers"], strict=True):
-                optimizer.load_state_dict(state)
+        try:
+            if saved is not None:
+                self.update, self.lost = saved["update"], saved["lost"]
+                for member, state in zip(self.members, saved["states"], strict=True):
+                    member.state.restore(state)
+                for optimizer, state in zip(self.optimizers, saved["optimizers"], strict=True):
+                    optimizer.load_state_dict(state)
+        except (LookupError, TypeError, ValueError, AttributeError, RuntimeError) as error:
+            what = " ".join(f"{type(error).__name__}: {error}".split())[:200]
+            raise RunError(
+                f"{self.path} is none that this code writes for this run ({what}): delete it and run the same command "
+                f"to train from the start"
+            ) from error
         for member in self.members:
             if self.process.rank == 0:  # what was recorded after the checkpoint is done again
                 run_directory.write_metrics(member.directory, member.state.metrics)
@@ -242,7 +252,7 @@ class Loop:
         if stops or due:
             states = [member.state.to_dict() for member in self.members]
             names = [[member.run.key, member.seed] for member in self.members]
-            saved = {"members": names, "update": self.update, "lost": self.lost, "states": states}
+            saved = {"members": names, "size": self.size, "update": self.update, "lost": self.lost, "states": states}
             saved["optimizers"] = [optimizer.state_dict() for optimizer in self.optimizers]
             self.process.agree(lambda: save_checkpoint(self.path, saved))
             self.saved_at = time.monotonic()

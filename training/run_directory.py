@@ -119,7 +119,8 @@ def open_directory(
     """
     config = directory / "config.json"
     for left in directory.glob(".*.*"):
-        left.unlink(missing_ok=True)
+        with suppress(OSError):  # of somebody else's, a folder
+            left.unlink()
     if config.exists():
         found = read_json(config)
         named = (found.get("key"), found.get("seed")) if isinstance(found, dict) else (None, None)

@@ -143,7 +143,9 @@ def read_checkpoint(path: Path) -> dict[str, Any] | None:
         content = memoryview(path.read_bytes())
         if hashlib.sha256(content[:-DIGEST]).digest() != content[-DIGEST:]:
             raise ValueError("its SHA-256 is another than when it was written")
-        state: dict[str, Any] = torch.load(io.BytesIO(content[:-DIGEST]), map_location="cpu", weights_only=True)
+        state = torch.load(io.BytesIO(content[:-DIGEST]), map_location="cpu", weights_only=True)
+        if not isinstance(state, dict):
+            raise ValueError(f"it holds a {type(state).__name__}")
     except (RuntimeError, EOFError, OSError, pickle.UnpicklingError, ValueError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise RunError(

@@ -107,14 +107,18 @@ def file_set(
         return ClassFolders(root / name / split, transform, loader)
     try:
         if name == "cub200":
-            return birds(root / FOLDERS[name], split, transform, loader)
-        if name == "aircraft":
+            found: FileSet = birds(root / FOLDERS[name], split, transform, loader)
+        elif name == "aircraft":
             part = "trainval" if split == "train" else "test"
-            return FGVCAircraft(root, part, transform=transform, loader=loader)
-        part = "train" if split == "train" else "test"
-        # The files have labels of 8 bits, which would stay so in a batch.
-        return StanfordCars(root, part, transform=transform, target_transform=int, loader=loader)
-    except (OSError, RuntimeError, ValueError, KeyError) as error:
+            found = FGVCAircraft(root, part, transform=transform, loader=loader)
+        else:
+            part = "train" if split == "train" else "test"
+            # The files have labels of 8 bits, which would stay so in a batch.
+            found = StanfordCars(root, part, transform=transform, target_transform=int, loader=loader)
+        if not len(found):
+            raise ValueError(f"its lists name no image of {split}")
+        return found
+    except Exception as error:  # scipy has errors of its own
         raise ValueError(
             f"{root / FOLDERS[name]} does not hold {name} as it is published ({error}): unpack a fresh copy there, or "
             f"set LUMIX_DATA to the folder that has it"

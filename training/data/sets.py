@@ -382,7 +382,7 @@ def cifar(name: str, root: Path) -> tuple[ImageSet, ImageSet]:
         try:
             train, test = (_cifar_set(kind(root, train=train), name) for train in (True, False))
             return train, test
-        except RuntimeError as error:
+        except (OSError, RuntimeError) as error:
             reason = error
     raise ValueError(f"{folder} is not the published, complete {title} ({reason}): {REPLACE}")
 
@@ -429,6 +429,8 @@ def tiny_imagenet(root: Path) -> tuple[ImageSet, ImageSet]:
     ]
     rows = [row for row in _annotations(folder / "val" / "val_annotations.txt", 6) if row[1] in classes]
     val: list[Picture] = [(folder / "val" / "images" / row[0], row[1], list(map(int, row[-4:]))) for row in rows]
+    if not train or not val:
+        raise ValueError(f"{folder / ('val' if train else 'train')} lists no image of a class of train: {REPLACE}")
     return _tiny_set(train, classes), _tiny_set(val, classes)
 
 
@@ -455,6 +457,6 @@ def _annotations(path: Path, columns: int) -> list[list[str]]:
     except (OSError, UnicodeDecodeError) as error:
         raise ValueError(f"{path} cannot be read ({error}): {REPLACE}") from error
     for number, row in enumerate(rows, 1):
-        if len(row) != columns or not all(field.strip().isdigit() for field in row[-4:]):
+        if len(row) != columns or not all(f.strip().isdecimal() and len(f) < 9 for f in row[-4:]):
             raise ValueError(f"{path}, line {number}, is not an image name and a box of 4 integers: {REPLACE}")
     return rows
