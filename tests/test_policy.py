@@ -33,12 +33,12 @@ BUDGETS = {
     "lumix": 4655,
     "training": 4007,
     "evaluation": 1900,
-    "experiments": 5175,
+    "experiments": 5195,
     "slurm": 900,
     "report": 640,
-    "paper_figures": 1000,
+    "paper_figures": 1025,
     "benchmarks": 1290,
-    "tests": 13560,
+    "tests": 13600,
     "tests_slurm": 1100,
 }
 
