@@ -90,9 +90,9 @@ def normal_interval(values: Any) -> tuple[float, float]:
     return float(values.mean()) - reach, float(values.mean()) + reach
 
 
-def read(*tables: str, measured: bool = False) -> tuple[Any, ...]:
-    """The results of the scale in params.yaml, then the record of each table, None where there is none."""
-    results = read_results(ROOT, measured=measured)
+def read(*tables: str, measured: bool = False, scale: str | None = None) -> tuple[Any, ...]:
+    """The results of a scale, that of params.yaml unless named; then each table's record, None if there is none."""
+    results = read_results(ROOT, scale, measured)
     return results, *(results.records.get(table) for table in tables)
 
 
@@ -146,7 +146,7 @@ def gains(record: Mapping[str, Any] | None, column: str | None = None) -> list[t
     return found if any(gap.get("mean") is not None for _, gap in found) else []
 
 
-def draw_gains(axes: Axes, found: list[tuple[str, dict[str, Any]]], what: str) -> None:
+def draw_gains(axes: Axes, found: list[tuple[str, dict[str, Any]]], what: str, paper: str = "paper") -> None:
     """A line for each of `gains`: our difference with its 95 % interval, the paper's as a hollow diamond."""
     if not found:
         say_not_run(axes, f"no results of {what}")
@@ -157,7 +157,7 @@ def draw_gains(axes: Axes, found: list[tuple[str, dict[str, Any]]], what: str) -
         if gap.get("low") is not None:
             axes.plot([gap["low"], gap["high"]], [y, y], color=LUMIX, linewidth=2, label="95 % interval")
         if gap.get("paper") is not None:
-            axes.plot(gap["paper"], y, "D", color=PAPER, fillstyle="none", label="paper, on its own data")
+            axes.plot(gap["paper"], y, "D", color=PAPER, fillstyle="none", label=f"{paper}, on its own data")
     axes.axvline(0, color="black", linewidth=1)
     counts = [f"n = {gap['n']}" if gap["n"] else "not run" for _, gap in found]
     axes.set_yticks(range(len(found)), [f"{label}, {n}" for (label, _), n in zip(found, counts, strict=True)])

@@ -22,6 +22,7 @@ PAGES = {
 # of params.yaml. A figure's title and caption are the first cell of its notebook.
 FIGURES = {
     "primary_claims": "index.html",
+    "photographs_controls": "lumix.html",
     "figure1_label_error": "lumix.html",
     "gain_per_model": "lumix_table01_models",
     "gain_against_cost": "lumix_table06_rivals",

@@ -18,6 +18,7 @@ import numpy as np
 import pytest
 import style
 import torch
+from report_fixture import write_parameters, write_table
 
 from evaluation import shuffling
 from evaluation.foreground import foreground
@@ -34,7 +35,8 @@ FOLDER = ROOT / "paper_figures"
 NOTEBOOKS = {path.stem: json.loads(path.read_text(encoding="utf-8")) for path in sorted(FOLDER.glob("*.ipynb"))}
 DEMONSTRATIONS = {"decoupled_path", "figure1_label_error", "learned_masks"}  # which read no results
 FOREST = "primary_claims"  # of every scale, not that of params.yaml
-OF_RESULTS = sorted(NOTEBOOKS.keys() - DEMONSTRATIONS - {FOREST})
+PHOTOGRAPHS = "photographs_controls"  # of scale small
+OF_RESULTS = sorted(NOTEBOOKS.keys() - DEMONSTRATIONS - {FOREST, PHOTOGRAPHS})
 SMALL = {"TRAIN_IMAGES": 100, "TEST_IMAGES": 120, "EPOCHS": 1, "UPDATES": 50}
 Run = Callable[..., dict[str, Any]]
 SAVE = style.save
@@ -53,7 +55,7 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
 
     def execute(name: str, results: Results | None = None, **settings: Any) -> dict[str, Any]:
         plt.close("all")
-        monkeypatch.setattr(style, "read_results", lambda root, measured: results)
+        monkeypatch.setattr(style, "read_results", lambda root, scale, measured: results)
         names: dict[str, Any] = {}
         first, *cells = code(name)
         exec(first, names)
@@ -147,8 +149,8 @@ def test_data_are_named_and_bytes_are_stable(
     files = []
     for _ in range(2):
         shown = texts(run(name, committed, **SMALL)["figure"])
-        assert name in ("decoupled_path", FOREST) or re.search("NOT [A-Z]", shown)
-        assert name == FOREST or "not run" not in shown
+        assert name in ("decoupled_path", FOREST, PHOTOGRAPHS) or re.search("NOT [A-Z]", shown)
+        assert name in (FOREST, PHOTOGRAPHS) or "not run" not in shown
         files.append({path.name: path.read_bytes() for path in tmp_path.iterdir()})
     assert {f"{name}.png", f"{name}.pdf"} <= set(files[0])
     # The solver of nested layouts orders by memory address: last digits are equal in fresh processes only.
@@ -192,6 +194,17 @@ def test_the_picture_of_the_readme_is_that_of_the_results(run: Run, tmp_path: Pa
     assert made.shape == shown.shape, remedy
     assert np.abs(made - shown).mean() < 1e-3, remedy
     assert "not run" in texts(run(FOREST, all_results=lambda root: [])["figure"])
+
+
+def test_photographs_are_gains_over_plain_training(run: Run, tmp_path: Path) -> None:
+    assert "not run" in texts(run(PHOTOGRAPHS, Results("small", (), {}))["figure"])
+    table = "lumix_photographs_controls"
+    write_parameters(tmp_path, table)
+    write_table(tmp_path, table, 5, scale="small")
+    names = run(PHOTOGRAPHS, read_results(tmp_path, "small", measured=True))
+    assert [gap["n"] for _, gap in names["gains"]] == [5] * 11
+    assert drawn(names["figure"].axes[0])[1] == [0, 0]
+    assert "NOT CIFAR-100 at 32 pixels" in texts(names["figure"])
 
 
 def test_training_curves_are_means_over_seeds_with_bands(run: Run, committed: Results) -> None:

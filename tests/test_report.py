@@ -192,7 +192,7 @@ def test_the_pipeline_draws_every_figure_and_only_what_shows_measurements_depend
             assert {f"report/figures/{name}.png", f"report/figures/{name}.pdf"} <= set(stage["outs"])
     assert {f"report/{name}" for name in page.PAGES} == set(STAGES["report"]["outs"])
     reading = [name for name, stage in STAGES.items() if "measured" in stage.get("deps", ())]
-    assert reading == ["tables", "gain_against_cost", "report"]
+    assert reading == ["tables", "costs", "report"]
 
 
 def test_what_training_depends_on_is_whole_rooms_and_no_more() -> None:
