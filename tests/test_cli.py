@@ -123,6 +123,7 @@ def test_evaluations_are_planned_and_left_to_the_cluster(call):
     for line in planned.splitlines()[:2]:
         directory = Path(line.split()[0])
         result = {"key": directory.parent.name, "seed": 0, "fingerprint": "x", "top1": {"last": 1.0}, "n_samples": 1}
+        result["checksum"] = "x"
         write_json(directory / "result.json", result)
     code, _, errors = call("run")
     assert code == 75

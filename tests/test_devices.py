@@ -12,6 +12,7 @@ for a GPU. So would a copy to it that is not `non_blocking`: it waits for all th
 Backward passes run without autograd's engine, which wants a GPU's streams.
 """
 
+import copy
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -85,7 +86,7 @@ def gpu() -> Any:
 
 
 def on_gpu(value: Any) -> Any:
-    return value.to("cuda", non_blocking=True)
+    return None if value is None else value.to("cuda", non_blocking=True)
 
 
 def images_and_labels(channels: int = 3) -> tuple[Tensor, Tensor]:
@@ -203,7 +204,7 @@ def test_no_update_waits(name: str, tmp_path: Path, gpu: Gpu, monkeypatch: pytes
     without_engine(monkeypatch)
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda: True)
     monkeypatch.setattr(torch.cuda.amp.common, "amp_definitely_not_available", lambda: False)
-    monkeypatch.setattr(mixed, "frozen_network", lambda setup: (found := frozen_network(setup)) and on_gpu(found))
+    monkeypatch.setattr(mixed, "frozen_network", lambda setup: on_gpu(copy.deepcopy(frozen_network(setup))))
     run, process = RUNS[name].replace(precision="bfloat16"), Process(0, 1, torch.device("cuda"))
     gpu.settled = True
     training = loop.Training(run, 0, tmp_path, Execution(), Process.current("cpu"))
