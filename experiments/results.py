@@ -287,7 +287,10 @@ def read_record(
         if hidden.isdisjoint(column for _, column in claim.cells):
             told = {"id": claim.id, "text": claim.sentence, "source": claim.source, "register": list(claim.register)}
             found = judge(claim, values, table.paper, scale.replicates)
-            if scale.exercises:
+            unfinished = scale.blocks and 0 < found["n"] < table.seeds  # a verdict now would be one of several looks
+            if unfinished:
+                found["explanation"] += f"; no verdict before the last of {table.seeds} blocks"
+            if scale.exercises or unfinished:
                 found |= {"verdict": "", **dict.fromkeys(("p", "p_equal", "agrees", "excluded"))}
             claims[claim.id] = {**told, **found, "signature": None if found["p"] is None else _signature(table, claim)}
 

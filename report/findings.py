@@ -53,10 +53,15 @@ def find(every: list[Results]) -> list[Finding]:
     return findings
 
 
+def unjudged(claim: dict[str, Any]) -> str:
+    """Why a claim has numbers and no verdict."""
+    return "too few for an interval" if claim["low"] is None else "no verdict before its last block"
+
+
 def outcome(claim: dict[str, Any]) -> str:
     """+0.14 [−0.49, +0.78], n = 8, inconclusive; excludes the paper's +0.8."""
     found = [formatting.signed(claim["estimate"]), formatting.interval(claim["low"], claim["high"])]
-    text = f"{' '.join(filter(None, found))}, n = {claim['n']}, {claim['verdict'] or 'too few for an interval'}"
+    text = f"{' '.join(filter(None, found))}, n = {claim['n']}, {claim['verdict'] or unjudged(claim)}"
     if claim["excluded"] is None:
         return text
     return f"{text}; {'excludes' if claim['excluded'] else 'allows'} the paper’s {formatting.short(claim['paper'])}"
@@ -76,12 +81,12 @@ def lead(every: list[Results]) -> str:
 
 
 def told(every: list[Results], paper: str) -> str:
-    """What was found of a paper, a sentence for each question: the nearest scale with a verdict, or with a number."""
+    """What was found of a paper, a sentence for each question: the nearest scale with an interval, or with a number."""
     asked: dict[Primary, list[Finding]] = {}
     for one in find(every):
         if one.question.paper == paper:
             asked.setdefault(one.question, []).append(one)
-    shown = [max(of, key=lambda one: bool(one.claim and one.claim["verdict"])) for of in asked.values()]
+    shown = [max(of, key=lambda one: one.gap["low"] is not None) for of in asked.values()]
     texts, said, scales = [], "", {one.scale for one in shown}
     for question, scale, claim in shown:
         head, _, title = question.title.rpartition(": ")  # "DM(CE) over MCE at equal α: Mixup", the first said once

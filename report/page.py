@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from experiments.params import read_params
-from experiments.scale import NAMES, get_scale
+from experiments.scale import NAMES, PHOTOGRAPHS, get_scale
 from report import findings, formatting
 from report.html import environment, fragment
 from report.load import Results, all_results, cells
@@ -19,11 +19,11 @@ PAGES = {
     "runs.html": "Runs",
 }
 # Each figure, in the order of the pages, and the table or the page that it stands under; those of tables show the scale
-# of params.yaml. A figure's title and caption are the first cell of its notebook.
+# of params.yaml, or photographs. A figure's title and caption are the first cell of its notebook.
 FIGURES = {
     "primary_claims": "index.html",
-    "photographs_controls": "lumix.html",
     "figure1_label_error": "lumix.html",
+    "photographs_controls": "lumix_photographs_controls",
     "gain_per_model": "lumix_table01_models",
     "gain_against_cost": "lumix_table06_rivals",
     "lambda_laws": "lumix_table10_laws",
@@ -151,7 +151,9 @@ def render(root: Path) -> dict[str, str]:
         "views": views_of(every),
         "drawn": read_params(root / "params.yaml").scale,
         "figures": figure_files(root / "report" / "figures"),
+        "photographs": PHOTOGRAPHS,
         "found": findings.find(every),
+        "unjudged": findings.unjudged,
         "lead": findings.lead(every),
         "told": {name: findings.told(every, paper) for paper, name in formatting.PAPERS.items()},
         "register": read_register(root / "docs" / "deviations.md"),

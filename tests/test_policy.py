@@ -35,7 +35,7 @@ BUDGETS = {
     "evaluation": 1900,
     "experiments": 5210,
     "slurm": 900,
-    "report": 640,
+    "report": 650,
     "paper_figures": 1025,
     "benchmarks": 1290,
     "tests": 14050,

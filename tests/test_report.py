@@ -116,6 +116,20 @@ def test_few_seeds_get_neither_interval_nor_verdict_and_the_nearest_verdict_is_t
     assert "(scale lab: CIFAR-100, small DeiT; scale small_earlier: " in findings.lead(every)
 
 
+@pytest.mark.parametrize(("blocks", "said"), [(5, "no verdict before its last block"), (12, "supported; excludes")])
+def test_a_protocol_is_judged_after_its_last_block(root: Path, blocks: int, said: str) -> None:
+    def better(row: str, found: dict[str, Any]) -> None:
+        found["top1"]["median_last"] += 3 * (row == "lumix")
+
+    (root / "params.yaml").write_text((root / "params.yaml").read_text().replace("]", ", lumix_photographs]"))
+    write_table(root, "lumix_photographs", blocks, scale="small", change=better)
+    every = all_results(root)
+    assert f"n = {blocks}, {said}" in findings.told(every, "lumix")
+    found = next(one for one in findings.find(every) if one.scale == "small")
+    assert found.gap["low"] < 3 < found.gap["high"]
+    assert (found.claim["p"] is None) == (blocks < 12)
+
+
 def test_pages_without_results_and_without_measurements(root: Path) -> None:
     before = read_results(root)
     shutil.rmtree(root / "measured")
