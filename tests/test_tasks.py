@@ -8,6 +8,7 @@ import pytest
 import torch
 from batches import stream
 from engine import LUMIX, check_resumed_equals_whole, small_run, weights
+from safetensors.torch import load_file
 from test_distributed import check_resumed_pair_equals_whole
 from test_feeds import PLAIN, STRONG, a_feed, a_run
 from torch import Tensor, nn
@@ -100,6 +101,12 @@ def test_stopped_and_resumed_equals_undisturbed(name: str, tmp_path: Path) -> No
     network = build_model(run.model, 10, 1, 8, seed=0)  # alone, without what learns beside it
     network.load_state_dict(weights(tmp_path / "whole"))
     assert result["parameters"] == sum(p.numel() for p in network.parameters())
+    beside, task = tmp_path / "whole" / "learner.safetensors", a_task(run)
+    assert beside.exists() == hasattr(task, "learner")
+    if beside.exists():  # all of it is there again, its masks too
+        own = {f"network.{key}": value for key, value in network.state_dict().items()}
+        task.learner.load_state_dict({**own, **load_file(beside)})
+        assert beside.read_bytes() == (tmp_path / "stopped" / beside.name).read_bytes()
     line = run_directory.read_metrics(tmp_path / "whole")[-1]
     if name == "fixmatch":
         assert 0 < line["trusted"] < 1

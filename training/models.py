@@ -44,7 +44,7 @@ def build_model(
     entry_point = _known_entry_point(model.name)
     arguments: dict[str, Any] = {name: tuple(v) if isinstance(v, list) else v for name, v in model.arguments.items()}
     cifar_stem = arguments.pop("cifar_stem", False)
-    if files := {"checkpoint_path", "pretrained"} & arguments.keys():  # a model.json from elsewhere may name any file
+    if files := {"checkpoint_path", "pretrained", "pretrained_cfg"} & arguments.keys():  # a model.json may name a file
         raise ValueError(f"Model.arguments {files} would load weights: leave them out, Model.weights asks for some")
     configuration = timm.get_pretrained_cfg(entry_point)
     if configuration is not None and configuration.fixed_input_size:

@@ -5,6 +5,7 @@
     metrics.jsonl       one line per epoch                          result.json         the outcome; there when done
     checkpoint.pt       everything to resume                        log.txt             plain lines
     lock                who is at work; touched meanwhile           eval/               later evaluations
+    learner.safetensors of AutoMix and other learners what they learned beside the network
 
 Files are written to a temporary name and renamed, logs grow by whole lines: all are safe to read at any moment.
 """

@@ -159,10 +159,13 @@ def read_checkpoint(path: Path) -> dict[str, Any] | None:
 
 def export_model(directory: Path, network: nn.Module, card: dict[str, Any]) -> None:
     """Write model.safetensors and its card model.json, from which `load_model` rebuilds the network."""
-    weights = {name: value.detach().cpu().contiguous() for name, value in network.state_dict().items()}
-    content = safetensors.torch.save(weights)  # nothing but the weights, so that equal ones have equal checksums
-    write_atomically(directory / "model.safetensors", lambda file: file.write(content))
+    _export(directory / "model.safetensors", network.state_dict())
     write_json(directory / "model.json", card)
+
+
+def _export(path: Path, state: Mapping[str, Tensor]) -> None:
+    content = safetensors.torch.save({name: value.detach().cpu().contiguous() for name, value in state.items()})
+    write_atomically(path, lambda file: file.write(content))  # nothing but weights: equal ones have equal checksums
 
 
 def load_model(directory: Path, device: torch.device | str = "cpu") -> nn.Module:
@@ -190,6 +193,9 @@ def write_result(state: State, feed: Feed, process: Process, directory: Path, st
     ensemble that trained this one, 0 where it was trained alone: they round differently.
     """
     run, network, code = state.run, state.task.reported_model(), run_directory.code_fingerprint()
+    if learner := getattr(state.task, "learner", None):  # what its masks are made by is beside the network
+        beside = {name: value for name, value in learner.state_dict().items() if not name.startswith("network.")}
+        _export(directory / "learner.safetensors", beside)
     export_model(directory, network, _card(state, feed))
     result = {
         "key": run.key,
