@@ -24,6 +24,7 @@ FIGURES = {
     "primary_claims": "index.html",
     "figure1_label_error": "lumix.html",
     "photographs_controls": "lumix_photographs_controls",
+    "photographs_masks": "lumix_photographs_controls",
     "gain_per_model": "lumix_table01_models",
     "gain_against_cost": "lumix_table06_rivals",
     "lambda_laws": "lumix_table10_laws",

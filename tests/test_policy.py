@@ -36,9 +36,9 @@ BUDGETS = {
     "experiments": 5210,
     "slurm": 900,
     "report": 650,
-    "paper_figures": 1025,
+    "paper_figures": 1080,
     "benchmarks": 1290,
-    "tests": 14050,
+    "tests": 14080,
     "tests_slurm": 1100,
 }
 
