@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from experiments.intervals import LEAST
 from experiments.scale import get_scale
 from experiments.verdicts import Primary, read_primary
 from report import formatting
@@ -81,12 +82,12 @@ def lead(every: list[Results]) -> str:
 
 
 def told(every: list[Results], paper: str) -> str:
-    """What was found of a paper, a sentence for each question: the nearest scale with an interval, or with a number."""
+    """What was found of a paper, a sentence for each question: the nearest scale with an interval, or that with most seeds."""
     asked: dict[Primary, list[Finding]] = {}
     for one in find(every):
         if one.question.paper == paper:
             asked.setdefault(one.question, []).append(one)
-    shown = [max(of, key=lambda one: one.gap["low"] is not None) for of in asked.values()]
+    shown = [max(of, key=lambda one: min(one.gap["n"], LEAST)) for of in asked.values()]
     texts, said, scales = [], "", {one.scale for one in shown}
     for question, scale, claim in shown:
         head, _, title = question.title.rpartition(": ")  # "DM(CE) over MCE at equal α: Mixup", the first said once
