@@ -82,17 +82,17 @@ def lead(every: list[Results]) -> str:
 
 
 def told(every: list[Results], paper: str) -> str:
-    """What was found of a paper, a sentence for each question: the nearest scale with an interval, or that with most seeds."""
+    """What was found of a paper by question: at the nearest scale with an interval, or where it has most seeds."""
     asked: dict[Primary, list[Finding]] = {}
     for one in find(every):
         if one.question.paper == paper:
             asked.setdefault(one.question, []).append(one)
     shown = [max(of, key=lambda one: min(one.gap["n"], LEAST)) for of in asked.values()]
-    texts, said, scales = [], "", {one.scale for one in shown}
+    texts, said, several = [], "", len(judging(every)) > 1
     for question, scale, claim in shown:
         head, _, title = question.title.rpartition(": ")  # "DM(CE) over MCE at equal α: Mixup", the first said once
         text = f"{head}, {title}" if head and head != said else title
-        where = f" (scale {scale})" if len(scales) > 1 else ""
+        where = f" (scale {scale})" if several else ""
         texts.append(f"{text}{where}: {outcome(claim) if claim else 'not run'}.")
         said = head
     return " ".join(texts) or "Not run."
