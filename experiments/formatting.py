@@ -20,9 +20,9 @@ def signed(value: float | None, digits: int = 2) -> str:
     return DASH if value is None else f"{value:+.{digits}f}".replace("-", MINUS)
 
 
-def interval(low: float | None, high: float | None) -> str:
+def interval(low: float | None, high: float | None, digits: int = 2) -> str:
     """[−0.70, +0.01]; nothing where there is no interval (fewer than five seeds)."""
-    return "" if low is None or high is None else f"[{signed(low)}, {signed(high)}]"
+    return "" if low is None or high is None else f"[{signed(low, digits)}, {signed(high, digits)}]"
 
 
 def paper(cell: Mapping[str, Any]) -> str:
@@ -47,10 +47,11 @@ def difference(cell: Mapping[str, Any]) -> str:
     """
     if not (found := cell["difference"]):
         return ""
-    if bounds := interval(found["low"], found["high"]):
-        return f"{signed(found['mean'])} {bounds}" + (f" (n = {found['n']})" if found["n"] != cell["n"] else "")
+    digits = max(2, cell["digits"])
+    if bounds := interval(found["low"], found["high"], digits):
+        return f"{signed(found['mean'], digits)} {bounds}" + (f" (n = {found['n']})" if found["n"] != cell["n"] else "")
     why = "equal in every seed" if found["n"] >= LEAST else f"n = {found['n']}"
-    return f"{signed(found['mean'])} ({why})"
+    return f"{signed(found['mean'], digits)} ({why})"
 
 
 def paper_difference(cell: Mapping[str, Any]) -> str:

@@ -1,16 +1,19 @@
 """The questions of scale small (docs/small-scale.md): arms that are trained in blocks, and what is read of them."""
 
 from collections.abc import Sequence
+from dataclasses import replace
+from functools import partial
 
 from experiments.scale import Scale
 from experiments.table import TOP1, Column, Method, Row, Table
 
-ENDPOINTS = (  # id, title, evaluation, its number, whether less is better
-    ("loss", "Test cross entropy", "calibration", "loss", True),
-    ("ece", "Calibration error (ECE), %", "calibration", "ece", True),
-    ("fgsm", "Error under FGSM 8/255 (Table A7), %", "fgsm", "error", True),
-    ("shuffled", "Top-1, patches shuffled (Table 7)", "shuffling", "average", False),
-    ("dropped", "Top-1, random patches dropped (Table 9)", "occlusion", "random_average", False),
+_LESS = partial(Column, lower_is_better=True, digits=2)
+ENDPOINTS = (  # an evaluation, and the column of one of its numbers
+    ("calibration", _LESS("loss", "Test cross entropy", metric="loss", digits=3)),
+    ("calibration", _LESS("ece", "Calibration error (ECE), %", metric="ece")),
+    ("fgsm", _LESS("fgsm", "Error under FGSM 8/255 (Table A7), %", metric="error")),
+    ("shuffling", Column("shuffled", "Top-1, patches shuffled (Table 7)", metric="average", digits=2)),
+    ("occlusion", Column("dropped", "Top-1, random patches dropped (Table 9)", metric="random_average", digits=2)),
 )
 Arm = tuple[str, str, Method, str]  # id, title, method, id of the arm that it is compared with, "" for none
 
@@ -22,8 +25,8 @@ def question(scale: Scale, number: int, title: str, arms: Sequence[Arm], blocks:
     """
     setting = scale.setting("cifar100")
     base = setting.base("resnet18").replace(protocol=f"photographs {number}")
-    shown = ENDPOINTS[:endpoints]
-    columns = (TOP1, *(Column(id, name, setting.evaluations[of], key, less) for id, name, of, key, less in shown))
+    shown = (replace(column, evaluation=setting.evaluations[of]) for of, column in ENDPOINTS[:endpoints])
+    columns = (replace(TOP1, digits=2), *shown)
     return Table(
         title=title,
         paper_table=None,

@@ -29,6 +29,7 @@ class Column:
     metric: str = "top1"  # its name among the evaluation's values, or in the outcome of the training
     lower_is_better: bool = False  # said beside the title
     compared: bool = True  # whether its cells are set against the table's baseline
+    digits: int = 0  # decimals where the paper prints none; 0 is those that it prints elsewhere
 
 
 TOP1 = Column("top1", "Top-1")
@@ -96,7 +97,8 @@ class Table:
     def digits(self, cell: Reference) -> int:
         """Decimals of a cell: as the paper prints it, else as it prints most of its table, or of its other tables."""
         printed, usual = self._digits
-        return printed.get(cell, usual)
+        own = next((column.digits for column in self.value_columns if column.id == cell[1]), 0)
+        return printed.get(cell, own or usual)
 
     @cached_property
     def claims(self) -> tuple[Claim, ...]:

@@ -33,7 +33,7 @@ BUDGETS = {
     "lumix": 4722,
     "training": 4035,
     "evaluation": 1900,
-    "experiments": 5210,
+    "experiments": 5230,
     "slurm": 900,
     "report": 650,
     "paper_figures": 1080,
