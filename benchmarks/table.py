@@ -80,7 +80,7 @@ def run_row(name: str, setting: Setting) -> pd.DataFrame:
         try:
             yield from getattr(importlib.import_module(f"benchmarks.{module}"), function)(setting)
         except Skipped as reason:
-            yield Line(SKIPPED, why=str(reason))
+            yield Line(SKIPPED, why=str(reason).replace(f"{ROOT}/", ""))  # a record names no folder of a machine
         except AssertionError as difference:
             text = str(difference).strip().replace("\n", " ") or "an equality check failed"
             yield Line(UNEQUAL, why=text)

@@ -124,6 +124,8 @@ def test_a_row_that_cannot_run_or_is_not_equal_has_a_reason_and_no_numbers(monke
     for error, case in ((Skipped("no peer here"), "skipped"), (AssertionError("other\npixels"), "not equal")):
         (line,) = fake_row(monkeypatch, error).itertuples()
         assert (line.row, line.case, line.why) == ("loss", case, str(error).replace("\n", " "))
+    (line,) = fake_row(monkeypatch, Skipped(f"no images in {table.ROOT}/data")).itertuples()
+    assert line.why == "no images in data"
     assert "Not equal: other pixels" in table.row_markdown(fake_row(monkeypatch, AssertionError("other pixels")))
 
 
