@@ -190,7 +190,7 @@ def timm_and_its_plan(kind: Kind, mode: str, images: Tensor, labels: Tensor) -> 
     box = torch.tensor(boxes)[index] if boxes else torch.zeros(size, 4, dtype=torch.int64)
     kinds = torch.full((size,), int(kind), dtype=torch.uint8)
     weight = torch.tensor(weights, dtype=torch.float64)[index]
-    plan = MixPlan(weight, torch.arange(size).flip(0), kinds, box, frozenset({kind}), mode == "batch")
+    plan = MixPlan(weight, torch.arange(size).flip(0), kinds, box, (kinds, frozenset({kind})))
     return theirs, plan.to(images.device)
 
 

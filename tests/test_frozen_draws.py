@@ -46,11 +46,11 @@ LAWS: dict[str, Any] = {"beta": lumix.BetaLaw(), "normal": lumix.NormalLaw(5.0),
 
 
 def text(drawn: Any) -> str:
-    """Numbers to the last digit; a mask is left out, as it is made by a Fourier transform, and sets have no order."""
+    """Numbers, to the last digit; but no mask, which a Fourier transform makes, and not what is known of kinds."""
     if isinstance(drawn, Tensor):
         return str(drawn.tolist())
     if isinstance(drawn, dict):
-        return ", ".join(text(value) for name, value in sorted(drawn.items()) if name not in ("mask", "kinds"))
+        return ", ".join(text(value) for name, value in sorted(drawn.items()) if name not in ("mask", "known"))
     return repr(drawn)
 
 

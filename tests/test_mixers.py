@@ -118,7 +118,7 @@ def test_any_partners_and_any_kinds(partner, kinds, large, seed):
     boxes = torch.stack([top, top + 4, left, left + 2], dim=1)
     box = torch.where((kind == Kind.BOX)[:, None], boxes, 0)
     weight = torch.where(kind == Kind.NONE, 1.0, torch.rand(7, generator=stream(seed), dtype=torch.float64))
-    plan = MixPlan(weight, torch.tensor(partner), kind, box, frozenset({*kinds, Kind.NONE}))
+    plan = MixPlan(weight, torch.tensor(partner), kind, box, (kind, frozenset({*kinds, Kind.NONE})))
     expected = mix_by_selecting(images, plan)
     with pytest.MonkeyPatch.context() as patch:
         if large:
@@ -126,6 +126,22 @@ def test_any_partners_and_any_kinds(partner, kinds, large, seed):
         assert torch.equal(apply_plan(images, labels_of(7), plan).images, expected)
         assert torch.equal(apply_plan(images, labels_of(7), plan, inplace=True).images, expected)
     assert torch.equal(images, expected)
+
+
+@pytest.mark.parametrize("way", PATHS)
+@pytest.mark.parametrize("inplace", [False, True])
+def test_a_plan_with_a_field_changed_says_what_is_mixed(way, inplace):
+    """Other boxes than the one that was drawn, and another kind than the one that is known of it."""
+    images, labels, top = images_of(6), labels_of(6), torch.arange(6)
+    cut, unmixed = (CutMix(prob=prob).draw(images.shape, stream()) for prob in (1.0, 0.0))
+    blended = {"kind": torch.full_like(unmixed.kind, int(Kind.BLEND)), "own_weight": 0.5 * unmixed.own_weight}
+    boxes = replace(cut, box=torch.stack([top, top + 3, top, top + 2], dim=1))
+    for plan in (boxes, replace(unmixed, partner=torch.arange(6).roll(1), **blended)):
+        expected = slowly(images, plan)
+        assert not torch.equal(expected, images)
+        with path(way):
+            torch.testing.assert_close(apply_plan(images.clone(), labels, plan, inplace).images, expected)
+        torch.testing.assert_close(mix_by_selecting(images, plan.to(torch.device("cpu"))), expected)
 
 
 @pytest.mark.parametrize("mixer", [CutMix(inplace=True), Mixup(inplace=True), CutMix(mode="elem", inplace=True)])
@@ -278,13 +294,13 @@ def test_torchvisions_formulas_on_its_own_draws(kind):
             plan = unmixed_plan(6, images.device)
             partner = (torch.arange(6) - 1) % 6
             if kind == "mixup":
-                kinds, weight, box = Kind.BLEND, drawn[-1]["lam"], plan.box
+                code, weight, box = Kind.BLEND, drawn[-1]["lam"], plan.box
             else:
                 left, top, right, bottom = drawn[-1]["box"]
-                kinds, weight = Kind.BOX, drawn[-1]["lam_adjusted"]
+                code, weight = Kind.BOX, drawn[-1]["lam_adjusted"]
                 box = torch.tensor([[top, bottom, left, right]]).expand(6, 4)
-            weights, codes = torch.full_like(plan.own_weight, weight), torch.full_like(plan.kind, int(kinds))
-            batch = apply_plan(images, labels, MixPlan(weights, partner, codes, box, frozenset({kinds}), True))
+            weights, kind_of_each = torch.full_like(plan.own_weight, weight), torch.full_like(plan.kind, int(code))
+            batch = apply_plan(images, labels, MixPlan(weights, partner, kind_of_each, box))
             torch.testing.assert_close(batch.images, their_images, rtol=0, atol=1e-6)
             own, other = (torch.nn.functional.one_hot(y, MIX_CLASSES) for y in (labels, batch.partner_labels))
             torch.testing.assert_close(weight * own + (1 - weight) * other, their_target)

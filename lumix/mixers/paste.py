@@ -13,6 +13,8 @@ from torch import Tensor
 from lumix.batch import Hidden, Kind, MixedBatch, box_area, inside_box, is_kind
 from lumix.random import draw_beta, moved
 
+PLANNED = frozenset({Kind.NONE, Kind.BLEND, Kind.BOX})  # the kinds that a plan may have
+
 
 @dataclass(frozen=True)
 class MixPlan:
@@ -20,8 +22,7 @@ class MixPlan:
 
     Attributes:
         box: pasted rectangles (top, bottom, left, right); zeros for none.
-        kinds: the kinds that may occur, known without looking at tensors.
-        one_draw: whether all samples share one weight and box.
+        known: that very `kind`, and the kinds that may occur in it; for another `kind` it counts for nothing.
         hidden: name of the module whose output is mixed instead of the images, or None.
     """
 
@@ -29,14 +30,18 @@ class MixPlan:
     partner: Tensor
     kind: Tensor
     box: Tensor
-    kinds: frozenset[Kind]
-    one_draw: bool = False
+    known: tuple[Tensor, frozenset[Kind]] | None = None
     hidden: str | None = None
+
+    @property
+    def kinds(self) -> frozenset[Kind]:
+        """The kinds that may occur, without a look at tensors."""
+        return self.known[1] if self.known is not None and self.known[0] is self.kind else PLANNED
 
     def to(self, device: torch.device) -> "MixPlan":
         names = ("own_weight", "partner", "kind", "box")
         parts: dict[str, Any] = {name: moved(getattr(self, name), device) for name in names}
-        return replace(self, **parts)
+        return replace(self, **parts, known=(parts["kind"], self.kinds))
 
 
 class Draws(NamedTuple):
@@ -52,7 +57,7 @@ def unmixed_plan(size: int, device: torch.device) -> MixPlan:
     kind = torch.zeros(size, dtype=torch.uint8, device=device)
     box = torch.zeros((size, 4), dtype=torch.int64, device=device)
     weight = torch.ones(size, dtype=torch.float64, device=device)
-    return MixPlan(weight, torch.arange(size, device=device), kind, box, frozenset({Kind.NONE}))
+    return MixPlan(weight, torch.arange(size, device=device), kind, box, (kind, frozenset({Kind.NONE})))
 
 
 def draw_blends(alpha: float, count: int, generator: torch.Generator) -> Draws:
@@ -73,12 +78,11 @@ def assign(draws: Draws, mixes: Tensor, partner: Tensor, group: Tensor, kinds: f
     weight = torch.where(mixes, draws.own_weight, 1.0)
     kind = torch.where(mixes, draws.kind, int(Kind.NONE)).to(torch.uint8)
     box = torch.where(mixes.unsqueeze(1), draws.box, 0)
-    one_draw = len(mixes) == 1
     # What was drawn once can be looked at on the CPU, and then only its own kind has to be made.
-    if one_draw and kind.device.type == "cpu":
+    if len(mixes) == 1 and kind.device.type == "cpu":
         kinds = frozenset({Kind(int(kind))})
     weight, kind, box = (values.index_select(0, group) for values in (weight, kind, box))
-    return MixPlan(weight, partner, kind, box, kinds | {Kind.NONE}, one_draw)
+    return MixPlan(weight, partner, kind, box, (kind, kinds | {Kind.NONE}))
 
 
 def box_around(own_weight: Tensor, centre: Tensor, height: int, width: int, rule: str = "legacy") -> Tensor:
@@ -205,7 +209,7 @@ def mix_by_writing(images: Tensor, plan: MixPlan, inplace: bool = False) -> Tens
     if inplace and large and len(set(partner)) == len(partner):  # else there are no cycles: two samples read from one
         return write_in_cycles(images, plan, partner)
     mixed = images if inplace else images.clone()
-    if plan.one_draw and not blends and not large:
+    if not blends and not large and bool((plan.box == plan.box[:1]).all()):
         top, bottom, left, right = plan.box[0].tolist()
         box = mixed[..., top:bottom, left:right]
         box.copy_(box[plan.partner])
