@@ -57,11 +57,19 @@ def device_of(generator: Any) -> torch.device:
     """The device of a torch.Generator; ValueError for anything else."""
     if not isinstance(generator, torch.Generator):
         raise ValueError(f"generator must be a torch.Generator, not {shown(generator)}: use torch.Generator()")
+    if generator.device.type == "mps":
+        raise ValueError("a generator on MPS cannot draw float64: use torch.Generator() on the CPU")
     return generator.device
+
+
+def wide(device: torch.device) -> torch.dtype:
+    """float64, but float32 on Apple's GPU (MPS), which has nothing wider."""
+    return torch.float32 if device.type == "mps" else torch.float64
 
 
 def moved(values: Tensor, device: torch.device) -> Tensor:
     """The values on a device: a GPU takes them when it comes to it, as the host would wait for all that is queued."""
+    values = values.to(wide(device)) if values.dtype == torch.float64 else values
     return values.to(device, non_blocking=device.type == "cuda")
 
 

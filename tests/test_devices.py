@@ -32,8 +32,9 @@ import lumix
 from evaluation.segmentation import segmentation_loss
 from evaluation.shuffling import shuffle_grid
 from evaluation.ten_crop import ten_crop_logits
+from lumix import random
 from lumix.integrations.attention import class_attention
-from lumix.mixers import puzzlemix
+from lumix.mixers import paste, puzzlemix, resizemix, saliencymix
 from lumix.mixers.base import Mixer
 from lumix.registry import PARTS
 from lumix.semi import SelfTuning, Views, guess_labels, mix_targets, pseudo_labels, soft_cross_entropy, squared_error
@@ -58,6 +59,7 @@ class Gpu(TorchDispatchMode):
     """
 
     settled = False
+    narrow = False  # whether it has no float64
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         leaves = tree_leaves((args, kwargs or {}))
@@ -76,7 +78,10 @@ class Gpu(TorchDispatchMode):
             assert unqueued or not here_any or self.settled, f"{func} to the GPU waits for all that is queued there"
         else:
             assert not here or not there, f"{func} is given tensors of the CPU and of the GPU"
-        return func(*args, **(kwargs or {}))
+        found = func(*args, **(kwargs or {}))
+        made = [leaf for leaf in tree_leaves(found) if isinstance(leaf, Tensor) and leaf.dtype == torch.float64]
+        assert not (self.narrow and any(leaf.device.type == "cuda" for leaf in made)), f"{func} makes float64"
+        return found
 
 
 @pytest.fixture(autouse=True)
@@ -166,6 +171,18 @@ def test_no_mixer_waits_or_mixes_devices(name: str, seed: int, monkeypatch: pyte
         logits = network(batch.images)
     for rule in ("AreaRule()", "LUMixRule()", "LUMixRule(apply_to='both')"):
         lumix.MixLoss(named(rule), smoothing=0.1, eta=float(rule != "AreaRule()"))(logits, batch, stream(seed))
+
+
+@pytest.mark.parametrize("name", sorted(MIXERS.keys() - {"Puzzle-Mix"}))
+def test_no_mixer_makes_float64_where_there_is_none(name: str, gpu: Gpu, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on MPS, which this torch cannot even fake: here `wide` takes CUDA for it."""
+    for module in (random, paste, resizemix, saliencymix):
+        narrow = lambda device: torch.float32 if device.type == "cuda" else torch.float64  # noqa: E731
+        monkeypatch.setattr(module, "wide", narrow)
+    (images, labels), network, mixer = images_and_labels(), on_gpu(Network()), MIXERS[name]()
+    gpu.narrow = True
+    batch = mixer.apply(images, labels, mixer.draw(images.shape, stream()), network)._replace(hidden=None)
+    lumix.MixLoss(lumix.LUMixRule(), smoothing=0.1)(on_gpu(torch.randn(SIZE, CLASSES)), batch, stream())
 
 
 WAITING = {"fixmatch", "pseudo_label", "samix", "attention on puzzlemix"}  # see above

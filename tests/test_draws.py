@@ -28,7 +28,9 @@ from lumix import (
     ResizeMix,
     SaliencyMix,
 )
+from lumix.integrations.streams import StepStream
 from lumix.mixers.base import NoMix
+from lumix.random import wide
 from training.data.sets import shapes
 
 WHOLE = {
@@ -208,3 +210,20 @@ def test_the_same_on_the_gpu(name):
     batch, on_gpu = (MIXERS[name]()(images.to(x), labels.to(x), stream(), Net()) for x in ("cpu", "cuda"))
     torch.testing.assert_close(on_gpu.images.cpu(), batch.images, rtol=0, atol=1e-6)
     torch.testing.assert_close(on_gpu.own_weight.cpu(), batch.own_weight)
+
+
+class OnMps(Tensor):
+    """A tensor that says it were on Apple's GPU."""
+
+    device = torch.device("mps")
+
+
+def test_what_mps_cannot_do_is_said_or_done_on_the_cpu():
+    generator = type("OnMps", (torch.Generator,), {"device": OnMps.device})()
+    with pytest.raises(ValueError, match=r"MPS cannot draw float64: use torch\.Generator\(\) on the CPU"):
+        CutMix().draw((4, 3, 8, 8), generator)
+    mixer, (images, labels, _, _) = PuzzleMix(), puzzle_batch(4, 16)
+    with pytest.raises(ValueError, match="float64, which MPS does not have"):
+        mixer.mix(images.as_subclass(OnMps), labels, mixer.draw(images.shape, stream()), None)
+    assert StepStream().next(0, 0, 0, OnMps.device).device.type == "cpu"
+    assert [wide(torch.device(name)) for name in ("mps", "cuda")] == [torch.float32, torch.float64]

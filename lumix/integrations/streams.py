@@ -19,6 +19,7 @@ class StepStream:
 
     def next(self, seed: int, rank: int, step: int, device: torch.device) -> torch.Generator:
         """The generator of the next batch, on `device`; gradient accumulation gives one step several batches."""
+        device = torch.device("cpu") if device.type == "mps" else device  # MPS knows no float64
         self._last = (step, self._last[1] + 1 if step == self._last[0] else 0)
         if self._generator.device != device:
             self._generator = torch.Generator(device)

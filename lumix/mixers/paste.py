@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from lumix.batch import Hidden, Kind, MixedBatch, box_area, inside_box, is_kind
-from lumix.random import draw_beta, moved
+from lumix.random import draw_beta, moved, wide
 
 PLANNED = frozenset({Kind.NONE, Kind.BLEND, Kind.BOX})  # the kinds that a plan may have
 
@@ -56,7 +56,7 @@ def unmixed_plan(size: int, device: torch.device) -> MixPlan:
     """The plan that leaves `size` images as they are."""
     kind = torch.zeros(size, dtype=torch.uint8, device=device)
     box = torch.zeros((size, 4), dtype=torch.int64, device=device)
-    weight = torch.ones(size, dtype=torch.float64, device=device)
+    weight = torch.ones(size, dtype=wide(device), device=device)
     return MixPlan(weight, torch.arange(size, device=device), kind, box, (kind, frozenset({Kind.NONE})))
 
 
@@ -107,12 +107,12 @@ def box_around(own_weight: Tensor, centre: Tensor, height: int, width: int, rule
 
 def visible_share(box: Tensor, height: int, width: int) -> Tensor:
     """Share [D] float64 of the own image that boxes [D, 4] leave visible."""
-    return 1 - box_area(box).double() / (height * width)
+    return 1 - box_area(box).to(wide(box.device)) / (height * width)
 
 
 def other_share(own_weight: Tensor, dtype: torch.dtype) -> Tensor:
     """Weight of the other image, [B, 1, 1, 1] or of the shape given, in a dtype that holds the images' values."""
-    work = torch.float64 if dtype in (torch.float64, torch.int32, torch.int64) else torch.float32
+    work = wide(own_weight.device) if dtype in (torch.float64, torch.int32, torch.int64) else torch.float32
     weight = own_weight.view(-1, 1, 1, 1) if own_weight.ndim == 1 else own_weight
     return (1 - weight.to(torch.promote_types(weight.dtype, work))).to(work)  # exact in the wider of the two
 

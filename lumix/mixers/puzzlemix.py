@@ -100,6 +100,8 @@ class PuzzleMix(WholeBatchMixer):
         """The batch mixed, for floating images [B, C, H, H] seen by `model`; given `saliency` [B, H, H] needs none."""
         if not images.is_floating_point():
             raise ValueError(f"PuzzleMix needs the normalised images that the network takes, not {images.dtype}")
+        if images.device.type == "mps":
+            raise ValueError("PuzzleMix weighs its masks in float64, which MPS does not have: train on another device")
         partner, side, grid = draws.partner, images.shape[-1], draws.grid
         own, other = images, images[partner]
         saliency = input_saliency(model, images, labels) if saliency is None else saliency

@@ -10,7 +10,7 @@ from torch.nn import functional as F
 from lumix.batch import Kind, MixedBatch
 from lumix.mixers.base import BatchDraws, WholeBatchMixer
 from lumix.mixers.paste import mixed_batch, visible_share
-from lumix.random import draw_integers, draw_uniform, moved
+from lumix.random import draw_integers, draw_uniform, moved, wide
 from lumix.registry import register
 
 SMALLEST, LARGEST = 0.1, 0.8  # tau is uniform between them
@@ -58,5 +58,5 @@ class ResizeMix(WholeBatchMixer):
 
 def nearest(length: int, count: int, device: torch.device) -> Tensor:
     """Which [count] int64 of `length` pixels torch's nearest interpolation takes, which knows few integer dtypes."""
-    place = torch.arange(length, dtype=torch.float64, device=device).view(1, 1, length)
+    place = torch.arange(length, dtype=wide(device), device=device).view(1, 1, length)
     return F.interpolate(place, size=count, mode="nearest").long().flatten()

@@ -16,7 +16,7 @@ from lumix.batch import Kind, MixedBatch
 from lumix.inputs import Positive, checked, is_transformed
 from lumix.mixers.base import IMAGENET_MEAN, IMAGENET_STD, BatchDraws, WholeBatchMixer
 from lumix.mixers.paste import apply_plan, assign, box_around, boxes_drawn, visible_share
-from lumix.random import draw_beta, moved
+from lumix.random import draw_beta, moved, wide
 from lumix.registry import register
 
 SURROUNDS = (12, 24, 28, 48, 56, 112)
@@ -157,7 +157,7 @@ def surround_means(grey: Tensor) -> list[tuple[Tensor, int]]:
     exact = 255 * height * width < EXACT_IN_FLOAT32
     integers = grey.to(torch.int32 if exact else torch.int64)
     summed = integers.cumsum(-1, dtype=integers.dtype).cumsum_(-2)
-    integral = F.pad(summed.to(torch.float32 if exact else torch.float64), (1, 0, 1, 0))
+    integral = F.pad(summed.to(torch.float32 if exact else wide(grey.device)), (1, 0, 1, 0))
     inside = [n for n in SURROUNDS if n < longest]
     pad = max(inside, default=0)
     padded = F.pad(integral, (pad,) * 4, mode="replicate") if pad else integral
@@ -182,4 +182,4 @@ def surround_means(grey: Tensor) -> list[tuple[Tensor, int]]:
 def eight_bit(maps: Tensor) -> Tensor:
     """Maps [B, H, W] of whole numbers scaled to a largest value of 255 and truncated, float64."""
     share = maps / maps.amax((1, 2), keepdim=True).clamp_(min=1)
-    return share.double().mul_(255).floor_()
+    return share.to(wide(maps.device)).mul_(255).floor_()
