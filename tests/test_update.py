@@ -136,6 +136,16 @@ def test_decay_is_of_weights_or_of_all() -> None:
         assert sum(len(group["params"]) for group in groups if group["weight_decay"] == 1e-4) == 4 - free
 
 
+def test_a_floor_of_its_own_leaves_the_warm_up_as_it_is() -> None:
+    """All groups rise from the same rate to their peaks; the floor, here above the run's, is where one ends."""
+    optimizer = torch.optim.SGD([{"params": layer().parameters(), "lr": peak} for peak in (1e-3, 1e-2)], lr=1.0)
+    optimizer.param_groups[1]["min_lr"] = 1e-4
+    schedule = build_schedule(Optim(lr=1e-3, warmup_epochs=2, min_lr=1e-5), optimizer, 5, 4)
+    for step, rates in {0: (1e-6, 1e-6), 4: (5.005e-4, 5.0005e-3), 8: (1e-3, 1e-2), 19: (1e-5, 1e-4)}.items():
+        schedule.step_update(step)
+        assert [group["lr"] for group in optimizer.param_groups] == pytest.approx(rates)
+
+
 def test_the_schedule_is_seven_sixteenths_of_a_cosine() -> None:
     optimizer = torch.optim.SGD(nn.Linear(1, 1).parameters(), lr=0.03)
     schedule = build_schedule(Optim(lr=0.03, min_lr=0.0, schedule="cosine_7_16"), optimizer, 4, 8)

@@ -146,14 +146,17 @@ def build_updater(run: Run, task: Any) -> Updater:
 
 
 class GroupedCosine(CosineLRScheduler):
-    """timm's cosine, in which a group of parameters with "min_lr" ends at that rate of its own."""
+    """timm's cosine, in which a group of parameters with "min_lr" ends at that rate of its own and warms up as all."""
 
-    def update_groups(self, values: Any) -> None:
+    def _get_values(self, t: int, on_epoch: bool = True) -> list[float] | None:
+        values = super()._get_values(t, on_epoch)
+        if values is None or t < self.warmup_t:
+            return values
         pairs = zip(self.optimizer.param_groups, self.base_values, values, strict=True)
-        super().update_groups([self._stretched(group, peak, value) for group, peak, value in pairs])
+        return [self._stretched(group, peak, value) for group, peak, value in pairs]
 
     def _stretched(self, group: dict[str, Any], peak: float, value: float) -> float:
-        if "min_lr" not in group or value == peak:  # the peak is set before timm knows its floor
+        if "min_lr" not in group or value == peak:
             return value
         floor = float(group["min_lr"])
         return floor + (value - self.lr_min) * (peak - floor) / (peak - self.lr_min)
