@@ -15,8 +15,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from timm.utils import distribute_bn
 from torch import Tensor
 
+from lumix.registry import part_of
 from training import run_directory
 from training.build import build_task
 from training.config import Execution, Run
@@ -120,12 +122,19 @@ class Training:
         if self.process.rank == 0:
             run_directory.append_line(self.directory / "log.txt", text)
 
+    def share_statistics(self) -> None:
+        """Give all processes rank 0's statistics of batch norms, which are exported and saved; DDP does so to train."""
+        for network in (self.task.network, self.task.reported_model()) if self.process.distributed else ():
+            distribute_bn(network, self.process.world)
+
     def streams(self, name: str) -> torch.Generator:
         """The generator of a stream ("mix", "rule", ...) for the next update."""
         return step_generator(self.seed, self.process.rank, self.state.update, name)
 
     def prepare(self, images: Any, labels: Tensor) -> Any:
         """The task's batch for the next update, with all its random draws."""
+        if self.process.distributed and any(part_of(m).needs == "the network" for m, _ in self.run.mix.choices):
+            self.share_statistics()
         with self.updater.autocast():
             return self.task.prepare(images, labels, self.streams)
 
@@ -207,6 +216,7 @@ class Loop:
         if train:
             self.first.task.train()
         else:
+            self.first.share_statistics()
             self.first.task.reported_model().eval()
 
     def step(self, batches: Mapping[int, Batch]) -> None:
