@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from experiments.methods import MIXUP
-from lumix import CrossEntropy, CutMix, Decoupled, LUMixRule, Mixup, TransMixRule
+from lumix import CrossEntropy, CutMix, Decoupled, LUMixRule, ManifoldMix, Mixup, PuzzleMix, TransMixRule
 from lumix.batch import Kind
 from lumix.registry import get_part
 from lumix.semi import Views
@@ -388,6 +388,9 @@ def test_what_would_be_ignored_is_refused(tmp_path: Path) -> None:
     for run in (small_run(task=AutoMix(), model=RESNET, mix=Mix()), TUNED.replace(optim=Optim(lr=0.1, ema_decay=0.9))):
         with pytest.raises(ValueError, match=r"leave Optim\.ema_decay, which is 0.9, at 0"):
             a_task(run)
+    for mixer in (ManifoldMix(("layer1",)), PuzzleMix()):
+        with pytest.raises(ValueError, match=r"given, or mixes inside the network: leave Run\.count_mixed off"):
+            mix_as_in_training(a_task(small_run(mix=Mix(choices=((mixer, 1.0),)))), IMAGES, LABELS, stream())
     with pytest.raises(ValueError, match="cannot be split"):
         fit(RUNS["manifoldmix"], 0, tmp_path / "a", Execution(microbatch=4))
     with pytest.raises(ValueError, match="ResNet has no class token"):
