@@ -160,12 +160,12 @@ def read_checkpoint(path: Path) -> dict[str, Any] | None:
 def export_model(directory: Path, network: nn.Module, card: dict[str, Any]) -> None:
     """Write model.safetensors and its card model.json, from which `load_model` rebuilds the network."""
     _export(directory / "model.safetensors", network.state_dict())
-    write_json(directory / "model.json", card)
+    write_json(directory / "model.json", card, durable=True)
 
 
 def _export(path: Path, state: Mapping[str, Tensor]) -> None:
     content = safetensors.torch.save({name: value.detach().cpu().contiguous() for name, value in state.items()})
-    write_atomically(path, lambda file: file.write(content))  # nothing but weights: equal ones have equal checksums
+    write_atomically(path, lambda file: file.write(content), durable=True)  # nothing but weights: equal checksums
 
 
 def load_model(directory: Path, device: torch.device | str = "cpu") -> nn.Module:
