@@ -11,6 +11,8 @@ from engine import small_run, stopped_after
 
 from training.config import Execution, Run
 from training.loop import fit
+from training.process import Process
+from training.run_directory import RunError
 from training.state import read_checkpoint
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -108,3 +110,14 @@ def test_two_processes_evaluate_as_one_does(tmp_path: Path) -> None:
 def test_an_error_reaches_both_processes(tmp_path: Path) -> None:
     (results,) = two_processes(tmp_path, small_run(batch_size=15), {"directory": "r"})
     assert all("does not divide over 2 processes" in result["error"] for result in results)
+
+
+def test_a_log_that_cannot_be_written_stops_both_processes(tmp_path: Path) -> None:
+    (tmp_path / "r" / "log.txt").mkdir(parents=True)
+    (results,) = two_processes(tmp_path, small_run(), {"directory": "r"})
+    assert all("cannot write" in result["error"] and "log.txt" in result["error"] for result in results)
+
+
+def test_a_file_that_fails_is_said_in_a_sentence(tmp_path: Path) -> None:
+    with pytest.raises(RunError, match=r"cannot write .*lock \(No such file or directory\): mend it"):
+        Process.current("cpu").agree((tmp_path / "gone" / "lock").touch)

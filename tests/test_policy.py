@@ -38,7 +38,7 @@ BUDGETS = {
     "report": 650,
     "paper_figures": 1075,
     "benchmarks": 1290,
-    "tests": 14115,
+    "tests": 14128,
     "tests_slurm": 1100,
 }
 

@@ -118,9 +118,8 @@ class Training:
         self.bad = torch.full((1,), NEVER, device=device)  # the first update whose loss was not finite
 
     def log(self, text: str) -> None:
-        """Add a line to log.txt."""
-        if self.process.rank == 0:
-            run_directory.append_line(self.directory / "log.txt", text)
+        """Add a line to log.txt; a call of all processes."""
+        self.process.agree(partial(run_directory.append_line, self.directory / "log.txt", text))
 
     def share_statistics(self) -> None:
         """Give all processes rank 0's statistics of batch norms, which are exported and saved; DDP does so to train."""
@@ -171,8 +170,8 @@ class Training:
             **scores,
         }
         state.close_epoch(line)
-        if self.process.rank == 0:
-            run_directory.append_line(self.directory / "metrics.jsonl", json.dumps(line, allow_nan=False))
+        text = json.dumps(line, allow_nan=False)
+        self.process.agree(partial(run_directory.append_line, self.directory / "metrics.jsonl", text))
         top1 = f"  top-1 {line['top1']:6.2f}" if scores else ""
         self.log(
             f"epoch {epoch + 1}/{self.run.epochs}  mixed loss {line['loss']:.4f}{top1}  lr {line['lr']:.2e}  "
@@ -247,8 +246,8 @@ class Loop:
                 f"to train from the start"
             ) from error
         for member in self.members:
-            if self.process.rank == 0:  # what was recorded after the checkpoint is done again
-                run_directory.write_metrics(member.directory, member.state.metrics)
+            # What was recorded after the checkpoint is done again.
+            self.process.agree(partial(run_directory.write_metrics, member.directory, member.state.metrics))
         for member in self.live.values() if saved is not None else ():
             began, now = member.state.code, run_directory.code_fingerprint()
             code = "" if began == now else f", begun by code {began} and continued by {now}"
@@ -266,9 +265,8 @@ class Loop:
             saved["optimizers"] = [optimizer.state_dict() for optimizer in self.optimizers]
             self.process.agree(lambda: save_checkpoint(self.path, saved))
             self.saved_at = time.monotonic()
-        if self.process.rank == 0:
-            for member in self.members:
-                (member.directory / "lock").touch()
+        for member in self.members:
+            self.process.agree((member.directory / "lock").touch)
         if stops:
             for member in self.live.values():
                 member.log(f"stopped at update {self.update}")
@@ -358,14 +356,13 @@ class Loop:
             if result is None and place in self.lost:
                 found.append(RunError(self.lost[place]))
                 continue
-            found.append(result or self.process.agree(partial(self._write_result, member)))
+            if result is None:
+                write = partial(write_result, member.state, member.feed, self.process, member.directory, self.size)
+                result = self.process.agree(write)
+                member.log(f"finished: top-1 {result['top1']['last']:.2f} in {member.state.train_seconds:.1f} s")
+            found.append(result)
         self.process.agree(lambda: self.path.unlink(missing_ok=True))
         return found
-
-    def _write_result(self, member: Training) -> dict[str, Any]:
-        result = write_result(member.state, member.feed, self.process, member.directory, self.size)
-        member.log(f"finished: top-1 {result['top1']['last']:.2f} in {member.state.train_seconds:.1f} s")
-        return result
 
 
 def seed_global_state(device: torch.device, seed: int) -> None:

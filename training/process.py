@@ -15,7 +15,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from training.processor import pins
-from training.run_directory import ROOT, RunError
+from training.run_directory import ROOT, RunError, explain
 
 
 @dataclass(frozen=True)
@@ -49,16 +49,15 @@ class Process:
         return {**commit(), "hardware": hardware(device), "processes": self.world, "pinned": pinned}
 
     def agree(self, decide: Callable[[], Any]) -> Any:
-        """What rank 0 decides, on every rank; its RunError is raised on every rank too, so that none waits for it."""
-        if not self.distributed:
-            return decide()
+        """What rank 0 decides, on every rank; its RunError, or that of a file that fails, is raised on every rank."""
         box: list[Any] = [None, None]
         if self.rank == 0:
             try:
                 box[0] = decide()
-            except RunError as error:
-                box[1] = str(error)
-        dist.broadcast_object_list(box, src=0, device=self.device if self.device.type == "cuda" else None)
+            except (RunError, OSError) as error:
+                box[1] = str(error) if isinstance(error, RunError) else explain(error, error.filename or "a file")
+        if self.distributed:  # none waits for rank 0
+            dist.broadcast_object_list(box, src=0, device=self.device if self.device.type == "cuda" else None)
         if box[1] is not None:
             raise RunError(box[1])
         return box[0]

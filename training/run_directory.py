@@ -59,10 +59,11 @@ def write_atomically(path: Path, write: Callable[[BinaryIO], Any], durable: bool
         if temporary is not None:
             with suppress(OSError):
                 os.unlink(temporary)
-        raise RunError(_explain(error, path)) from error
+        raise RunError(explain(error, path)) from error
 
 
-def _explain(error: OSError, path: Path) -> str:
+def explain(error: OSError, path: Path | str) -> str:
+    """A sentence for the user about a file that could not be written, with the remedy."""
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         return f"no space left on the disk while writing {path}: free some and run the same command to continue"
     if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
@@ -108,7 +109,7 @@ def append_line(path: Path, line: str) -> None:
         with path.open("ab", buffering=0) as file:
             file.write(f"{line}\n".encode())
     except OSError as error:
-        raise RunError(_explain(error, path)) from error
+        raise RunError(explain(error, path)) from error
 
 
 def open_directory(
@@ -191,7 +192,7 @@ def locked(directory: Path) -> Iterator[Path]:
         ) from None
     except OSError as error:
         lock.release()
-        raise RunError(_explain(error, path)) from error
+        raise RunError(explain(error, path)) from error
     try:
         yield path
     finally:
