@@ -13,10 +13,10 @@ CLASSES = 5
 PAIRS = list(zip(torch.rand(14, 3, 8, 8, generator=stream()), (torch.arange(14) % CLASSES).tolist(), strict=True))
 
 
-def network():
+def network(dropped=0.0):
     config = transformers.ViTConfig(
         hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=16, image_size=8, patch_size=4,
-        num_labels=CLASSES, hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0,
+        num_labels=CLASSES, hidden_dropout_prob=0.0, attention_probs_dropout_prob=dropped,
     )  # fmt: skip
     torch.manual_seed(0)
     return transformers.ViTForImageClassification(config)
@@ -118,13 +118,15 @@ def test_attention_is_that_of_the_models_own_forward_pass(tmp_path):
     attends = type("Attends", (MixTrainer,), {"mixer": lumix.CutMix(), "mix_loss": lumix.MixLoss(lumix.TransMixRule())})
     attends.mix_loss.register_forward_pre_hook(lambda _, arguments: seen.append(arguments[3]))
 
-    def eager():
-        model = network()
+    def eager(dropped=0.0):
+        model = network(dropped)
         model.set_attn_implementation("eager")
         return model
 
     assert trainer_of(tmp_path, attends, model=eager, max_steps=2).train().global_step == 2
     assert [list(attention.shape) for attention in seen] == [[4, 4]] * 2
+    with pytest.raises(ValueError, match=r"attention_probs_dropout_prob=0\.1.*load the model with 0"):
+        trainer_of(tmp_path, attends, model=lambda: eager(0.1), max_steps=1).train()
     with pytest.raises(ValueError, match="attn_implementation='eager'"):
         trainer_of(tmp_path, attends, model=Linear, max_steps=1).train()
 

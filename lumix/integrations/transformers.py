@@ -105,5 +105,8 @@ def _attention(outputs: Any, model: Any, shape: Any) -> Tensor:
             "this label rule reads the class token's attention, and the model returns none: load a ViT or DeiT of "
             "transformers with attn_implementation='eager'"
         )
+    if dropped := getattr(model.config, "attention_probs_dropout_prob", 0):
+        found = f"attention is returned after dropout, with attention_probs_dropout_prob={dropped}"
+        raise ValueError(f"{found}, so that the label weights would be noise: load the model with 0 in its place")
     last: Tensor = found[-1]  # [B, heads, tokens, tokens], patches last
     return last.mean(dim=1)[:, 0, -(shape[-2] // patch) * (shape[-1] // patch) :]
