@@ -52,7 +52,9 @@ def test_a_target_of_the_drop_in_goes_where_timms_goes_and_keeps_its_batch():
     for kept in (target.to("cpu"), target.clone(), target.detach(), pickle.loads(pickle.dumps(target))):
         assert isinstance(kept, MixTarget)
         assert_same(kept.batch, target.batch)
-    assert target.to(torch.bfloat16).batch.own_weight.dtype == torch.float32
+    for cast in (target.half(), target.bfloat16(), target.double(), target.half().float(), target.type(torch.half)):
+        assert_same(cast.batch, target.batch)
+    assert target.type_as(torch.ones(1, dtype=torch.double)).batch.own_weight.dtype == torch.float32
     assert target.to("meta").batch.labels.device.type == "meta"
     for index, rows in ((slice(2, 5), slice(2, 5)), (order, order)):
         assert_same(target[index].batch, target.batch.rows(rows))

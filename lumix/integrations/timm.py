@@ -33,6 +33,7 @@ from lumix.random import for_worker, moved
 from lumix.rules import AreaRule
 
 KEEPING = {Tensor.to, Tensor.cuda, Tensor.cpu, Tensor.pin_memory, Tensor.detach, Tensor.clone, Tensor.contiguous}
+KEEPING |= {Tensor.half, Tensor.bfloat16, Tensor.float, Tensor.double, Tensor.type, Tensor.type_as}
 
 
 class MixTarget(Tensor):
