@@ -7,7 +7,7 @@ In a plain loop:
     for step, (images, labels) in enumerate(loader):
         loss = learner(learner.prepare(images, labels, generator)).loss
         loss.backward(); optimizer.step(); optimizer.zero_grad()
-        learner.after_update(step / total)
+        learner.after_update((step + 1) / total)
 
 What is left of it, `learner.network`, is the network that was given; in eval mode `learner(images)` gives its logits.
 

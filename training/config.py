@@ -281,10 +281,11 @@ def _slug(part: object) -> str:
 
 @dataclass(frozen=True)
 class Execution(Config):
-    """Where and how a run is carried out; nothing here changes the weights on the same hardware."""
+    """Where and how a run is carried out; on the same hardware nothing here but `microbatch` changes the weights."""
 
     device: str = "cpu"
     workers: CountOrNone = 8  # data loading processes per device, for sets that are read from files
+    # Beyond rounding where statistics of batch norm and draws of stochastic depth are those of each part.
     microbatch: CountOrNone = 0  # images (labelled ones) per device and forward pass; 0 is the whole share
     checkpoint_seconds: NotNegative = 60.0  # at least this long between two checkpoints within training
     deterministic: bool = False  # ask torch for deterministic GPU kernels
