@@ -33,12 +33,12 @@ BUDGETS = {
     "lumix": 4717,
     "training": 4030,
     "evaluation": 1900,
-    "experiments": 5211,
+    "experiments": 5247,
     "slurm": 900,
-    "report": 650,
+    "report": 686,
     "paper_figures": 1075,
     "benchmarks": 1290,
-    "tests": 14045,
+    "tests": 14088,
     "tests_slurm": 1100,
 }
 
