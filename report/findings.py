@@ -91,7 +91,7 @@ def controls(every: list[Results]) -> str:
     claims = (claim for one in judging(every) for record in one.records.values() for claim in record["claims"])
     found = {claim["id"]: claim for claim in claims if claim["id"] in KNOWN and claim["verdict"]}
     if found.keys() < KNOWN.keys():
-        return "Whether this setting shows the known gains of mixing was not run whole (question 2)."
+        return "Question 2 of the protocol, whether this setting shows the known gains of mixing, was not run whole."
     cutmix, mixup, puzzlemix = (found[id] for id in KNOWN)
     seen = all((one["low"] or 0) > 0 for one in (cutmix, mixup)) and puzzlemix["estimate"] >= -MARGIN
     says = (

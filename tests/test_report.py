@@ -135,7 +135,7 @@ def test_controls_say_first_whether_known_gains_are_seen(root: Path, gain: float
     def better(row: str, found: dict[str, Any]) -> None:
         found["top1"]["median_last"] -= gain * (row == "plain")
 
-    assert "the known gains of mixing was not run whole" in findings.lead(all_results(root))
+    assert "the known gains of mixing, was not run whole" in findings.lead(all_results(root))
     write_table(root, "lumix_photographs_controls", 5, scale="small", change=better)
     every = all_results(root)
     assert f"This setting {said} the known gains of mixing" in findings.lead(every)
