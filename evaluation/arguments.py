@@ -27,7 +27,7 @@ def fitting_grids(image_size: int, token: int) -> list[int]:
 class Recipe(Config):
     """How a decoder is trained and its segmentations are made: all beside the pre-trained weights and the run's seed.
 
-    Defaults are Segmenter's on Pascal Context (recipes.md 3): SGD, polynomial decay of power 0.9 per iteration, random
+    Defaults are Segmenter's on Pascal Context: SGD, polynomial decay of power 0.9 per iteration, random
     crops of which one class fills at most 0.75, tested with a sliding window.
     """
 

@@ -5,7 +5,7 @@ classes that it takes for known ones with confidence. Small data have stand-ins 
 shapes and shapes never trained on, judged by the nearest training image (mini); CIFAR-100's test set and Tiny-ImageNet,
 judged by a reference model of the same scale (lab).
 
-Logits are restricted to the classes of the data set before argmax and softmax (evaluation.md 5, 6). All in percent.
+Logits are restricted to the classes of the data set before argmax and softmax. All in percent.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence

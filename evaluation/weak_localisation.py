@@ -1,4 +1,4 @@
-"""Boxes from class attention against the true ones (Table 5; evaluation.md 8), over a declared grid of settings.
+"""Boxes from class attention against the true ones (Table 5), over a declared grid of settings.
 
 A box is the tight one around the patches of a mask, (x1, y1, x2, y2), half-open, in pixels. Images are squeezed whole
 to the model's size, and boxes with them: no crop may cut an object. Sets in memory bring boxes; ImageNet has XML files.
@@ -38,7 +38,7 @@ Batches = Iterator[tuple[Tensor, list[Boxes]]]  # normalised images, and the tru
 
 
 def declared_grid(heads: int) -> list[str]:
-    """Every setting of evaluation.md 8 for a model with `heads` heads, as mass/head/region."""
+    """Every setting for a model with `heads` heads, as mass/head/region."""
     names = ("mean", "best", *map(str, range(heads)))
     return [f"{mass:g}/{head}/{region}" for mass, head, region in itertools.product(MASSES, names, REGIONS)]
 

@@ -1,4 +1,4 @@
-"""Jaccard index of the best head's attention mask with each object (Table 5; evaluation.md 7).
+"""Jaccard index of the best head's attention mask with each object (Table 5).
 
 Pascal VOC 2012's validation images at 512 pixels for ImageNet models; shapes, whose masks are exact, at their own size.
 """

@@ -69,7 +69,7 @@ def run_blocks(scale: Scale, tables: Sequence[Table], seeds: int | None, dry_run
         missing = [item for item in block.items if is_open(scale, item)]
         unmade = [one for one in block.asked if one.item in missing or is_open(scale, one)]
         try:
-            if train(scale, missing, unmade):
+            if (missing or unmade) and train(scale, missing, unmade):  # else it is only to be collected
                 return FAILURE
         except Interrupted as stop:
             return stop.code

@@ -39,10 +39,15 @@ def make(
     if launcher == "slurm" and (missing or (unmade and "SLURM_JOB_ID" not in os.environ)):  # a job may evaluate
         words = ", ".join(f"{count} {word}" for word, count in sorted(Counter(map(activity, missing)).items()))
         text = f"{len(missing)} of {len(runs)} runs of {name} are not finished ({words}): "
-        text += f"python -m slurm submit {name} --cluster a100"
+        options = (
+            ("" if name == "all" else f"{name} ") + f"--scale {scale.name}" + (f" --seeds {seeds}" if seeds else "")
+        )
+        text += f"python -m slurm submit {options} --cluster a100"
         if not missing:
-            text = f"{len(unmade)} evaluations of {name} are not made: srun --gpus 1 python -m experiments run {name}"
-        print(text.removesuffix(" all"), file=sys.stderr)
+            text = (
+                f"{len(unmade)} evaluations of {name} are not made: srun --gpus 1 python -m experiments run {options}"
+            )
+        print(text, file=sys.stderr)
         return NOT_READY
     start = time.monotonic()
     try:

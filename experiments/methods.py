@@ -48,7 +48,7 @@ def lumix(run: Run, eta: float = 1.0, reading: str = "or", **changes: Any) -> Ru
     return with_regulariser(with_rule(run, parts.LUMixRule(**changes)), eta, reading=reading)
 
 
-# LUMix with the random ratio fixed at its mean 1/2: the same expected gradient, no noise (methods.md 2.3 b).
+# LUMix with the random ratio fixed at its mean 1/2: the same expected gradient, no noise.
 constant_control = partial(lumix, law=parts.ConstantLaw())
 # LUMix that gives half of the area's remaining 0.5 to attention, as TransMix gives half of the whole (ours).
 lumix_and_attention = partial(lumix, r_a=0.25)

@@ -26,7 +26,18 @@ from experiments.registry import get_table, owners, seeds_of
 from experiments.runs import evaluated_seeds, evaluation_items, items_of_table
 from experiments.scale import Scale
 from experiments.table import CURVE_MEAN, Reference, Row, Table
-from experiments.verdicts import PRIMARY, SECONDARY, Primary, Values, correct, is_excluded, judge, read_primary
+from experiments.verdicts import (
+    NATS,
+    POINTS,
+    PRIMARY,
+    SECONDARY,
+    Primary,
+    Values,
+    correct,
+    is_excluded,
+    judge,
+    read_primary,
+)
 from training import run_directory
 from training.config import Run
 
@@ -207,11 +218,14 @@ def _damage_named(path: Path) -> Iterator[None]:
     try:
         yield
     except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
-        table = path.parent.name if path.parent.parent.name == "runs" else path.stem
+        if str(error).startswith(f"{path} is damaged"):
+            raise  # it is named already
+        of_run = path.parent.parent.name == "runs"
+        table, scale = (path.parent.name, path.parts[-4]) if of_run else (path.stem, path.parts[-2])
         what = " ".join(f"{type(error).__name__}: {error}".split())[:200]
         raise ValueError(
             f"{path} is damaged ({what}): restore it with git checkout {path}, or delete it and make it again with "
-            f"python -m experiments run {table}"
+            f"python -m experiments run {table} --scale {scale}"
         ) from error
 
 
@@ -286,7 +300,8 @@ def read_record(
     for claim in table.claims:
         if hidden.isdisjoint(column for _, column in claim.cells):
             told = {"id": claim.id, "text": claim.sentence, "source": claim.source, "register": list(claim.register)}
-            found = judge(claim, values, table.paper, scale.replicates)
+            unit = NATS if "loss" in map(table.metric_of, claim.cells) else POINTS
+            found = judge(claim, values, {} if claim.source == "published" else table.paper, scale.replicates, unit)
             unfinished = scale.blocks and 0 < found["n"] < table.seeds  # a verdict now would be one of several looks
             if unfinished:
                 found["explanation"] += f"; no verdict before the last of {table.seeds} blocks"
@@ -351,7 +366,13 @@ def read_record(
         "claims": list(claims.values()),
     }
     made = {evaluation.key: evaluation.to_dict() for evaluation in table.evaluations.values()}
-    return {**_rounded(record), "evaluations": made, "runs": {key: runs[key] for key in table.runs if key in runs}}
+    shown_runs = {key: {**runs[key], "seeds": _first(runs[key]["seeds"], seeds)} for key in table.runs if key in runs}
+    return {**_rounded(record), "evaluations": made, "runs": shown_runs}
+
+
+def _first(of: Mapping[str, Any], seeds: int | None) -> dict[str, Any]:
+    """The outcomes of seeds 0 to `seeds` - 1, or of all."""
+    return {seed: outcome for seed, outcome in of.items() if seeds is None or int(seed) < seeds}
 
 
 def _number(table: Table, cell: Reference, outcome: Mapping[str, Any]) -> float:
@@ -452,11 +473,11 @@ def read_results(
     runs = read_runs(root, scale.name, measured)
     wanted = [table for table in tables if scale.has(table)]
     found = [table for table in wanted if (root / results_path(scale.name, table)).exists()]
+    known = {claim.id for table in wanted for claim in get_table(table, scale).claims}
     records = {}
     for table in found:
         with _damage_named(root / results_path(scale.name, table)):
             records[table] = read_record(root, scale, get_table(table, scale), runs, seeds, measured)
-    known = {claim.id for table in wanted for claim in get_table(table, scale).claims}
     told = {claim["id"]: claim for record in records.values() for claim in record["claims"]}
     primary = []
     for one in read_primary():

@@ -169,7 +169,7 @@ def evaluation_items(
 def evaluated_seeds(scale: Scale, table: Table, run: Run, seeds: int | None) -> range:
     """The seeds of a run whose evaluations a table shows."""
     wanted = seeds_of(scale, run, seeds)
-    return wanted[: table.evaluated_seeds] if table.evaluated_seeds and seeds is None else wanted
+    return wanted[: table.evaluated_seeds or None]
 
 
 def ready_with(scale: Scale, run: Run, seed: int) -> list[EvaluationItem]:

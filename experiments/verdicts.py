@@ -27,6 +27,7 @@ SUPPORTED, CONTRADICTED, INCONCLUSIVE, NOT_RUN = "supported", "contradicted", "i
 NO_DIFFERENCE = f"no difference larger than {MARGIN:g}"
 VERDICTS = (SUPPORTED, CONTRADICTED, NO_DIFFERENCE, INCONCLUSIVE, NOT_RUN)  # "" where there is none
 PRIMARY, SECONDARY = "primary", "secondary"
+POINTS, NATS = "points", "nats"  # of accuracy or another percentage, and of cross entropy
 
 
 @dataclass(frozen=True)
@@ -48,14 +49,17 @@ def read_primary() -> tuple[Primary, ...]:
         )
 
 
-def judge(claim: Claim, values: Values, paper: Mapping[Cell, float], at_paper_scale: bool = False) -> dict[str, Any]:
-    """The verdict on a claim by itself, with its evidence.
+def judge(
+    claim: Claim, values: Values, paper: Mapping[Cell, float], at_paper_scale: bool = False, unit: str = POINTS
+) -> dict[str, Any]:
+    """The verdict on a claim by itself, with its evidence; equivalence is one of `POINTS`, and of no other unit.
 
     Returns:
         "verdict" ("" below `LEAST` seeds), "explanation", and of the difference, that of several which speaks most
         against the claim: "estimate", "low", "high", "n", "error"; "p", "agrees" and "p_equal" (TOST; None for claims
-        of equality) of the whole claim; "paper", the paper's own difference where it prints it, and "excluded",
-        whether it lies outside the interval; "comparisons" with name, mean and bounds that hold together of several.
+        of equality and other units) of the whole claim; "paper", the paper's own difference where it prints it, and
+        "excluded", whether it lies outside the interval; "comparisons" with name, mean and bounds that hold together
+        of several.
     """
     parts, of = claim.comparisons, len(claim.comparisons)
     against_paper = any(one.paper for one in parts)
@@ -73,7 +77,7 @@ def judge(claim: Claim, values: Values, paper: Mapping[Cell, float], at_paper_sc
     shown: Interval = weakest["interval"]
     what = "difference" if of == 1 else f"of {of} differences the one most against it, {weakest['name']}:"
     what = "ours less the paper's" if against_paper else what
-    text = f"{what} {shown.text} points over {n} seeds" + ("" if limit is None else f", tolerance {limit:g}")
+    text = f"{what} {shown.text} {unit} over {n} seeds" + ("" if limit is None else f", tolerance {limit:g}")
     several = [{name: one[name] for name in ("name", "mean", "low", "high")} for one in tests if of > 1]
     own = _of_the_paper(parts[0], paper) if of == 1 and limit is None else None
     known: dict[str, Any] = {"estimate": shown.mean, "n": n, "comparisons": several, "paper": own}
@@ -84,7 +88,7 @@ def judge(claim: Claim, values: Values, paper: Mapping[Cell, float], at_paper_sc
         return _outcome(INCONCLUSIVE, f"{text}: all are equal, so that their spread cannot be estimated", **known)
     against = [one["p"] for one in tests if not one["agrees"]]
     p = min(1.0, of * min(against)) if against else max(one["p"] for one in tests)
-    equal = max(one["p_equal"] for one in tests) if limit is None else None
+    equal = max(one["p_equal"] for one in tests) if limit is None and unit == POINTS else None
     known |= {"low": shown.low, "high": shown.high, "error": shown.error, "p": p, "agrees": not against}
     known |= {"p_equal": equal, "excluded": is_excluded({**known, "p": p})}
     return _outcome(_verdict(p, not against, equal), text, **known)

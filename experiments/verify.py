@@ -44,6 +44,7 @@ class Comparison:
     files: int = 0
     equal: bool = True
     wrong: list[str] = field(default_factory=list)
+    within: list[str] = field(default_factory=list)  # what differs by no more than the tolerance
     largest: dict[str, float] = field(default_factory=dict)
 
 
@@ -63,8 +64,9 @@ def verify(scale: Scale, against: Path | None = None) -> tuple[str, bool]:
     sizes = "largest differences: " + (", ".join(f"{k} {v:.3g}" for k, v in sorted(found.largest.items())) or "none")
     if same or found.wrong:
         reason = "though the recorded machine is the same" if same else "by more than another CPU explains"
-        more = [f"and {len(found.wrong) - SHOWN} more"] if len(found.wrong) > SHOWN else []
-        return "\n  ".join([f"differs: {what} from {name}, {reason}; {sizes}", *found.wrong[:SHOWN], *more]), False
+        differing = [*found.wrong, *found.within] if same else found.wrong
+        more = [f"and {len(differing) - SHOWN} more"] if len(differing) > SHOWN else []
+        return "\n  ".join([f"differs: {what} from {name}, {reason}; {sizes}", *differing[:SHOWN], *more]), False
     bound = f"every seed, and the mean of every cell, as near to {name} as another draw of the seeds"
     return f"equal within tolerance (another CPU or other packages): {what}, {bound}; {sizes}", True
 
@@ -109,8 +111,9 @@ def _compare(found: Comparison, name: Path, was: dict[str, Any], now: dict[str, 
             checksum = "/".join((*one.split("/")[:2], "checksum"))
             same_weights = checksum in before and before[checksum] == after.get(checksum)
             limit = min(most, limits.get(one, least / 100 if same_weights else max(least, REACH * spread)))
-            if not abs(old - new) <= limit:
-                found.wrong.append(f"{name}: {one} was {old:.6g}, is {new:.6g}, tolerance {limit:.2g}")
+            if old != new:
+                differing = found.within if abs(old - new) <= limit else found.wrong
+                differing.append(f"{name}: {one} was {old:.9g}, is {new:.9g}, tolerance {limit:.2g}")
 
 
 @cache

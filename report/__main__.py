@@ -24,7 +24,8 @@ def main(arguments: list[str] | None = None, root: Path = Path()) -> int:
     # Imported late: pandas and jinja2 cost a second, and --help needs neither.
     from report import findings, page
     from report.load import all_results
-    from report.tables import write, write_tables
+    from report.tables import write_tables
+    from training.run_directory import RunError, write_text
 
     folder = root / "report"
     try:
@@ -34,12 +35,12 @@ def main(arguments: list[str] | None = None, root: Path = Path()) -> int:
             print(f"{sum(map(len, written))} files in {folder / 'tables'}")
         elif what == "page":
             for file, text in page.render(root).items():
-                write(folder / file, text)
+                write_text(folder / file, text)
             print(f"report: {folder / 'index.html'}")
         else:
-            write(root / "README.md", findings.renewed((root / "README.md").read_text(encoding="utf-8"), root))
+            write_text(root / "README.md", findings.renewed((root / "README.md").read_text(encoding="utf-8"), root))
             shutil.copy(folder / "figures" / findings.PICTURE, root / "docs" / findings.PICTURE)
-    except (OSError, ValueError) as error:
+    except (RunError, OSError, ValueError) as error:
         return fail(error, FAILURE)
     except (LookupError, TypeError, AttributeError) as error:
         what = f"results or measured hold what is no result ({type(error).__name__}: {error})"

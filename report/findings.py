@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from experiments.intervals import LEAST
+from experiments.intervals import LEAST, MARGIN
 from experiments.scale import get_scale
 from experiments.verdicts import Primary, read_primary
 from report import formatting
@@ -13,6 +13,11 @@ from report.load import Results, all_results
 
 PICTURE = "primary_claims.png"  # in report/figures, and a copy in docs that the README shows
 MARKS = "<!-- found: made by python -m report readme -->", "<!-- end of found -->"
+KNOWN = {  # claims of question 2, by which it is read (docs/small-scale.md)
+    "known-cutmix": "CutMix over plain training",
+    "known-mixup": "Mixup over plain training",
+    "known-puzzlemix": "Puzzle-Mix over CutMix",
+}
 SCALES = {  # what is not run where such a scale has no results
     "small": "of the protocol on photographs (scale small)",
     "lab": "at 32 pixels on a GPU (scale lab)",
@@ -61,8 +66,7 @@ def unjudged(claim: dict[str, Any]) -> str:
 
 def outcome(claim: dict[str, Any]) -> str:
     """+0.14 [−0.49, +0.78], n = 8, inconclusive; excludes the paper's +0.8."""
-    found = [formatting.signed(claim["estimate"]), formatting.interval(claim["low"], claim["high"])]
-    text = f"{' '.join(filter(None, found))}, n = {claim['n']}, {claim['verdict'] or unjudged(claim)}"
+    text = f"{difference(claim)}, n = {claim['n']}, {claim['verdict'] or unjudged(claim)}"
     if claim["excluded"] is None:
         return text
     return f"{text}; {'excludes' if claim['excluded'] else 'allows'} the paper’s {formatting.short(claim['paper'])}"
@@ -78,7 +82,31 @@ def lead(every: list[Results]) -> str:
     text = f"On photographs ({found}), in points of top-1 with 95 % intervals over n seeds. " if found else ""
     missing = [what for scale, what in SCALES.items() if scale not in {results.scale for results in judges}]
     listed = " or ".join(filter(None, (", ".join(missing[:-1]), *missing[-1:])))
+    text += f"{controls(every)} " if found else ""
     return f"{text}Nothing was run {listed}." if missing else text.strip()
+
+
+def controls(every: list[Results]) -> str:
+    """Whether the setting shows what is known of mixing: if not, all else says nothing of the methods."""
+    claims = (claim for one in judging(every) for record in one.records.values() for claim in record["claims"])
+    found = {claim["id"]: claim for claim in claims if claim["id"] in KNOWN and claim["verdict"]}
+    if found.keys() < KNOWN.keys():
+        return "Question 2 of the protocol, whether this setting shows the known gains of mixing, was not run whole."
+    cutmix, mixup, puzzlemix = (found[id] for id in KNOWN)
+    seen = all((one["low"] or 0) > 0 for one in (cutmix, mixup)) and puzzlemix["estimate"] >= -MARGIN
+    says = (
+        "This setting shows the known gains of mixing"
+        if seen
+        else ("This setting does not show the known gains of mixing, so that what follows says nothing of the methods")
+    )
+    gains = [f"{KNOWN[id]} {difference(found[id])}" for id in KNOWN]
+    return f"{says}: {', '.join(gains)}, n = {cutmix['n']}."
+
+
+def difference(claim: dict[str, Any]) -> str:
+    """+0.14 [−0.49, +0.78]."""
+    found = [formatting.signed(claim["estimate"]), formatting.interval(claim["low"], claim["high"])]
+    return " ".join(filter(None, found))
 
 
 def told(every: list[Results], paper: str) -> str:

@@ -16,6 +16,7 @@ from experiments.formatting import (
     paper_difference,
     signed,
 )
+from experiments.scale import get_scale
 from lumix.registry import describe, name_of
 from training.config import Run
 
@@ -43,7 +44,8 @@ PAPER_DATA = {
     "Table A6": "CUB-200, Aircraft",
     "Table A7": "CIFAR-100, Tiny-ImageNet",
     "Table A8": "CIFAR-100",
-    "OpenMixup": "CIFAR-100",
+    "Figure A3": "CIFAR-100, Tiny-ImageNet, CUB-200",
+    "OpenMixup": "CIFAR-100 at 32 pixels for 200 epochs",
 }
 PAPERS = {"lumix": "LUMix", "dm": "Decoupled Mixup"}  # by the first word of a table's id
 STATISTICS = {"last": "last epoch", "best": "best epoch", "median_last": "median of the last epochs"}
@@ -81,7 +83,7 @@ def claims_in_short(claims: Sequence[Mapping[str, Any]]) -> str:
     return f"{len(claims)} claim{'s' * (len(claims) > 1)}: {', '.join(counts)}"
 
 
-def setting(record: Mapping[str, Any], size: str = "small") -> str:
+def setting(record: Mapping[str, Any], size: str = "small ") -> str:
     """Data and models of a record's runs: CIFAR-100, 15 % of the labels at 16 pixels, ResNet."""
     configs = [run["config"] for run in record["runs"].values()]
     what = joined([DATA_NAMES.get(config.data.name, config.data.name) for config in configs])
@@ -91,17 +93,17 @@ def setting(record: Mapping[str, Any], size: str = "small") -> str:
     if len(cut) == 1 and (share := max(cut)[0]) < 1:
         what += f", {100 * share:g} % of the labels at {max(cut)[1]} pixels"
     roles = [config.model.role.rstrip("0123456789").split("_")[0] for config in configs]
-    return f"{what}, {size} {joined([FAMILIES.get(role, role) for role in roles])}"
+    return f"{what}, {size}{joined([FAMILIES.get(role, role) for role in roles])}"
 
 
 def badge(scale: str, record: Mapping[str, Any] | None) -> str:
     """What has to stand above every table, so that no number is taken for the paper's: scale, data, models."""
     if not record or not record["runs"]:
         return f"{scale} scale: not run"
-    what = setting(record, "tiny" if scale == "mini" else "small")
-    if what == DATA_NAMES["imagenet"]:
-        return f"{scale} scale: {what}"
+    what = setting(record, {"mini": "tiny ", "lab": "", "paper": ""}.get(scale, "small "))
     theirs = PAPER_DATA.get(record.get("paper_table") or "", "ImageNet")
+    if get_scale(scale).replicates or what == DATA_NAMES["imagenet"] or (scale == "lab" and what.startswith(theirs)):
+        return f"{scale} scale: {what}"
     theirs = "CIFAR-100 at 32 pixels for 800 epochs" if theirs == "CIFAR-100" else theirs
     return f"{scale} scale: {what}: NOT {theirs}"
 
@@ -126,4 +128,5 @@ def summary(run: Run) -> str:
 
 def paper_heading(record: dict[str, Any]) -> str:
     """The heading of the paper's own cells: "paper" and the data they come from."""
-    return f"paper ({PAPER_DATA.get(record['paper_table'] or '', 'ImageNet')})"
+    of = record["paper_table"] or ""
+    return "OpenMixup’s benchmark" if of == "OpenMixup" else f"paper ({PAPER_DATA.get(of, 'ImageNet')})"

@@ -6,14 +6,20 @@ from typing import Any
 
 from experiments import results
 from experiments.params import read_params
+from experiments.registry import TABLES
 from experiments.results import Results
 from experiments.scale import NAMES, get_scale
 
 
 def read_results(root: Path, scale: str | None = None, measured: bool = False) -> Results:
-    """The results of one scale, that of params.yaml unless another is named; `measured` adds what measured/ holds."""
+    """The results of one scale, that of params.yaml unless another is named; `measured` adds what measured/ holds.
+
+    Tables and seeds that params.yaml chooses are those of its own scale.
+    """
     params = read_params(root / "params.yaml")
-    return results.read_results(root, get_scale(scale or params.scale), params.tables, params.seeds, measured)
+    own = scale in (None, params.scale)
+    tables, seeds = (params.tables, params.seeds) if own else (tuple(TABLES), None)
+    return results.read_results(root, get_scale(scale or params.scale), tables, seeds, measured)
 
 
 def all_results(root: Path, measured: bool = False) -> list[Results]:

@@ -1,6 +1,5 @@
 """Each table as CSV (one line per cell, every digit), Markdown and LaTeX (one line per row) and an HTML fragment."""
 
-import os
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +9,17 @@ from report import formatting
 from report.formatting import DASH, MINUS
 from report.html import fragment
 from report.load import Results, cells
+from training.run_directory import write_text
 
-LATEX_SYMBOLS = {MINUS: "$-$", "±": r"$\pm$", "×": r"$\times$", "λ": r"$\lambda$", "η": r"$\eta$", DASH: "--"}
+LATEX_SYMBOLS = {
+    MINUS: "$-$",
+    "±": r"$\pm$",
+    "×": r"$\times$",
+    "λ": r"$\lambda$",
+    "η": r"$\eta$",
+    "ξ": r"$\xi$",
+    DASH: "--",
+}
 LATEX_SYMBOLS |= {"α": r"$\alpha$", "σ": r"$\sigma$", "₀": "$_0$", "ᵣ": "$_r$", "ₛ": "$_s$"}
 
 
@@ -68,20 +76,13 @@ def latex(record: dict[str, Any]) -> str:
     """A table environment for booktabs whose caption names scale and data; symbols as mathematics."""
     frame = wide_frame(record)
     caption = f"{formatting.heading(record)}. {formatting.badge(record['scale'], record)}. {record['setting']}"
+    words = {"\\": r"\textbackslash ", "~": r"\textasciitilde ", "^": r"\textasciicircum "}
     for character in ("\\", "&", "%", "$", "#", "_", "{", "}", "~", "^"):
-        caption = caption.replace(character, r"\textbackslash " if character == "\\" else f"\\{character}")
+        caption = caption.replace(character, words.get(character, f"\\{character}"))
     text = frame.to_latex(index=False, escape=True, caption=caption, label=f"tab:{record['scale']}:{record['table']}")
     for symbol, command in LATEX_SYMBOLS.items():
         text = text.replace(symbol, command)
     return str(text)
-
-
-def write(path: Path, text: str) -> None:
-    """Whole file or none: written beside, then renamed."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    temporary.write_text(text, encoding="utf-8", newline="\n")
-    os.replace(temporary, path)
 
 
 def write_tables(results: Results, folder: Path) -> list[Path]:
@@ -96,6 +97,6 @@ def write_tables(results: Results, folder: Path) -> list[Path]:
         }
         for suffix, text in texts.items():
             path = folder / results.scale / f"{table}.{suffix}"
-            write(path, text)
+            write_text(path, text)
             written.append(path)
     return written

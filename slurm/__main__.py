@@ -1,7 +1,6 @@
 """`python -m slurm submit | status | cancel`: the tables of the papers on a SLURM cluster."""
 
 import argparse
-import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -59,9 +58,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return fail(error, USAGE)
     except (RunError, OSError) as error:
         return fail(error, FAILURE)
-    except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
-        return 130
     return 0
 
 

@@ -108,7 +108,7 @@ class RunJob(Checkpointable):
             for item in ready_with(get_scale(self.scale), Run.from_dict(self.run), self.seed):
                 try:
                     work(item, Execution(**self.execution), self.fresh_code)
-                except (run_directory.RunError, ValueError, OSError) as error:
+                except Exception as error:  # a GPU's memory, a missing package: each is the evaluation's alone
                     self._log(f"{item.evaluation.key} failed: {_one_line(error)}")
 
 

@@ -85,8 +85,8 @@ def status_of(item: Item, entry: Submitted | None, jobs: dict[Submitted, Job] | 
             return Status(item, ABSENT)
         return Status(item, active, "", "no job is known: it is trained without SLURM")
     if jobs is None:
-        words = {"running": "running", "failed": "failed"}
-        return Status(item, words.get(active, "queued"), "", "or lost" if active not in words else "")
+        known = active in ("running", "failed")
+        return Status(item, active if known else "queued", "", "" if known else "or lost")
     word, _, note = entry.why_ended(job).partition(" ")
     return Status(item, word.rstrip(":"), "", note)
 
@@ -103,7 +103,8 @@ def print_status(scale: Scale, items: Sequence[Item], name: str | None) -> None:
     summary = ", ".join(f"{number} {word}" for word, number in counts.most_common())
     print(f"{name or 'all tables'} at scale {scale.name}: {summary}")
     if ended := sum(counts[word] for word in ENDED):
-        print(f"once the cause is mended, submit {ended} again: python -m slurm submit {name or 'all'} --resume")
+        at = f" --scale {scale.name}"
+        print(f"once the cause is mended, submit {ended} again: python -m slurm submit {name or 'all'} --resume" + at)
 
 
 def items_named(scale: Scale, name: str, seeds: int | None) -> list[Item]:

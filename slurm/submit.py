@@ -151,7 +151,7 @@ def _submit_array(plan: Plan, layout: Layout, items: Sequence[Item]) -> None:
         raise SchedulerError(
             f"sbatch refused the jobs ({said[-1]}): mend the file of cluster {cluster.name}"
         ) from error
-    print(f"submitted: job {jobs[0].job_id.split('_')[0]}, logs and code in {folder.relative_to(Path.cwd())}")
+    print(f"submitted: job {jobs[0].job_id.split('_')[0]}, logs and code in {ROOT / folder.name}")
 
 
 def take_snapshot(target: Path) -> None:
@@ -209,7 +209,7 @@ def parameters(cluster: Cluster, layout: Layout, folder: Path, pinned: bool = Fa
             f"export PYTHONPATH={place}/code PYTHONSAFEPATH=1",
         ],
         "teardown": [
-            f"code=$? folder={place} index=${{SLURM_ARRAY_TASK_ID:-0}}",
+            f"code=$? root={shlex.quote(str(Path.cwd()))} folder={place} index=${{SLURM_ARRAY_TASK_ID:-0}}",
             'source "$folder/code/slurm/requeue.sh"',
         ],
         "srun_args": ["--kill-on-bad-exit=1"],

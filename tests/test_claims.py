@@ -15,7 +15,7 @@ from experiments.registry import get_table, tables_of
 from experiments.results import read_results
 from experiments.scale import get_scale
 from experiments.terminal import results_table
-from experiments.verdicts import PRIMARY, SECONDARY, VERDICTS, correct, judge, read_primary
+from experiments.verdicts import NATS, PRIMARY, SECONDARY, VERDICTS, correct, judge, read_primary
 
 SUPPORTED, CONTRADICTED, NO_DIFFERENCE, INCONCLUSIVE, NOT_RUN = VERDICTS
 CELLS = [(row, column) for row in ("a", "b", "c", "x_1", "x_2") for column in ("one", "two", "three")]
@@ -37,6 +37,15 @@ def judged(text, paper_scale=False, **cells):
     parts = tuple(one for part in text.split("; ") for one in _parse(part, [], "t"))
     values = {(row, "t"): value for row, value in cells.items()}
     return judge(Claim("id", "", (), "", parts), values, {("a", "t"): 80.6, ("b", "t"): 79.8}, paper_scale)
+
+
+def test_half_a_point_is_no_margin_for_a_cross_entropy():
+    comparison = _parse("a > b", [], "t")
+    values = {("a", "t"): seeds(2.41, 2.43, 2.42, 2.4, 2.42), ("b", "t"): seeds(2.42, 2.42, 2.41, 2.41, 2.42)}
+    found = judge(Claim("id", "", (), "", tuple(comparison)), values, {}, unit=NATS)
+    assert (found["verdict"], found["p_equal"]) == (INCONCLUSIVE, None)
+    assert "nats over 5 seeds" in found["explanation"]
+    assert judge(Claim("id", "", (), "", tuple(comparison)), values, {})["verdict"] == NO_DIFFERENCE
 
 
 @pytest.mark.parametrize(

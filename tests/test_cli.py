@@ -109,7 +109,7 @@ def test_slurm_launcher_never_trains(call, tables):
     assert code == 75
     assert errors == (
         f"9 of 9 runs of {COMPONENTS} are not finished (9 not started): "
-        f"python -m slurm submit {COMPONENTS} --cluster a100\n"
+        f"python -m slurm submit {COMPONENTS} --scale paper --cluster a100\n"
     )
     assert not Path("runs").exists()
 
@@ -127,7 +127,8 @@ def test_evaluations_are_planned_and_left_to_the_cluster(call):
         write_json(directory / "result.json", result)
     code, _, errors = call("run")
     assert code == 75
-    assert errors == f"2 evaluations of {name} are not made: srun --gpus 1 python -m experiments run {name}\n"
+    command = f"python -m experiments run {name} --scale lab --seeds 1"
+    assert errors == f"2 evaluations of {name} are not made: srun --gpus 1 {command}\n"
 
 
 def test_show_prints_paper_cells_keys_and_states(call):

@@ -33,12 +33,12 @@ BUDGETS = {
     "lumix": 4736,
     "training": 4042,
     "evaluation": 1900,
-    "experiments": 5211,
+    "experiments": 5247,
     "slurm": 900,
-    "report": 650,
+    "report": 686,
     "paper_figures": 1075,
     "benchmarks": 1290,
-    "tests": 14132,
+    "tests": 14175,
     "tests_slurm": 1100,
 }
 

@@ -14,7 +14,7 @@ from scipy import stats
 
 from report import findings, formatting, page, tables
 from report.__main__ import main
-from report.load import all_results, read_results
+from report.load import all_results, cells, read_results
 
 
 @pytest.fixture
@@ -128,6 +128,32 @@ def test_a_protocol_is_judged_after_its_last_block(root: Path, blocks: int, said
     found = next(one for one in findings.find(every) if one.scale == "small")
     assert found.gap["low"] < 3 < found.gap["high"]
     assert (found.claim["p"] is None) == (blocks < 12)
+
+
+@pytest.mark.parametrize(("gain", "said"), [(3.0, "shows"), (-3.0, "does not show")])
+def test_controls_say_first_whether_known_gains_are_seen(root: Path, gain: float, said: str) -> None:
+    def better(row: str, found: dict[str, Any]) -> None:
+        found["top1"]["median_last"] -= gain * (row == "plain")
+
+    assert "the known gains of mixing, was not run whole" in findings.lead(all_results(root))
+    write_table(root, "lumix_photographs_controls", 5, scale="small", change=better)
+    every = all_results(root)
+    assert f"This setting {said} the known gains of mixing" in findings.lead(every)
+    claims = {claim["id"]: claim for claim in every[0].records["lumix_photographs_controls"]["claims"]}
+    assert claims["known-mixup"]["paper"] is None  # the published gains are shown and not tested against
+    assert claims["known-mixup"]["p_equal"] is not None
+
+
+def test_tables_and_seeds_of_params_are_those_of_its_scale(root: Path) -> None:
+    (root / "params.yaml").write_text(
+        yaml.safe_dump({"scale": "mini", "seeds": 2, "launcher": "local", "tables": [MANY]})
+    )
+    mini, small = read_results(root), read_results(root, "small_earlier")
+    assert list(mini.records) == [MANY]
+    assert {cell["n"] for cell in (c for _, _, c in cells(mini.records[MANY])) if cell["n"]} == {2}
+    assert {len(run["seeds"]) for run in mini.runs.values()} - {0} == {2}
+    assert TOGETHER in small.records
+    assert max(len(run["seeds"]) for run in small.runs.values()) == 8
 
 
 def test_pages_without_results_and_without_measurements(root: Path) -> None:

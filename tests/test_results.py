@@ -233,7 +233,7 @@ def test_damaged_files_are_named_in_one_sentence(tmp_path, damage):
     path = tmp_path / "results" / "mini" / f"{COMPONENTS}.json"
     path.parent.mkdir(parents=True)
     path.write_bytes(damage.encode("latin-1"))
-    with pytest.raises(ValueError, match=rf"{COMPONENTS}.json is damaged \(.*run {COMPONENTS}$") as error:
+    with pytest.raises(ValueError, match=rf"{COMPONENTS}.json is damaged \(.*run {COMPONENTS} --scale mini$") as error:
         results.read(path)
     assert "\n" not in str(error.value)
 

@@ -95,13 +95,13 @@ def test_evaluations_are_made_after_training_and_one_that_fails_is_left(tmp_path
 
     def work(item, execution, fresh_code):
         places.append(Path.cwd())
-        raise RunError("no images here")
+        raise RuntimeError("out of memory")
 
     monkeypatch.setattr(runs, "ready_with", lambda scale, run, seed: [Item])
     monkeypatch.setattr(pool, "work", work)
     assert job_of(folder)()["top1"]
     assert places == [tmp_path]
-    assert "grid-1 failed: no images here" in log_of(folder)
+    assert "grid-1 failed: RuntimeError: out of memory" in log_of(folder)
 
 
 def after(folder: Path, code: int, state: str, restart: int = 0) -> bool:
@@ -112,7 +112,7 @@ def after(folder: Path, code: int, state: str, restart: int = 0) -> bool:
     (programs / "scontrol").write_text(f"#!/bin/sh\n{show}\n[ $1 = requeue ] && echo $2 > {asked}\ntrue\n")
     (programs / "scontrol").chmod(0o755)
     environment = {"PATH": f"{programs}:/bin:/usr/bin", "SLURM_JOB_ID": "7", "SLURM_RESTART_COUNT": str(restart)}
-    script = f"code={code} folder={folder} index=0; source {ROOT}/slurm/requeue.sh"
+    script = f"code={code} root={folder.parents[2]} folder={folder} index=0; source {ROOT}/slurm/requeue.sh"
     asked.unlink(missing_ok=True)
     subprocess.run(["bash", "-c", script], env=environment, timeout=60, check=False)
     return asked.exists()

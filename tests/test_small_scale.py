@@ -89,6 +89,7 @@ def trained(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, 
     asked: list[tuple[str, int]] = []
 
     def train(scale: Any, missing: Sequence[Item], unmade: Sequence[EvaluationItem]) -> list[Any]:
+        assert missing or unmade
         for item in missing:
             work(item)
         for one in unmade:
@@ -117,6 +118,15 @@ def test_blocks_go_seed_by_seed_and_a_second_call_does_nothing(
     for folder in Path("runs").glob("*/*"):
         shutil.rmtree(folder)  # a fresh clone has what is recorded
     trained.clear()
+    assert run_two_blocks() == 0
+    assert trained == []
+
+
+def test_what_is_made_and_not_recorded_is_collected(trained: list[tuple[str, int]]) -> None:
+    assert run_two_blocks() == 0
+    trained.clear()
+    for folder in ("results", "measured"):
+        shutil.rmtree(folder)
     assert run_two_blocks() == 0
     assert trained == []
 

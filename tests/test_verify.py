@@ -63,7 +63,7 @@ def edited(**changes):
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        ({"cpu": '<b>"bold" & </td>', "by": 0.6}, "though the recorded machine is the same"),
+        ({"cpu": '<b>"bold" & </td>', "by": 0.6}, "tolerance"),  # on the same machine what is within it is named too
         ({"cpu": '<b>"bold" & </td>'}, "though the recorded machine is the same"),
         ({"by": 9.0}, "mean of seeds/*/top1/last"),
         ({"by": 9.0, "seeds": "2"}, "seeds/2/top1/last was"),

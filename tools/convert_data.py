@@ -91,10 +91,15 @@ def main() -> None:
     parser.add_argument("packed", type=Path, help="the folder of the archives")
     parser.add_argument("data", type=Path, help="the folder to write to, that of LUMIX_DATA")
     arguments = parser.parse_args()
-    for name, (convert, folder) in SETS.items():
-        if (arguments.packed / name).is_dir():
-            convert(arguments.packed / name, arguments.data / folder)
-            print(f"{name} is in {arguments.data / folder}")
+    found = [name for name in SETS if (arguments.packed / name).is_dir()]
+    if not found:
+        parser.error(
+            f"{arguments.packed} holds none of {', '.join(SETS)}: name the folder that the archives' folders are in"
+        )
+    for name in found:
+        convert, folder = SETS[name]
+        convert(arguments.packed / name, arguments.data / folder)
+        print(f"{name} is in {arguments.data / folder}")
 
 
 if __name__ == "__main__":

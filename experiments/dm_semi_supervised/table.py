@@ -1,23 +1,19 @@
 """Decoupled Mixup in FixMatch, beside the methods that came before it: few labels, all images."""
 
-from functools import partial
-
 from experiments.decoupled import LabelsRow, labels_rows, with_labels
-from experiments.scale import Scale, Setting
+from experiments.scale import Scale
 from experiments.table import Column, Table
-from training.config import Run
 
 SETTINGS = {"semi_cifar10": ("CIFAR-10", "wrn28_2"), "semi_cifar100": ("CIFAR-100", "wrn28_8")}  # title, role
 LEARNT = {"mix": "Labelled images alone", "pseudo_label": "Pseudo-Label", "mixmatch": "MixMatch"}
 ALPHA, ETA = 1.0, 1.0  # as in the authors' code (D-20)
 
 
-def _learnt(setting: Setting, run: Run, name: str) -> Run:
-    return setting.learning(run, name)
-
-
 ROWS: tuple[LabelsRow, ...] = (
-    *((name, title, "fixmatch", partial(_learnt, name=name)) for name, title in LEARNT.items()),
+    *(
+        (name, title, "fixmatch", lambda setting, run, name=name: setting.learning(run, name))
+        for name, title in LEARNT.items()
+    ),
     ("fixmatch", "FixMatch", "mix", lambda _, run: run),
 )
 

@@ -13,10 +13,6 @@ def _bce_lumix(run: Run, **changes: Any) -> Run:
     return binary(lumix(run), **changes)
 
 
-def _bce_lumix_sigmoid(run: Run) -> Run:
-    return sigmoid_scores(_bce_lumix(run))
-
-
 ROWS: tuple[Top1Row, ...] = (
     ("sce", ("SCE", ""), same, "", False),
     ("sce_lumix", ("SCE", "yes"), lumix, "", False),
@@ -24,7 +20,13 @@ ROWS: tuple[Top1Row, ...] = (
     ("bce_lumix", ("BCE", "yes"), _bce_lumix, "soft targets where LUMix acts", False),
     ("bce_threshold", ("BCE", ""), partial(binary, target="threshold"), "target 1 above 0.2, as RSB does", True),
     ("bce_soft", ("BCE", ""), partial(binary, target="soft"), "target is the area", True),
-    ("bce_lumix_sigmoid", ("BCE", "yes"), _bce_lumix_sigmoid, "λs and R from sigmoid scores", True),
+    (
+        "bce_lumix_sigmoid",
+        ("BCE", "yes"),
+        lambda run: sigmoid_scores(_bce_lumix(run)),
+        "λs and R from sigmoid scores",
+        True,
+    ),
     ("bce_lumix_class_sum", ("BCE", "yes"), partial(_bce_lumix, reduction="class_sum"), "summed over classes", True),
 )
 

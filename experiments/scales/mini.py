@@ -22,7 +22,7 @@ PLAIN_SHARE = 0.3  # of all of them, in those of Decoupled Mixup
 BATCH_SIZE = 20  # more would bind a stack of nets to the arithmetic of one core
 SCENES_SIZE = 600
 TUNED_LABELS = 90  # 15 % of them
-DIGITS_TRAIN = 1000  # of training.embedded, which imports torch
+DIGITS_TRAIN = 1000  # as training/data/sets.py splits them, which imports torch
 
 
 def run(role: str) -> Run:
