@@ -22,7 +22,7 @@ Corruptions = Callable[[int, Tensor, Tensor], Iterable[tuple[str, Tensor]]]
 
 
 def robustness_transform(size: int, mean: Statistics, std: Statistics) -> Compose:
-    """The preprocessing of the robustness tables: shorter side to 8/7 of the size, bilinear; centre crop; normalisation."""
+    """P-rob (Naseer et al.): shorter side to 8/7 of the size, bilinear; centre crop; normalisation."""
     return Compose([Resize(size * 256 // 224), CenterCrop(size), ToTensor(), Normalize(tuple(mean), tuple(std))])
 
 

@@ -38,7 +38,7 @@ BUDGETS = {
     "report": 686,
     "paper_figures": 1075,
     "benchmarks": 1290,
-    "tests": 14175,
+    "tests": 14178,
     "tests_slurm": 1100,
 }
 
