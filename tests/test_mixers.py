@@ -136,8 +136,9 @@ def test_a_plan_with_a_field_changed_says_what_is_mixed(way, inplace):
     cut, unmixed = (CutMix(prob=prob).draw(images.shape, stream()) for prob in (1.0, 0.0))
     blended = {"kind": torch.full_like(unmixed.kind, int(Kind.BLEND)), "own_weight": 0.5 * unmixed.own_weight}
     boxes = replace(cut, box=torch.stack([top, top + 3, top, top + 2], dim=1))
-    for plan in (boxes, replace(unmixed, partner=torch.arange(6).roll(1), **blended)):
-        expected = slowly(images, plan)
+    for plan in (boxes, replace(unmixed, partner=torch.arange(6).roll(1), **blended), replace(cut, **blended)):
+        box = torch.where((plan.kind == Kind.BOX)[:, None], plan.box, 0)
+        expected = slowly(images, replace(plan, box=box))
         assert not torch.equal(expected, images)
         with path(way):
             torch.testing.assert_close(apply_plan(images.clone(), labels, plan, inplace).images, expected)

@@ -21,7 +21,7 @@ class MixPlan:
     """What to do with a batch of B images: own_weight [B] float64, partner [B] int64, kind [B] uint8, box [B, 4] int64.
 
     Attributes:
-        box: pasted rectangles (top, bottom, left, right); zeros for none.
+        box: rectangles (top, bottom, left, right), pasted where the kind is BOX.
         known: that very `kind`, and the kinds that may occur in it; for another `kind` it counts for nothing.
         hidden: name of the module whose output is mixed instead of the images, or None.
     """
@@ -41,6 +41,8 @@ class MixPlan:
     def to(self, device: torch.device) -> "MixPlan":
         names = ("own_weight", "partner", "kind", "box")
         parts: dict[str, Any] = {name: moved(getattr(self, name), device) for name in names}
+        if self.known is None or self.known[0] is not self.kind:  # the box that was drawn may still be there
+            parts["box"] = torch.where(is_kind(parts["kind"], Kind.BOX).unsqueeze(1), parts["box"], 0)
         return replace(self, **parts, known=(parts["kind"], self.kinds))
 
 
