@@ -1,5 +1,6 @@
 # The end of every batch script: is the run finished, is the job started again, or is it given up? This shell lives on
-# when its tasks are killed; submitit's own requeue, inside the task, does not. Set before: code, root (the project), folder, index.
+# when its tasks are killed; submitit's own requeue, inside the task, does not. Set before: code,
+# root (the project), folder, index.
 run=$root/$(sed -n "$((index + 1))p" "$folder/runs.txt")
 if [ "$code" -eq 0 ] && [ -e "$run/result.json" ]; then exit 0; fi
 

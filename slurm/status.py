@@ -103,8 +103,8 @@ def print_status(scale: Scale, items: Sequence[Item], name: str | None) -> None:
     summary = ", ".join(f"{number} {word}" for word, number in counts.most_common())
     print(f"{name or 'all tables'} at scale {scale.name}: {summary}")
     if ended := sum(counts[word] for word in ENDED):
-        at = f" --scale {scale.name}"
-        print(f"once the cause is mended, submit {ended} again: python -m slurm submit {name or 'all'} --resume" + at)
+        command = f"python -m slurm submit {name or 'all'} --scale {scale.name} --resume"
+        print(f"once the cause is mended, submit {ended} again: {command}")
 
 
 def items_named(scale: Scale, name: str, seeds: int | None) -> list[Item]:
