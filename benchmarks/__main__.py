@@ -32,7 +32,7 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Exit status: 0; 1 where a row does not compute what its peers do; 2 for wrong usage; 3 for a quick miss."""
+    """Exit status: 0; 1 where a row fails or is not what its peers compute; 2 for wrong usage; 3 for a quick miss."""
     parser = build_parser()
     options = parser.parse_args(arguments)
     from benchmarks import table
@@ -69,7 +69,7 @@ def main(arguments: list[str] | None = None) -> int:
     for line in missed.itertuples():
         wanted = table.wanted(line, getattr(line, limit))
         print(f"benchmarks: {line.row}, {line.case}: {line.number} {table.shown(line)}, not {wanted}", file=sys.stderr)
-    if (void["case"] == table.UNEQUAL).any():
+    if void["case"].isin((table.UNEQUAL, table.FAILED)).any():
         return 1
     return 3 if options.quick and len(missed) else 0
 

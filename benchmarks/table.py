@@ -4,6 +4,7 @@ import importlib
 import json
 import math
 import re
+import traceback
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -20,7 +21,7 @@ ROOT = Path(__file__).resolve().parents[1]
 RESULTS, PAGE = ROOT / "benchmarks" / "results", ROOT / "docs" / "performance.md"
 GENERATED = "<!-- Below this line: python -m benchmarks page -->\n"
 NUMBERS = ("low", "median", "high", "target", "limit")
-UNEQUAL, SKIPPED = "not equal", "skipped"  # the case of a row without numbers
+UNEQUAL, FAILED, SKIPPED = "not equal", "failed", "skipped"  # the case of a row without numbers
 
 
 class Row(NamedTuple):
@@ -79,17 +80,18 @@ def run_row(name: str, setting: Setting) -> pd.DataFrame:
     def lines() -> Iterable[Line]:
         try:
             yield from getattr(importlib.import_module(f"benchmarks.{module}"), function)(setting)
-        except Skipped as reason:
-            yield Line(SKIPPED, why=str(reason).replace(f"{ROOT}/", ""))  # a record names no folder of a machine
-        except AssertionError as difference:
-            text = str(difference).strip().replace("\n", " ") or "an equality check failed"
-            yield Line(UNEQUAL, why=text)
+        except Exception as error:  # the rows before and after it are kept
+            case = {Skipped: SKIPPED, AssertionError: UNEQUAL}.get(type(error), FAILED)
+            if case == FAILED:
+                traceback.print_exc()
+            text = str(error).strip().replace("\n", " ").replace(f"{ROOT}/", "")  # no folder of a machine
+            yield Line(case, why=text or type(error).__name__)
 
     found = pd.DataFrame(lines(), columns=Line._fields)
     if setting.quick and missed(found, "limit").any():
         again = pd.DataFrame(lines(), columns=Line._fields)
-        better = missed(found, "limit") & ~missed(again, "limit")
-        found[better] = again[better]
+        better = missed(found, "limit") & ~missed(again.reindex(found.index), "limit")
+        found = again if again["median"].isna().any() else found.where(~better, again)
     found.insert(0, "row", name)
     return found
 

@@ -121,11 +121,10 @@ def fake_row(monkeypatch, *runs, quick=False):
 
 
 def test_a_row_that_cannot_run_or_is_not_equal_has_a_reason_and_no_numbers(monkeypatch):
-    for error, case in ((Skipped("no peer here"), "skipped"), (AssertionError("other\npixels"), "not equal")):
-        (line,) = fake_row(monkeypatch, error).itertuples()
-        assert (line.row, line.case, line.why) == ("loss", case, str(error).replace("\n", " "))
-    (line,) = fake_row(monkeypatch, Skipped(f"no images in {table.ROOT}/data")).itertuples()
-    assert line.why == "no images in data"
+    errors = (Skipped(f"no images in {table.ROOT}/data"), AssertionError("other\npixels"), MemoryError())
+    rows = [(line.row, line.case, line.why) for error in errors for line in fake_row(monkeypatch, error).itertuples()]
+    reasons = [("skipped", "no images in data"), ("not equal", "other pixels"), ("failed", "MemoryError")]
+    assert rows == [("loss", *reason) for reason in reasons]  # and the other rows are not lost
     assert "Not equal: other pixels" in table.row_markdown(fake_row(monkeypatch, AssertionError("other pixels")))
 
 
@@ -135,6 +134,7 @@ def test_a_number_that_fails_is_measured_once_more_in_a_quick_run(monkeypatch):
         for values in ({"slow": 3.0, "slower": 2.0, "fast": 9.0}, {"slow": 5.0, "slower": 1.0, "fast": 1.0})
     )
     assert fake_row(monkeypatch, first, second, quick=True)["median"].tolist() == [5, 2, 9]
+    assert fake_row(monkeypatch, first, Skipped("gone"), quick=True)["case"].tolist() == ["skipped"]
     assert fake_row(monkeypatch, first)["median"].tolist() == [3, 2, 9]
 
 
@@ -201,7 +201,7 @@ def test_wrong_usage_is_one_sentence(option, value, message, capsys):
         (number("case", "slow", [3.0], 8.0), True, 3),
         (number("case", "slow", [3.0], 8.0), False, 0),
         (Line(table.UNEQUAL, why="other pixels"), True, 1),
-        (Line(table.UNEQUAL, why="other pixels"), False, 1),
+        (Line(table.FAILED, why="no room left"), False, 1),
     ],
 )
 def test_exit_status_tells_what_is_wrong_from_what_is_slow(monkeypatch, line, quick, code):
