@@ -81,7 +81,7 @@ def run_row(name: str, setting: Setting) -> pd.DataFrame:
         try:
             yield from getattr(importlib.import_module(f"benchmarks.{module}"), function)(setting)
         except Exception as error:  # the rows before and after it are kept
-            case = {Skipped: SKIPPED, AssertionError: UNEQUAL}.get(type(error), FAILED)
+            case = SKIPPED if isinstance(error, Skipped) else UNEQUAL if isinstance(error, AssertionError) else FAILED
             if case == FAILED:
                 traceback.print_exc()
             text = str(error).strip().replace("\n", " ").replace(f"{ROOT}/", "")  # no folder of a machine

@@ -200,8 +200,8 @@ def test_wrong_usage_is_one_sentence(option, value, message, capsys):
         (number("case", "fast", [9.0], 8.0), True, 0),
         (number("case", "slow", [3.0], 8.0), True, 3),
         (number("case", "slow", [3.0], 8.0), False, 0),
-        (Line(table.UNEQUAL, why="other pixels"), True, 1),
-        (Line(table.FAILED, why="no room left"), False, 1),
+        (Line(table.SKIPPED, why="no peer here"), True, 0),
+        *((Line(case, why="pixels"), quick, 1) for case in (table.UNEQUAL, table.FAILED) for quick in (True, False)),
     ],
 )
 def test_exit_status_tells_what_is_wrong_from_what_is_slow(monkeypatch, line, quick, code):
