@@ -42,8 +42,8 @@ ARMS: tuple[Arm, ...] = (
     ("fmix", "FMix", on("fmix"), "plain"),
     ("manifoldmix", "ManifoldMix", on("manifoldmix", alpha=2.0), "plain"),
     ("puzzlemix", "Puzzle-Mix", on("puzzlemix"), "plain"),
-    ("automix", "AutoMix", partial(_learned, name="automix"), "plain"),
-    ("samix", "SAMix", partial(_learned, name="samix"), "plain"),
+    ("automix", "AutoMix, decay 1e-4", partial(_learned, name="automix"), "plain"),
+    ("samix", "SAMix, decay 1e-4", partial(_learned, name="samix"), "plain"),
     ("mixup_clean", "Mixup and a clean loss", on("mixup", _with_clean), "plain"),
     ("cutmix_clean", "CutMix and a clean loss", on("cutmix", _with_clean), "plain"),
 )
