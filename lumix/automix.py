@@ -333,7 +333,7 @@ class AutoMix(Learner):
         first = next(network.parameters())
         self.block = self.new_block(int(info[self.stage]["num_chs"])).to(first.device, first.dtype)
         self._copy_loss = MixLoss(ignore_index=self.loss.ignore_index)
-        self.register_buffer("progress", torch.zeros((), device=first.device))
+        self.register_buffer("progress", torch.zeros((), dtype=torch.float32, device=first.device))
 
     def new_block(self, channels: int) -> MixBlock:
         """The untrained mask generator, for features of so many channels."""

@@ -53,7 +53,7 @@ class Weighted(Checked):
 def class_weights(name: str, value: Any) -> Tensor:
     """Weights [C] of classes as a floating tensor; ValueError for anything else."""
     try:
-        found = value if isinstance(value, Tensor) else torch.tensor([float(number) for number in value])
+        found = value if isinstance(value, Tensor) else torch.tensor([float(x) for x in value], dtype=torch.float32)
     except (TypeError, ValueError):
         found = torch.empty(0)
     usable = found.ndim == 1 and len(found) > 1 and found.is_floating_point()

@@ -134,7 +134,7 @@ class NormalLaw(Checked):
     reading: Literal["raw", "clamp_draw", "sigmoid"] = "raw"
 
     def draw(self, count: int, generator: Generator) -> Tensor:
-        draw = self.scale * torch.randn(count, generator=generator, device=device_of(generator))
+        draw = self.scale * torch.randn(count, generator=generator, device=device_of(generator), dtype=torch.float32)
         if self.reading == "clamp_draw":
             return draw.clamp(0, 1)
         return torch.sigmoid(draw) if self.reading == "sigmoid" else draw
@@ -148,7 +148,7 @@ class ConstantLaw(Checked):
     value: Share = 0.5
 
     def draw(self, count: int, generator: Generator) -> Tensor:
-        return torch.full((count,), self.value, device=device_of(generator))
+        return torch.full((count,), self.value, device=device_of(generator), dtype=torch.float32)
 
 
 @register("rule", "lumix", "LUMix")

@@ -241,7 +241,7 @@ class SelfTuning(Learner):
         self.slow_projector = copy.deepcopy(self.projector).requires_grad_(False)
         wide = torch.promote_types(first.dtype, torch.float32)
         self.queues = ClassQueues(inner.num_classes, self.options.places, features).to(first.device, wide)
-        self.register_buffer("progress", torch.zeros((), device=first.device))
+        self.register_buffer("progress", torch.zeros((), dtype=torch.float32, device=first.device))
 
     @torch.no_grad()
     def prepare(

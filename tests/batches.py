@@ -1,24 +1,27 @@
 """Batches and oracles shared by the tests of the method: plain, dense and slow, as one would write them first."""
 
+from contextlib import contextmanager
+
 import torch
 from torch import Tensor
 
-from lumix import (
-    BinaryCrossEntropy,
-    CrossEntropy,
-    CutMix,
-    MixLoss,
-    Mixup,
-    RandomLambda,
-    RandomShuffle,
-    Regulariser,
-    Switch,
-)
+import lumix
 from lumix.batch import Kind, MixedBatch
 
 
 def stream(seed: int = 0) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
+
+
+@contextmanager
+def other_defaults():
+    """As after torch.set_default_dtype and, where a loader mixes on the CPU, torch.set_default_device("cuda")."""
+    torch.set_default_dtype(torch.float64)
+    try:
+        with torch.device("meta"):  # stands for a GPU
+            yield
+    finally:
+        torch.set_default_dtype(torch.float32)
 
 
 def label_batch(size: int = 12, classes: int = 5, seed: int = 0, kind: Kind | None = None) -> MixedBatch:
@@ -78,21 +81,21 @@ def algorithm_1(
     return cross_entropy + eta * (target * (b - scores).clamp(min=0)).sum(1)
 
 
-def build_loss(rule=None, kind="ce", *, smoothing=0.0, eta=0.0, reading="or", scores="softmax", **binary) -> MixLoss:
+def build_loss(rule=None, kind="ce", *, smoothing=0.0, eta=0.0, reading="or", scores="softmax", **binary):
     """Cross entropy or, with `kind` "bce", binary cross entropy, and R where eta is not 0."""
-    base = CrossEntropy(smoothing) if kind == "ce" else BinaryCrossEntropy(smoothing, **binary)
-    has_regulariser = isinstance(eta, Tensor) or eta != 0
-    return MixLoss(rule, [base, Regulariser(eta, smoothing, reading, scores)] if has_regulariser else [base])
+    base = lumix.CrossEntropy(smoothing) if kind == "ce" else lumix.BinaryCrossEntropy(smoothing, **binary)
+    regulariser = lumix.Regulariser(eta, smoothing, reading, scores)
+    return lumix.MixLoss(rule, [base, regulariser] if isinstance(eta, Tensor) or eta != 0 else [base])
 
 
 MIX_CLASSES = 10
 MODES = ["batch", "pair", "elem"]
 PLANNED = {
-    "mixup": lambda **options: Mixup(0.8, **options),
-    "cutmix": lambda **options: CutMix(1.0, **options),
-    "full": lambda **options: CutMix(1.0, box_rule="full", **options),
-    "minmax": lambda **options: CutMix(minmax=(0.3, 0.8), **options),
-    "switch": lambda **options: Switch(Mixup(0.8), CutMix(1.0), 0.5, **options),
+    "mixup": lambda **options: lumix.Mixup(0.8, **options),
+    "cutmix": lambda **options: lumix.CutMix(1.0, **options),
+    "full": lambda **options: lumix.CutMix(1.0, box_rule="full", **options),
+    "minmax": lambda **options: lumix.CutMix(minmax=(0.3, 0.8), **options),
+    "switch": lambda **options: lumix.Switch(lumix.Mixup(0.8), lumix.CutMix(1.0), 0.5, **options),
 }
 
 
@@ -110,4 +113,4 @@ def mix(mixer, size=6, seed=0, **keywords):
     return images, labels, mixer(images, labels, stream(seed))
 
 
-ALL_MIXERS = [*PLANNED.values(), lambda: RandomShuffle(Switch(), 4), lambda: RandomLambda(patch=4)]
+ALL_MIXERS = [*PLANNED.values(), lambda: lumix.RandomShuffle(lumix.Switch(), 4), lambda: lumix.RandomLambda(patch=4)]

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import timm.data.mixup as timm_mixup
 import torch
-from batches import stream
+from batches import other_defaults, stream
 from timm.loss import SoftTargetCrossEntropy
 from timm.utils import accuracy
 
@@ -202,8 +202,12 @@ def test_an_accuracy_of_a_mixed_target_is_refused_and_a_reshaped_one_is_a_tensor
 
 def test_seed_decides_everything_and_global_state_is_left_alone():
     before, numpy_before = torch.get_rng_state(), np.random.get_state()[1].copy()
-    first, second, other = (Mixup(0.8, 1.0, num_classes=CLASSES, seed=seed)(*a_batch()) for seed in (4, 4, 5))
+    mixers, batch = [Mixup(0.8, 1.0, num_classes=CLASSES, seed=seed) for seed in (4, 4, 5)], a_batch()
+    first, other = mixers[0](*batch), mixers[2](*batch)
+    with other_defaults():
+        second = mixers[1](*batch)
     assert torch.equal(first[0], second[0])
+    assert torch.equal(first[1], second[1])
     assert not torch.equal(first[0], other[0])
     assert torch.equal(torch.get_rng_state(), before)
     assert np.array_equal(np.random.get_state()[1], numpy_before)

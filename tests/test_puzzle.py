@@ -362,13 +362,14 @@ def given(size=2, side=8, **options):
             lambda: PuzzleMix()(torch.zeros(2, 3, 8, 8, dtype=torch.uint8), torch.zeros(2).long(), stream()),
             "normalised images that the network takes, not torch.uint8",
         ),
+        (lambda: torch.inference_mode()(input_saliency)(Net(), *puzzle_batch(2, 8)[:2]), "takes a gradient, which"),
         (
             lambda: PuzzleMix()(*puzzle_batch(2, 8)[:2], stream()),
             "looks at the images through the network: pass model=",
         ),
         (
             lambda: PuzzleMix()(puzzle_batch(2, 8)[0], torch.tensor([0, 3]), stream(), Net()),
-            r"labels up to 3 do not fit the network's output \[2, 3\]",
+            r"labels 0 .. 3 do not fit the network's output \[2, 3\]",
         ),
         (lambda: given(std=(0.5,)), "std has 1 values for images of 3 channels"),
         (lambda: given(side=32, transport_size=3), "transport_size 3 does not divide blocks of 16 pixels"),

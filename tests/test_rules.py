@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from batches import label_batch, random_logits, stream
+from batches import label_batch, other_defaults, random_logits, stream
 from scipy import stats
 
 from lumix import BetaLaw, ConstantLaw, Kind, LUMixRule, NormalLaw, functional
@@ -46,6 +46,13 @@ def test_constant_law_is_constant_and_takes_nothing_from_the_stream():
     state = generator.get_state()
     assert ConstantLaw(0.25).draw(3, generator).tolist() == [0.25] * 3
     assert torch.equal(generator.get_state(), state)
+
+
+@pytest.mark.parametrize("law", [BetaLaw(), NormalLaw(), ConstantLaw()])
+def test_the_default_device_and_dtype_do_not_matter(law):
+    expected, generator = law.draw(3, stream()), stream()
+    with other_defaults():
+        assert torch.equal(law.draw(3, generator), expected)
 
 
 def test_mix_weights_is_a_convex_combination_in_the_unit_interval():

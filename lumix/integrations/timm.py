@@ -152,7 +152,7 @@ class Mixup:
         if get_worker_info() is not None:  # this process goes on with it
             generator = torch.Generator().manual_seed(int(torch.randint(2**62, (), generator=generator, device="cpu")))
         off, pair = self.label_smoothing / self.num_classes, (batch.labels, batch.partner_labels)
-        base = torch.full((batch.size, self.num_classes), off, device=images.device)
+        base = torch.full((batch.size, self.num_classes), off, device=images.device, dtype=torch.float32)
         on = 1.0 - self.label_smoothing + off
         own, partner = (base.scatter(1, labels.clamp(min=0).unsqueeze(1), on) for labels in pair)
         weight = moved(plan.own_weight, images.device).unsqueeze(1)

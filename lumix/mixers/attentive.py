@@ -45,7 +45,7 @@ class AttentiveCutMix(WholeBatchMixer):
         scores = self.cell_scores(images)
         own = on_pixels(self.strongest(scores), *images.shape[-2:]).unsqueeze(1)
         mixed = mix_by_mask(images, draws.partner, own)
-        weight = torch.full((len(images),), self.cells / scores[0].numel(), device=images.device)
+        weight = torch.full((len(images),), self.cells / scores[0].numel(), device=images.device, dtype=torch.float32)
         return mixed_batch(mixed, labels, draws.partner, weight, Kind.MASK, mask=own.to(torch.float32))
 
     @torch.no_grad()

@@ -85,7 +85,7 @@ class FMix(WholeBatchMixer):
         soft = int(pixels * min(self.max_soft, share, 1 - share))
         first, last = max(0, ones - soft), min(pixels, ones + soft)
         brightest = image.topk(last).indices
-        mask = torch.zeros(pixels, device=image.device)
+        mask = image.new_zeros(pixels, dtype=torch.float32)
         mask[brightest[:first]] = 1
-        mask[brightest[first:]] = torch.linspace(1, 0, last - first, device=image.device)
+        mask[brightest[first:]] = torch.linspace(1, 0, last - first, device=image.device, dtype=mask.dtype)
         return mask.view(height, width)

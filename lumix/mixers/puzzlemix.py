@@ -155,6 +155,8 @@ def input_saliency(model: torch.nn.Module | None, images: Tensor, labels: Tensor
     """
     if model is None:
         raise ValueError("PuzzleMix looks at the images through the network: pass model=")
+    if torch.is_inference_mode_enabled():
+        raise ValueError("PuzzleMix takes a gradient, which torch.inference_mode() forbids: mix outside of it")
     model = unwrapped(model)
     with torch.enable_grad(), evaluating(model):
         pixels = images.detach().requires_grad_()
@@ -162,10 +164,9 @@ def input_saliency(model: torch.nn.Module | None, images: Tensor, labels: Tensor
         try:
             loss = F.cross_entropy(logits, labels, reduction="sum")
         except (IndexError, RuntimeError) as error:
-            found = f"labels up to {int(labels.max())} do not fit the network's output {list(logits.shape)}"
-            raise ValueError(f"{found}, which must be logits [B, C] of more classes") from error
-        (gradient,) = torch.autograd.grad(loss, pixels)
-    return gradient.float().square().mean(1).sqrt()
+            found = f"labels {labels.min()} .. {labels.max()} do not fit the network's output {list(logits.shape)}"
+            raise ValueError(f"{found}, which must be logits [B, C] of these classes") from error
+        return torch.autograd.grad(loss, pixels)[0].float().square().mean(1).sqrt()
 
 
 def saliency_share(saliency: Tensor, cell: int) -> Tensor:
@@ -245,8 +246,7 @@ def solve(energy: Energy, limit: int = LARGEST_FLOW) -> Tensor:
     of nodes, node a on the source's side where its label is at least a.
     """
     top = energy.unary.shape[-1] - 1
-    device = energy.unary.device
-    zeros = torch.zeros(energy.unary.shape[:-1], dtype=torch.int64, device=device)
+    zeros = torch.zeros(energy.unary.shape[:-1], dtype=torch.int64, device=energy.unary.device)
     low, high = descend(energy, zeros), descend(energy, zeros + top, highest=True)
     if torch.equal(low, high):
         return low
@@ -259,7 +259,7 @@ def solve(energy: Energy, limit: int = LARGEST_FLOW) -> Tensor:
     # pairs of chain nodes plus terms of one block each; settled nodes of a neighbour turn into such terms too.
     rise = step + degree.unsqueeze(-1) * (2 * level - 1) - fixed.unsqueeze(-1)
     is_open = (level > low.unsqueeze(-1)) & (level <= high.unsqueeze(-1))
-    return (low + _cut_open_nodes(energy, rise, is_open, limit)).to(device)
+    return (low + _cut_open_nodes(energy, rise, is_open, limit)).to(zeros.device)
 
 
 def descend(energy: Energy, labels: Tensor, highest: bool = False, sweeps: int = 3) -> Tensor:
@@ -394,7 +394,7 @@ def _play(target: Tensor, price: Tensor, length: Tensor, rounds: int) -> Tensor:
     following = length.cumsum(0)
     claim = following - length
     holder = torch.full_like(length, count)
-    held_price = torch.full((count,), torch.inf, device=price.device)
+    held_price = price.new_full((count,), torch.inf)
     active = length.nonzero().squeeze(1)
     for _ in range(rounds):
         if len(active) == 0:

@@ -82,7 +82,7 @@ class SaliencyMix(WholeBatchMixer):
         if len(self.mean) != channels:
             found = f"mean and std have {len(self.mean)} entries, the images {channels} channels"
             raise ValueError(f"{found}: give SaliencyMix the mean and std of the images' normalisation")
-        scale = torch.tensor([self.mean, self.std], device="cpu").mul(255)
+        scale = torch.tensor([self.mean, self.std], dtype=torch.float32, device="cpu").mul(255)
         mean, std = moved(scale, images.device).unsqueeze(-1).unsqueeze(-1)
         pixels = torch.addcmul(mean, images.float(), std)
         if pixels.device.type == "cpu" and not is_transformed() and bool(pixels.amax() > self.BRIGHT):
