@@ -122,6 +122,7 @@ def test_holm_keeps_the_order_and_lies_between_the_value_and_bonferronis(values)
     assert by_value == sorted(by_value)
     # Holm (1979): the smallest times 4, then times 3, 2, 1, never below an earlier one.
     assert holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
+    assert t_interval([0.6, 0.49, 0.05, -0.16, 0.16, -0.33]).text.startswith("+0.14 [")  # 0.13499999999999998
 
 
 @pytest.mark.parametrize("level", [0.05, 0.05 / 3])
