@@ -25,8 +25,8 @@ class Interval:
     @property
     def text(self) -> str:
         # First as records round it: else 0.135 is +0.14 in a table and +0.13 in its claim.
-        mean, low, high = (f"{round(x, 6):+.2f}" for x in (self.mean, self.low or 0.0, self.high or 0.0))
-        return mean if self.low is None else f"{mean} [{low}, {high}]"
+        mean, *bounds = (f"{round(x, 6):+.2f}" for x in (self.mean, self.low, self.high) if x is not None)
+        return f"{mean} [{', '.join(bounds)}]" if bounds else mean
 
     def p_value(self, threshold: float = 0.0) -> float:
         """Of the two-sided t test that the mean is the threshold; 1 where there is no interval."""

@@ -84,8 +84,8 @@ def algorithm_1(
 def build_loss(rule=None, kind="ce", *, smoothing=0.0, eta=0.0, reading="or", scores="softmax", **binary):
     """Cross entropy or, with `kind` "bce", binary cross entropy, and R where eta is not 0."""
     base = lumix.CrossEntropy(smoothing) if kind == "ce" else lumix.BinaryCrossEntropy(smoothing, **binary)
-    regulariser = lumix.Regulariser(eta, smoothing, reading, scores)
-    return lumix.MixLoss(rule, [base, regulariser] if isinstance(eta, Tensor) or eta != 0 else [base])
+    others = [lumix.Regulariser(eta, smoothing, reading, scores)] if isinstance(eta, Tensor) or eta != 0 else []
+    return lumix.MixLoss(rule, [base, *others])
 
 
 MIX_CLASSES = 10
