@@ -10,7 +10,7 @@ from lumix.batch import Kind, MixedBatch
 from lumix.inputs import Checked, Count, Positive, check_part
 from lumix.mixers.base import MIXER, Mixer, NoMix
 from lumix.mixers.paste import blend, mixed_batch, permute_grid
-from lumix.random import draw_beta, draw_partners, moved
+from lumix.random import device_of, draw_beta, draw_partners, moved
 from lumix.registry import register
 
 
@@ -48,8 +48,8 @@ class RandomShuffle(Checked, Mixer):
     def draw(self, shape: tuple[int, ...], generator: torch.Generator) -> ShuffleDraws:
         self.check_shape(shape)
         rows, columns = patch_grid(shape[-2], shape[-1], self.patch)
-        mixing = self.mixer.draw(shape, generator)
-        keys = torch.rand(shape[0], rows * columns, generator=generator, device=generator.device, dtype=torch.float32)
+        mixing, device = self.mixer.draw(shape, generator), device_of(generator)
+        keys = torch.rand(shape[0], rows * columns, generator=generator, device=device, dtype=torch.float32)
         return ShuffleDraws(mixing, keys.argsort(dim=1))
 
     def apply(self, images: Tensor, labels: Tensor, draws: ShuffleDraws, model: Any = None) -> MixedBatch:
