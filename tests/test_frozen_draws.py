@@ -46,9 +46,9 @@ LAWS: dict[str, Any] = {"beta": lumix.BetaLaw(), "normal": lumix.NormalLaw(5.0),
 
 
 def text(drawn: Any) -> str:
-    """Numbers; but no mask, which a Fourier transform makes, and not what is known of kinds."""
+    """Shapes and numbers; but no mask, which a Fourier transform makes, and not what is known of kinds."""
     if isinstance(drawn, Tensor):
-        return " ".join(f"{number:.6g}" for number in drawn.flatten().tolist())
+        return f"{list(drawn.shape)}: " + " ".join(f"{number:.6g}" for number in drawn.flatten().tolist())
     if isinstance(drawn, dict):
         return ", ".join(text(value) for name, value in sorted(drawn.items()) if name not in ("mask", "known"))
     return repr(drawn)
